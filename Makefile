@@ -1,0 +1,39 @@
+# Everything sets itself up: `make demo` and `make test` are all that a fresh clone needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint format bench wheels clean
+
+demo: $(READY)
+	$(BIN)/runner run manifests/demo.toml
+	@ls runs/demo/outputs/*.png
+
+test: $(READY)
+	$(BIN)/pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python tests/bench/demo.py
+
+wheels: $(READY)
+	$(BIN)/python -m build --wheel --outdir dist .
+	$(BIN)/python -m build --wheel --outdir dist plugins/flux
+
+clean:
+	rm -rf dist build runs .mypy_cache .ruff_cache .hypothesis
+
+$(READY): pyproject.toml plugins/flux/pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "runner needs Python 3.11 or newer: make PYTHON=python3.12")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e plugins/flux
+	touch $(READY)

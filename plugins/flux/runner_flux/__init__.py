@@ -1,0 +1,71 @@
+"""FLUX.1 for runner: what the plugin offers. The code of the stages is imported in the workers."""
+
+from __future__ import annotations
+
+from runner.api import Component, File, Stage, Tensor, hookimpl
+
+RUNNER_API = 1
+
+EMBEDS = ("S", "D")  # tokens of T5, its width
+POOLED = ("P",)  # CLIP's width
+LATENTS = ("C", "H", "W")  # unpacked: 16 channels, an eighth of the picture's height and width
+
+ENCODE = Stage(
+    name="flux.encode",
+    version=1,
+    summary="prompts to embeddings, with CLIP and T5",
+    params="runner_flux.params:Encode",
+    outputs=(
+        Tensor("prompt_embeds", "floating", EMBEDS),
+        Tensor("pooled_prompt_embeds", "floating", POOLED),
+        Tensor("negative_prompt_embeds", "floating", EMBEDS, optional=True),
+        Tensor("negative_pooled_prompt_embeds", "floating", POOLED, optional=True),
+    ),
+    components=(
+        Component("text_encoder", "transformers:CLIPTextModel"),
+        Component("text_encoder_2", "transformers:T5EncoderModel"),
+        Component("tokenizer", "transformers:CLIPTokenizer"),
+        Component("tokenizer_2", "transformers:T5TokenizerFast"),
+    ),
+    start="runner_flux.encode:start",
+    preload=("runner_flux.encode",),
+)
+
+DIFFUSE = Stage(
+    name="flux.diffuse",
+    version=1,
+    summary="embeddings to latents, with the transformer",
+    params="runner_flux.params:Diffuse",
+    inputs=(
+        Tensor("prompt_embeds", "floating", EMBEDS),
+        Tensor("pooled_prompt_embeds", "floating", POOLED),
+        Tensor("negative_prompt_embeds", "floating", EMBEDS, optional=True),
+        Tensor("negative_pooled_prompt_embeds", "floating", POOLED, optional=True),
+    ),
+    outputs=(Tensor("latents", "floating", LATENTS),),
+    components=(
+        Component("transformer", "diffusers:FluxTransformer2DModel"),
+        Component("scheduler", "diffusers:FlowMatchEulerDiscreteScheduler"),
+        # its scale factor is the size of the latents; no weight of it is read here
+        Component("vae", "diffusers:AutoencoderKL", config_only=True),
+    ),
+    start="runner_flux.diffuse:start",
+    preload=("runner_flux.diffuse",),
+)
+
+DECODE = Stage(
+    name="flux.decode",
+    version=1,
+    summary="latents to a PNG, with the VAE",
+    params="runner_flux.params:Decode",
+    inputs=(Tensor("latents", "floating", LATENTS),),
+    outputs=(File("image", ".png"),),
+    components=(Component("vae", "diffusers:AutoencoderKL"),),
+    start="runner_flux.decode:start",
+    preload=("runner_flux.decode",),
+)
+
+
+@hookimpl
+def runner_stages() -> tuple[Stage, ...]:
+    return (ENCODE, DIFFUSE, DECODE)

@@ -1,0 +1,58 @@
+"""Latents to a picture: shift and scale, the VAE, in tiles where the picture is large."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from diffusers import AutoencoderKL
+from diffusers.image_processor import VaeImageProcessor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL import Image
+
+    from runner.api import Context, Item
+
+COMPONENTS = (AutoencoderKL,)
+UNTILED = 1024 * 1024  # pixels up to which `auto` decodes in one piece
+TILE = 512  # pixels of a side of a tile above that
+
+
+def start(ctx: Context) -> Callable[[Item], dict[str, Image.Image]]:
+    """Load the VAE; what is returned makes a picture of one item's (C, H, W) latents."""
+    vae = ctx.load("vae")
+    scale = 2 ** (len(vae.config.block_out_channels) - 1)
+    processor = VaeImageProcessor(vae_scale_factor=2 * scale)
+
+    def one(item: Item) -> dict[str, Image.Image]:
+        latents = item.inputs["latents"][None].to(ctx.device, ctx.dtype)
+        latents = latents / vae.config.scaling_factor + vae.config.shift_factor
+        height, width = latents.shape[-2] * scale, latents.shape[-1] * scale
+        decoder = tiled(vae, tile_size(item.params.tiling, height, width), scale)
+        pixels = decoder.decode(latents, return_dict=False)[0]
+        return {"image": processor.postprocess(pixels, output_type="pil")[0]}
+
+    return one
+
+
+def tile_size(tiling: str | int, height: int, width: int) -> int | None:
+    """Pixels of a side of a tile, None for no tiles; it depends on the picture alone, never on a budget."""
+    if tiling == "auto":
+        return TILE if height * width > UNTILED else None
+    return None if tiling == "off" else int(tiling)
+
+
+def tiled(vae: Any, tile: int | None, scale: int) -> Any:
+    """A view of the VAE that shares its weights and decodes in tiles of its own size.
+
+    The size must be set: FLUX.1's VAE gives 1024 as its own, so that `enable_tiling()` alone does nothing
+    at 1024 pixels.
+    """
+    view = copy.copy(vae)
+    view.use_tiling = tile is not None
+    if tile is not None:
+        view.tile_sample_min_size = tile
+        view.tile_latent_min_size = tile // scale
+    return view

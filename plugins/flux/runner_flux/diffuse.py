@@ -1,0 +1,74 @@
+"""Embeddings to latents: an unmodified FluxPipeline call an item, all items sharing the transformer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.api import Context, Item
+
+COMPONENTS = (FluxTransformer2DModel, FlowMatchEulerDiscreteScheduler)
+TENSORS = (
+    "prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_prompt_embeds",
+    "negative_pooled_prompt_embeds",
+)
+
+
+def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
+    """Load the transformer; what is returned makes (C, H, W) latents of one item's embeddings."""
+    transformer = ctx.load("transformer")
+    scheduler = ctx.load("scheduler")
+    scale = 2 ** (len(ctx.config("vae")["block_out_channels"]) - 1)
+
+    def one(item: Item) -> dict[str, torch.Tensor]:
+        params = item.params
+        if params.true_cfg_scale > 1 and "negative_prompt_embeds" not in item.inputs:
+            raise ValueError('true_cfg_scale over 1 needs a negative_prompt (it may be "")')
+        # a pipeline and a scheduler of the item's own: both keep state between steps
+        pipeline = FluxPipeline(
+            scheduler=FlowMatchEulerDiscreteScheduler.from_config(scheduler.config),
+            vae=None,
+            text_encoder=None,
+            tokenizer=None,
+            text_encoder_2=None,
+            tokenizer_2=None,
+            transformer=transformer,
+        )
+        pipeline.vae_scale_factor = scale
+        pipeline.set_progress_bar_config(disable=True)
+        embeds = {
+            name: item.inputs[name][None].to(ctx.device, ctx.dtype) for name in TENSORS if name in item.inputs
+        }
+
+        def on_step(_pipeline: Any, step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
+            item.step(step + 1, params.steps, state["latents"])
+            return state
+
+        packed = pipeline(
+            **embeds,
+            height=params.height,
+            width=params.width,
+            num_inference_steps=params.steps,
+            guidance_scale=params.guidance_scale,
+            true_cfg_scale=params.true_cfg_scale,
+            # on the CPU, so that every device starts from the same noise
+            generator=torch.Generator("cpu").manual_seed(_signed(params.seed)),
+            output_type="latent",
+            callback_on_step_end=on_step,
+        ).images
+        latents = pipeline._unpack_latents(packed, params.height, params.width, scale)  # noqa: SLF001
+        return {"latents": latents[0]}
+
+    return one
+
+
+def _signed(seed: int) -> int:
+    """Torch takes seeds of 64 bits with a sign; the upper half wraps around to the negative ones."""
+    return seed - 2**64 if seed >= 2**63 else seed

@@ -1,0 +1,188 @@
+"""What plugins import, and all that they need to import.
+
+A plugin is a module named in the entry-point group ``runner``. It sets ``RUNNER_API = 1``, imports
+nothing heavy, and implements hooks of :mod:`runner.hookspecs` with :data:`hookimpl`. Heavy code is named
+by dotted strings (``"package.module:object"``) and imported in the worker process alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+API_VERSION = 1
+"""The ``RUNNER_API`` that this host speaks."""
+
+hookimpl = pluggy.HookimplMarker("runner")
+"""Marks a function of the plugin module as the implementation of the hook of its name."""
+
+
+DTYPE_KINDS: Mapping[str, tuple[str, ...]] = {
+    "floating": ("float16", "bfloat16", "float32", "float64"),
+    "integer": ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+}
+"""Kinds that a :class:`Tensor` may name instead of one dtype."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor that passes from stage to stage by name.
+
+    ``dtype`` is a dtype (``"bfloat16"``, ``"int64"``) or a kind: ``"floating"``, ``"integer"``, ``"any"``.
+    ``shape`` has a number or a letter for each dimension, ``("C", "H", "W")``; ``None`` leaves the rank open.
+    An ``optional`` input may be absent; an ``optional`` output may be left out for an item.
+    """
+
+    name: str
+    dtype: str = "floating"
+    shape: tuple[int | str, ...] | None = None
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Text:
+    """A string. Downstream it replaces the item's field of the same name."""
+
+    name: str
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class File:
+    """A file, returned as bytes, as a path, or as an object with ``save(file, format=...)`` (a PIL image).
+
+    As an input it arrives as a :class:`pathlib.Path`.
+    """
+
+    name: str
+    suffix: str = ""
+    optional: bool = False
+
+
+Output = Tensor | Text | File
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of a model that a stage loads: weights, or a tokenizer or scheduler.
+
+    ``cls`` is a dotted string, ``"diffusers:FluxTransformer2DModel"``; ``folder`` is the sub-folder of the
+    model, the component's own name if left out. ``blocks`` names the ``ModuleList`` children whose members
+    are streamed one by one; left out, they are found. With ``config_only`` nothing but ``config.json`` is
+    fetched and read (``ctx.config``).
+    """
+
+    name: str
+    cls: str
+    folder: str = ""
+    blocks: tuple[str, ...] = ()
+    config_only: bool = False
+
+    @property
+    def path(self) -> str:
+        """The folder inside the model."""
+        return self.folder or self.name
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a pipeline, as a plugin declares it.
+
+    ``version`` is raised when the numbers that the stage makes change: it is part of every key.
+    ``params`` names a pydantic model: what ``[stage.with]`` and items may set. ``start`` names the function
+    that the worker calls once with a :class:`Context` and that returns the function for one
+    :class:`Item`. ``memory`` names the activation formula, ``preload`` the modules that the fork server
+    may import ahead (imports only: they must start no threads).
+    """
+
+    name: str
+    start: str
+    version: int = 1
+    summary: str = ""
+    params: str = ""
+    inputs: tuple[Output, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    components: tuple[Component, ...] = ()
+    memory: str = ""
+    preload: tuple[str, ...] = ()
+
+
+class Context(Protocol):
+    """What ``start(ctx)`` is given, once a worker."""
+
+    device: Any
+    """Where to compute: a ``torch.device``."""
+    dtype: Any
+    """What to compute in: the stage's ``dtype`` as a ``torch.dtype``."""
+
+    def load(self, component: str) -> Any:
+        """The component of that name, placed as the plan says; it looks like a plain module."""
+
+    def config(self, component: str) -> Mapping[str, Any]:
+        """The component's ``config.json``."""
+
+
+class Item(Protocol):
+    """What the function for one item is given."""
+
+    id: str
+    params: Any
+    """The stage's parameters for this item: an instance of ``Stage.params``."""
+    inputs: Mapping[str, Any]
+    """Tensors (on the CPU), strings and paths by name; absent optional inputs are left out."""
+    saved: Any
+    """The state that an earlier, interrupted attempt left through :meth:`step`, or None."""
+
+    def step(self, step: int, steps: int, state: Any = None) -> None:
+        """Report that ``step`` of ``steps`` is done: progress, cancellation and checkpoint in one call."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, as lifecycle hooks see it."""
+
+    name: str
+    directory: Path
+    manifest: Path
+    stages: Sequence[str]
+    items: int
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """One item at one stage: ``status`` is ``"done"`` or ``"failed"``."""
+
+    stage: str
+    item: str
+    key: str
+    status: str
+    seconds: float
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A stage at its end; ``predicted`` and ``measured`` hold bytes of ``"vram"`` and ``"ram"``."""
+
+    stage: str
+    seconds: float
+    done: int
+    cached: int
+    failed: int
+    predicted: Mapping[str, int | None] = field(default_factory=dict)
+    measured: Mapping[str, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run at its end."""
+
+    exit_code: int
+    outputs: Sequence[Path]
+    seconds: float

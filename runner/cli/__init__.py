@@ -1,0 +1,45 @@
+"""The command line: one module a group of commands, nothing heavy before a command runs."""
+
+from __future__ import annotations
+
+import sys
+
+from runner.errors import ExitCode, RunnerError
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command ``runner``. Every user error ends here, as a message and an exit code."""
+    from runner.cli.app import app, complete_fresh
+
+    given = complete_fresh(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(args=given, prog_name="runner", standalone_mode=False)
+    except RunnerError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        code = error.exit_code
+    except BrokenPipeError:  # the reader of our output has gone, which is its right
+        sys.stderr.close()
+        code = ExitCode.DONE
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except Exception as error:
+        code = _usage_or_bug(error)
+    sys.exit(int(code or 0))
+
+
+def _usage_or_bug(error: Exception) -> int:
+    """Typer's own errors know how to show themselves and their exit code; all else is our bug."""
+    if type(error).__name__ in ("Abort", "Exit"):
+        return int(getattr(error, "exit_code", ExitCode.INTERRUPTED))
+    show = getattr(error, "show", None)
+    if show is not None:
+        show()
+        return int(getattr(error, "exit_code", ExitCode.USAGE))
+    import traceback
+
+    traceback.print_exc()
+    print(  # noqa: T201
+        "\nThis is a bug of runner's own; please report it with the traceback above.",
+        file=sys.stderr,
+    )
+    return ExitCode.BUG

@@ -1,0 +1,137 @@
+"""The commands and their options. What they do is imported when they run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from runner.errors import EXIT_MEANINGS
+
+EXITS = "Exit codes: " + " · ".join(f"{int(code)} {what}" for code, what in EXIT_MEANINGS.items())
+
+app = typer.Typer(
+    name="runner",
+    help="Runs AI pipelines that are bigger than the machine, from a manifest, stage by stage.",
+    epilog=EXITS,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+plugins_app = typer.Typer(help="What plugins are installed, and which are broken.", no_args_is_help=True)
+app.add_typer(plugins_app, name="plugins")
+
+Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="The manifest, a TOML file.")]
+Sets = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer before 0.16 reads no `list[str] | None` here
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a value, such as stage.diffuse.with.steps=4 or budget.vram=6GiB. May be repeated.",
+    ),
+]
+Prompts = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--prompt", metavar="TEXT", help="Use this prompt in place of the batch. May be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where run directories are kept.")]
+Fresh = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--fresh",
+        metavar="[STAGE]",
+        help="Make it all again, or from STAGE on, though it is there.",
+    ),
+]
+RUNS = Path("runs")
+
+
+def complete_fresh(arguments: list[str]) -> list[str]:
+    """``--fresh`` alone means every stage; what follows it is a stage unless it is a file or an option."""
+    from runner.plan import ALL_STAGES
+
+    completed = []
+    for n, argument in enumerate(arguments):
+        follower = arguments[n + 1] if n + 1 < len(arguments) else "-"
+        alone = follower.startswith("-") or "." in follower or Path(follower).exists()
+        completed.append(f"--fresh={ALL_STAGES}" if argument == "--fresh" and alone else argument)
+    return completed
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Global options."""
+    if version:
+        from runner import __version__
+
+        typer.echo(f"runner {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    manifest: Manifest,
+    sets: Sets = None,
+    prompts: Prompts = None,
+    fresh: Fresh = None,
+    runs_dir: RunsDir = RUNS,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Make what the manifest asks for and is not there yet; run it again and it goes on where it was.
+
+    Example: runner run manifests/demo.toml --set stage.diffuse.with.steps=8
+    """
+    if dry_run:
+        from runner.cli import plan as planning
+
+        return planning.plan(manifest, sets or [], prompts or [], fresh, runs_dir, as_json=as_json)
+    from runner.cli import run as running
+
+    return running.run(manifest, sets or [], prompts or [], fresh, runs_dir, as_json=as_json)
+
+
+@app.command()
+def plan(
+    manifest: Manifest,
+    sets: Sets = None,
+    prompts: Prompts = None,
+    fresh: Fresh = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: Json = False,
+) -> int:
+    """Show the stages, what each loads, and what there is to do and why. Writes nothing.
+
+    Example: runner plan manifests/flux_8gb.toml --set budget.device=cuda
+    """
+    from runner.cli import plan as planning
+
+    return planning.plan(manifest, sets or [], prompts or [], fresh, runs_dir, as_json=as_json)
+
+
+@app.command()
+def validate(manifest: Manifest, sets: Sets = None, prompts: Prompts = None, as_json: Json = False) -> int:
+    """Check a manifest, its items and its model folders without running anything.
+
+    Example: runner validate manifests/demo.toml
+    """
+    from runner.cli import validate as validating
+
+    return validating.validate(manifest, sets or [], prompts or [], as_json=as_json)
+
+
+@plugins_app.command("list")
+def plugins_list(as_json: Json = False) -> int:
+    """List the installed plugins with their stages and hooks, and those that are set aside.
+
+    Example: runner plugins list --json
+    """
+    from runner.cli import plugins
+
+    return plugins.list_plugins(as_json=as_json)

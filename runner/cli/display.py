@@ -1,0 +1,192 @@
+"""How a run looks while it goes: a live line a stage on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from runner.cli.common import say
+from runner.manifest.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.journal import Event
+    from runner.manifest.schema import Budget
+
+
+class Display(Protocol):
+    """Takes events, as long as it is entered."""
+
+    def take(self, event: Event) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class PlainDisplay:
+    """A line for each thing that is worth one, for logs and pipes."""
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._seen = 0
+        self._fetched = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left on the screen that would have to go."""
+
+    def take(self, event: Event) -> None:
+        match event["event"]:
+            case "stage_started":
+                self._total, self._seen = event["items"], 0
+                say(f"{event['stage']}: {_items(event['items'])} ({event['placement']})")
+            case "item_finished":
+                self._seen += 1
+                place = f"{event['stage']} {self._seen}/{max(self._total, self._seen)}"
+                say(f"{place} {event['item']} {_status(event)}")
+            case "stage_finished":
+                say(stage_line(event))
+            case "progress" if event["stage"] == "fetch":
+                self._tell_fetch(event)
+            case "run_finished":
+                say(run_line(event))
+
+    def _tell_fetch(self, event: Event) -> None:
+        """A line for each tenth of a download."""
+        tenth = event["step"] * 10 // event["steps"] if event["steps"] else 10
+        if tenth > self._fetched:
+            self._fetched = tenth
+            total = format_size(event["steps"])
+            say(f"fetching {event['item']}: {tenth * 10} % of {total}")
+
+
+class LiveDisplay:
+    """Stage, items, step, rate, time left, and memory against the budget, in place."""
+
+    def __init__(self, budgets: Mapping[str, Budget]) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._budgets = budgets
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]:>9} {task.fields[rate]:>12}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[memory]}"),
+            TextColumn("[dim]{task.fields[item]}"),
+            console=self._console,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._done: dict[str, int] = {}
+        self._totals: dict[str, int] = {}
+        self._started: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def take(self, event: Event) -> None:
+        match event["event"]:
+            case "stage_started":
+                self._start(event["stage"], event["items"])
+            case "progress":
+                self._step(event)
+            case "item_finished":
+                self._finish_item(event)
+            case "memory":
+                self._update(event["stage"], memory=self._memory(event))
+            case "stage_finished":
+                self._update(event["stage"], item="", memory=_measured(event))
+            case "run_finished":
+                self._progress.stop()
+                say(run_line(event))
+
+    def _start(self, stage: str, items: int) -> None:
+        count = f"0/{items}"
+        self._tasks[stage] = self._progress.add_task(
+            stage, total=items, count=count, rate="", memory="", item=""
+        )
+        self._done[stage], self._totals[stage] = 0, items
+        self._started[stage] = time.monotonic()
+
+    def _step(self, event: Event) -> None:
+        stage, step, steps = event["stage"], event["step"], event["steps"]
+        if stage == "fetch":
+            if stage not in self._tasks:
+                self._start(stage, steps)
+            count = f"{format_size(step)} of {format_size(steps)}"
+            self._update(stage, completed=step, count=count, item=event["item"])
+            return
+        completed = self._done[stage] + step / max(steps, 1)
+        self._update(
+            stage,
+            completed=completed,
+            item=f"{event['item']} step {step}/{steps}",
+            rate=self._rate(stage, completed),
+        )
+
+    def _finish_item(self, event: Event) -> None:
+        stage = event["stage"]
+        self._done[stage] += 1
+        # items that share a key are told of one by one: they can be more than there was work
+        done, total = self._done[stage], max(self._totals[stage], self._done[stage])
+        count, rate = f"{done}/{total}", self._rate(stage, done)
+        self._update(stage, completed=done, total=total, count=count, rate=rate, item=event["item"])
+        if event["status"] == "failed":
+            self._console.print(f"{stage} {event['item']} {_status(event)}", style="red")
+
+    def _rate(self, stage: str, completed: float) -> str:
+        seconds = time.monotonic() - self._started[stage]
+        return f"{seconds / completed:.2f} s/item" if completed else ""
+
+    def _memory(self, event: Event) -> str:
+        budget = self._budgets[event["stage"]].ram
+        limit = f" of {format_size(budget)}" if budget else ""
+        return f"RAM {format_size(event['ram'])}{limit}"
+
+    def _update(self, stage: str, **fields: Any) -> None:
+        if stage in self._tasks:
+            self._progress.update(self._tasks[stage], **fields)
+
+
+def stage_line(event: Event) -> str:
+    """What became of a stage, in a line."""
+    counts = [f"{event['done']} done"]
+    counts += [f"{event[name]} {name}" for name in ("cached", "failed") if event[name]]
+    return f"{event['stage']}: {', '.join(counts)} in {event['seconds']:.1f} s, {_measured(event)}"
+
+
+def run_line(event: Event) -> str:
+    """What became of the run, in a line."""
+    outputs = event["outputs"]
+    where = ""
+    if outputs:
+        folder = str(outputs[0]).rpartition("/")[0]
+        where = f"; {len(outputs)} outputs in {folder}/"
+    how = {0: "done", 1: "done, but some items failed", 130: "interrupted"}
+    state = how.get(event["exit_code"], f"stopped with exit code {event['exit_code']}")
+    return f"{state} in {event['seconds']:.1f} s{where}"
+
+
+def _measured(event: Event) -> str:
+    ram, vram = event["measured"]["ram"], event["measured"]["vram"]
+    return f"RAM peak {format_size(ram)}" + (f", VRAM peak {format_size(vram)}" if vram else "")
+
+
+def _items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count} items"
+
+
+def _status(event: Event) -> str:
+    if event["status"] == "failed":
+        return f"failed: {event['error']}"
+    return f"{event['seconds']:.2f} s"

@@ -1,0 +1,72 @@
+"""``runner plugins``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from runner.cli.common import print_json, warn
+from runner.errors import ExitCode
+from runner.plugins import discover
+
+if TYPE_CHECKING:
+    from runner.plugins import Plugin, Plugins
+
+
+def list_plugins(*, as_json: bool) -> int:
+    """Show every plugin, working or not."""
+    plugins = discover()
+    if as_json:
+        print_json(_as_dict(plugins))
+        return ExitCode.DONE
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("stage", "version", "takes", "leaves", "what it does", box=None, pad_edge=False)
+    for plugin in plugins.loaded:
+        for stage in plugin.stages:
+            takes = ", ".join(i.name for i in stage.inputs if not i.optional)
+            leaves = ", ".join(o.name for o in stage.outputs if not o.optional)
+            table.add_row(stage.name, str(stage.version), takes, leaves, stage.summary)
+    console = Console()
+    for plugin in plugins.loaded:
+        hooks = f" · hooks: {', '.join(plugin.hooks)}" if plugin.hooks else ""
+        console.print(f"{plugin.name} · {plugin.distribution} {plugin.version}{hooks}", highlight=False)
+    if not plugins.loaded:
+        console.print("no plugin is installed; `pip install runner-flux` brings FLUX")
+    else:
+        console.print(table)
+    warn(plugins)
+    return ExitCode.DONE
+
+
+def _as_dict(plugins: Plugins) -> dict[str, object]:
+    broken = [
+        {
+            "name": b.name,
+            "distribution": b.distribution,
+            "reason": b.reason,
+            "stages": list(b.stages),
+        }
+        for b in plugins.broken
+    ]
+    return {"plugins": [_plugin(plugin) for plugin in plugins.loaded], "broken": broken}
+
+
+def _plugin(plugin: Plugin) -> dict[str, object]:
+    return {
+        "name": plugin.name,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "hooks": list(plugin.hooks),
+        "stages": [
+            {
+                "name": stage.name,
+                "version": stage.version,
+                "summary": stage.summary,
+                "inputs": [i.name for i in stage.inputs],
+                "outputs": [o.name for o in stage.outputs],
+                "components": [c.name for c in stage.components],
+            }
+            for stage in plugin.stages
+        ],
+    }

@@ -1,0 +1,84 @@
+"""What can go wrong, as users meet it: an exit code and a message that says what to do."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The exit codes of every command, grouped by cause."""
+
+    DONE = 0
+    ITEMS_FAILED = 1
+    USAGE = 2
+    MANIFEST = 3
+    PLUGIN = 4
+    BUDGET = 5
+    LOCKED = 6
+    STAGE = 7
+    MODEL = 8
+    STORAGE = 9
+    BUG = 70
+    INTERRUPTED = 130
+
+
+EXIT_MEANINGS: dict[ExitCode, str] = {
+    ExitCode.DONE: "done",
+    ExitCode.ITEMS_FAILED: "some items failed, the others are done",
+    ExitCode.USAGE: "the command line is wrong",
+    ExitCode.MANIFEST: "the manifest, or a file of items, is wrong",
+    ExitCode.PLUGIN: "a plugin is absent or broken",
+    ExitCode.BUDGET: "does not fit the budget or the machine, or went over",
+    ExitCode.LOCKED: "another run holds the run directory",
+    ExitCode.STAGE: "a stage crashed or timed out",
+    ExitCode.MODEL: "a model source is missing, gated or corrupt",
+    ExitCode.STORAGE: "storage is full or failing",
+    ExitCode.BUG: "a bug of runner's own, with a traceback",
+    ExitCode.INTERRUPTED: "interrupted; the same command goes on from there",
+}
+
+
+class RunnerError(Exception):
+    """Base of every error that is the user's to mend: told in words, never with a traceback."""
+
+    exit_code: ExitCode = ExitCode.BUG
+
+
+class UsageError(RunnerError):
+    exit_code = ExitCode.USAGE
+
+
+class PluginError(RunnerError):
+    exit_code = ExitCode.PLUGIN
+
+
+class BudgetError(RunnerError):
+    exit_code = ExitCode.BUDGET
+
+
+class LockedError(RunnerError):
+    exit_code = ExitCode.LOCKED
+
+
+class StageError(RunnerError):
+    exit_code = ExitCode.STAGE
+
+
+class ModelError(RunnerError):
+    exit_code = ExitCode.MODEL
+
+
+class StorageError(RunnerError):
+    exit_code = ExitCode.STORAGE
+
+
+class InterruptedRunError(RunnerError):
+    exit_code = ExitCode.INTERRUPTED
+
+
+def error_of(code: int, message: str) -> RunnerError:
+    """The error of an exit code that crossed a process boundary."""
+    for kind in RunnerError.__subclasses__():
+        if kind.exit_code == code:
+            return kind(message)
+    return StageError(message)

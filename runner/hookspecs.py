@@ -1,0 +1,49 @@
+"""Every hook. Hooks run in the supervisor's process: they must be quick and import nothing heavy.
+
+``runner_stages`` is asked once, when plugins are loaded. The others tell of a run as it goes; each
+implementation is called by itself, and one that raises costs a line on stderr and stops nobody else.
+An implementation may take fewer arguments than are listed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runner.api import ItemResult, Run, Stage, StageResult, Summary
+
+hookspec = pluggy.HookspecMarker("runner")
+
+
+@hookspec
+def runner_stages() -> Iterable[Stage]:  # type: ignore[empty-body]
+    """Return the stages that this plugin offers. Fires when the plugin is loaded."""
+
+
+@hookspec
+def runner_run_started(run: Run) -> None:
+    """Fires when the run directory is locked and the work is known, before the first worker starts."""
+
+
+@hookspec
+def runner_stage_started(run: Run, stage: str) -> None:
+    """Fires before a stage's worker starts; a stage with nothing to do has none."""
+
+
+@hookspec
+def runner_item_finished(run: Run, item: ItemResult) -> None:
+    """Fires when an item is done or failed at a stage, after its hand-off is on disk."""
+
+
+@hookspec
+def runner_stage_finished(run: Run, result: StageResult) -> None:
+    """Fires when a stage's worker has exited."""
+
+
+@hookspec
+def runner_run_finished(run: Run, summary: Summary) -> None:
+    """Fires last, also after a failure or an interruption."""

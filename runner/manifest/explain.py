@@ -1,0 +1,84 @@
+"""Pydantic's errors in the words of a manifest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel
+
+from runner.manifest.problems import did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_OWN_WORDS = {
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "string_type": "must be a string",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be a table",
+    "model_type": "must be a table",
+    "model_attributes_type": "must be a table",
+}
+
+
+def explain(error: ErrorDetails, known: list[str] | None = None) -> str:
+    """One sentence about a validation error; ``known`` are the keys that could have been meant."""
+    kind, location = error["type"], error["loc"]
+    name = str(location[-1]) if location else ""
+    if kind == "extra_forbidden":
+        return f"unknown key '{name}'{did_you_mean(name, known or [])}"
+    if kind == "missing":
+        return f"'{name}' is missing"
+    given = error["input"]
+    if kind in _OWN_WORDS:
+        return f"'{name}' {_OWN_WORDS[kind]}, not {_shown(given)}"
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = message.replace("Input should be", "must be").replace("Input should", "must")
+    message = message[:1].lower() + message[1:]
+    if kind == "value_error":
+        return f"'{name}': {message}" if name else message
+    hint = ""
+    if kind == "literal_error" and isinstance(given, str):
+        expected = str(error.get("ctx", {}).get("expected", ""))
+        hint = did_you_mean(given, [w.strip("'") for w in expected.replace(" or ", ", ").split(", ")])
+    return f"'{name}': {message}, not {_shown(given)}{hint}" if name else message
+
+
+def keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that the table at ``location`` could have."""
+    current: Any = model
+    for part in location:
+        if isinstance(part, int) or not _is_model(current):
+            continue
+        fields = {field.alias or name: field for name, field in current.model_fields.items()}
+        field = fields.get(part)
+        current = _model_within(field.annotation) if field else None
+    if not _is_model(current):
+        return []
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _model_within(annotation: Any) -> Any:
+    """The model in ``Model``, ``Model | None`` or ``list[Model]``."""
+    if _is_model(annotation):
+        return annotation
+    return next((found for arg in get_args(annotation) if (found := _model_within(arg))), None)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    text = {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

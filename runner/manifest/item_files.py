@@ -1,0 +1,135 @@
+"""Items from files: ``.txt`` (a prompt a line), ``.csv`` (header and rows), ``.jsonl`` (an object a line)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner.manifest.load import read_text
+from runner.manifest.problems import Position, Problems
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+ITEM_FILE_LIMIT = 1 << 30  # bytes
+
+
+@dataclass(frozen=True)
+class RawItem:
+    """An item as written: its fields, and where each of them stands.
+
+    ``text_only``: the values came from a format that knows nothing but strings.
+    """
+
+    fields: Mapping[str, Any]
+    where: Callable[[str | None], Position]
+    text_only: bool = False
+
+
+def read_items(path: Path, problems: Problems) -> list[RawItem]:
+    """The items of a file; what is wrong in it goes to ``problems``, row by row.
+
+    Raises:
+        ManifestError: the file cannot be read, or is no text.
+
+    """
+    readers = {".txt": _read_txt, ".csv": _read_csv, ".jsonl": _read_jsonl}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        problems.add(Position(str(path)), "items come from .txt, .csv and .jsonl files only")
+        return []
+    return list(reader(str(path), read_text(path, ITEM_FILE_LIMIT), problems))
+
+
+def always(place: Position) -> Callable[[str | None], Position]:
+    """Where every field of an item stands that is written in one place."""
+    return lambda _field: place
+
+
+def _at(file: str, line: int, source: str, column: int = 1) -> Position:
+    return Position(file, line, column, source[:200])
+
+
+def _read_txt(file: str, text: str, _problems: Problems) -> Iterator[RawItem]:
+    for n, line in enumerate(text.split("\n"), 1):
+        if prompt := line.strip():
+            place = _at(file, n, line.rstrip("\r"))
+            yield RawItem({"prompt": prompt}, always(place))
+
+
+def _read_jsonl(file: str, text: str, problems: Problems) -> Iterator[RawItem]:
+    for n, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            problems.add(_at(file, n, line, error.colno), f"not JSON: {error.msg}")
+            continue
+        except (ValueError, RecursionError):
+            problems.add(_at(file, n, line), "not JSON that can be read (nested or numbers too long)")
+            continue
+        if not isinstance(fields, dict):
+            problems.add(_at(file, n, line), 'each line must be an object, such as {"prompt": "a fox"}')
+            continue
+        yield RawItem(fields, _field_finder(file, n, line, '"{}"'))
+
+
+def _read_csv(file: str, text: str, problems: Problems) -> Iterator[RawItem]:
+    lines = text.split("\n")
+    # NUL bytes are refused before; `strict` turns broken quoting into an error
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    header: list[str] | None = None
+    try:
+        while True:
+            start = rows.line_num + 1
+            row = next(rows, None)
+            if row is None:
+                return
+            source = lines[start - 1].rstrip("\r")
+            if not any(cell.strip() for cell in row):
+                continue
+            if header is None:
+                header = _header(row, _at(file, start, source), problems)
+                if header is None:
+                    return
+            elif len(row) > len(header):
+                count = f"{len(row)} cells under {len(header)} columns"
+                problems.add(_at(file, start, source), f"{count}; quote cells that hold a comma")
+            else:
+                cells = {k: v.strip() for k, v in zip(header, row, strict=False) if v.strip()}
+                where = _cell_finder(file, start, source, cells)
+                yield RawItem(cells, where, text_only=True)
+    except csv.Error as error:
+        line = max(rows.line_num, 1)
+        problems.add(_at(file, line, lines[line - 1]), f"not CSV: {error}")
+
+
+def _header(row: list[str], place: Position, problems: Problems) -> list[str] | None:
+    header = [name.strip() for name in row]
+    if not all(header) or len(set(header)) < len(header):
+        problems.add(place, "the first line must name the columns, each once: prompt,seed,...")
+        return None
+    return header
+
+
+def _field_finder(file: str, n: int, line: str, pattern: str) -> Callable[[str | None], Position]:
+    def where(field: str | None) -> Position:
+        found = line.find(pattern.format(field)) if field else -1
+        return _at(file, n, line, found + 1 if found >= 0 else 1)
+
+    return where
+
+
+def _cell_finder(
+    file: str, n: int, source: str, cells: Mapping[str, str]
+) -> Callable[[str | None], Position]:
+    def where(field: str | None) -> Position:
+        found = source.find(cells[field]) if field and field in cells else -1
+        return _at(file, n, source, found + 1 if found >= 0 else 1)
+
+    return where

@@ -1,0 +1,152 @@
+"""The batch: items from prompts, files and ``[[item]]`` tables, times the seeds, each with an id."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.manifest.item_files import RawItem, always, read_items
+from runner.manifest.problems import Position, Problems
+from runner.manifest.schema import FILE_NAME, NAME_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from runner.manifest.load import Manifest
+
+SLUG_LIMIT = 60
+
+
+@dataclass(frozen=True)
+class BatchItem:
+    """One unit of the batch: what it sets, and where each of its fields was written."""
+
+    id: str
+    fields: Mapping[str, Any]
+    where: Callable[[str | None], Position]
+    text_only: bool = False
+
+
+def expand(manifest: Manifest) -> list[BatchItem]:
+    """Every item of the manifest, in its order, with unique ids.
+
+    Raises:
+        ManifestError: files that cannot be read, ids that clash or are no file names, an empty batch.
+
+    """
+    problems = Problems()
+    raw = _gather(manifest, problems)
+    if not raw and not problems.found:
+        at = manifest.where("batch", key=True)
+        problems.add(at, "there are no items: give the [batch] prompts or a file, or add an [[item]]")
+    problems.check()
+    seeded = [one for item in raw for one in _times_seeds(item, manifest.table.batch.seeds, problems)]
+    items = _name(seeded)
+    _check_ids(items, problems)
+    problems.check()
+    return items
+
+
+def _gather(manifest: Manifest, problems: Problems) -> list[RawItem]:
+    batch = manifest.table.batch
+    raw = []
+    for n, prompt in enumerate(batch.prompts):
+        place = manifest.where("batch", "prompts", n)
+        if not prompt.strip():
+            problems.add(place, "the prompt is empty")
+        raw.append(RawItem({"prompt": prompt}, always(place)))
+    if batch.file is not None:
+        path = manifest.folder / Path(batch.file).expanduser()
+        if path.is_file():
+            raw += read_items(path, problems)
+        else:
+            problems.add(manifest.where("batch", "file"), f"there is no file {path}")
+    for n, fields in enumerate(manifest.table.item):
+        raw.append(RawItem(fields, _table_finder(manifest, n)))
+    return raw
+
+
+def _table_finder(manifest: Manifest, n: int) -> Callable[[str | None], Position]:
+    def where(field: str | None) -> Position:
+        if field is None:
+            return manifest.where("item", n, key=True)
+        return manifest.where("item", n, field)
+
+    return where
+
+
+def _times_seeds(item: RawItem, seeds: list[int], problems: Problems) -> list[RawItem]:
+    """One item a seed; an item that names its own seed is left as it is."""
+    given = item.fields.get("id")
+    if given is not None and not _is_file_name(given):
+        rule = "1 to 100 of A-Z a-z 0-9 . _ - and more than dots"
+        problems.add(item.where("id"), f"the id {given!r} cannot be a file name: use {rule}")
+    if "seed" in item.fields or not seeds:
+        return [item]
+    if isinstance(given, str) and len(seeds) > 1:
+        return [_with(item, seed=seed, id=f"{given}-{seed}") for seed in seeds]
+    return [_with(item, seed=seed) for seed in seeds]
+
+
+def _is_file_name(given: Any) -> bool:
+    return isinstance(given, str) and len(given) <= NAME_LIMIT and bool(re.fullmatch(FILE_NAME, given))
+
+
+def _with(item: RawItem, **fields: Any) -> RawItem:
+    return RawItem({**item.fields, **fields}, item.where, item.text_only)
+
+
+def _name(raw: list[RawItem]) -> list[BatchItem]:
+    """Ids that do not depend on the order: a slug and the seed, a hash too where slugs meet."""
+    slugs = [_slug(item.fields) for item in raw]
+    count = Counter(slugs)
+    taken = {str(item.fields["id"]) for item in raw if "id" in item.fields}
+    items = []
+    for item, slug in zip(raw, slugs, strict=True):
+        fields = {name: value for name, value in item.fields.items() if name != "id"}
+        name = item.fields.get("id")
+        if name is None:
+            name = slug if count[slug] == 1 else f"{slug}-{_short_hash(fields)}"
+            # the same item twice over is told apart by number
+            name = _free(name, taken)
+            taken.add(name)
+        items.append(BatchItem(str(name), fields, item.where, item.text_only))
+    return items
+
+
+def _free(name: str, taken: set[str]) -> str:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free
+
+
+def _slug(fields: Mapping[str, Any]) -> str:
+    prompt = str(fields.get("prompt", ""))
+    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "-", plain)[:SLUG_LIMIT].strip("-")
+    if not slug:
+        slug = f"item-{_short_hash({k: v for k, v in fields.items() if k not in ('id', 'seed')})}"
+    return f"{slug}-{fields['seed']}"[:NAME_LIMIT] if "seed" in fields else slug
+
+
+def _short_hash(fields: Mapping[str, Any]) -> str:
+    text = json.dumps(fields, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
+
+
+def _check_ids(items: list[BatchItem], problems: Problems) -> None:
+    first: dict[str, BatchItem] = {}
+    for item in items:
+        if item.id in first:
+            earlier = first[item.id].where("id")
+            where = f" (the other is at {earlier.line}:{earlier.column})" if earlier.line else ""
+            problems.add(item.where("id"), f"two items have the id '{item.id}'{where}")
+        first.setdefault(item.id, item)

@@ -1,0 +1,150 @@
+"""From a file to a checked manifest that still knows where everything stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tomli
+from pydantic import ValidationError
+
+from runner.errors import ExitCode
+from runner.manifest import overrides
+from runner.manifest.explain import explain, keys_at
+from runner.manifest.positions import Positions
+from runner.manifest.problems import ManifestError, Position, Problem, Problems
+from runner.manifest.schema import ManifestTable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from runner.manifest import positions
+
+MANIFEST_LIMIT = 16 * 2**20  # bytes; a manifest is written by people, items have files of their own
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest as read: the tables, the text they came from, and where each value stands."""
+
+    path: Path
+    text: str
+    table: ManifestTable
+    overrides: Sequence[overrides.Override]
+    positions: Positions
+    prompts: Sequence[str] = ()
+    """Prompts from the command line, which took the place of the batch."""
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths in the manifest start from."""
+        return self.path.parent
+
+    def where(self, *path: str | int, key: bool = False) -> Position:
+        """Where a value (or its key) was given: in the file, or by ``--set``."""
+        for override in self.overrides:
+            if override.path[: len(path)] == path or path[: len(override.path)] == override.path:
+                return override.where
+        return self.positions.key(path) if key else self.positions.value(path)
+
+
+def load(path: Path, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> Manifest:
+    """Read, override and check a manifest; ``prompts`` take the place of its batch.
+
+    Raises:
+        ManifestError: what is wrong with it, all at once.
+        UsageError: an override is not written as one, or names what is not there.
+
+    """
+    text = read_text(path, MANIFEST_LIMIT)
+    try:
+        raw = tomli.loads(text)
+    except tomli.TOMLDecodeError as error:
+        raise ManifestError([Problem(_syntax_position(path, text, error), _lower(error.msg))]) from None
+    except RecursionError:
+        raise ManifestError([Problem(Position(str(path)), "the TOML is nested too deeply")]) from None
+    where = Positions(str(path), text)
+    applied = overrides.apply(raw, sets)
+    if prompts:
+        _replace_batch(raw, prompts)
+    try:
+        table = ManifestTable.model_validate(raw)
+    except ValidationError as error:
+        raise ManifestError(_problems(error, where, applied)) from None
+    manifest = Manifest(path, text, table, applied, where, prompts)
+    _check_names(manifest)
+    return manifest
+
+
+def read_text(path: Path, limit: int) -> str:
+    """The file's text: UTF-8, no longer than ``limit`` bytes.
+
+    Raises:
+        ManifestError: it cannot be read, or is not text.
+
+    """
+    try:
+        data = path.read_bytes() if path.stat().st_size <= limit else None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ManifestError([Problem(Position(str(path)), f"cannot be read: {reason}")]) from None
+    if data is None:
+        raise ManifestError([Problem(Position(str(path)), f"is larger than {limit >> 20} MiB")])
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ManifestError([Problem(Position(str(path)), "is UTF-16; save it as UTF-8")])
+    if b"\0" in data:
+        raise ManifestError([Problem(Position(str(path)), "is a binary file, not text")])
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        where = Position(str(path), line, column)
+        raise ManifestError([Problem(where, "is not UTF-8 here; save the file as UTF-8")]) from None
+
+
+def _syntax_position(path: Path, text: str, error: tomli.TOMLDecodeError) -> Position:
+    line, column = error.lineno, error.colno
+    lines = text.splitlines()
+    return Position(str(path), line, column, lines[line - 1] if line <= len(lines) else "")
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _replace_batch(raw: dict[str, Any], prompts: Sequence[str]) -> None:
+    batch = raw.get("batch")
+    seeds = batch.get("seeds") if isinstance(batch, dict) else None
+    raw["batch"] = {"prompts": list(prompts)} | ({"seeds": seeds} if seeds is not None else {})
+    raw.pop("item", None)
+
+
+def _problems(
+    error: ValidationError, where: Positions, applied: Sequence[overrides.Override]
+) -> list[Problem]:
+    found = []
+    for detail in error.errors(include_url=False):
+        path: positions.Path = detail["loc"]
+        message = explain(detail, keys_at(ManifestTable, path[:-1]))
+        unknown = detail["type"] == "extra_forbidden"
+        override = next((o for o in applied if o.path[: len(path)] == path), None)
+        if override is not None:
+            code = ExitCode.USAGE if unknown else ExitCode.MANIFEST
+            found.append(Problem(override.where, message, code))
+        else:
+            place = where.key(path) if unknown or detail["type"] == "missing" else where.value(path)
+            found.append(Problem(place, message))
+    return found
+
+
+def _check_names(manifest: Manifest) -> None:
+    problems = Problems()
+    first: dict[str, int] = {}
+    for n, stage in enumerate(manifest.table.stage):
+        if stage.name in first:
+            message = f"two stages are named '{stage.name}'; each needs a name of its own"
+            problems.add(manifest.where("stage", n, "name"), message)
+        first.setdefault(stage.name, n)
+    problems.check()

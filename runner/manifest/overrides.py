@@ -1,0 +1,93 @@
+"""``--set stage.diffuse.with.steps=4``: values of the manifest that the command line replaces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import tomli
+
+from runner.errors import UsageError
+from runner.manifest.problems import Position, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.manifest.positions import Path
+
+
+@dataclass(frozen=True)
+class Override:
+    """One ``--set``: the path in the manifest's tables, and the value."""
+
+    text: str
+    path: Path
+    value: Any
+
+    @property
+    def where(self) -> Position:
+        return Position(f"--set {self.text}")
+
+
+def apply(raw: dict[str, Any], texts: Sequence[str]) -> list[Override]:
+    """Write the overrides into the parsed manifest, in order.
+
+    Raises:
+        UsageError: one is not written KEY=VALUE, or names a stage that is not there.
+
+    """
+    overrides = [_parse(raw, text) for text in texts]
+    for override in overrides:
+        put(raw, override)
+    return overrides
+
+
+def put(tables: Any, override: Override) -> None:
+    """Set one value in parsed tables (plain ones, or a tomlkit document, which keeps its comments)."""
+    for part in override.path[:-1]:
+        if isinstance(part, int):
+            tables = tables[part]
+            continue
+        if not isinstance(tables.setdefault(part, {}), dict | list):
+            raise UsageError(f"--set {override.text}: '{part}' is a value, not a table")
+        tables = tables[part]
+    if not isinstance(tables, dict):
+        raise UsageError(f"--set {override.text}: name the key to set, such as {_example(override)}")
+    tables[override.path[-1]] = override.value
+
+
+def _example(override: Override) -> str:
+    return ".".join(str(part) for part in override.path if isinstance(part, str)) + ".with.KEY=VALUE"
+
+
+def _parse(raw: dict[str, Any], text: str) -> Override:
+    key, equals, value = text.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or not all(parts):
+        raise UsageError(f"--set {text}: write it KEY=VALUE, such as stage.diffuse.with.steps=4")
+    path: list[str | int] = [parts[0]]
+    rest = parts[1:]
+    if parts[0] in ("stage", "item") and isinstance(raw.get(parts[0]), list):
+        rest = parts[2:]
+        label = "name" if parts[0] == "stage" else "id"
+        path.append(_index(raw[parts[0]], label, parts[1] if len(parts) > 1 else "", text))
+    return Override(text, (*path, *rest), _value(value.strip()))
+
+
+def _index(tables: list[Any], label: str, wanted: str, text: str) -> int:
+    names = [str(table.get(label)) if isinstance(table, dict) else "" for table in tables]
+    if wanted in names:
+        return names.index(wanted)
+    known = ", ".join(name for name in names if name)
+    raise UsageError(
+        f"--set {text}: the manifest has no such {'stage' if label == 'name' else 'item'} '{wanted}'"
+        f"{did_you_mean(wanted, names)} (there are: {known})"
+    )
+
+
+def _value(text: str) -> Any:
+    """A TOML value; what is none is a string, so that `6GiB` needs no quotes."""
+    try:
+        return tomli.loads(f"value = {text}")["value"]
+    except tomli.TOMLDecodeError:
+        return text

@@ -1,0 +1,141 @@
+"""Where each key and value of a TOML text stands: tomli keeps no positions.
+
+The text has been parsed by tomli before, so it is valid; this only walks it.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from typing import Any
+
+from runner.manifest.problems import Position
+
+Path = tuple[str | int, ...]
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_SPACE = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_BLANK = re.compile(r"[ \t]*")
+_SCALAR = re.compile(r"[^,\]\}\n#]+")
+_STRING = re.compile(
+    r'"""(?:\\.|[^\\])*?"{3,5}|' + r"'''.*?'{3,5}|" + r'"(?:\\.|[^"\\\n])*"|' + r"'[^'\n]*'",
+    re.DOTALL,
+)
+
+
+class Positions:
+    """Places of keys and values by path, ``("stage", 1, "with", "steps")``."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        self._text = text
+        self._starts = [0] + [m.end() for m in re.finditer("\n", text)]
+        self._keys: dict[Path, int] = {}
+        self._values: dict[Path, int] = {}
+        self._lengths: dict[Path, int] = {}
+        self._walk()
+
+    def key(self, path: Path) -> Position:
+        """Where the key stands; the nearest parent's place where it is not written."""
+        return self._near(path, self._keys)
+
+    def value(self, path: Path) -> Position:
+        """Where the value stands; the key's place for tables."""
+        return self.at(self._values[path]) if path in self._values else self.key(path)
+
+    def at(self, offset: int) -> Position:
+        line = bisect_right(self._starts, offset)
+        start = self._starts[line - 1]
+        end = self._text.find("\n", start)
+        source = self._text[start : end if end >= 0 else None].rstrip("\r")
+        return Position(self.file, line, offset - start + 1, source)
+
+    def _near(self, path: Path, where: dict[Path, int]) -> Position:
+        while path and path not in where:
+            path = path[:-1]
+        return self.at(where[path]) if path else Position(self.file)
+
+    # The walk: _i is the cursor, and each method leaves it behind what it read.
+
+    def _walk(self) -> None:
+        self._i = 1 if self._text.startswith("\ufeff") else 0
+        table: Path = ()
+        while self._skip(_SPACE) < len(self._text):
+            if self._text[self._i] == "[":
+                table = self._header()
+            else:
+                self._pair(table)
+
+    def _skip(self, what: re.Pattern[str]) -> int:
+        match = what.match(self._text, self._i)
+        self._i = match.end() if match else self._i
+        return self._i
+
+    def _header(self) -> Path:
+        array = self._text.startswith("[[", self._i)
+        self._i += 2 if array else 1
+        table: Path = ()
+        parts = self._dotted()
+        for n, (part, offset) in enumerate(parts):
+            table = (*table, part)
+            if array and n == len(parts) - 1:
+                self._keys.setdefault(table, offset)
+                self._lengths[table] = self._lengths.get(table, 0) + 1
+            if table in self._lengths:
+                table = (*table, self._lengths[table] - 1)
+            self._keys.setdefault(table, offset)
+        self._i += 2 if array else 1
+        return table
+
+    def _pair(self, table: Path) -> None:
+        path = table
+        for part, offset in self._dotted():
+            path = (*path, part)
+            self._keys.setdefault(path, offset)
+        self._i += 1  # the equals sign
+        self._value(path)
+
+    def _dotted(self) -> list[tuple[str, int]]:
+        parts = []
+        while True:
+            start = self._skip(_BLANK)
+            quoted = _STRING.match(self._text, start)
+            match = quoted or _BARE.match(self._text, start)
+            if match is None:  # cannot be, the text is valid
+                raise AssertionError(self.at(start))
+            self._i = match.end()
+            parts.append((_unquote(match.group()) if quoted else match.group(), start))
+            if self._text[self._skip(_BLANK)] != ".":
+                return parts
+            self._i += 1
+
+    def _value(self, path: Path) -> None:
+        start = self._skip(_BLANK)
+        self._values[path] = start
+        self._keys.setdefault(path, start)
+        if self._text[start] == "[":
+            self._sequence("]", path)
+        elif self._text[start] == "{":
+            self._sequence("}", path)
+        else:
+            self._skip(_STRING if self._text[start] in "\"'" else _SCALAR)
+
+    def _sequence(self, close: str, path: Path) -> None:
+        self._i += 1
+        n = 0
+        while self._text[self._skip(_SPACE)] != close:
+            if self._text[self._i] == ",":
+                self._i += 1
+            elif close == "]":
+                self._value((*path, n))
+                n += 1
+            else:
+                self._pair(path)
+        self._i += 1
+
+
+def _unquote(key: str) -> str:
+    import tomli
+
+    parsed: dict[str, Any] = tomli.loads(f"key = {key}")
+    return str(parsed["key"])

@@ -1,0 +1,87 @@
+"""What is wrong with a manifest: every problem, each with its place, the source line and a caret."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import ExitCode, RunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place in a text; lines and columns count from 1, 0 where there is none to point at."""
+
+    file: str
+    line: int = 0
+    column: int = 0
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Problem:
+    where: Position
+    message: str
+    exit_code: ExitCode = ExitCode.MANIFEST
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}"
+        if not self.where.source.strip():
+            return text
+        # a caret must stand under its character: tabs are kept, all else becomes a space
+        before = self.where.source[: self.where.column - 1]
+        margin = "".join("\t" if c == "\t" else " " for c in before)
+        return f"{text}\n    {self.where.source}\n    {margin}^"
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "file": self.where.file,
+            "line": self.where.line,
+            "column": self.where.column,
+            "message": self.message,
+        }
+
+
+class ManifestError(RunnerError):
+    """Everything that is wrong with a manifest, at once."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(dict.fromkeys(problems))
+        super().__init__("\n".join(map(str, self.problems)))
+
+    @property
+    def exit_code(self) -> ExitCode:  # type: ignore[override]
+        """A wrong command line comes first, then the manifest itself, then what it needs."""
+        codes = {problem.exit_code for problem in self.problems}
+        order = (ExitCode.USAGE, ExitCode.MANIFEST)
+        return next((code for code in order if code in codes), max(codes))
+
+
+@dataclass
+class Problems:
+    """Collects problems, so that all are shown and not the first alone."""
+
+    found: list[Problem] = field(default_factory=list)
+
+    def add(self, where: Position, message: str, exit_code: ExitCode = ExitCode.MANIFEST) -> None:
+        self.found.append(Problem(where, message, exit_code))
+
+    def check(self) -> None:
+        """Raises:
+        ManifestError: something was added.
+        """
+        if self.found:
+            raise ManifestError(self.found)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint to end a message with, or nothing where no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""

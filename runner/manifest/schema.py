@@ -1,0 +1,114 @@
+"""The manifest's tables. What plugins own (``[stage.with]``, item fields) is checked by their models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from runner.manifest.units import Duration, Size
+
+NAME = r"^[A-Za-z0-9_-]{1,100}$"
+FILE_NAME = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"  # at most NAME_LIMIT long; never dots alone
+NAME_LIMIT = 100
+SEED_LIMIT = 2**64
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+Placement = Literal[
+    "auto",
+    "resident",
+    "stream",
+    "device-map",
+    "model-offload",
+    "sequential-offload",
+    "group-offload",
+]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class ModelSource(Table):
+    """Where weights come from."""
+
+    source: str = Field(
+        min_length=1,
+        description="a hub id, a folder starting with . / or ~, or plugin:NAME/FOLDER",
+    )
+    revision: str | None = Field(None, description="a hub branch, tag or commit")
+
+
+class Budget(Table):
+    """Limits for each worker."""
+
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="auto | cpu | cuda | cuda:N"
+    )
+    vram: Size | None = Field(None, description="most device memory, such as 8GiB")
+    ram: Size | None = Field(None, description="most memory of the worker, such as 30GiB")
+    threads: int | None = Field(None, ge=1, description="CPU threads; the cores there are, if left out")
+
+
+class StageTable(Table):
+    """One ``[[stage]]``."""
+
+    name: str = Field(pattern=NAME, description="the stage's name in this manifest")
+    uses: str = Field(min_length=1, description="PLUGIN.STAGE, as `runner plugins list` shows")
+    dtype: Dtype = Field("float32", description="what it computes in")
+    save_dtype: Dtype | None = Field(None, description="what it hands off in; as computed, if left out")
+    placement: Placement = Field("auto", description="where weights live and how they reach the device")
+    device_map: dict[str, str | int] | None = Field(None, description="a device map of one's own")
+    timeout: Duration | None = Field(None, description='most time for one item: seconds, "30m", "2h"')
+    retries: int = Field(0, ge=0, le=100, description="how often an item that fails is tried again")
+    budget: Budget | None = Field(None, description="overrides of [budget] for this stage")
+    model: ModelSource | None = Field(None, description="a model of its own")
+    with_: dict[str, Any] = Field(
+        default_factory=dict, alias="with", description="the stage's own parameters"
+    )
+    from_: dict[str, str] = Field(
+        default_factory=dict,
+        alias="from",
+        description="inputs renamed: input = output, or stage.output",
+    )
+
+
+class Batch(Table):
+    """Where items come from, beside ``[[item]]``."""
+
+    file: str | None = Field(None, description="a .jsonl, .csv or .txt file of items")
+    prompts: list[str] = Field(default_factory=list, description="prompts, written here")
+    seeds: list[Annotated[int, Field(ge=0, lt=SEED_LIMIT)]] = Field(
+        default_factory=list, description="every prompt with every seed"
+    )
+
+
+class RunTable(Table):
+    """How the run behaves."""
+
+    on_oom: Literal["lower", "fail"] = Field(
+        "lower", description="after out of memory: a lower placement, or stop"
+    )
+    checkpoint_every: int = Field(5, ge=1, description="denoising steps between saved states")
+    keep_handoffs: Literal["all", "needed"] = Field("all", description="which hand-offs stay on disk")
+
+
+class ManifestTable(Table):
+    """The whole manifest."""
+
+    version: Literal[1]
+    name: str = Field(pattern=FILE_NAME, max_length=NAME_LIMIT, description="names the run directory")
+    model: ModelSource | None = None
+    budget: Budget = Field(default_factory=Budget)
+    stage: list[StageTable] = Field(min_length=1)
+    batch: Batch = Field(default_factory=Batch)
+    item: list[dict[str, Any]] = Field(default_factory=list)
+    run: RunTable = Field(default_factory=RunTable)
+
+    def budget_of(self, stage: StageTable) -> Budget:
+        """The stage's budget: what it sets itself, else the manifest's."""
+        own = stage.budget.model_dump(exclude_unset=True) if stage.budget else {}
+        return self.budget.model_copy(update=own)
+
+    def model_of(self, stage: StageTable) -> ModelSource | None:
+        return stage.model or self.model

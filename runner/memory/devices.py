@@ -1,0 +1,72 @@
+"""Accelerators of this machine, asked of the CUDA driver: torch is the workers' to import."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import os
+from dataclasses import dataclass
+from functools import cache
+
+from runner.errors import BudgetError
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    name: str
+    memory: int
+    """Bytes."""
+
+
+@cache
+def accelerators() -> tuple[Accelerator, ...]:
+    """The CUDA devices that a worker would see, in their order (``CUDA_VISIBLE_DEVICES`` counts)."""
+    driver = _driver()
+    if driver is None or driver.cuInit(0) != 0:
+        return ()
+    count = ctypes.c_int()
+    if driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return ()
+    return tuple(_describe(driver, n) for n in range(count.value))
+
+
+def choose_device(wanted: str, *, vram_budget: bool) -> str:
+    """The torch device for a budget's ``device``: ``auto`` is the accelerator if there is one.
+
+    Raises:
+        BudgetError: the device is not here; or a VRAM budget is given and there is nothing to spend it on.
+
+    """
+    if wanted == "cpu":
+        return "cpu"
+    found = accelerators()
+    if wanted == "auto":
+        if found:
+            return "cuda:0"
+        if vram_budget:
+            raise BudgetError(
+                "the budget gives vram, and this machine has no accelerator (or no driver for it); "
+                "to run on the CPU all the same, slowly: --set budget.device=cpu"
+            )
+        return "cpu"
+    number = int(wanted.partition(":")[2] or 0)
+    if number >= len(found):
+        here = f"{len(found)} of them" if found else "no accelerator, or no driver for it"
+        raise BudgetError(f"the budget's device is {wanted}, and this machine has {here}")
+    return f"cuda:{number}"
+
+
+def _driver() -> ctypes.CDLL | None:
+    name = "nvcuda.dll" if os.name == "nt" else ctypes.util.find_library("cuda") or "libcuda.so.1"
+    try:
+        return ctypes.CDLL(name)
+    except OSError:
+        return None
+
+
+def _describe(driver: ctypes.CDLL, number: int) -> Accelerator:
+    device, size, name = ctypes.c_int(), ctypes.c_size_t(), ctypes.create_string_buffer(128)
+    driver.cuDeviceGet(ctypes.byref(device), number)
+    driver.cuDeviceGetName(name, len(name), device)
+    driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
+    return Accelerator(name.value.decode(), size.value)

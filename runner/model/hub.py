@@ -1,0 +1,168 @@
+"""Models on the hub, through huggingface_hub: only the files that the stages need, resumed where cut off."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import ModelError, StorageError
+from runner.manifest.units import format_size
+from runner.model.files import IGNORED, open_component, patterns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runner.api import Component
+    from runner.manifest.schema import ModelSource
+
+SPARE = 1 << 30  # bytes that a download must leave free on the disk
+
+
+def cached(source: ModelSource, components: Sequence[Component]) -> Path | None:
+    """The snapshot's folder if everything needed is in the hub's cache; asks no network."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(_snapshot(source, components, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError, ValueError):
+        return None
+    try:
+        for component in components:
+            open_component(folder, component)
+    except ModelError:
+        return None
+    return folder
+
+
+def download(
+    source: ModelSource, components: Sequence[Component], progress: Callable[[int, int], None]
+) -> Path:
+    """Bring the files that the components need into the hub's cache; returns the snapshot's folder.
+
+    ``progress`` is told bytes so far and in all.
+
+    Raises:
+        ModelError: the repository is missing, gated, out of reach, or lacks what the stages need.
+        StorageError: the disk has no room.
+
+    """
+    try:
+        files = _snapshot(source, components, dry_run=True)
+        total = sum(f.file_size for f in files if f.will_download)
+        _check_listing(source, components, [f.filename for f in files])
+        _check_room(source, total)
+        meter = _meter(lambda done: progress(done, total))
+        folder = Path(_snapshot(source, components, tqdm_class=meter))
+    except (ModelError, StorageError):
+        raise
+    except Exception as error:
+        raise _explained(source, error) from error
+    for component in components:
+        open_component(folder, component)
+    return folder
+
+
+def _snapshot(source: ModelSource, components: Sequence[Component], **options: Any) -> Any:
+    import huggingface_hub
+
+    return huggingface_hub.snapshot_download(
+        source.source,
+        revision=source.revision,
+        allow_patterns=patterns(components),
+        ignore_patterns=list(IGNORED),
+        **options,
+    )
+
+
+def _check_listing(source: ModelSource, components: Sequence[Component], names: Sequence[str]) -> None:
+    """Refuse before gigabytes are fetched in vain."""
+    from huggingface_hub import HfApi
+
+    for component in components:
+        own = [name for name in names if name.startswith(f"{component.path}/")]
+        weights = any(name.endswith(".safetensors") for name in own)
+        needs_weights = f"{component.path}/config.json" in own and not component.config_only
+        if not own or (needs_weights and not weights):
+            everything = HfApi().list_repo_files(source.source, revision=source.revision)
+            pickled = [n for n in everything if n.startswith(f"{component.path}/") and n.endswith(".bin")]
+            why = (
+                f"pickled weights only ({pickled[0]}), which can run code when loaded; "
+                "name a model or revision with safetensors"
+                if pickled
+                else f"nothing for the component '{component.name}'; is it in diffusers layout?"
+            )
+            raise ModelError(f"{_name(source)} has {why}")
+
+
+def _check_room(source: ModelSource, total: int) -> None:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if total and total + SPARE > free:
+        raise StorageError(
+            f"{_name(source)} needs {format_size(total)} in {HF_HUB_CACHE}, where {format_size(free)} are "
+            "free; make room, or set HF_HOME to a larger disk"
+        )
+
+
+def _meter(report: Callable[[int], None]) -> type[Any]:
+    """A tqdm class that shows nothing and reports bytes.
+
+    The hub's client makes several bars; what has arrived is the most that a bar of bytes counts.
+    """
+    from tqdm.auto import tqdm
+
+    bars: list[Any] = []
+
+    class Meter(tqdm):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            kwargs.pop("name", None)
+            super().__init__(*args, **{**kwargs, "file": io.StringIO(), "disable": False})
+            if self.unit == "B":
+                bars.append(self)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            done: bool | None = super().update(n)
+            report(int(max((bar.n for bar in bars), default=0)))
+            return done
+
+    return Meter
+
+
+def _explained(source: ModelSource, error: Exception) -> ModelError | StorageError:
+    """The client's error in the user's words, with what to do."""
+    from huggingface_hub import errors
+
+    name = _name(source)
+    if isinstance(error, errors.GatedRepoError):
+        return ModelError(
+            f"{name} is gated: accept its licence on the model's page, then log in with `hf auth login` "
+            "or set HF_TOKEN to a token that may read it"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return ModelError(f"{name} is not there: the model has no revision '{source.revision}'")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return ModelError(
+            f"{name} is not there: check the name; a private model needs HF_TOKEN or `hf auth login`"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+        why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
+        return ModelError(f"{name} is not on this machine, and {why}; try again when it can")
+    if isinstance(error, OSError) and error.errno is not None:
+        return StorageError(f"cannot store {name}: {error.strerror or error}")
+    first = str(error).strip().splitlines()[:1]
+    return ModelError(
+        f"{name} could not be fetched whole: {type(error).__name__}: {first[0] if first else ''} "
+        "(run it again: what has arrived is kept)"
+    )
+
+
+def _name(source: ModelSource) -> str:
+    return f"model '{source.source}'" + (f" at '{source.revision}'" if source.revision else "")

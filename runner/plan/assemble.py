@@ -1,0 +1,118 @@
+"""From a bound pipeline to what a run needs to know: models, fingerprints, keys and the work to do."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.errors import UsageError
+from runner.manifest.problems import did_you_mean
+from runner.model.fingerprint import fingerprint
+from runner.model.sources import Model, fetch, find
+from runner.plan import ALL_STAGES
+from runner.plan.demand import Demand, demand
+from runner.plan.keys import Keyed, keys_of
+from runner.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from runner.manifest.schema import ModelSource
+    from runner.model.files import ComponentFiles
+    from runner.plan.pipeline import Pipeline, PipelineStage
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A pipeline with the models that are on this machine.
+
+    ``models`` has None for a hub model that is yet to be fetched.
+    """
+
+    pipeline: Pipeline
+    models: dict[ModelSource, Model | None]
+
+    def model(self, stage: PipelineStage) -> Model | None:
+        return self.models.get(stage.model) if stage.model and stage.spec.components else None
+
+    def components(self, stage: PipelineStage) -> list[ComponentFiles]:
+        """The files of the stage's components, checked; empty for a model that is not here.
+
+        Raises:
+            ModelError: a file is missing, cut off or pickled.
+
+        """
+        model = self.model(stage)
+        return [model.component(c) for c in stage.spec.components] if model else []
+
+    def keys(self, *, hash_missing: bool = True) -> dict[str, tuple[Keyed, ...]] | None:
+        """The keys of every item; None if a model is not here, or is unhashed and may not be hashed."""
+        prints = []
+        for stage in self.pipeline.stages:
+            if stage.spec.components and self.model(stage) is None:
+                return None
+            found = fingerprint(self.components(stage), hash_missing=hash_missing)
+            if found is None:
+                return None
+            prints.append(found if stage.spec.components else "")
+        return keys_of(self.pipeline, prints)
+
+
+def assemble(pipeline: Pipeline) -> Assembly:
+    """Look for every model on this machine; asks no network.
+
+    Raises:
+        ModelError: a model folder is missing.
+
+    """
+    base = pipeline.manifest.folder
+    return Assembly(
+        pipeline,
+        {
+            source: find(source, base, pipeline.plugins, pipeline.components_of(source))
+            for source in pipeline.models
+        },
+    )
+
+
+def fetch_missing(assembly: Assembly, progress: Callable[[str, int, int], None]) -> Assembly:
+    """Download the models that are not here; ``progress`` is told source, bytes so far and in all.
+
+    Raises:
+        ModelError: one is missing, gated or cannot be had whole.
+        StorageError: there is no room.
+
+    """
+    pipeline = assembly.pipeline
+    models = dict(assembly.models)
+    for source, model in models.items():
+        if model is None:
+            report = functools.partial(progress, source.source)
+            models[source] = fetch(source, pipeline.components_of(source), report)
+    return Assembly(pipeline, models)
+
+
+def find_demand(
+    assembly: Assembly,
+    keys: dict[str, tuple[Keyed, ...]],
+    directory: RunDirectory,
+    fresh: str | None,
+) -> Demand:
+    """What there is to do in a run directory; ``fresh`` names a stage to force, or all of them.
+
+    Raises:
+        UsageError: there is no such stage.
+
+    """
+    names = [stage.name for stage in assembly.pipeline.stages]
+    if fresh not in (None, ALL_STAGES, *names):
+        hint = did_you_mean(str(fresh), names)
+        raise UsageError(f"--fresh {fresh}: there is no such stage{hint} (there are: {', '.join(names)})")
+    forced = [n for n, name in enumerate(names) if fresh in (ALL_STAGES, name)]
+    return demand(assembly.pipeline, keys, directory, forced)
+
+
+def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:
+    return RunDirectory(runs / pipeline.manifest.table.name)

@@ -1,0 +1,174 @@
+"""What there is to do: from the last outputs backwards, only what is missing and what that needs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from runner import handoff, provenance
+from runner.rundir import KEY_IN_NAME, RunDirectory
+from runner.storage import link
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
+    from pathlib import Path
+
+    from runner.plan.keys import Keyed
+    from runner.plan.pipeline import Pipeline, PipelineItem, PipelineStage
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work: a key to make at a stage, for the first item that has it."""
+
+    item: PipelineItem
+    keyed: Keyed
+    reason: str
+    sharing: list[str] = field(default_factory=list)
+    """Ids of further items with the same key: what is made is theirs too."""
+
+
+@dataclass
+class Demand:
+    """The work of each stage in the manifest's order, and what was found done."""
+
+    tasks: list[list[Task]]
+    cached: list[int]
+    """Items of each stage that need no work there."""
+    damaged: list[Path] = field(default_factory=list)
+    renamed: list[tuple[Path, Path]] = field(default_factory=list)
+    """Outputs of the same key under another item's name: source and target of a link to make."""
+
+    @property
+    def nothing(self) -> bool:
+        return not any(self.tasks)
+
+
+def demand(
+    pipeline: Pipeline,
+    keys: Mapping[str, tuple[Keyed, ...]],
+    directory: RunDirectory,
+    fresh: Container[int] = (),
+) -> Demand:
+    """Find out what must run. Reads the run directory, writes nothing.
+
+    ``fresh`` are stages (by index) whose results are made again; those after them follow.
+    """
+    return _Demand(pipeline, keys, directory, fresh).walk()
+
+
+class _Demand:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        keys: Mapping[str, tuple[Keyed, ...]],
+        directory: RunDirectory,
+        fresh: Container[int],
+    ) -> None:
+        self._pipeline = pipeline
+        self._keys = keys
+        self._directory = directory
+        count = len(pipeline.stages)
+        self._found = Demand([[] for _ in range(count)], [0] * count)
+        self._open: list[dict[str, Task]] = [{} for _ in range(count)]
+        self._outputs = _outputs_by_key(directory.outputs)
+        self._fresh = [n in fresh for n in range(count)]
+        for stage in pipeline.stages:
+            if any(self._fresh[source.stage] for source in stage.wires.values()):
+                self._fresh[stage.index] = True
+
+    def walk(self) -> Demand:
+        stages = self._pipeline.stages
+        for item in self._pipeline.items:
+            needed = {stage.index for stage in stages if stage.is_last}
+            for stage in reversed(stages):
+                if stage.index not in needed:
+                    self._found.cached[stage.index] += 1
+                    continue
+                if self._must_run(stage, item):
+                    needed |= {source.stage for source in stage.wires.values()}
+        return self._found
+
+    def _must_run(self, stage: PipelineStage, item: PipelineItem) -> bool:
+        keyed = self._keys[item.id][stage.index]
+        task = self._open[stage.index].get(keyed.key)
+        if task is not None:
+            task.sharing.append(item.id)
+            return True
+        reason = self._why(stage, item, keyed)
+        if reason is None:
+            self._found.cached[stage.index] += 1
+            return False
+        task = Task(item, keyed, reason)
+        self._open[stage.index][keyed.key] = task
+        self._found.tasks[stage.index].append(task)
+        return True
+
+    def _why(self, stage: PipelineStage, item: PipelineItem, keyed: Keyed) -> str | None:
+        """Why the stage must run for the item; None if its results are there."""
+        if self._fresh[stage.index]:
+            return "forced by --fresh"
+        if stage.leaves_handoff:
+            path = self._directory.handoff(stage.name, keyed.key)
+            if not path.exists():
+                return "not made yet"
+            try:
+                handoff.read(path, keyed.key)
+            except (handoff.DamagedError, OSError):
+                self._found.damaged.append(path)
+                return "its hand-off is damaged"
+        if stage.is_last:
+            return self._why_no_output(stage, item, keyed.key)
+        return None
+
+    def _why_no_output(self, stage: PipelineStage, item: PipelineItem, key: str) -> str | None:
+        for target in output_paths(stage, self._directory, item.id, key).values():
+            if provenance.is_of_key(target, key):
+                continue
+            same = [
+                path
+                for path in self._outputs.get(key[:KEY_IN_NAME], ())
+                if path.suffix == target.suffix and provenance.is_of_key(path, key)
+            ]
+            if not same:
+                return "not made yet"
+            self._found.renamed.append((same[0], target))
+        return None
+
+
+def output_paths(stage: PipelineStage, directory: RunDirectory, item: str, key: str) -> dict[str, Path]:
+    """Where a stage's files go, by output name."""
+    if not stage.is_last:
+        return {
+            file.name: directory.handoff_file(stage.name, key, file.name, file.suffix) for file in stage.files
+        }
+    suffixes = [file.suffix for file in stage.files]
+    return {
+        file.name: directory.output(
+            item, key, file.name if suffixes.count(file.suffix) > 1 else "", file.suffix
+        )
+        for file in stage.files
+    }
+
+
+def make_links(found: list[tuple[Path, Path]]) -> None:
+    """Give outputs that exist under another item's name the new name too."""
+    for source, target in found:
+        link(source, target)
+        if provenance.sidecar(source).exists():
+            link(provenance.sidecar(source), provenance.sidecar(target))
+
+
+def _outputs_by_key(folder: Path) -> dict[str, list[Path]]:
+    """Outputs by the part of the key in their names."""
+    found: dict[str, list[Path]] = {}
+    try:
+        names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+    except OSError:
+        return found
+    for name in sorted(names):
+        key = name.rpartition("-")[2].partition(".")[0]
+        if len(key) == KEY_IN_NAME and not name.endswith(".json"):
+            found.setdefault(key, []).append(folder / name)
+    return found

@@ -1,0 +1,267 @@
+"""A manifest bound to the installed plugins: stages wired, every item's parameters checked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from runner.api import File
+from runner.errors import ExitCode, PluginError
+from runner.manifest.explain import explain
+from runner.manifest.items import BatchItem, expand
+from runner.manifest.problems import ManifestError, Position, Problems, did_you_mean
+from runner.model.sources import check_source
+from runner.plan import wiring
+from runner.plugins import load_object
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runner.api import Component, Output, Stage
+    from runner.manifest.load import Manifest
+    from runner.manifest.schema import Budget, ModelSource, StageTable
+    from runner.plan.wiring import Wires
+    from runner.plugins import Plugins
+
+ACCELERATOR_ONLY = ("model-offload", "sequential-offload", "group-offload")
+
+
+@dataclass(frozen=True)
+class PipelineStage:
+    """A stage of the manifest with the plugin's stage behind it."""
+
+    index: int
+    table: StageTable
+    spec: Stage
+    params: type[BaseModel] | None
+    wires: Wires
+    budget: Budget
+    model: ModelSource | None
+    consumed: frozenset[str]
+    """Names of its outputs that later stages take."""
+
+    @property
+    def name(self) -> str:
+        return self.table.name
+
+    @property
+    def is_last(self) -> bool:
+        """Whether what it leaves is for people: no other stage takes any of it."""
+        return not self.consumed
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        return tuple(output for output in self.spec.outputs if isinstance(output, File))
+
+    @property
+    def carried(self) -> tuple[Output, ...]:
+        """Outputs that a hand-off carries."""
+        return tuple(output for output in self.spec.outputs if not isinstance(output, File))
+
+    @property
+    def leaves_handoff(self) -> bool:
+        return not self.is_last or not self.files or bool(self.carried)
+
+
+@dataclass(frozen=True)
+class PipelineItem:
+    """An item with its parameters at every stage, as JSON values, defaults filled in."""
+
+    id: str
+    params: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    manifest: Manifest
+    plugins: Plugins
+    stages: tuple[PipelineStage, ...]
+    items: tuple[PipelineItem, ...]
+
+    def components_of(self, model: ModelSource) -> list[Component]:
+        """Every component that stages load from this model."""
+        found = [c for stage in self.stages if stage.model == model for c in stage.spec.components]
+        return list(dict.fromkeys(found))
+
+    @property
+    def models(self) -> list[ModelSource]:
+        """The model sources that stages load from."""
+        used = [s.model for s in self.stages if s.model is not None and s.spec.components]
+        return list(dict.fromkeys(used))
+
+
+def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
+    """Bind a manifest to plugins and check everything that can be checked before a process starts.
+
+    Raises:
+        ManifestError: what is wrong, all at once; plugins that are absent are among it.
+
+    """
+    problems = Problems()
+    items: list[BatchItem] = []
+    try:
+        items = expand(manifest)
+    except ManifestError as error:
+        problems.found += error.problems
+    specs = _specs(manifest, plugins, problems)
+    if specs is None:
+        problems.check()
+        raise AssertionError("a missing stage is a problem")
+    models = [_params_model(manifest, n, spec, problems) for n, spec in enumerate(specs)]
+    fields = [list(model.model_fields) if model else [] for model in models]
+    wiring.check_outputs(manifest, specs, problems)
+    wires = wiring.wire(manifest, specs, fields, problems)
+    stages = tuple(
+        PipelineStage(
+            index=n,
+            table=table,
+            spec=specs[n],
+            params=models[n],
+            wires=wires[n],
+            budget=manifest.table.budget_of(table),
+            model=manifest.table.model_of(table),
+            consumed=frozenset(s.output for later in wires for s in later.values() if s.stage == n),
+        )
+        for n, table in enumerate(manifest.table.stage)
+    )
+    for stage in stages:
+        _check_stage(manifest, stage, problems)
+    bound = _bind_items(manifest, stages, items, problems)
+    problems.check()
+    return Pipeline(manifest, plugins, stages, bound)
+
+
+def _specs(manifest: Manifest, plugins: Plugins, problems: Problems) -> list[Stage] | None:
+    specs = []
+    for n, table in enumerate(manifest.table.stage):
+        try:
+            specs.append(plugins.stage(table.uses))
+        except PluginError as error:
+            problems.add(manifest.where("stage", n, "uses"), str(error), ExitCode.PLUGIN)
+    return specs if len(specs) == len(manifest.table.stage) else None
+
+
+def _params_model(manifest: Manifest, n: int, spec: Stage, problems: Problems) -> type[BaseModel] | None:
+    if not spec.params:
+        return None
+    where = manifest.where("stage", n, "uses")
+    try:
+        model = load_object(spec.params)
+    except PluginError as error:
+        problems.add(where, str(error), ExitCode.PLUGIN)
+        return None
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return model
+    problems.add(where, f"'{spec.params}' is no pydantic model", ExitCode.PLUGIN)
+    return None
+
+
+def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
+    n = stage.index
+    if stage.spec.components and stage.model is None:
+        message = f"stage '{stage.name}' loads weights: give a [model] source for them"
+        problems.add(manifest.where("stage", n), message)
+    elif stage.model is not None:
+        own = ("stage", n) if stage.table.model else ()
+        wrong = check_source(stage.model)
+        if wrong:
+            problems.add(manifest.where(*own, "model", "source"), wrong)
+    placement, place = stage.table.placement, manifest.where("stage", n, "placement")
+    if placement in ACCELERATOR_ONLY and stage.budget.device == "cpu":
+        problems.add(place, f"placement '{placement}' needs an accelerator, and the device is cpu")
+    if placement in ACCELERATOR_ONLY and stage.table.device_map is not None:
+        message = f"placement '{placement}' and a device_map exclude each other: remove one"
+        problems.add(manifest.where("stage", n, "device_map", key=True), message)
+
+
+def _bind_items(
+    manifest: Manifest,
+    stages: Sequence[PipelineStage],
+    items: Sequence[BatchItem],
+    problems: Problems,
+) -> tuple[PipelineItem, ...]:
+    declared = {name for stage in stages if stage.params for name in stage.params.model_fields}
+    binders = [_Binder(manifest, stage, problems) for stage in stages]
+    if not items:
+        for binder in binders:
+            binder.check_with()
+    bound = []
+    for item in items:
+        for name in item.fields:
+            if name not in declared:
+                hint = did_you_mean(name, [*declared, "id"])
+                message = f"unknown key '{name}': no stage of this manifest has it{hint}"
+                problems.add(item.where(name), message)
+        bound.append(PipelineItem(item.id, tuple(binder.params(item) for binder in binders)))
+    return tuple(bound)
+
+
+class _Binder:
+    """Checks what ``with`` and an item set for one stage against the plugin's model."""
+
+    def __init__(self, manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
+        self._manifest = manifest
+        self._stage = stage
+        self._problems = problems
+        self._fields = list(stage.params.model_fields) if stage.params else []
+        self._given = {k: v for k, v in stage.table.with_.items() if k in self._fields}
+        for name in stage.table.with_:
+            if name not in self._fields:
+                where = manifest.where("stage", stage.index, "with", name, key=True)
+                override = str(where).startswith("--set")
+                problems.add(
+                    where,
+                    f"{stage.spec.name} has no parameter '{name}'{did_you_mean(name, self._fields)}",
+                    ExitCode.USAGE if override else ExitCode.MANIFEST,
+                )
+
+    def check_with(self) -> None:
+        """Check ``with`` alone, where there is no item to check it with."""
+        nobody = BatchItem("", {}, lambda _field: Position(""))
+        self._check(self._given, nobody, partial=True)
+
+    def params(self, item: BatchItem) -> dict[str, Any]:
+        own = {name: value for name, value in item.fields.items() if name in self._fields}
+        return self._check({**self._given, **own}, item)
+
+    def _check(self, values: dict[str, Any], item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
+        model = self._stage.params
+        if model is None:
+            return {}
+        # a wired text is known when the stage runs; until then any text stands for it
+        wired = [name for name in self._fields if name in self._stage.wires]
+        values = {**values, **dict.fromkeys(wired, "text")}
+        try:
+            checked = self._validate(model, values, item)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                missing = detail["type"] == "missing"
+                if not (partial and missing):
+                    field = str(detail["loc"][0]) if detail["loc"] else ""
+                    message = explain(detail)
+                    if missing:
+                        message = f"{message}: {self._stage.spec.name} needs it"
+                    self._problems.add(self._where(field, item), message)
+            return {}
+        dumped = checked.model_dump(mode="json")
+        return {name: value for name, value in dumped.items() if name not in wired}
+
+    def _validate(self, model: type[BaseModel], values: dict[str, Any], item: BatchItem) -> BaseModel:
+        """TOML and JSON know types, so a string is no number there; a CSV knows nothing but strings."""
+        if item.text_only:
+            return model.model_validate(values)
+        try:
+            text = json.dumps(values)
+        except (TypeError, ValueError):  # dates, which TOML has and JSON has not
+            return model.model_validate(values)
+        return model.model_validate_json(text, strict=True)
+
+    def _where(self, field: str, item: BatchItem) -> Position:
+        if field in item.fields:
+            return item.where(field)
+        if field in self._given:
+            return self._manifest.where("stage", self._stage.index, "with", field)
+        return item.where(None)

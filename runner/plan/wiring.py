@@ -1,0 +1,163 @@
+"""Which earlier output each input takes: the latest of its name, renamed by ``[stage.from]``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.api import DTYPE_KINDS, File, Output, Stage, Tensor, Text
+from runner.manifest.problems import Position, Problems, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.manifest.load import Manifest
+    from runner.manifest.schema import StageTable
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where an input comes from: the stage's place in the manifest, and the output's name there."""
+
+    stage: int
+    output: str
+
+
+Wires = dict[str, Source]
+
+
+def wire(
+    manifest: Manifest, stages: Sequence[Stage], fields: Sequence[Sequence[str]], problems: Problems
+) -> list[Wires]:
+    """The wires of every stage, by input name.
+
+    Besides declared inputs, a stage's parameter named like an earlier ``Text`` output is wired to it:
+    ``fields`` are the parameters of each stage.
+    """
+    wires = []
+    for n, (stage, table) in enumerate(zip(stages, manifest.table.stage, strict=True)):
+        own: Wires = {}
+        for needed in stage.inputs:
+            found = _source(manifest, stages, n, needed, problems)
+            if found is not None:
+                own[needed.name] = found
+        for name in fields[n]:
+            text = _latest(stages[:n], name)
+            if text is not None and isinstance(_output(stages[text.stage], name), Text):
+                own.setdefault(name, text)
+        for renamed in table.from_:
+            known = [i.name for i in stage.inputs]
+            if renamed not in known:
+                where = manifest.where("stage", n, "from", renamed, key=True)
+                hint = did_you_mean(renamed, known)
+                problems.add(where, f"{stage.name} has no input '{renamed}'{hint}")
+        wires.append(own)
+    return wires
+
+
+def _source(
+    manifest: Manifest, stages: Sequence[Stage], n: int, needed: Output, problems: Problems
+) -> Source | None:
+    tables = manifest.table.stage
+    table = tables[n]
+    wanted = table.from_.get(needed.name, needed.name)
+    where = manifest.where("stage", n)
+    if needed.name in table.from_:
+        where = manifest.where("stage", n, "from", needed.name)
+    from_stage, dot, output = wanted.partition(".")
+    if dot:
+        found = _named(tables, stages, n, from_stage, output)
+    else:
+        output = wanted
+        found = _latest(stages[:n], wanted)
+    if found is None:
+        if not needed.optional or needed.name in table.from_:
+            problems.add(where, _absent(tables, stages, n, needed.name, output))
+        return None
+    mismatch = _mismatch(_output(stages[found.stage], output), tables[found.stage], needed)
+    if mismatch:
+        left = f"stage '{tables[found.stage].name}' leaves '{output}'"
+        problems.add(where, f"{left} {mismatch[0]}, and stage '{table.name}' needs {mismatch[1]}")
+        return None
+    return found
+
+
+def _named(
+    tables: Sequence[StageTable], stages: Sequence[Stage], n: int, stage: str, output: str
+) -> Source | None:
+    for earlier in range(n):
+        if tables[earlier].name == stage and _output(stages[earlier], output):
+            return Source(earlier, output)
+    return None
+
+
+def _latest(stages: Sequence[Stage], name: str) -> Source | None:
+    found = [n for n, stage in enumerate(stages) if _output(stage, name)]
+    return Source(found[-1], name) if found else None
+
+
+def _output(stage: Stage, name: str) -> Output | None:
+    return next((output for output in stage.outputs if output.name == name), None)
+
+
+def _absent(tables: Sequence[StageTable], stages: Sequence[Stage], n: int, needed: str, output: str) -> str:
+    message = f"stage '{tables[n].name}' needs '{needed}', and no earlier stage leaves '{output}'"
+    later = [t.name for t, s in zip(tables[n:], stages[n:], strict=True) if _output(s, output)]
+    if later and later[0] != tables[n].name:
+        return f"{message}: stage '{later[0]}' does, but it comes later; move it up"
+    known = [o.name for stage in stages[:n] for o in stage.outputs]
+    hint = did_you_mean(output, known)
+    if not hint and known:
+        hint = f"; [stage.from] can rename: earlier stages leave {', '.join(dict.fromkeys(known))}"
+    return message + hint
+
+
+def _mismatch(left: Output | None, table: StageTable, needed: Output) -> tuple[str, str] | None:
+    """What is left and what is needed, in words, where they do not fit."""
+    if isinstance(left, Tensor) and isinstance(needed, Tensor):
+        stored = left.dtype
+        if table.save_dtype and (stored == "floating" or stored in DTYPE_KINDS["floating"]):
+            stored = table.save_dtype
+        if not _fits(stored, needed.dtype):
+            return f"as {stored}", needed.dtype
+        if left.shape and needed.shape and not _same_shape(left.shape, needed.shape):
+            return f"with shape {_shown(left.shape)}", _shown(needed.shape)
+        return None
+    if type(left) is not type(needed):
+        return f"as {_kind(left)}", _kind(needed)
+    if not (isinstance(left, File) and isinstance(needed, File)):
+        return None
+    same = needed.suffix in ("", left.suffix)
+    return None if same else (f"as a {left.suffix} file", f"a {needed.suffix} file")
+
+
+def _fits(stored: str, needed: str) -> bool:
+    if "any" in (stored, needed):
+        return True
+    return bool({*DTYPE_KINDS.get(stored, (stored,))} & {*DTYPE_KINDS.get(needed, (needed,))})
+
+
+def _same_shape(left: tuple[int | str, ...], needed: tuple[int | str, ...]) -> bool:
+    numbers = (int, int)
+    return len(left) == len(needed) and all(
+        a == b for a, b in zip(left, needed, strict=True) if (type(a), type(b)) == numbers
+    )
+
+
+def _shown(shape: tuple[int | str, ...]) -> str:
+    return f"({', '.join(map(str, shape))})"
+
+
+def _kind(output: Output | None) -> str:
+    return {Tensor: "a tensor", Text: "a text", File: "a file"}.get(type(output), "nothing")
+
+
+def check_outputs(manifest: Manifest, stages: Sequence[Stage], problems: Problems) -> None:
+    """A stage must leave something, each output under a name of its own."""
+    for n, stage in enumerate(stages):
+        names = [output.name for output in stage.outputs]
+        where: Position = manifest.where("stage", n, "uses")
+        if not names:
+            problems.add(where, f"{stage.name} declares no outputs; its plugin is wrong")
+        if len(set(names)) < len(names):
+            problems.add(where, f"{stage.name} declares an output twice; its plugin is wrong")

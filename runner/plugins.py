@@ -1,0 +1,233 @@
+"""Discovery of plugins. A broken one is set aside with one line; it is fatal only where it is needed."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from dataclasses import dataclass, field
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pluggy
+
+from runner import hookspecs
+from runner.api import API_VERSION, Stage
+from runner.errors import PluginError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import ModuleType
+
+GROUP = "runner"
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A plugin that loaded."""
+
+    name: str
+    distribution: str
+    version: str
+    module: ModuleType
+    stages: tuple[Stage, ...]
+    hooks: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the plugin's top-level package, where packaged models lie."""
+        package = self.module.__name__.partition(".")[0]
+        return Path(str(resources.files(package)))
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A plugin, or one stage of it, that was set aside."""
+
+    name: str
+    distribution: str
+    reason: str
+    stages: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        what = f"stage '{self.stages[0]}' of plugin" if self.stages else "plugin"
+        return f"{what} '{self.name}' (from {self.distribution}) is set aside: {self.reason}"
+
+
+def pluggy_manager() -> pluggy.PluginManager:
+    """A plugin manager that knows the hooks."""
+    manager = pluggy.PluginManager(GROUP)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+@dataclass
+class Plugins:
+    """What is installed: plugins that work, and those that do not with the reason."""
+
+    loaded: list[Plugin] = field(default_factory=list)
+    broken: list[Quarantined] = field(default_factory=list)
+    manager: pluggy.PluginManager = field(default_factory=pluggy_manager)
+
+    def stages(self) -> dict[str, tuple[Plugin, Stage]]:
+        return {stage.name: (plugin, stage) for plugin in self.loaded for stage in plugin.stages}
+
+    def get(self, name: str) -> Plugin:
+        """The plugin of that entry-point name.
+
+        Raises:
+            PluginError: no such plugin works here.
+
+        """
+        for plugin in self.loaded:
+            if plugin.name == name:
+                return plugin
+        raise PluginError(self._absent(f"plugin '{name}'", name, [p.name for p in self.loaded]))
+
+    def stage(self, name: str) -> Stage:
+        """The stage that a manifest's ``uses`` names.
+
+        Raises:
+            PluginError: no plugin that works here offers it.
+
+        """
+        known = self.stages()
+        if name in known:
+            return known[name][1]
+        for broken in self.broken:
+            if name in broken.stages:
+                raise PluginError(str(broken))
+        raise PluginError(self._absent(f"stage '{name}'", name.partition(".")[0], list(known), name))
+
+    def _absent(self, what: str, plugin: str, known: list[str], name: str = "") -> str:
+        for broken in self.broken:
+            if broken.name == plugin and not broken.stages:
+                return f"{what} is not to be had: {broken}"
+        near = difflib.get_close_matches(name or plugin, known, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        return f"{what} is offered by no installed plugin{hint} (`runner plugins list` shows them)"
+
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Call every implementation of a lifecycle hook by itself; a failing one costs a line."""
+        for impl in getattr(self.manager.hook, hook).get_hookimpls():
+            if impl.wrapper or impl.hookwrapper:
+                continue
+            try:
+                impl.function(*[arguments[name] for name in impl.argnames])
+            except Exception as error:
+                line = f"runner: plugin '{impl.plugin_name}': {hook} raised {_describe(error)}"
+                print(line, file=sys.stderr)  # noqa: T201
+
+
+def discover(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugins:
+    """Load every installed plugin; those that fail are in ``broken`` with their reason."""
+    found = Plugins()
+    for entry in metadata.entry_points(group=GROUP) if entry_points is None else entry_points:
+        distribution = _distribution(entry)
+        try:
+            found.loaded.append(_load(found.manager, entry))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may even call sys.exit at import
+            found.broken.append(Quarantined(entry.name, distribution, _describe(error)))
+    _set_clashes_aside(found)
+    return found
+
+
+class _RefusedError(Exception):
+    """A plugin that breaks the contract; the message is the reason shown."""
+
+
+def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint) -> Plugin:
+    module = entry.load()
+    version = getattr(module, "RUNNER_API", None)
+    if version != API_VERSION:
+        said = "no RUNNER_API" if version is None else f"RUNNER_API = {version!r}"
+        raise _RefusedError(f"it sets {said}; this runner speaks {API_VERSION}")
+    if manager.has_plugin(entry.name):
+        raise _RefusedError(f"another distribution has a plugin named '{entry.name}' already")
+    hooks = tuple(_hook_names(manager, module))
+    manager.register(module, entry.name)
+    try:
+        stages = tuple(_stages(manager, module))
+    except BaseException:
+        manager.unregister(module)
+        raise
+    dist = entry.dist
+    return Plugin(entry.name, _distribution(entry), dist.version if dist else "", module, stages, hooks)
+
+
+def _hook_names(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[str]:
+    known = {name for name in vars(hookspecs) if name.startswith("runner_")}
+    for name in vars(module):
+        options = manager.parse_hookimpl_opts(module, name)
+        if options is None:
+            if name in known:
+                raise _RefusedError(f"{name} is not marked with @hookimpl")
+            continue
+        hook = options.get("specname") or name
+        if hook in known:
+            yield hook
+        elif not options.get("optionalhook"):
+            near = difflib.get_close_matches(hook, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise _RefusedError(f"there is no hook {hook}{hint}")
+
+
+def _stages(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Stage]:
+    for impl in manager.hook.runner_stages.get_hookimpls():
+        if impl.plugin is module:
+            for stage in cast("Iterable[Any]", impl.function()):
+                if not isinstance(stage, Stage):
+                    raise _RefusedError(f"runner_stages returned {stage!r}, which is no Stage")
+                yield stage
+
+
+def _set_clashes_aside(found: Plugins) -> None:
+    """A stage name that two plugins claim belongs to neither: which one ran would be chance."""
+    owners: dict[str, list[Plugin]] = {}
+    for plugin in found.loaded:
+        for stage in plugin.stages:
+            owners.setdefault(stage.name, []).append(plugin)
+    clashes = {name: plugins for name, plugins in owners.items() if len(plugins) > 1}
+    for name, plugins in clashes.items():
+        both = " and ".join(f"{p.distribution} ({p.name})" for p in plugins)
+        reason = f"{both} both offer it; uninstall one"
+        found.broken.append(Quarantined(plugins[0].name, plugins[0].distribution, reason, (name,)))
+    found.loaded = [
+        Plugin(
+            p.name,
+            p.distribution,
+            p.version,
+            p.module,
+            tuple(s for s in p.stages if s.name not in clashes),
+            p.hooks,
+        )
+        for p in found.loaded
+    ]
+
+
+def _distribution(entry: metadata.EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "an unknown distribution"
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, _RefusedError):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def load_object(dotted: str) -> Any:
+    """The object that ``"package.module:attribute"`` names.
+
+    Raises:
+        PluginError: it cannot be imported.
+
+    """
+    module, _, attribute = dotted.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except Exception as error:
+        raise PluginError(f"cannot import '{dotted}': {_describe(error)}") from error

@@ -1,0 +1,83 @@
+"""What supervisor and worker say to each other.
+
+The supervisor sends one :class:`Job` down the worker's pipe, and later perhaps ``STOP``; the end of that
+pipe means that the supervisor is gone. The worker answers with events, a JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from runner.api import Stage
+
+STOP = b"stop\n"
+MESSAGE_LIMIT = 1 << 16  # bytes of a message between supervisor and fork server
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input of an item: which output of which hand-off; ``file`` where it is a file beside it."""
+
+    handoff: Path
+    key: str
+    output: str
+    file: Path | None = None
+
+
+@dataclass(frozen=True)
+class JobItem:
+    """One item of a job: what it is made from, and where what it makes goes."""
+
+    id: str
+    key: str
+    params: Mapping[str, Any]
+    inputs: Mapping[str, Input]
+    handoff: Path | None
+    files: Mapping[str, Path]
+    lineage: Mapping[str, Any]
+    """This stage's entry in the lineage: the key's ingredients and the model's source."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a worker needs to know."""
+
+    name: str
+    """The stage's name in the manifest."""
+    stage: Stage
+    dtype: str
+    save_dtype: str | None
+    device: str
+    threads: int
+    placement: str
+    model: Path | None
+    retries: int
+    items: tuple[JobItem, ...]
+
+    def send(self, pipe: IO[bytes]) -> None:
+        pickle.dump(self, pipe)
+        pipe.flush()
+
+    @staticmethod
+    def receive(pipe: IO[bytes]) -> Job:
+        # the pipe comes from our own supervisor: nothing from outside is ever unpickled
+        job = pickle.load(pipe)  # noqa: S301
+        if not isinstance(job, Job):
+            raise TypeError(f"not a job: {type(job)}")
+        return job
+
+
+def encode_event(event: str, **fields: Any) -> bytes:
+    return json.dumps({"event": event, **fields}).encode() + b"\n"
+
+
+def decode_event(line: bytes) -> dict[str, Any]:
+    event: dict[str, Any] = json.loads(line)
+    return event

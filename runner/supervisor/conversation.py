@@ -1,0 +1,92 @@
+"""Listening to a worker: its events as they come, its memory twenty times a second, its end."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner.memory.meter import ram_of
+from runner.protocol import STOP, Job, decode_event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.supervisor.launch import Process
+
+SAMPLE_SECONDS = 0.05
+GRACE_SECONDS = 10.0  # for a worker to exit after it has said all
+
+
+@dataclass
+class Memory:
+    """Bytes of RAM that the worker holds now, and held at most."""
+
+    now: int = 0
+    peak: int = 0
+
+    def sample(self, pid: int) -> None:
+        self.now = ram_of(pid) or 0
+        self.peak = max(self.peak, self.now)
+
+
+class Conversation:
+    """One worker's job from sending it to the worker's exit."""
+
+    def __init__(self, process: Process, job: Job) -> None:
+        self._process = process
+        self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self.memory = Memory()
+        self.exit_code: int | None = None
+        # a worker that is still importing does not read yet, and a pipe holds 64 KiB
+        threading.Thread(target=self._send, args=(job,), daemon=True).start()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def events(self) -> Iterator[dict[str, Any] | None]:
+        """The worker's events; None at least twenty times a second, for who wants to look around.
+
+        Ends when the worker has exited; ``exit_code`` is set then.
+        """
+        sampled = 0.0
+        while True:
+            if time.monotonic() - sampled >= SAMPLE_SECONDS:
+                self.memory.sample(self._process.pid)
+                sampled = time.monotonic()
+                yield None
+            try:
+                event = self._events.get(timeout=SAMPLE_SECONDS)
+            except queue.Empty:
+                continue
+            if event is None:
+                break
+            yield event
+        self.exit_code = self._process.wait(GRACE_SECONDS)
+        if self.exit_code is None:
+            self._process.kill()
+            self.exit_code = self._process.wait(GRACE_SECONDS)
+
+    def ask_to_stop(self) -> None:
+        """Have the worker end at its next step."""
+        try:
+            self._process.commands.write(STOP)
+            self._process.commands.flush()
+        except (OSError, ValueError):
+            return  # it is ending anyway
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def _send(self, job: Job) -> None:
+        try:
+            job.send(self._process.commands)
+        except OSError:
+            return  # it died before it read its job; its exit tells
+
+    def _listen(self) -> None:
+        with self._process.events as lines:
+            for line in lines:
+                if line.endswith(b"\n"):  # a worker that is killed may leave half a line
+                    self._events.put(decode_event(line))
+        self._events.put(None)

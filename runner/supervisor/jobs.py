@@ -1,0 +1,85 @@
+"""From the plan's tasks to the job that a worker is sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runner.api import File
+from runner.memory.meter import core_count
+from runner.plan.demand import output_paths
+from runner.protocol import Input, Job, JobItem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runner.model.sources import Model
+    from runner.plan.demand import Task
+    from runner.plan.keys import Keyed
+    from runner.plan.pipeline import Pipeline, PipelineStage
+    from runner.rundir import RunDirectory
+
+
+def make_job(
+    pipeline: Pipeline,
+    stage: PipelineStage,
+    tasks: Sequence[Task],
+    keys: Mapping[str, tuple[Keyed, ...]],
+    model: Model | None,
+    device: str,
+    directory: RunDirectory,
+) -> Job:
+    """The job of one stage for the items that need it."""
+    table = stage.table
+    return Job(
+        name=stage.name,
+        stage=stage.spec,
+        dtype=table.dtype,
+        save_dtype=table.save_dtype,
+        device=device,
+        threads=stage.budget.threads or core_count(),
+        placement="resident" if table.placement == "auto" else table.placement,
+        model=model.folder if model else None,
+        retries=table.retries,
+        items=tuple(_job_item(pipeline, stage, task, keys, model, directory) for task in tasks),
+    )
+
+
+def _job_item(
+    pipeline: Pipeline,
+    stage: PipelineStage,
+    task: Task,
+    keys: Mapping[str, tuple[Keyed, ...]],
+    model: Model | None,
+    directory: RunDirectory,
+) -> JobItem:
+    key = task.keyed.key
+    handoff = directory.handoff(stage.name, key) if stage.leaves_handoff else None
+    return JobItem(
+        id=task.item.id,
+        key=key,
+        params=task.item.params[stage.index],
+        inputs=_inputs(pipeline, stage, keys[task.item.id], directory),
+        handoff=handoff,
+        files=output_paths(stage, directory, task.item.id, key),
+        lineage=_lineage(task.keyed, model),
+    )
+
+
+def _inputs(
+    pipeline: Pipeline, stage: PipelineStage, keys: Sequence[Keyed], directory: RunDirectory
+) -> dict[str, Input]:
+    found = {}
+    for name, source in stage.wires.items():
+        earlier, key = pipeline.stages[source.stage], keys[source.stage].key
+        path = directory.handoff(earlier.name, key)
+        output = next(o for o in earlier.spec.outputs if o.name == source.output)
+        file = None
+        if isinstance(output, File):
+            file = directory.handoff_file(earlier.name, key, output.name, output.suffix)
+        found[name] = Input(path, key, source.output, file)
+    return found
+
+
+def _lineage(keyed: Keyed, model: Model | None) -> dict[str, Any]:
+    source = {"source": model.source, "revision": model.revision} if model else None
+    return {**keyed.ingredients, "source": source, "key": keyed.key}

@@ -1,0 +1,215 @@
+"""Starting workers: forked from a server that has imported everything, or each in a fresh interpreter.
+
+CUDA does not survive a fork, and forking a process with Apple's frameworks loaded is unsafe: there, and
+where there is no fork, workers are spawned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+import time
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+from runner.errors import StageError
+from runner.protocol import MESSAGE_LIMIT
+from runner.worker.main import WORKER_ENVIRONMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+CAN_FORK = sys.platform == "linux"
+ENGINE_PRELOAD = ("torch", "runner.worker.loop", "runner.worker.publish")
+
+
+class Process(Protocol):
+    """A worker's process, however it was started."""
+
+    pid: int
+    commands: IO[bytes]
+    events: IO[bytes]
+
+    def poll(self) -> int | None:
+        """The exit code (negative: the signal that ended it), or None while it lives."""
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit code as soon as there is one, None after so many seconds."""
+
+    def kill(self) -> None: ...
+
+
+class Launcher(Protocol):
+    """A way to start workers."""
+
+    def start(self, log: Path) -> Process: ...
+
+    def close(self) -> None: ...
+
+
+def _environment(threads: int) -> dict[str, str]:
+    return {**os.environ, **WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}
+
+
+def _interpreter(module: str, *arguments: str) -> list[str]:
+    # -P: nothing is imported from the folder that the user happens to stand in
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+class Spawner:
+    """Each worker in a fresh interpreter."""
+
+    def __init__(self, threads: int, inherit: Sequence[int] = ()) -> None:
+        self._threads = threads
+        self._inherit = inherit
+
+    def start(self, log: Path) -> Process:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            popen = subprocess.Popen(
+                _interpreter("runner.worker", str(os.getpid())),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                env=_environment(self._threads),
+                start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
+                pass_fds=tuple(self._inherit) if os.name == "posix" else (),
+            )
+        return _Spawned(popen)
+
+    def close(self) -> None:
+        """Nothing is kept between workers."""
+
+
+class _Spawned:
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        if popen.stdin is None or popen.stdout is None:
+            raise AssertionError("both are pipes")
+        self._popen = popen
+        self.pid = popen.pid
+        self.commands: IO[bytes] = popen.stdin
+        self.events: IO[bytes] = popen.stdout
+
+    def poll(self) -> int | None:
+        return self._popen.poll()
+
+    def wait(self, seconds: float) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._popen.wait(seconds)
+        return None
+
+    def kill(self) -> None:
+        self._popen.kill()
+
+
+class ForkServer:
+    """Workers forked from one process that has imported what they need."""
+
+    def __init__(self, preload: Sequence[str], threads: int, log: Path, inherit: Sequence[int] = ()) -> None:
+        # packets, so that every message arrives whole and alone
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file, theirs:
+            self._popen = subprocess.Popen(
+                _interpreter("runner.worker.forkserver", str(theirs.fileno()), str(os.getpid())),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=_environment(threads),
+                start_new_session=True,
+                pass_fds=(theirs.fileno(), *inherit),
+            )
+        self._control = ours
+        self._exits: dict[int, int] = {}
+        self._spawner = Spawner(threads, inherit)
+        self._threads_started: int | None = None
+        preloads = dict.fromkeys((*ENGINE_PRELOAD, *preload))
+        ours.sendall(json.dumps({"preload": list(preloads)}).encode())
+
+    def start(self, log: Path) -> Process:
+        """Fork a worker; spawn one if the imports left threads behind, which forks do not survive."""
+        if self._threads_started is None:
+            self._threads_started = int(self._answer("threads")["threads"])
+        if self._threads_started > 0:
+            return self._spawner.start(log)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        commands_read, commands_write = os.pipe()
+        events_read, events_write = os.pipe()
+        log_write = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        theirs = [commands_read, events_write, log_write]
+        try:
+            socket.send_fds(self._control, [b'{"fork": true}'], theirs)
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        pid = int(self._answer("pid")["pid"])
+        commands, events = os.fdopen(commands_write, "wb"), os.fdopen(events_read, "rb")
+        return _Forked(self, pid, commands, events)
+
+    def exit_code(self, pid: int, seconds: float) -> int | None:
+        """The exit code of a child, waiting for it at most so long; the server's end is its children's."""
+        deadline = time.monotonic() + seconds
+        while pid not in self._exits:
+            left = max(0.0, deadline - time.monotonic())
+            if not select.select([self._control], [], [], left)[0]:
+                return None
+            answer = self._next_answer()
+            if answer is None:
+                self._popen.wait()
+                return self._exits.setdefault(pid, -9)
+            self._note(answer)
+        return self._exits[pid]
+
+    def close(self) -> None:
+        self._control.close()
+        try:
+            self._popen.wait(2)
+        except subprocess.TimeoutExpired:
+            self._popen.kill()
+            self._popen.wait()
+
+    def _answer(self, kind: str) -> dict[str, Any]:
+        while True:
+            answer = self._next_answer()
+            if answer is None:
+                code = self._popen.wait()
+                raise StageError(f"the fork server ended with exit code {code}; see the run's logs")
+            if kind in answer:
+                return answer
+            self._note(answer)
+
+    def _next_answer(self) -> dict[str, Any] | None:
+        try:
+            packet = self._control.recv(MESSAGE_LIMIT)
+        except ConnectionResetError:
+            return None
+        answer: dict[str, Any] | None = json.loads(packet) if packet else None
+        return answer
+
+    def _note(self, answer: dict[str, Any]) -> None:
+        if "exited" in answer:
+            self._exits[int(answer["exited"])] = int(answer["code"])
+
+
+class _Forked:
+    def __init__(self, server: ForkServer, pid: int, commands: IO[bytes], events: IO[bytes]) -> None:
+        self._server = server
+        self.pid = pid
+        self.commands = commands
+        self.events = events
+
+    def poll(self) -> int | None:
+        return self._server.exit_code(self.pid, 0)
+
+    def wait(self, seconds: float) -> int | None:
+        return self._server.exit_code(self.pid, seconds)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self.poll() is None:
+                os.kill(self.pid, 9)

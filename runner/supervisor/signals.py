@@ -1,0 +1,39 @@
+"""Ctrl-C and its kin: the first asks to stop at the next step, the second stops at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Interrupts:
+    """Counts requests to stop. Nothing is raised: the supervisor looks twenty times a second."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextlib.contextmanager
+    def caught(self) -> Iterator[None]:
+        """Count SIGINT and SIGTERM, and survive SIGHUP, for as long as this lasts."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before: dict[int, Any] = {}
+        for name in ("SIGINT", "SIGTERM"):
+            number = getattr(signal, name)
+            before[number] = signal.signal(number, self._on_signal)
+        if hasattr(signal, "SIGHUP"):
+            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, _number: int, _frame: object) -> None:
+        self.count += 1

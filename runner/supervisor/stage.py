@@ -1,0 +1,148 @@
+"""Running one stage: a worker, its events, its limits, its end."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import InterruptedRunError, StageError, error_of
+from runner.supervisor.conversation import Conversation
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.journal import Events
+    from runner.plan.demand import Task
+    from runner.protocol import Job
+    from runner.supervisor.launch import Launcher
+    from runner.supervisor.signals import Interrupts
+
+LOG_LINES = 12  # of a stage's log that are shown when it fails
+
+
+@dataclass
+class Outcome:
+    """What became of a stage's items: ids of those that are done, and of those that failed."""
+
+    done: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    ram: int = 0
+    vram: int | None = None
+
+
+class StageRun:
+    """One stage's worker, from start to exit."""
+
+    def __init__(
+        self,
+        job: Job,
+        tasks: list[Task],
+        events: Events,
+        interrupts: Interrupts,
+        timeout: float | None,
+    ) -> None:
+        self._job = job
+        self._events = events
+        self._interrupts = interrupts
+        self._timeout = timeout
+        self._tasks = {task.item.id: task for task in tasks}
+        self._outcome = Outcome()
+        self._failure: dict[str, Any] | None = None
+        self._finished = False
+        self._current: tuple[str, float] | None = None
+
+    def run(self, launcher: Launcher, log: Path) -> Outcome:
+        """Run the stage to its end.
+
+        Raises:
+            StageError: the worker crashed, or an item took longer than its time.
+            InterruptedRunError: the user asked to stop.
+            RunnerError: what the worker could not go on from (storage, model, budget).
+
+        """
+        talk = Conversation(launcher.start(log), self._job)
+        asked = 0
+        try:
+            for event in talk.events():
+                if event is not None:
+                    self._take(event)
+                    continue
+                self._tell_memory(talk)
+                self._check_time(talk)
+                if self._interrupts.count > asked:
+                    asked = self._interrupts.count
+                    talk.ask_to_stop() if asked == 1 else talk.kill()
+        except BaseException:
+            talk.kill()
+            for _ in talk.events():  # until it is gone: the next worker must find the memory free
+                pass
+            raise
+        self._outcome.ram = talk.memory.peak
+        if self._interrupts.count:
+            raise InterruptedRunError(f"stopped in stage '{self._job.name}'")
+        self._check_end(talk.exit_code, log)
+        return self._outcome
+
+    def _take(self, event: dict[str, Any]) -> None:
+        kind = event["event"]
+        if kind == "item_started":
+            self._current = (event["item"], time.monotonic())
+        elif kind == "progress":
+            told = {name: event[name] for name in ("item", "step", "steps")}
+            self._events.emit("progress", stage=self._job.name, **told)
+        elif kind == "item_finished":
+            self._current = None
+            self._finish(event)
+        elif kind == "failed":
+            self._failure = event
+        elif kind == "finished":
+            self._finished = True
+            self._outcome.vram = event["vram"]
+
+    def _finish(self, event: dict[str, Any]) -> None:
+        task = self._tasks[event["item"]]
+        (self._outcome.done if event["status"] == "done" else self._outcome.failed).append(task.item.id)
+        told = {name: event[name] for name in ("traceback", "attempts") if name in event}
+        for item in (task.item.id, *task.sharing):
+            self._events.emit(
+                "item_finished",
+                stage=self._job.name,
+                item=item,
+                key=task.keyed.key,
+                seconds=round(event["seconds"], 4),
+                status=event["status"],
+                error=event.get("error"),
+                **told,
+            )
+
+    def _tell_memory(self, talk: Conversation) -> None:
+        self._events.emit("memory", stage=self._job.name, ram=talk.memory.now)
+
+    def _check_time(self, talk: Conversation) -> None:
+        if self._timeout is None or self._current is None:
+            return
+        item, started = self._current
+        if time.monotonic() - started > self._timeout:
+            talk.kill()
+            raise StageError(
+                f"stage '{self._job.name}': item '{item}' took longer than its timeout of {self._timeout:g} s"
+            )
+
+    def _check_end(self, code: int | None, log: Path) -> None:
+        if self._failure is not None:
+            told = f"stage '{self._job.name}': {self._failure['error']}"
+            raise error_of(self._failure["code"], f"{told}\n{_tail(log)}")
+        if not self._finished:
+            how = f"was ended by signal {-code}" if code and code < 0 else f"exited with code {code}"
+            where = f" while it made '{self._current[0]}'" if self._current else ""
+            raise StageError(f"stage '{self._job.name}': its worker {how}{where}\n{_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    shown = "\n".join(f"  | {line}" for line in lines[-LOG_LINES:])
+    return f"the end of {log}:\n{shown}" if shown else f"({log} is empty)"

@@ -1,0 +1,153 @@
+"""The engine's loop around a stage: load once, then item after item, each one's failure its own."""
+
+from __future__ import annotations
+
+import random
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load as load_tensors
+
+from runner import handoff
+from runner.errors import BudgetError, RunnerError
+from runner.plugins import load_object
+from runner.worker.context import CancelledError, WorkerContext, WorkerItem
+from runner.worker.publish import publish
+from runner.worker.versions import versions_of
+
+if TYPE_CHECKING:
+    from runner.protocol import Input, Job, JobItem
+
+Report = Callable[..., None]
+
+
+class Loop:
+    """Runs the items of one job and reports what becomes of each."""
+
+    def __init__(self, job: Job, report: Report) -> None:
+        self._job = job
+        self._report = report
+        self._stopping = False
+        self._save_dtype = getattr(torch, job.save_dtype) if job.save_dtype else None
+
+    def stop(self) -> None:
+        """End at the next step or item. Called from another thread."""
+        self._stopping = True
+
+    def run(self) -> None:
+        """Run every item, or until stopped.
+
+        Raises:
+            RunnerError: nothing more can be done here (storage, device, model).
+
+        """
+        job = self._job
+        torch.set_num_threads(job.threads)
+        _check_device(job.device)
+        self._versions = versions_of(job.stage)
+        self._params = load_object(job.stage.params) if job.stage.params else None
+        with torch.inference_mode():
+            one = load_object(job.stage.start)(WorkerContext(job))
+            self._report("ready")
+            for item in job.items:
+                if self._stopping:
+                    break
+                self._report("item_started", item=item.id)
+                if not self._attempt(one, item):
+                    break
+        self._report("finished", vram=_vram_peak(job.device))
+
+    def _attempt(self, one: Callable[[WorkerItem], Any], item: JobItem) -> bool:
+        """Run one item, again as often as it may; False if the supervisor asked to stop."""
+        started = time.monotonic()
+        told: dict[str, Any] = {}
+        for attempt in range(1, self._job.retries + 2):
+            try:
+                self._run_item(one, item)
+            except CancelledError:
+                return False
+            except RunnerError:
+                raise
+            except Exception as error:
+                traceback.print_exc()
+                what = f"{type(error).__name__}: {error}"
+                told = {"error": what, "traceback": traceback.format_exc(), "attempts": attempt}
+            else:
+                told = {}
+                break
+        status = "failed" if told else "done"
+        seconds = time.monotonic() - started
+        self._report("item_finished", item=item.id, status=status, seconds=seconds, **told)
+        return True
+
+    def _run_item(self, one: Callable[[WorkerItem], Any], item: JobItem) -> None:
+        _seed_everything(item.key)
+        inputs: dict[str, Any] = {}
+        lineage: dict[str, Any] = {}
+        params = dict(item.params)
+        for name, source in item.inputs.items():
+            found = handoff.read(source.handoff, source.key)
+            lineage |= found.lineage
+            value = _value(source, found)
+            if value is None:
+                continue
+            if any(declared.name == name for declared in self._job.stage.inputs):
+                inputs[name] = value
+            if self._params is not None and name in self._params.model_fields:
+                params[name] = value
+        checked = self._params.model_validate(params) if self._params is not None else None
+
+        def on_step(step: int, steps: int) -> None:
+            self._report("progress", item=item.id, step=step, steps=steps)
+            if self._stopping:
+                raise CancelledError
+
+        returned = one(WorkerItem(item.id, checked, inputs, on_step))
+        provenance = {
+            "key": item.key,
+            "stage": self._job.name,
+            "lineage": {**lineage, self._job.name: item.lineage},
+            "versions": self._versions,
+            "device": _device_name(self._job.device),
+            "threads": str(self._job.threads),
+        }
+        publish(self._job.stage, item, returned, self._save_dtype, provenance)
+
+
+def _value(source: Input, found: handoff.Handoff) -> Any:
+    """The input's value; None where the stage before left it out."""
+    if source.file is not None:
+        return source.file if source.output in found.files else None
+    if source.output in found.text:
+        return found.text[source.output]
+    tensor = load_tensors(found.data).get(source.output)
+    # a copy lies at torch's own boundary, as results to the bit require
+    return None if tensor is None else tensor.clone()
+
+
+def _seed_everything(key: str) -> None:
+    """Random numbers that a stage draws without a generator depend on its item alone, not on the batch."""
+    seed = int(key[:16], 16)
+    random.seed(seed)
+    torch.manual_seed(seed)
+    import numpy as np
+
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the legacy generator is what careless code draws from
+
+
+def _check_device(device: str) -> None:
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise BudgetError(f"the device is {device}, and the PyTorch installed here has no CUDA support")
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _vram_peak(device: str) -> int | None:
+    return int(torch.cuda.max_memory_reserved(device)) if device.startswith("cuda") else None

@@ -1,0 +1,129 @@
+"""Taking what a stage returned: checked against what it declared, then written so that it counts."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save
+
+from runner import handoff, provenance
+from runner.api import DTYPE_KINDS, File, Stage, Tensor, Text
+from runner.storage import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.protocol import JobItem
+
+
+class OutputError(Exception):
+    """A stage returned something other than it declared; the item fails, and the plugin is to blame."""
+
+
+def publish(
+    stage: Stage,
+    item: JobItem,
+    returned: Any,
+    save_dtype: torch.dtype | None,
+    provenance_: Mapping[str, Any],
+) -> None:
+    """Check and write the outputs of one item.
+
+    Raises:
+        OutputError: they are not what the stage declares, or not finite.
+        StorageError: they cannot be written.
+
+    """
+    outputs = _declared(stage, returned)
+    tensors, texts, files = {}, {}, {}
+    for declared, value in outputs:
+        if isinstance(declared, Tensor):
+            tensors[declared.name] = _tensor(declared, value, save_dtype)
+        elif isinstance(declared, Text):
+            texts[declared.name] = _text(declared, value)
+        else:
+            files[declared.name] = _file_bytes(declared, value)
+    # whoever carries a hand-off records its files in it: the files must be there first
+    for name, data in files.items():
+        if item.handoff is None or item.files[name].parent != item.handoff.parent:
+            provenance.write_with_provenance(item.files[name], data, provenance_)
+        else:
+            files[name] = provenance.with_provenance(data, provenance_)
+            write_atomically(item.files[name], files[name])
+    if item.handoff is not None:
+        beside = {n: d for n, d in files.items() if item.files[n].parent == item.handoff.parent}
+        metadata = _metadata(item, texts, beside, provenance_)
+        write_atomically(item.handoff, handoff.seal(lambda told: save(tensors, told), metadata))
+
+
+def _metadata(
+    item: JobItem,
+    texts: Mapping[str, str],
+    files: Mapping[str, bytes],
+    provenance_: Mapping[str, Any],
+) -> dict[str, str]:
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    tables = {**provenance_, "text": texts, "files": digests}
+    told = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in tables.items()}
+    return {**told, "item": item.id}
+
+
+def _declared(stage: Stage, returned: Any) -> list[tuple[Tensor | Text | File, Any]]:
+    if not isinstance(returned, dict):
+        raise OutputError(f"{stage.name} returned {type(returned).__name__}, not a dict of outputs")
+    declared = {output.name: output for output in stage.outputs}
+    unknown = sorted(set(returned) - set(declared))
+    if unknown:
+        raise OutputError(f"{stage.name} returned '{unknown[0]}', which it does not declare")
+    absent = [n for n, o in declared.items() if returned.get(n) is None and not o.optional]
+    if absent:
+        raise OutputError(f"{stage.name} did not return '{absent[0]}'")
+    return [(o, returned[n]) for n, o in declared.items() if returned.get(n) is not None]
+
+
+def _tensor(declared: Tensor, value: Any, save_dtype: torch.dtype | None) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor):
+        raise OutputError(f"'{declared.name}' is {type(value).__name__}, not a tensor")
+    if save_dtype is not None and value.is_floating_point():
+        value = value.to(save_dtype)
+    if declared.shape is not None:
+        fits = len(declared.shape) == value.ndim and all(
+            want == size for want, size in zip(declared.shape, value.shape, strict=True) if type(want) is int
+        )
+        if not fits:
+            shape = tuple(value.shape)
+            raise OutputError(f"'{declared.name}' has shape {shape}, declared is {declared.shape}")
+    dtype = str(value.dtype).removeprefix("torch.")
+    allowed = DTYPE_KINDS.get(declared.dtype, (declared.dtype,))
+    cast = save_dtype is not None and value.is_floating_point()
+    if declared.dtype != "any" and dtype not in allowed and not cast:
+        raise OutputError(f"'{declared.name}' is {dtype}, declared is {declared.dtype}")
+    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        raise OutputError(f"'{declared.name}' holds NaN or infinite values as {dtype}")
+    on_cpu: torch.Tensor = value.detach().to("cpu").contiguous()
+    return on_cpu
+
+
+def _text(declared: Text, value: Any) -> str:
+    if not isinstance(value, str):
+        raise OutputError(f"'{declared.name}' is {type(value).__name__}, not a string")
+    return value
+
+
+def _file_bytes(declared: File, value: Any) -> bytes:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    if isinstance(value, os.PathLike):
+        return Path(value).read_bytes()
+    if hasattr(value, "save"):
+        buffer = io.BytesIO()
+        value.save(buffer, format=declared.suffix.lstrip(".").upper().replace("JPG", "JPEG") or None)
+        return buffer.getvalue()
+    kind = type(value).__name__
+    raise OutputError(f"'{declared.name}' is {kind}, not bytes, a path or an image")
