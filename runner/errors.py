@@ -42,6 +42,7 @@ class RunnerError(Exception):
     """Base of every error that is the user's to mend: told in words, never with a traceback."""
 
     exit_code: ExitCode = ExitCode.BUG
+    prefix = "error: "
 
 
 class UsageError(RunnerError):

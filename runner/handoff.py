@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 from runner.header import Header, HeaderError, parse_header
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 DIGEST = "digest"
+ALIGNMENT = 64  # bytes; where the data begins
 
 
 class DamagedError(Exception):
@@ -55,14 +56,20 @@ class Handoff:
         return value
 
 
-def seal(serialize: Callable[[dict[str, str]], bytes], metadata: Mapping[str, str]) -> bytes:
-    """The bytes of a hand-off whose metadata carry the digest of all the rest.
+def seal(serialized: bytes, metadata: Mapping[str, str]) -> bytes:
+    """A safetensors file with metadata and the digest of all the rest; the same bytes for the same content.
 
-    ``serialize`` makes a safetensors file of the tensors and the metadata that it is given.
+    ``serialized`` is a safetensors file without metadata. (The library writes metadata in an order that
+    changes from process to process.)
     """
-    unsealed = serialize(dict(metadata))
-    header = _header(unsealed)
-    return serialize({**metadata, DIGEST: _digest(header, unsealed)})
+    header = _header(serialized)
+    start = 8 + int.from_bytes(serialized[:8], "little")
+    tables = json.loads(serialized[8:start])
+    digest = _digest(Header(header.tensors, metadata, header.size), serialized)
+    tables["__metadata__"] = {**metadata, DIGEST: digest}
+    text = json.dumps(tables, sort_keys=True).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text + serialized[start:]
 
 
 def read(path: Path, key: str | None = None) -> Handoff:

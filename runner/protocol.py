@@ -52,6 +52,8 @@ class Job:
     name: str
     """The stage's name in the manifest."""
     stage: Stage
+    distribution: str
+    """What the stage's plugin is installed from."""
     dtype: str
     save_dtype: str | None
     device: str

@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(args=given, prog_name="runner", standalone_mode=False)
     except RunnerError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"{error.prefix}{error}", file=sys.stderr)  # noqa: T201
         code = error.exit_code
     except BrokenPipeError:  # the reader of our output has gone, which is its right
         sys.stderr.close()

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.common import open_pipeline, print_json
 from runner.errors import ExitCode
 from runner.manifest.units import format_size
-from runner.plan.assemble import Assembly, assemble, find_demand, run_directory
+from runner.plan.assemble import Assembly, assemble, forced_stages, run_directory
+from runner.plan.demand import Demand, demand
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from runner.model.files import ComponentFiles
-    from runner.plan.demand import Demand
     from runner.plan.pipeline import Pipeline, PipelineStage
 
 SHOWN_TASKS = 5
@@ -40,9 +40,10 @@ def plan(
     """Show what a run would do. Writes nothing, hashes nothing, asks no network."""
     pipeline = open_pipeline(manifest, sets, prompts)
     assembly = assemble(pipeline)
+    forced = forced_stages(pipeline, fresh)
     keys = assembly.keys(hash_missing=False)
     directory = run_directory(pipeline, runs_dir)
-    found = find_demand(assembly, keys, directory, fresh) if keys is not None else None
+    found = demand(pipeline, keys, directory, forced) if keys is not None else None
     planned = _Planned(assembly, found)
     if as_json:
         print_json(_as_dict(pipeline, planned))

@@ -30,7 +30,7 @@ _OWN_WORDS = {
 def explain(error: ErrorDetails, known: list[str] | None = None) -> str:
     """One sentence about a validation error; ``known`` are the keys that could have been meant."""
     kind, location = error["type"], error["loc"]
-    name = str(location[-1]) if location else ""
+    name = _named(location)
     if kind == "extra_forbidden":
         return f"unknown key '{name}'{did_you_mean(name, known or [])}"
     if kind == "missing":
@@ -62,6 +62,15 @@ def keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str
     if not _is_model(current):
         return []
     return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _named(location: tuple[int | str, ...]) -> str:
+    """``steps``, or ``seeds[2]`` for a value in a list."""
+    words = [n for n, part in enumerate(location) if isinstance(part, str)]
+    if not words:
+        return ""
+    numbers = "".join(f"[{part}]" for part in location[words[-1] + 1 :])
+    return f"{location[words[-1]]}{numbers}"
 
 
 def _is_model(kind: Any) -> bool:

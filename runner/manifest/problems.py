@@ -52,8 +52,11 @@ class Problem:
 class ManifestError(RunnerError):
     """Everything that is wrong with a manifest, at once."""
 
+    prefix = ""  # each line starts with its place, as editors expect
+
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = list(dict.fromkeys(problems))
+        in_order = sorted(problems, key=lambda p: (p.where.file, p.where.line, p.where.column))
+        self.problems = list(dict.fromkeys(in_order))
         super().__init__("\n".join(map(str, self.problems)))
 
     @property

@@ -11,7 +11,6 @@ from runner.manifest.problems import did_you_mean
 from runner.model.fingerprint import fingerprint
 from runner.model.sources import Model, fetch, find
 from runner.plan import ALL_STAGES
-from runner.plan.demand import Demand, demand
 from runner.plan.keys import Keyed, keys_of
 from runner.rundir import RunDirectory
 
@@ -94,24 +93,18 @@ def fetch_missing(assembly: Assembly, progress: Callable[[str, int, int], None])
     return Assembly(pipeline, models)
 
 
-def find_demand(
-    assembly: Assembly,
-    keys: dict[str, tuple[Keyed, ...]],
-    directory: RunDirectory,
-    fresh: str | None,
-) -> Demand:
-    """What there is to do in a run directory; ``fresh`` names a stage to force, or all of them.
+def forced_stages(pipeline: Pipeline, fresh: str | None) -> list[int]:
+    """The stages, by index, that ``--fresh`` names.
 
     Raises:
         UsageError: there is no such stage.
 
     """
-    names = [stage.name for stage in assembly.pipeline.stages]
+    names = [stage.name for stage in pipeline.stages]
     if fresh not in (None, ALL_STAGES, *names):
         hint = did_you_mean(str(fresh), names)
         raise UsageError(f"--fresh {fresh}: there is no such stage{hint} (there are: {', '.join(names)})")
-    forced = [n for n, name in enumerate(names) if fresh in (ALL_STAGES, name)]
-    return demand(assembly.pipeline, keys, directory, forced)
+    return [n for n, name in enumerate(names) if fresh in (ALL_STAGES, name)]
 
 
 def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:

@@ -111,6 +111,8 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
         problems.check()
         raise AssertionError("a missing stage is a problem")
     models = [_params_model(manifest, n, spec, problems) for n, spec in enumerate(specs)]
+    if any(problem.exit_code == ExitCode.PLUGIN for problem in problems.found):
+        problems.check()  # what a broken plugin would accept, nobody knows
     fields = [list(model.model_fields) if model else [] for model in models]
     wiring.check_outputs(manifest, specs, problems)
     wires = wiring.wire(manifest, specs, fields, problems)

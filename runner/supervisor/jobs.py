@@ -33,6 +33,7 @@ def make_job(
     return Job(
         name=stage.name,
         stage=stage.spec,
+        distribution=pipeline.plugins.stages()[stage.spec.name][0].distribution,
         dtype=table.dtype,
         save_dtype=table.save_dtype,
         device=device,

@@ -12,8 +12,8 @@ from runner.errors import ExitCode, RunnerError
 from runner.journal import Events, Journal
 from runner.manifest.record import as_run
 from runner.memory.devices import choose_device
-from runner.plan.assemble import Assembly, assemble, fetch_missing, find_demand
-from runner.plan.demand import Demand, Task, make_links, output_paths
+from runner.plan.assemble import Assembly, assemble, fetch_missing, forced_stages
+from runner.plan.demand import Demand, Task, demand, make_links, output_paths
 from runner.storage import write_atomically
 from runner.supervisor.jobs import make_job
 from runner.supervisor.launch import CAN_FORK, ForkServer, Launcher, Spawner
@@ -50,6 +50,7 @@ class Supervisor:
             choose_device(stage.budget.device, vram_budget=stage.budget.vram is not None)
             for stage in self.pipeline.stages
         ]
+        forced = forced_stages(self.pipeline, self.fresh)
         assembly = assemble(self.pipeline)
         with self.interrupts.caught(), ExitStack() as stack:
             lock = stack.enter_context(self.directory.locked())
@@ -58,7 +59,7 @@ class Supervisor:
             self.events.listeners.append(journal)
             self.directory.sweep()
             write_atomically(self.directory.manifest, as_run(self.pipeline.manifest, self.directory.path))
-            running = _Running(self, assembly, devices, lock, stack)
+            running = _Running(self, assembly, devices, forced, lock, stack)
             return running.run()
 
 
@@ -69,6 +70,7 @@ class _Running:
     supervisor: Supervisor
     assembly: Assembly
     devices: list[str]
+    forced: list[int]
     lock: int
     stack: ExitStack
     launchers: dict[tuple[str, int], Launcher] = field(default_factory=dict)
@@ -140,11 +142,12 @@ class _Running:
         self.supervisor.events.emit("progress", stage="fetch", item=source, step=done, steps=total)
 
     def _run_stages(self, told: api.Run, keys: Mapping[str, tuple[Keyed, ...]]) -> None:
-        found = find_demand(self.assembly, dict(keys), self.supervisor.directory, self.supervisor.fresh)
+        supervisor = self.supervisor
+        found = demand(supervisor.pipeline, keys, supervisor.directory, self.forced)
         for path in found.damaged:
             path.unlink(missing_ok=True)
         make_links(found.renamed)
-        for stage in self.supervisor.pipeline.stages:
+        for stage in supervisor.pipeline.stages:
             tasks = [t for t in found.tasks[stage.index] if t.item.id not in self.failed]
             if tasks:
                 self._run_stage(told, stage, tasks, found, keys)
@@ -210,7 +213,10 @@ class _Running:
             stages = self.supervisor.pipeline.stages
             inherit = (self.lock,)
             if fork:
-                preload = [module for stage in stages for module in stage.spec.preload]
+                specs = [stage.spec for stage in stages]
+                # parameter models are imported here too: they are known to be light
+                preload = [spec.params.partition(":")[0] for spec in specs if spec.params]
+                preload += [module for spec in specs for module in spec.preload]
                 log = self.supervisor.directory.log("forkserver")
                 self.launchers[kind] = ForkServer(preload, threads, log, inherit)
             else:

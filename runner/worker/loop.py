@@ -16,7 +16,7 @@ from runner.errors import BudgetError, RunnerError
 from runner.plugins import load_object
 from runner.worker.context import CancelledError, WorkerContext, WorkerItem
 from runner.worker.publish import publish
-from runner.worker.versions import versions_of
+from runner.worker.versions import installed_versions
 
 if TYPE_CHECKING:
     from runner.protocol import Input, Job, JobItem
@@ -47,7 +47,7 @@ class Loop:
         job = self._job
         torch.set_num_threads(job.threads)
         _check_device(job.device)
-        self._versions = versions_of(job.stage)
+        self._versions = installed_versions(job.distribution)
         self._params = load_object(job.stage.params) if job.stage.params else None
         with torch.inference_mode():
             one = load_object(job.stage.start)(WorkerContext(job))

@@ -10,18 +10,6 @@ from runner.errors import ExitCode, RunnerError
 from runner.protocol import Job, encode_event
 from runner.worker import lifeline
 
-WORKER_ENVIRONMENT = {
-    # freed memory goes back to the system: the true peak plus 12 MiB, not plus 121
-    "MALLOC_MMAP_THRESHOLD_": "1048576",
-    # models were fetched by the supervisor: a worker has no business on the network
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DIFFUSERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TQDM_DISABLE": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
 
 def serve(commands: IO[bytes], events: int) -> int:
     """Do the job that arrives on ``commands``, tell ``events`` (a descriptor) of it; returns an exit code."""

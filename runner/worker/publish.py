@@ -59,7 +59,7 @@ def publish(
     if item.handoff is not None:
         beside = {n: d for n, d in files.items() if item.files[n].parent == item.handoff.parent}
         metadata = _metadata(item, texts, beside, provenance_)
-        write_atomically(item.handoff, handoff.seal(lambda told: save(tensors, told), metadata))
+        write_atomically(item.handoff, handoff.seal(save(tensors), metadata))
 
 
 def _metadata(

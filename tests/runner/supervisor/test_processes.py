@@ -1,0 +1,242 @@
+"""Workers as processes: one at a time, none left behind, and what their end means."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from waiting import wait_until
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+    from project import Project
+
+BEHAVING = """\
+version = 1
+name = "toy"
+[budget]
+device = "cpu"
+threads = 1
+[[stage]]
+name = "make"
+uses = "toy.make"
+[[stage]]
+name = "write"
+uses = "toy.write"
+[[item]]
+id = "first"
+prompt = "first"
+[[item]]
+id = "item"
+prompt = "x"
+behave = "{}"
+"""
+
+
+def running(toy: Project, behave: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A run that has come to the item which waits or hangs, and all of its processes."""
+    toy.write("toy.toml", BEHAVING.format(behave))
+    process = toy.start("run", "toy.toml")
+    flag = toy.folder / "flags" / "item"
+    wait_until(lambda: flag.exists() or process.poll() is not None, 60, "the item has begun")
+    assert process.poll() is None, process.communicate()
+    return process, psutil.Process(process.pid).children(recursive=True)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
+
+
+@pytest.mark.parametrize("behave", ["wait", "hang"])
+def test_nothing_outlives_a_killed_supervisor(toy: Project, behave: str) -> None:
+    process, children = running(toy, behave)
+    assert len(children) == 2  # the fork server and its worker
+    process.kill()
+    process.communicate()
+    wait_until(lambda: gone(children), 2, "every process has ended")
+
+    (toy.folder / "flags/item.go").touch()
+    if behave == "wait":
+        outcome = toy.runner("run", "toy.toml", "--json")
+        assert outcome.code == 0, outcome
+        assert [e["items"] for e in outcome.of("stage_started")] == [1, 2]
+
+
+def test_ctrl_c_stops_at_a_step_and_the_next_run_goes_on(toy: Project) -> None:
+    process, children = running(toy, "wait")
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130, stderr
+    assert "stopped in stage 'make'" in stderr
+    assert gone(children)
+    (toy.folder / "flags/item.go").touch()
+    outcome = toy.runner("run", "toy.toml", "--json")
+    assert [e["items"] for e in outcome.of("stage_started")] == [1, 2], outcome
+
+
+def test_the_second_signal_does_not_wait_for_a_step(toy: Project) -> None:
+    process, children = running(toy, "hang")
+    process.send_signal(signal.SIGTERM)
+    journal = toy.folder / "runs/toy/journal.jsonl"
+    assert journal.exists()
+    with pytest.raises(Exception, match="timed out"):
+        process.communicate(timeout=1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert gone(children)
+
+
+def test_a_run_directory_has_one_runner(toy: Project) -> None:
+    process, _ = running(toy, "wait")
+    second = toy.runner("run", "toy.toml")
+    assert second.code == 6, second
+    assert f"process {process.pid} on " in second.stderr
+    (toy.folder / "flags/item.go").touch()
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_never_two_workers_at_once(toy: Project) -> None:
+    toy.write("toy.toml", BEHAVING.format("well"))
+    process = toy.start("run", "toy.toml")
+    most = 0
+    parent = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            servers = parent.children()
+            most = max(most, sum(len(server.children()) for server in servers))
+        except psutil.NoSuchProcess:
+            continue
+    process.communicate()
+    assert process.returncode == 0
+    assert most == 1
+
+
+@pytest.mark.parametrize(
+    ("behave", "words"),
+    [
+        ("die", "its worker was ended by signal 9 while it made 'item'"),
+        ("exit", "its worker exited with code 3"),
+    ],
+)
+def test_a_worker_that_dies_is_exit_7_and_what_was_done_stays(toy: Project, behave: str, words: str) -> None:
+    toy.write("toy.toml", BEHAVING.format(behave))
+    outcome = toy.runner("run", "toy.toml", "--json")
+    assert outcome.code == 7, outcome
+    assert words in outcome.stderr
+    assert outcome.of("run_finished")[0]["exit_code"] == 7
+    outcome = toy.runner("run", "toy.toml", "--set", "item.item.behave=well", "--json")
+    assert outcome.code == 0, outcome
+    assert [e["items"] for e in outcome.of("stage_started")] == [1, 2]
+
+
+def test_an_item_over_its_time_is_exit_7(toy: Project) -> None:
+    toy.write("toy.toml", BEHAVING.format("hang"))
+    outcome = toy.runner("run", "toy.toml", "--set", "stage.make.timeout=1")
+    assert outcome.code == 7, outcome
+    assert "item 'item' took longer than its timeout of 1 s" in outcome.stderr
+
+
+STARTS_BADLY = """
+from runner.api import Stage, Text, hookimpl
+RUNNER_API = 1
+
+@hookimpl
+def runner_stages():
+    return [Stage(name="bad.start", outputs=(Text("t"),), start="bad:start", params="toy:Make")]
+
+def start(ctx):
+    print("last words")
+    raise RuntimeError("no heart")
+"""
+
+
+def test_a_stage_that_cannot_start_is_exit_7_with_the_end_of_its_log(toy: Project) -> None:
+    toy.plugin("bad", STARTS_BADLY)
+    toy.write("toy.toml", BEHAVING.format("well").replace("toy.write", "bad.start"))
+    outcome = toy.runner("run", "toy.toml")
+    assert outcome.code == 7, outcome
+    assert "stage 'write': RuntimeError: no heart" in outcome.stderr
+    assert "| last words" in outcome.stderr
+    assert 'raise RuntimeError("no heart")' in outcome.stderr
+
+
+THREADED = """
+import threading
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+"""
+
+PRELOADS = """
+from runner.api import Stage, Text, hookimpl
+RUNNER_API = 1
+
+@hookimpl
+def runner_stages():
+    return [Stage(name="pre.load", outputs=(Text("t"),), start="pre:start", params="toy:Make", preload=("threaded",))]
+
+def start(ctx):
+    import os
+    return lambda item: {"t": str(os.getppid())}
+"""
+
+
+def test_a_preload_that_starts_threads_is_not_forked_from(toy: Project) -> None:
+    toy.plugin("pre", PRELOADS)
+    toy.write("packages/threaded.py", THREADED)
+    toy.write("toy.toml", BEHAVING.format("well").replace("toy.write", "pre.load"))
+    process = toy.start("run", "toy.toml", "--json")
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    handoffs = list((toy.folder / "runs/toy/handoff/write").iterdir())
+    assert len(handoffs) == 2
+    # spawned workers are children of the supervisor itself
+    assert all(f'"t\\": \\"{process.pid}\\"'.encode() in path.read_bytes() for path in handoffs)
+
+
+WITNESS = """
+import os, pathlib, sys
+from runner.api import hookimpl
+RUNNER_API = 1
+
+@hookimpl
+def runner_run_finished(run, summary):
+    heavy = [name for name in ("torch", "diffusers", "transformers", "accelerate") if name in sys.modules]
+    held = [line for line in open("/proc/self/status") if line.startswith("VmHWM")][0].split()[1]
+    (run.directory / "witness").write_text(f"{int(held) // 1024} {heavy}")
+"""
+
+
+def test_the_supervisor_stays_small_and_imports_no_torch(toy: Project) -> None:
+    toy.plugin("witness", WITNESS)
+    assert toy.runner("run", "toy.toml").code == 0
+    held, _, heavy = (toy.folder / "runs/toy/witness").read_text().partition(" ")
+    assert heavy == "[]"
+    assert int(held) < 90
+
+
+def test_storage_that_cannot_be_written_is_exit_9(toy: Project) -> None:
+    blocked: Path = toy.write("file", "in the way")
+    outcome = toy.runner("run", "toy.toml", "--runs-dir", str(blocked))
+    assert outcome.code == 9, outcome
+    assert "cannot write" in outcome.stderr
+
+
+def test_devices_that_are_not_here_are_exit_5_before_anything_is_written(toy: Project) -> None:
+    before = toy.files()
+    toy.environment["CUDA_VISIBLE_DEVICES"] = ""
+    for given, words in (
+        (("--set", "budget.device=cuda:7"), "the budget's device is cuda:7"),
+        (
+            ("--set", "budget.device=auto", "--set", "budget.vram=8GiB"),
+            "the budget gives vram, and this machine has no accelerator",
+        ),
+    ):
+        outcome = toy.runner("run", "toy.toml", *given)
+        assert outcome.code == 5, outcome
+        assert words in outcome.stderr
+    assert toy.files() == before

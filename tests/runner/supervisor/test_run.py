@@ -1,0 +1,182 @@
+"""Runs from the outside: what is made, what is left alone, what happens to items that fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.handoff import read
+from runner.journal import read_journal
+
+if TYPE_CHECKING:
+    from project import Project
+
+ITEMS = """\
+version = 1
+name = "toy"
+[budget]
+device = "cpu"
+threads = 1
+[[stage]]
+name = "make"
+uses = "toy.make"
+[[stage]]
+name = "write"
+uses = "toy.write"
+"""
+
+
+def with_items(*items: dict[str, object]) -> str:
+    tables = ["\n".join(f"{k} = {json.dumps(v)}" for k, v in item.items()) for item in items]
+    return ITEMS + "".join(f"[[item]]\n{table}\n" for table in tables)
+
+
+def test_a_run_leaves_outputs_sealed_handoffs_and_a_journal(toy: Project) -> None:
+    outcome = toy.runner("run", "toy.toml", "--json")
+
+    assert outcome.code == 0, outcome
+    started = [(e["stage"], e["items"]) for e in outcome.of("stage_started")]
+    assert started == [("make", 2), ("write", 2)]
+    pages = [p for p in toy.outputs("toy") if p.endswith(".txt")]
+    assert [name.partition("-")[0] for name in pages] == ["one", "two"]
+    finished = outcome.of("run_finished")[0]
+    assert finished["exit_code"] == 0
+    assert {Path(path).name for path in finished["outputs"]} == set(pages)
+    made = {e["item"]: e["key"] for e in outcome.of("item_finished") if e["stage"] == "make"}
+    handoff = read(toy.folder / "runs/toy/handoff/make" / f"{made['one']}.safetensors", made["one"])
+    assert {"key", "item", "stage", "versions", "device", "digest"} <= set(handoff.header.metadata)
+    assert handoff.text == {"caption": "ONE"}
+    assert handoff.lineage["make"]["params"] == {"prompt": "one", "seed": 0, "steps": 2, "behave": "well"}
+    journal = [e["event"] for e in read_journal(toy.folder / "runs/toy/journal.jsonl")]
+    assert journal[0] == "run_started"
+    assert journal[-1] == "run_finished"
+
+
+def test_only_what_is_missing_is_made(toy: Project) -> None:
+    toy.runner("run", "toy.toml")
+    first = toy.outputs("toy")
+
+    def again(*arguments: str) -> list[tuple[str, int]]:
+        outcome = toy.runner("run", "toy.toml", "--json", *arguments)
+        assert outcome.code == 0, outcome
+        return [(e["stage"], e["items"]) for e in outcome.of("stage_started")]
+
+    assert again() == []
+    assert toy.outputs("toy") == first
+    # a parameter of the last stage: what the first made is used again, and nothing is overwritten
+    assert again("--set", "stage.write.with.ending=!") == [("write", 2)]
+    assert first.items() <= toy.outputs("toy").items()
+    # another prompt: one item
+    assert again("--prompt", "one", "--prompt", "three") == [("make", 1), ("write", 1)]
+    # a picture that was deleted: the last stage, from the hand-off that is there
+    gone = next(name for name in first if name.startswith("two") and name.endswith(".txt"))
+    (toy.folder / "runs/toy/outputs" / gone).unlink()
+    assert again() == [("write", 1)]
+    assert toy.outputs("toy")[gone] == first[gone]
+    # hand-offs that no output needs any more are not asked for
+    for handoff in (toy.folder / "runs/toy/handoff/make").iterdir():
+        handoff.unlink()
+    assert again() == []
+    assert again("--fresh", "write") == [("make", 2), ("write", 2)]
+    assert again("--fresh", "write") == [("write", 2)]
+    assert again("--fresh") == [("make", 2), ("write", 2)]
+    assert first.items() <= toy.outputs("toy").items()
+
+
+def test_damaged_handoffs_are_made_again(toy: Project) -> None:
+    toy.runner("run", "toy.toml")
+    first = toy.outputs("toy")
+    one, two = sorted((toy.folder / "runs/toy/handoff/make").iterdir())
+    whole = {path: path.read_bytes() for path in (one, two)}
+    flipped = bytearray(whole[one])
+    flipped[-1] ^= 1
+    one.write_bytes(flipped)
+    two.write_bytes(whole[two][:-1])
+    for output in (toy.folder / "runs/toy/outputs").glob("*.txt"):
+        output.unlink()
+
+    outcome = toy.runner("run", "toy.toml", "--json")
+
+    assert [(e["stage"], e["items"]) for e in outcome.of("stage_started")] == [("make", 2), ("write", 2)]
+    assert {path: path.read_bytes() for path in (one, two)} == whole
+    assert toy.outputs("toy") == first
+
+
+def test_items_that_are_made_of_the_same_share_and_renamed_ones_are_linked(toy: Project) -> None:
+    toy.write("toy.toml", with_items({"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"}))
+    outcome = toy.runner("run", "toy.toml", "--json")
+    assert [e["items"] for e in outcome.of("stage_started")] == [1, 1]
+    assert [e["item"] for e in outcome.of("item_finished")] == ["a", "b", "a", "b"]
+    pages = {n: d for n, d in toy.outputs("toy").items() if n.endswith(".txt")}
+    assert len(pages) == 2
+    assert len(set(pages.values())) == 1
+
+    toy.write("toy.toml", with_items({"id": "c", "prompt": "x"}))
+    outcome = toy.runner("run", "toy.toml", "--json")
+    assert outcome.of("stage_started") == []
+    assert any(Path(p).name.startswith("c-") for p in outcome.of("run_finished")[0]["outputs"])
+
+
+def test_an_item_that_fails_stops_nobody_else(toy: Project) -> None:
+    words = {
+        "raise": "ValueError: raise cannot be made",
+        "nan": "'numbers' holds NaN or infinite values",
+        "rank": "'numbers' has shape (1, 4), declared is ('N',)",
+        "integers": "'numbers' is int64, declared is floating",
+        "missing": "toy.make did not return 'numbers'",
+        "undeclared": "returned 'more', which it does not declare",
+        "nothing": "returned NoneType, not a dict",
+    }
+    items = [{"id": how, "prompt": "x", "behave": how} for how in (*words, "print")]
+    toy.write("toy.toml", with_items(*items, {"id": "good", "prompt": "good"}))
+
+    outcome = toy.runner("run", "toy.toml", "--json")
+
+    assert outcome.code == 1, outcome
+    made = {e["item"]: e for e in outcome.of("item_finished") if e["stage"] == "make"}
+    for how, message in words.items():
+        assert made[how]["status"] == "failed"
+        assert message in made[how]["error"]
+        assert "Traceback" in made[how]["traceback"]
+    assert made["good"]["status"] == made["print"]["status"] == "done"
+    assert [e["item"] for e in outcome.of("item_finished") if e["stage"] == "write"] == ["print", "good"]
+    assert [e["failed"] for e in outcome.of("stage_finished")] == [len(words), 0]
+    assert len([p for p in toy.outputs("toy") if p.endswith(".txt")]) == 2
+    logs = "".join(p.read_text() for p in (toy.folder / "runs/toy/logs").glob("*make.log"))
+    assert "a line on stdout" in logs
+    assert "a line on stderr" in logs
+
+
+def test_numbers_drawn_without_a_generator_do_not_depend_on_the_batch(toy: Project) -> None:
+    random, other = (
+        {"id": "r", "prompt": "r", "behave": "random"},
+        {"id": "o", "prompt": "o", "behave": "random"},
+    )
+    toy.write("toy.toml", with_items(random, other))
+    toy.runner("run", "toy.toml")
+    before = toy.outputs("toy")
+    toy.write("toy.toml", with_items(other, random))
+    toy.runner("run", "toy.toml", "--fresh")
+    assert toy.outputs("toy") == before
+    assert len({d for n, d in before.items() if n.endswith(".txt")}) == 2
+
+
+def test_failing_items_are_tried_again_as_often_as_the_stage_says(toy: Project) -> None:
+    item = {"id": "bad", "prompt": "x", "behave": "raise"}
+    toy.write("toy.toml", with_items(item))
+    outcome = toy.runner("run", "toy.toml", "--json", "--set", "stage.make.retries=2")
+    assert outcome.code == 1, outcome
+    assert outcome.of("item_finished")[0]["attempts"] == 3
+
+
+def test_the_manifest_is_kept_as_it_was_run(toy: Project) -> None:
+    toy.write("in/toy.toml", ITEMS + '# a comment\n[batch]\nfile = "prompts.txt"\n')
+    toy.write("in/prompts.txt", "one\n")
+    toy.runner("run", "in/toy.toml", "--set", "stage.make.with.steps=7")
+    kept = toy.folder / "runs/toy/manifest.toml"
+    assert "# a comment" in kept.read_text()
+    assert "steps = 7" in kept.read_text()
+    # and does the same from there
+    outcome = toy.runner("run", str(kept), "--json")
+    assert (outcome.code, outcome.of("stage_started")) == (0, []), outcome

@@ -1,0 +1,151 @@
+"""Plugins that are broken in every way: a line each, and fatal only where the manifest needs them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from project import Project
+
+HEAD = """
+from runner.api import Stage, Text, hookimpl
+RUNNER_API = 1
+"""
+STAGES = """
+@hookimpl
+def runner_stages():
+    return [Stage(name="{name}.stage", outputs=(Text("t"),), start="{name}:start")]
+"""
+
+BROKEN = {
+    "importing": ("import no_such_module_anywhere", "ModuleNotFoundError: No module named"),
+    "syntax": ("def", "SyntaxError"),
+    "exiting": ("import sys; sys.exit(3)", "SystemExit: 3"),
+    "versionless": ("", "it sets no RUNNER_API; this runner speaks 1"),
+    "future": ("RUNNER_API = 2", "it sets RUNNER_API = 2; this runner speaks 1"),
+    "misspelt": (
+        HEAD + "@hookimpl\ndef runner_stage(): return []",
+        "there is no hook runner_stage; did you mean runner_stages?",
+    ),
+    "unmarked": (HEAD + "def runner_stages(): return []", "runner_stages is not marked with @hookimpl"),
+    "greedy": (
+        HEAD + "@hookimpl\ndef runner_run_started(run, weather): pass",
+        "PluginValidationError",
+    ),
+    "raising": (HEAD + "@hookimpl\ndef runner_stages(): raise KeyError('x')", "KeyError: 'x'"),
+    "stageless": (
+        HEAD + "@hookimpl\ndef runner_stages(): return ['stage']",
+        "returned 'stage', which is no Stage",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_plugin_costs_a_line_and_only_those_who_use_it_fail(toy: Project, name: str) -> None:
+    source, words = BROKEN[name]
+    toy.plugin(name, source, distribution=f"dist-{name}")
+
+    listed = toy.invoke("plugins", "list", "--json")
+    told = json.loads(listed.stdout)
+    assert listed.code == 0
+    assert [(b["name"], b["distribution"]) for b in told["broken"]] == [(name, f"dist-{name}")]
+    assert words in told["broken"][0]["reason"]
+    assert "toy" in [p["name"] for p in told["plugins"]]
+
+    # a manifest that does not use it
+    outcome = toy.invoke("validate", "toy.toml")
+    assert outcome.code == 0, outcome
+    assert outcome.stderr.count(f"plugin '{name}' (from dist-{name}) is set aside") == 1
+
+    outcome = toy.invoke("validate", "toy.toml", "--set", f"stage.make.uses={name}.stage")
+    assert outcome.code == 4, outcome
+    assert words in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_a_stage_that_two_plugins_claim_belongs_to_neither(toy: Project) -> None:
+    for name in ("left", "right"):
+        toy.plugin(name, HEAD + STAGES.format(name="both"), distribution=f"dist-{name}")
+    outcome = toy.invoke("validate", "toy.toml", "--set", "stage.make.uses=both.stage")
+    assert outcome.code == 4
+    assert "dist-left (left) and dist-right (right) both offer it" in outcome.stderr
+    assert toy.invoke("validate", "toy.toml").code == 0
+
+
+def test_two_plugins_of_one_name(toy: Project) -> None:
+    toy.plugin("first", HEAD + STAGES.format(name="first"), entry="same", distribution="dist-first")
+    toy.plugin("second", HEAD + STAGES.format(name="second"), entry="same", distribution="dist-second")
+    told = json.loads(toy.invoke("plugins", "list", "--json").stdout)
+    assert [b["reason"] for b in told["broken"]] == ["another distribution has a plugin named 'same' already"]
+
+
+def test_a_parameter_model_that_cannot_be_imported_is_the_plugins_fault(toy: Project) -> None:
+    stage = 'Stage(name="pm.stage", outputs=(Text("t"),), start="pm:start", params="pm:Missing")'
+    toy.plugin("pm", HEAD + f"@hookimpl\ndef runner_stages(): return [{stage}]")
+    outcome = toy.invoke("validate", "toy.toml", "--set", "stage.make.uses=pm.stage")
+    assert outcome.code == 4, outcome
+    assert "cannot import 'pm:Missing'" in outcome.stderr
+
+
+WATCHING = """
+import json
+from runner.api import hookimpl
+RUNNER_API = 1
+
+def note(run, *what):
+    with open(run.directory / "noted", "a") as file:
+        file.write(json.dumps(what) + "\\n")
+
+@hookimpl
+def runner_run_started(run):
+    note(run, "run", list(run.stages), run.items)
+
+@hookimpl
+def runner_stage_started(run, stage):
+    note(run, "stage", stage)
+
+@hookimpl
+def runner_item_finished(run, item):
+    note(run, "item", item.stage, item.item, item.status)
+
+@hookimpl
+def runner_stage_finished(run, result):
+    note(run, "stage done", result.stage, result.done, result.measured["ram"] > 0)
+
+@hookimpl
+def runner_run_finished(summary, run):
+    note(run, "run done", summary.exit_code, [path.name[:3] for path in summary.outputs])
+"""
+
+RAISING = """
+from runner.api import hookimpl
+RUNNER_API = 1
+
+@hookimpl
+def runner_item_finished():
+    raise RuntimeError("not my day")
+"""
+
+
+def test_hooks_tell_of_a_run_and_one_that_raises_stops_nobody(toy: Project) -> None:
+    toy.plugin("watching", WATCHING)
+    toy.plugin("araising", RAISING)
+    outcome = toy.runner("run", "toy.toml")
+    assert outcome.code == 0, outcome
+    assert "plugin 'araising': runner_item_finished raised RuntimeError: not my day" in outcome.stderr
+    noted = [json.loads(line) for line in (toy.folder / "runs/toy/noted").read_text().splitlines()]
+    assert noted == [
+        ["run", ["make", "write"], 2],
+        ["stage", "make"],
+        ["item", "make", "one", "done"],
+        ["item", "make", "two", "done"],
+        ["stage done", "make", 2, True],
+        ["stage", "write"],
+        ["item", "write", "one", "done"],
+        ["item", "write", "two", "done"],
+        ["stage done", "write", 2, True],
+        ["run done", 0, ["one", "two"]],
+    ]
