@@ -7,6 +7,7 @@ done; the journal is the log of how it came about, and may end in a torn line af
 from __future__ import annotations
 
 import json
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -25,11 +26,13 @@ class Events:
 
     def __init__(self) -> None:
         self.listeners: list[Callable[[Event], None]] = []
+        self._lock = threading.Lock()  # downloads report from several threads
 
     def emit(self, event: str, **fields: Any) -> None:
         stamped = {"event": event, "time": now(), **fields}
-        for listener in self.listeners:
-            listener(stamped)
+        with self._lock:
+            for listener in self.listeners:
+                listener(stamped)
 
 
 LIVE = ("progress", "memory")

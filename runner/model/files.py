@@ -26,12 +26,13 @@ IGNORED = (
     "*/*.msgpack*",
 )
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
-INDEX = ".safetensors.index.json"
+INDEX = "model_index.json"
+SHARD_INDEX = ".safetensors.index.json"
 
 
 def patterns(components: Iterable[Component]) -> list[str]:
     """Glob patterns, from the model's folder, of all that the components need."""
-    found = ["model_index.json"]
+    found = [INDEX]
     for component in components:
         kinds = ("config.json",) if component.config_only else KEPT
         found += [f"{component.path}/{kind}" for kind in kinds]
@@ -118,7 +119,7 @@ def _check_weights(folder: Path, component: Component, chosen: list[str], names:
     stored = {PurePosixPath(name).name for name in chosen}
     if not stored:
         raise ModelError(f"{folder} holds no file that '{component.name}' could be loaded from")
-    for index in (name for name in stored if name.endswith(INDEX)):
+    for index in (name for name in stored if name.endswith(SHARD_INDEX)):
         shards = _json_table(folder / index).get("weight_map")
         if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
             raise ModelError(f"{folder / index} is damaged: it has no weight_map; fetch it again")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError, StorageError
 from runner.manifest.units import format_size
-from runner.model.files import IGNORED, open_component, patterns
+from runner.model.files import IGNORED, INDEX, PICKLES, open_component, patterns, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,11 +49,9 @@ def download(
 
     """
     try:
-        files = _snapshot(source, components, dry_run=True)
-        total = sum(f.file_size for f in files if f.will_download)
-        _check_listing(source, components, [f.filename for f in files])
+        total = _bytes_to_fetch(source, components)
         _check_room(source, total)
-        meter = _meter(lambda done: progress(done, total))
+        meter = _meter(lambda done: progress(min(done, total), total))
         folder = Path(_snapshot(source, components, tqdm_class=meter))
     except (ModelError, StorageError):
         raise
@@ -77,24 +74,36 @@ def _snapshot(source: ModelSource, components: Sequence[Component], **options: A
     )
 
 
-def _check_listing(source: ModelSource, components: Sequence[Component], names: Sequence[str]) -> None:
-    """Refuse before gigabytes are fetched in vain."""
-    from huggingface_hub import HfApi
+def _bytes_to_fetch(source: ModelSource, components: Sequence[Component]) -> int:
+    """Bytes that are not in the cache yet; refuses a repository that lacks what is needed."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
 
-    for component in components:
-        own = [name for name in names if name.startswith(f"{component.path}/")]
-        weights = any(name.endswith(".safetensors") for name in own)
-        needs_weights = f"{component.path}/config.json" in own and not component.config_only
-        if not own or (needs_weights and not weights):
-            everything = HfApi().list_repo_files(source.source, revision=source.revision)
-            pickled = [n for n in everything if n.startswith(f"{component.path}/") and n.endswith(".bin")]
-            why = (
-                f"pickled weights only ({pickled[0]}), which can run code when loaded; "
-                "name a model or revision with safetensors"
-                if pickled
-                else f"nothing for the component '{component.name}'; is it in diffusers layout?"
-            )
-            raise ModelError(f"{_name(source)} has {why}")
+    told = HfApi().model_info(source.source, revision=source.revision, files_metadata=True)
+    sizes = {file.rfilename: file.size or 0 for file in told.siblings or ()}
+    wanted = {name for c in components for name in _needed(source, c, list(sizes))}
+    wanted |= {INDEX} & set(sizes)
+    return sum(
+        sizes[name]
+        for name in wanted
+        if not isinstance(try_to_load_from_cache(source.source, name, revision=told.sha), str)
+    )
+
+
+def _needed(source: ModelSource, component: Component, names: list[str]) -> list[str]:
+    needed = select(names, component)
+    weights = any(name.endswith(".safetensors") for name in needed)
+    expects_weights = f"{component.path}/config.json" in needed and not component.config_only
+    if needed and (weights or not expects_weights):
+        return needed
+    pickled = [n for n in names if n.startswith(f"{component.path}/") and n.endswith(PICKLES)]
+    if pickled:
+        raise ModelError(
+            f"{_name(source)} has pickled weights only ({pickled[0]}), which can run code when loaded; "
+            "name a model or revision with safetensors"
+        )
+    raise ModelError(
+        f"{_name(source)} has nothing for the component '{component.name}'; is it in diffusers layout?"
+    )
 
 
 def _check_room(source: ModelSource, total: int) -> None:
@@ -151,16 +160,17 @@ def _explained(source: ModelSource, error: Exception) -> ModelError | StorageErr
         return ModelError(
             f"{name} is not there: check the name; a private model needs HF_TOKEN or `hf auth login`"
         )
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        offline = os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-        why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
-        return ModelError(f"{name} is not on this machine, and {why}; try again when it can")
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return ModelError(f"{name} is not (wholly) on this machine, and HF_HUB_OFFLINE forbids to fetch it")
+    kinds = {base.__name__ for base in type(error).__mro__}
+    if kinds & {"LocalEntryNotFoundError", "ConnectError", "TimeoutException", "ConnectionError"}:
+        return ModelError(f"{name} is not (wholly) on this machine, and the hub cannot be reached; try again")
     if isinstance(error, OSError) and error.errno is not None:
         return StorageError(f"cannot store {name}: {error.strerror or error}")
     first = str(error).strip().splitlines()[:1]
     return ModelError(
         f"{name} could not be fetched whole: {type(error).__name__}: {first[0] if first else ''} "
-        "(run it again: what has arrived is kept)"
+        "(run it again: files that have arrived whole are kept)"
     )
 
 

@@ -59,7 +59,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
             guidance_scale=params.guidance_scale,
             true_cfg_scale=params.true_cfg_scale,
             # on the CPU, so that every device starts from the same noise
-            generator=torch.Generator("cpu").manual_seed(_signed(params.seed)),
+            generator=torch.Generator("cpu").manual_seed(params.seed),
             output_type="latent",
             callback_on_step_end=on_step,
         ).images
@@ -67,8 +67,3 @@ def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
         return {"latents": latents[0]}
 
     return one
-
-
-def _signed(seed: int) -> int:
-    """Torch takes seeds of 64 bits with a sign; the upper half wraps around to the negative ones."""
-    return seed - 2**64 if seed >= 2**63 else seed
