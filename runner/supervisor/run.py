@@ -52,6 +52,8 @@ class Supervisor:
         ]
         forced = forced_stages(self.pipeline, self.fresh)
         assembly = assemble(self.pipeline)
+        for stage in self.pipeline.stages:
+            assembly.components(stage)  # a broken model is told before anything is written
         with self.interrupts.caught(), ExitStack() as stack:
             lock = stack.enter_context(self.directory.locked())
             journal = Journal(self.directory.journal)

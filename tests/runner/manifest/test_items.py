@@ -1,0 +1,77 @@
+"""Batches: where items come from, their seeds and their ids."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from runner.manifest.items import BatchItem, expand
+from runner.manifest.load import load
+
+if TYPE_CHECKING:
+    from project import Project
+
+HEAD = """
+version = 1
+name = "items"
+[[stage]]
+name = "make"
+uses = "toy.make"
+"""
+
+
+def items_of(project: Project, text: str) -> list[BatchItem]:
+    return expand(load(project.write("items.toml", HEAD + text)))
+
+
+def test_every_prompt_with_every_seed(project: Project) -> None:
+    found = items_of(project, '[batch]\nprompts = ["A red fox!", "x"]\nseeds = [1, 2]\n')
+    assert [(i.id, i.fields["prompt"], i.fields["seed"]) for i in found] == [
+        ("a-red-fox-1", "A red fox!", 1),
+        ("a-red-fox-2", "A red fox!", 2),
+        ("x-1", "x", 1),
+        ("x-2", "x", 2),
+    ]
+
+
+def test_files_and_tables_add_to_prompts(project: Project) -> None:
+    project.write("a.jsonl", '{"prompt": "j", "id": "json", "seed": 9}\n\n')
+    found = items_of(
+        project,
+        '[batch]\nprompts = ["p"]\nfile = "a.jsonl"\nseeds = [1, 2]\n[[item]]\nid = "t"\nprompt = "t"\n',
+    )
+    assert [(i.id, i.fields["seed"]) for i in found] == [
+        ("p-1", 1),
+        ("p-2", 2),
+        ("json", 9),
+        ("t-1", 1),
+        ("t-2", 2),
+    ]
+
+
+def test_csv_and_txt(project: Project) -> None:
+    project.write("a.csv", 'prompt, steps\n"a, b",3\n\n"two\nlines",\n')
+    found = items_of(project, '[batch]\nfile = "a.csv"\n')
+    assert [dict(i.fields) for i in found] == [{"prompt": "a, b", "steps": "3"}, {"prompt": "two\nlines"}]
+    assert found[1].where("prompt").line == 4
+    project.write("a.txt", b"\xef\xbb\xbfone\r\n\r\n  two  \r\n")
+    found = items_of(project, '[batch]\nfile = "a.txt"\n')
+    assert [i.fields["prompt"] for i in found] == ["one", "two"]
+
+
+def test_ids_are_safe_unique_and_do_not_depend_on_the_order(project: Project) -> None:
+    prompts = ["猫", "犬", "../../etc", "same!", "same?", "a" * 300, "same!", "CON"]
+    first = items_of(project, f"[batch]\nprompts = {prompts!r}\n")
+    again = items_of(project, f"[batch]\nprompts = {prompts[::-1]!r}\n")
+    ids = [i.id for i in first]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) for name in ids)
+    assert set(ids) == {i.id for i in again}
+    assert {i.fields["prompt"]: i.id for i in first if i.fields["prompt"] != "same!"} == {
+        i.fields["prompt"]: i.id for i in again if i.fields["prompt"] != "same!"
+    }
+
+
+def test_a_name_that_was_given_is_never_taken(project: Project) -> None:
+    found = items_of(project, '[[item]]\nprompt = "fox"\n[[item]]\nid = "fox"\nprompt = "other"\n')
+    assert [i.id for i in found] == ["fox-2", "fox"]

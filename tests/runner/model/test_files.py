@@ -1,0 +1,233 @@
+"""Model folders that are missing, cut off, damaged or pickled: exit 8, before anything is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from checkpoints import DEMO
+
+from runner.api import Component
+from runner.header import HeaderError, parse_header, read_header
+from runner.model.files import open_component, select
+from runner.model.fingerprint import fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from project import Project
+
+MANIFEST = """
+version = 1
+name = "local"
+[model]
+source = "./model"
+[budget]
+device = "cpu"
+[[stage]]
+name = "encode"
+uses = "flux.encode"
+[[stage]]
+name = "diffuse"
+uses = "flux.diffuse"
+[[stage]]
+name = "decode"
+uses = "flux.decode"
+[batch]
+prompts = ["a"]
+"""
+WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
+INDEX = "transformer/diffusion_pytorch_model.safetensors.index.json"
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    def act(model: Path) -> None:
+        path = model / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return act
+
+
+def write(name: str, data: bytes) -> Callable[[Path], None]:
+    return lambda model: (model / name).write_bytes(data) and None
+
+
+def cut(name: str, to: int) -> Callable[[Path], None]:
+    def act(model: Path) -> None:
+        with (model / name).open("r+b") as file:
+            file.truncate(to)
+
+    return act
+
+
+def pickled(model: Path) -> None:
+    (model / WEIGHTS).rename(model / "transformer/diffusion_pytorch_model.bin")
+
+
+def shard_missing(model: Path) -> None:
+    shard = "diffusion_pytorch_model-00002-of-00002.safetensors"
+    (model / INDEX).write_text(json.dumps({"weight_map": {"x": shard}}))
+
+
+def header(table: object, data: bytes = b"") -> bytes:
+    text = json.dumps(table).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+CASES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "no folder": (shutil.rmtree, "there is no model folder"),
+    "no component": (remove("vae"), "has no folder 'vae'"),
+    "no weights": (remove(WEIGHTS), "has a config.json and no weights"),
+    "empty component": (
+        lambda m: [p.unlink() for p in (m / "tokenizer").iterdir()] and None,
+        "holds no file that 'tokenizer' could be loaded from",
+    ),
+    "pickled": (pickled, "holds pickled weights only (diffusion_pytorch_model.bin)"),
+    "cut off": (cut(WEIGHTS, 100_000), "is damaged: it is cut off: 100000 bytes where the header counts"),
+    "cut in the header": (cut(WEIGHTS, 100), "its header reaches past its end"),
+    "empty file": (cut(WEIGHTS, 0), "0 bytes long, too short"),
+    "no safetensors": (write(WEIGHTS, b"<html>not found</html>" * 9), "header reaches past its end"),
+    "huge header": (write(WEIGHTS, b"\xff" * 64), "header reaches past its end"),
+    "header no json": (write(WEIGHTS, struct.pack("<Q", 4) + b"{{{{"), "not JSON"),
+    "header a list": (write(WEIGHTS, header([])), "not a table"),
+    "deep header": (write(WEIGHTS, struct.pack("<Q", 50_000) + b"[" * 50_000), "not JSON"),
+    "longer than its header": (
+        write(WEIGHTS, header({"a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}, b"abc")),
+        "longer than its header says",
+    ),
+    "overlap": (
+        write(
+            WEIGHTS,
+            header(
+                {
+                    "a": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]},
+                    "b": {"dtype": "U8", "shape": [2], "data_offsets": [1, 3]},
+                },
+                b"abc",
+            ),
+        ),
+        "overlap or leave gaps",
+    ),
+    "shape does not fit": (
+        write(WEIGHTS, header({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, b"abcd")),
+        "the entry of 'a' does not fit its type",
+    ),
+    "negative offsets": (
+        write(WEIGHTS, header({"a": {"dtype": "U8", "shape": [-1], "data_offsets": [0, -1]}})),
+        "does not fit its type",
+    ),
+    "unknown type": (
+        write(WEIGHTS, header({"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 1]}}, b"a")),
+        "does not fit its type",
+    ),
+    "missing shard": (
+        shard_missing,
+        "names diffusion_pytorch_model-00002-of-00002.safetensors, which is not",
+    ),
+    "index no json": (write(INDEX, b"{"), "is damaged: not a JSON table"),
+    "index without map": (write(INDEX, b"{}"), "has no weight_map"),
+    "no vae config": (remove("vae/config.json"), "vae"),
+}
+
+
+@pytest.fixture
+def local(project: Project) -> Project:
+    shutil.copytree(DEMO, project.folder / "model")
+    project.write("local.toml", MANIFEST)
+    return project
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_broken_model_is_exit_8(local: Project, case: str) -> None:
+    damage, words = CASES[case]
+    damage(local.folder / "model")
+    before = local.files()
+    for command in ("validate", "plan", "run"):
+        outcome = local.invoke(command, "local.toml")
+        assert outcome.code == 8, outcome
+        assert words in outcome.stderr, outcome
+        assert "Traceback" not in outcome.stderr
+    assert local.files() == before
+
+
+def test_a_packaged_model_that_is_not_there(local: Project) -> None:
+    outcome = local.invoke("validate", "local.toml", "--set", "model.source=plugin:flux/nothing")
+    assert outcome.code == 8
+    assert "the plugin 'flux' (from runner-flux) packages no model 'nothing'" in outcome.stderr
+    outcome = local.invoke("validate", "local.toml", "--set", "model.source=plugin:flxu/demo")
+    assert outcome.code == 4
+    assert "did you mean 'flux'?" in outcome.stderr
+
+
+def test_a_model_that_was_never_hashed_is_pending_in_a_plan(local: Project) -> None:
+    outcome = local.invoke("plan", "local.toml", "--json")
+    assert outcome.code == 0, outcome
+    stages = json.loads(outcome.stdout)["stages"]
+    assert [s["todo"] for s in stages] == ["pending"] * 3
+    assert not (local.folder / "cache").exists()
+    transformer = stages[1]["components"][0]
+    assert transformer["name"] == "transformer"
+    assert transformer["dtypes"] == ["BF16"]
+    assert transformer["bytes"] == 2 * transformer["parameters"]
+
+
+def test_the_files_of_a_component() -> None:
+    names = [
+        "t/config.json",
+        "t/model.safetensors",
+        "t/model.fp16.safetensors",
+        "t/model-00001-of-00002.safetensors",
+        "t/model.safetensors.index.json",
+        "t/model.fp16.safetensors.index.json",
+        "t/pytorch_model.bin",
+        "t/pytorch_model.bin.index.json",
+        "t/tokenizer.model",
+        "t/deeper/model.safetensors",
+        "u/model.safetensors",
+        "model.safetensors",
+    ]
+    assert select(names, Component("t", "x:Y")) == [
+        "t/config.json",
+        "t/model-00001-of-00002.safetensors",
+        "t/model.safetensors",
+        "t/model.safetensors.index.json",
+        "t/tokenizer.model",
+    ]
+    assert select(names, Component("x", "x:Y", folder="u")) == ["u/model.safetensors"]
+    assert select(names, Component("t", "x:Y", config_only=True)) == ["t/config.json"]
+
+
+def test_fingerprints_tell_contents_apart_and_nothing_else(
+    local: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNNER_CACHE", str(local.folder / "cache"))
+    model, component = local.folder / "model", Component("vae", "diffusers:AutoencoderKL")
+
+    def now(folder: Path = model, *, hash_missing: bool = True) -> str | None:
+        return fingerprint([open_component(folder, component)], hash_missing=hash_missing)
+
+    assert now(hash_missing=False) is None
+    first = now()
+    assert now(hash_missing=False) == first
+    moved = shutil.copytree(model, local.folder / "moved")
+    assert now(moved) == first
+    with (model / "vae/diffusion_pytorch_model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    assert now() != first
+
+
+def test_headers_are_read_exactly() -> None:
+    read = read_header(DEMO / WEIGHTS)
+    assert read.size == (DEMO / WEIGHTS).stat().st_size
+    info = read.tensors["x_embedder.weight"]
+    assert (info.dtype, info.shape, info.end - info.start) == ("BF16", (160, 64), 160 * 64 * 2)
+    with pytest.raises(HeaderError, match="metadata must be strings"):
+        parse_header(b'{"__metadata__": {"a": 1}}')
+    assert Path(DEMO).is_dir()
