@@ -120,7 +120,9 @@ def _mismatch(left: Output | None, table: StageTable, needed: Output) -> tuple[s
             stored = table.save_dtype
         if not _fits(stored, needed.dtype):
             return f"as {stored}", needed.dtype
-        if left.shape and needed.shape and not _same_shape(left.shape, needed.shape):
+        if left.shape is None or needed.shape is None:
+            return None
+        if not _same_shape(left.shape, needed.shape):
             return f"with shape {_shown(left.shape)}", _shown(needed.shape)
         return None
     if type(left) is not type(needed):

@@ -1,0 +1,74 @@
+"""``resident``: weights of our own, at boundaries where results do not depend on the file's layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import DEMO
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from transformers import CLIPTextModel, T5EncoderModel
+
+from runner.errors import BudgetError
+from runner.placement.place import place
+
+CPU = torch.device("cpu")
+
+
+def mapped_ranges() -> list[tuple[int, int]]:
+    """Address ranges of this process that map safetensors files."""
+    ranges = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(".safetensors"):
+            start, end = line.split()[0].split("-")
+            ranges.append((int(start, 16), int(end, 16)))
+    return ranges
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(
+    ("cls", "folder"),
+    [(AutoencoderKL, "vae"), (T5EncoderModel, "text_encoder_2"), (CLIPTextModel, "text_encoder")],
+)
+def test_weights_are_read_not_mapped_and_aligned(cls: type, folder: str, dtype: torch.dtype) -> None:
+    module = place("resident", cls, DEMO / folder, dtype, CPU)
+    ranges = mapped_ranges()
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        assert tensor.data_ptr() % 64 == 0, name
+        assert not any(start <= tensor.data_ptr() < end for start, end in ranges), name
+        assert not tensor.requires_grad
+    assert next(module.parameters()).dtype == dtype
+    assert not module.training
+
+
+def test_tied_weights_stay_tied() -> None:
+    module = place("resident", T5EncoderModel, DEMO / "text_encoder_2", torch.float32, CPU)
+    assert module.shared.weight.data_ptr() == module.encoder.embed_tokens.weight.data_ptr()
+
+
+def test_what_has_no_weights_is_just_loaded() -> None:
+    cls = FlowMatchEulerDiscreteScheduler
+    scheduler = place("resident", cls, DEMO / "scheduler", torch.float32, CPU)
+    assert scheduler.config.use_dynamic_shifting is True
+
+
+class Plain(torch.nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(width, width)
+
+
+def test_a_plain_module_needs_a_config_and_weights_alone(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    original = Plain(3)
+    (tmp_path / "config.json").write_text('{"width": 3}')
+    save_file(original.state_dict(), tmp_path / "model.safetensors")
+    module = place("resident", Plain, tmp_path, torch.float32, CPU)
+    assert torch.equal(module.layer.weight, original.layer.weight)
+
+
+def test_placements_that_are_not_built_yet_say_so() -> None:
+    with pytest.raises(BudgetError, match="'stream' is not built yet"):
+        place("stream", AutoencoderKL, DEMO / "vae", torch.float32, CPU)
