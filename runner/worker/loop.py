@@ -15,7 +15,7 @@ from runner import handoff
 from runner.errors import BudgetError, RunnerError
 from runner.plugins import load_object
 from runner.worker.context import CancelledError, WorkerContext, WorkerItem
-from runner.worker.publish import publish
+from runner.worker.publish import OutputError, publish
 from runner.worker.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -92,9 +92,12 @@ class Loop:
             found = handoff.read(source.handoff, source.key)
             lineage |= found.lineage
             value = _value(source, found)
+            declared = next((i for i in self._job.stage.inputs if i.name == name), None)
             if value is None:
+                if declared is None or not declared.optional:
+                    raise OutputError(f"'{name}' was not made for this item by the stage that may leave it")
                 continue
-            if any(declared.name == name for declared in self._job.stage.inputs):
+            if declared is not None:
                 inputs[name] = value
             if self._params is not None and name in self._params.model_fields:
                 params[name] = value
