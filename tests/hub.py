@@ -33,6 +33,8 @@ class Repository:
     """Bytes after which the next downloads of a file break off."""
     claimed: dict[str, int] = field(default_factory=dict)
     """Sizes that the server names for files, where they are not the real ones."""
+    stalled: bool = False
+    """Downloads begin and never end."""
 
     def size(self, path: str) -> int:
         return self.claimed.get(path, len(self.files[path]))
@@ -51,6 +53,7 @@ class Hub:
     downloads: list[tuple[str, str | None]] = field(default_factory=list)
     requests: int = 0
     url: str = ""
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
     def served(self) -> Iterator[Hub]:
@@ -61,6 +64,7 @@ class Hub:
         try:
             yield self
         finally:
+            self.stopped.set()
             server.shutdown()
             server.server_close()
             thread.join()
@@ -134,7 +138,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.downloads.append((name, wanted))
             cuts = repository.cuts.get(name)
             end = cuts.pop(0) if cuts else len(data)
-            self.wfile.write(data[start:end])
+            self.wfile.write(data[start:end] if not repository.stalled else data[:1])
+            if repository.stalled:
+                self.wfile.flush()
+                self.hub.stopped.wait()
             self.close_connection = end < len(data)
         return None
 

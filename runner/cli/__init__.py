@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from runner.errors import ExitCode, RunnerError
@@ -24,6 +25,11 @@ def main(arguments: list[str] | None = None) -> None:
         code = ExitCode.INTERRUPTED
     except Exception as error:
         code = _usage_or_bug(error)
+    if code == ExitCode.INTERRUPTED:
+        # at once: threads that download cannot be stopped, and an exit would wait for them
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(int(code or 0))
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from runner.manifest.schema import Budget
 
 
+ID_WIDTH = 32
+
+
 class Display(Protocol):
     """Takes events, as long as it is entered."""
 
@@ -113,7 +116,7 @@ class LiveDisplay:
     def _start(self, stage: str, items: int) -> None:
         count = f"0/{items}"
         self._tasks[stage] = self._progress.add_task(
-            stage, total=items, count=count, rate="", memory="", item=""
+            stage, total=items, count=count, rate="", memory="", item="loading"
         )
         self._done[stage], self._totals[stage] = 0, items
         self._started[stage] = time.monotonic()
@@ -130,7 +133,7 @@ class LiveDisplay:
         self._update(
             stage,
             completed=completed,
-            item=f"{event['item']} step {step}/{steps}",
+            item=f"{_short(event['item'])} step {step}/{steps}",
             rate=self._rate(stage, completed),
         )
 
@@ -140,7 +143,7 @@ class LiveDisplay:
         # items that share a key are told of one by one: they can be more than there was work
         done, total = self._done[stage], max(self._totals[stage], self._done[stage])
         count, rate = f"{done}/{total}", self._rate(stage, done)
-        self._update(stage, completed=done, total=total, count=count, rate=rate, item=event["item"])
+        self._update(stage, completed=done, total=total, count=count, rate=rate, item=_short(event["item"]))
         if event["status"] == "failed":
             self._console.print(f"{stage} {event['item']} {_status(event)}", style="red")
 
@@ -184,6 +187,11 @@ def _measured(event: Event) -> str:
 
 def _items(count: int) -> str:
     return "1 item" if count == 1 else f"{count} items"
+
+
+def _short(item: str) -> str:
+    """An id that leaves room for the rest of its line."""
+    return item if len(item) <= ID_WIDTH else f"{item[: ID_WIDTH - 1]}…"
 
 
 def _status(event: Event) -> str:

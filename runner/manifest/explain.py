@@ -27,10 +27,13 @@ _OWN_WORDS = {
 }
 
 
-def explain(error: ErrorDetails, known: list[str] | None = None) -> str:
-    """One sentence about a validation error; ``known`` are the keys that could have been meant."""
-    kind, location = error["type"], error["loc"]
-    name = _named(location)
+def explain(error: ErrorDetails, known: list[str] | None = None, name: str | None = None) -> str:
+    """One sentence about a validation error.
+
+    ``known`` are the keys that could have been meant; ``name`` is the field's, if not its location's end.
+    """
+    kind = error["type"]
+    name = _named(error["loc"]) if name is None else name
     if kind == "extra_forbidden":
         return f"unknown key '{name}'{did_you_mean(name, known or [])}"
     if kind == "missing":

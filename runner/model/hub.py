@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import queue
 import shutil
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +54,7 @@ def download(
         total = _bytes_to_fetch(source, components)
         _check_room(source, total)
         meter = _meter(lambda done: progress(min(done, total), total))
-        folder = Path(_snapshot(source, components, tqdm_class=meter))
+        folder = Path(_interruptible(lambda: _snapshot(source, components, tqdm_class=meter)))
     except (ModelError, StorageError):
         raise
     except Exception as error:
@@ -72,6 +74,23 @@ def _snapshot(source: ModelSource, components: Sequence[Component], **options: A
         ignore_patterns=list(IGNORED),
         **options,
     )
+
+
+def _interruptible(work: Callable[[], Any]) -> Any:
+    """Work in a thread, so that a signal reaches us at once: the client's own threads cannot be stopped."""
+    done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except Exception as error:
+            done.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    result, error = done.get()
+    if error is not None:
+        raise error
+    return result
 
 
 def _bytes_to_fetch(source: ModelSource, components: Sequence[Component]) -> int:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from runner.api import File
 from runner.errors import ExitCode, PluginError
-from runner.manifest.explain import explain
 from runner.manifest.items import BatchItem, expand
-from runner.manifest.problems import ManifestError, Position, Problems, did_you_mean
+from runner.manifest.problems import ManifestError, Problems, did_you_mean
 from runner.model.sources import check_source
 from runner.plan import wiring
+from runner.plan.binder import Binder
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
@@ -186,7 +185,7 @@ def _bind_items(
     problems: Problems,
 ) -> tuple[PipelineItem, ...]:
     declared = {name for stage in stages if stage.params for name in stage.params.model_fields}
-    binders = [_Binder(manifest, stage, problems) for stage in stages]
+    binders = [Binder(manifest, stage, problems) for stage in stages]
     if not items:
         for binder in binders:
             binder.check_with()
@@ -199,71 +198,3 @@ def _bind_items(
                 problems.add(item.where(name), message)
         bound.append(PipelineItem(item.id, tuple(binder.params(item) for binder in binders)))
     return tuple(bound)
-
-
-class _Binder:
-    """Checks what ``with`` and an item set for one stage against the plugin's model."""
-
-    def __init__(self, manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
-        self._manifest = manifest
-        self._stage = stage
-        self._problems = problems
-        self._fields = list(stage.params.model_fields) if stage.params else []
-        self._given = {k: v for k, v in stage.table.with_.items() if k in self._fields}
-        for name in stage.table.with_:
-            if name not in self._fields:
-                where = manifest.where("stage", stage.index, "with", name, key=True)
-                override = str(where).startswith("--set")
-                problems.add(
-                    where,
-                    f"{stage.spec.name} has no parameter '{name}'{did_you_mean(name, self._fields)}",
-                    ExitCode.USAGE if override else ExitCode.MANIFEST,
-                )
-
-    def check_with(self) -> None:
-        """Check ``with`` alone, where there is no item to check it with."""
-        nobody = BatchItem("", {}, lambda _field: Position(""))
-        self._check(self._given, nobody, partial=True)
-
-    def params(self, item: BatchItem) -> dict[str, Any]:
-        own = {name: value for name, value in item.fields.items() if name in self._fields}
-        return self._check({**self._given, **own}, item)
-
-    def _check(self, values: dict[str, Any], item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
-        model = self._stage.params
-        if model is None:
-            return {}
-        # a wired text is known when the stage runs; until then any text stands for it
-        wired = [name for name in self._fields if name in self._stage.wires]
-        values = {**values, **dict.fromkeys(wired, "text")}
-        try:
-            checked = self._validate(model, values, item)
-        except ValidationError as error:
-            for detail in error.errors(include_url=False):
-                missing = detail["type"] == "missing"
-                if not (partial and missing):
-                    field = str(detail["loc"][0]) if detail["loc"] else ""
-                    message = explain(detail)
-                    if missing:
-                        message = f"{message}: {self._stage.spec.name} needs it"
-                    self._problems.add(self._where(field, item), message)
-            return {}
-        dumped = checked.model_dump(mode="json")
-        return {name: value for name, value in dumped.items() if name not in wired}
-
-    def _validate(self, model: type[BaseModel], values: dict[str, Any], item: BatchItem) -> BaseModel:
-        """TOML and JSON know types, so a string is no number there; a CSV knows nothing but strings."""
-        if item.text_only:
-            return model.model_validate(values)
-        try:
-            text = json.dumps(values)
-        except (TypeError, ValueError):  # dates, which TOML has and JSON has not
-            return model.model_validate(values)
-        return model.model_validate_json(text, strict=True)
-
-    def _where(self, field: str, item: BatchItem) -> Position:
-        if field in item.fields:
-            return item.where(field)
-        if field in self._given:
-            return self._manifest.where("stage", self._stage.index, "with", field)
-        return item.where(None)

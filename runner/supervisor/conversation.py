@@ -85,8 +85,10 @@ class Conversation:
             return  # it died before it read its job; its exit tells
 
     def _listen(self) -> None:
-        with self._process.events as lines:
-            for line in lines:
-                if line.endswith(b"\n"):  # a worker that is killed may leave half a line
-                    self._events.put(decode_event(line))
-        self._events.put(None)
+        try:
+            with self._process.events as lines:
+                for line in lines:
+                    if line.endswith(b"\n"):  # a worker that is killed may leave half a line
+                        self._events.put(decode_event(line))
+        finally:
+            self._events.put(None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner import api
-from runner.errors import ExitCode, RunnerError
+from runner.errors import ExitCode, InterruptedRunError, RunnerError
 from runner.journal import Events, Journal
 from runner.manifest.record import as_run
 from runner.memory.devices import choose_device
@@ -102,6 +102,9 @@ class _Running:
             keys = self.assembly.keys() or {}
             self._run_stages(told, keys)
             code = ExitCode.ITEMS_FAILED if self.failed else ExitCode.DONE
+        except KeyboardInterrupt:
+            error, code = InterruptedRunError("stopped between stages"), ExitCode.INTERRUPTED
+            raise error from None
         except RunnerError as stopped:
             error, code = stopped, stopped.exit_code
             raise

@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin: the first asks to stop at the next step, the second stops at once."""
+"""Ctrl-C and its kin. While a worker runs, the first asks it to stop at its next step, the second ends it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,24 @@ if TYPE_CHECKING:
 
 
 class Interrupts:
-    """Counts requests to stop. Nothing is raised: the supervisor looks twenty times a second."""
+    """Counts requests to stop for who is watching the count; raises KeyboardInterrupt for all others."""
 
     def __init__(self) -> None:
         self.count = 0
+        self._watched = False
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Raise nothing for as long as this lasts: the caller looks at the count often."""
+        self._watched = True
+        try:
+            yield
+        finally:
+            self._watched = False
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Count SIGINT and SIGTERM, and survive SIGHUP, for as long as this lasts."""
+        """Take SIGINT and SIGTERM, and survive SIGHUP, for as long as this lasts."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -37,3 +47,5 @@ class Interrupts:
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self.count += 1
+        if not self._watched:
+            raise KeyboardInterrupt

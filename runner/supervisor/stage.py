@@ -61,7 +61,10 @@ class StageRun:
             RunnerError: what the worker could not go on from (storage, model, budget).
 
         """
-        talk = Conversation(launcher.start(log), self._job)
+        with self._interrupts.watched():
+            return self._watch(Conversation(launcher.start(log), self._job), log)
+
+    def _watch(self, talk: Conversation, log: Path) -> Outcome:
         asked = 0
         try:
             for event in talk.events():

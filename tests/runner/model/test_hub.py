@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 from checkpoints import make_flux
 from hub import COMMIT, Hub, Repository
+from waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,6 +137,19 @@ def test_a_hub_that_breaks_for_good_is_exit_8_and_what_came_is_kept(project: Pro
     fetched = [name for name, _ in hub.downloads]
     assert shard in fetched
     assert len(fetched) < before
+
+
+def test_ctrl_c_ends_a_download_at_once(project: Project, hub: Hub) -> None:
+    hub.repositories["some-lab/tiny-flux"].stalled = True
+    process = project.start("run", "hub.toml", "--json")
+    wait_until(lambda: hub.downloads, 30, "a download has begun")
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=5)
+    assert process.returncode == 130, stderr
+    assert json.loads(stdout.splitlines()[-1])["exit_code"] == 130
+    hub.stopped.set()
+    hub.repositories["some-lab/tiny-flux"].stalled = False
+    assert project.runner("run", "hub.toml").code == 0
 
 
 def test_a_gated_model_says_how_to_get_in(project: Project, hub: Hub) -> None:
