@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self
 
 from runner.errors import StageError
 from runner.protocol import MESSAGE_LIMIT
@@ -22,6 +22,9 @@ from runner.protocol import MESSAGE_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from runner.plan.pipeline import Pipeline
+    from runner.rundir import RunDirectory
 
 CAN_FORK = sys.platform == "linux"
 WORKER_ENVIRONMENT = {
@@ -223,3 +226,35 @@ class _Forked:
         with contextlib.suppress(ProcessLookupError):
             if self.poll() is None:
                 os.kill(self.pid, 9)
+
+
+class Launchers:
+    """The launchers of a run: one fork server for all CPU stages of a thread count, else spawners."""
+
+    def __init__(self, pipeline: Pipeline, directory: RunDirectory, inherit: Sequence[int]) -> None:
+        self._specs = [stage.spec for stage in pipeline.stages]
+        self._directory = directory
+        self._inherit = inherit
+        self._started: dict[tuple[bool, int], Launcher] = {}
+
+    def get(self, device: str, threads: int) -> Launcher:
+        fork = CAN_FORK and device == "cpu"
+        if (fork, threads) not in self._started:
+            self._started[fork, threads] = self._fork_server(threads) if fork else self._spawner(threads)
+        return self._started[fork, threads]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for launcher in self._started.values():
+            launcher.close()
+
+    def _spawner(self, threads: int) -> Launcher:
+        return Spawner(threads, self._inherit)
+
+    def _fork_server(self, threads: int) -> Launcher:
+        # parameter models are imported by the supervisor too: they are known to be light
+        modules = [spec.params.partition(":")[0] for spec in self._specs if spec.params]
+        modules += [module for spec in self._specs for module in spec.preload]
+        return ForkServer(modules, threads, self._directory.log("forkserver"), self._inherit)

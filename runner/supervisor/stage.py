@@ -6,15 +6,16 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from runner.api import ItemResult
 from runner.errors import InterruptedRunError, StageError, error_of
 from runner.supervisor.conversation import Conversation
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.journal import Events
     from runner.plan.demand import Task
     from runner.protocol import Job
+    from runner.supervisor.announce import Announcer
     from runner.supervisor.launch import Launcher
     from runner.supervisor.signals import Interrupts
 
@@ -38,12 +39,12 @@ class StageRun:
         self,
         job: Job,
         tasks: list[Task],
-        events: Events,
+        announcer: Announcer,
         interrupts: Interrupts,
         timeout: float | None,
     ) -> None:
         self._job = job
-        self._events = events
+        self._announcer = announcer
         self._interrupts = interrupts
         self._timeout = timeout
         self._tasks = {task.item.id: task for task in tasks}
@@ -93,7 +94,7 @@ class StageRun:
             self._current = (event["item"], time.monotonic())
         elif kind == "progress":
             told = {name: event[name] for name in ("item", "step", "steps")}
-            self._events.emit("progress", stage=self._job.name, **told)
+            self._announcer.events.emit("progress", stage=self._job.name, **told)
         elif kind == "item_finished":
             self._current = None
             self._finish(event)
@@ -106,21 +107,20 @@ class StageRun:
     def _finish(self, event: dict[str, Any]) -> None:
         task = self._tasks[event["item"]]
         (self._outcome.done if event["status"] == "done" else self._outcome.failed).append(task.item.id)
-        told = {name: event[name] for name in ("traceback", "attempts") if name in event}
+        more = {name: event[name] for name in ("traceback", "attempts") if name in event}
         for item in (task.item.id, *task.sharing):
-            self._events.emit(
-                "item_finished",
+            result = ItemResult(
                 stage=self._job.name,
                 item=item,
                 key=task.keyed.key,
-                seconds=round(event["seconds"], 4),
                 status=event["status"],
+                seconds=round(event["seconds"], 4),
                 error=event.get("error"),
-                **told,
             )
+            self._announcer.item_finished(result, **more)
 
     def _tell_memory(self, talk: Conversation) -> None:
-        self._events.emit("memory", stage=self._job.name, ram=talk.memory.now)
+        self._announcer.events.emit("memory", stage=self._job.name, ram=talk.memory.now)
 
     def _check_time(self, talk: Conversation) -> None:
         if self._timeout is None or self._current is None:
