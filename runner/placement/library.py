@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner.errors import ModelError
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 
@@ -15,6 +18,10 @@ def from_pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     """An object of ``cls`` from a folder: a module in ``dtype``, or a tokenizer or scheduler.
 
     A plain ``nn.Module`` without ``from_pretrained`` is made from ``config.json`` and the weights beside it.
+
+    Raises:
+        ModelError: the files lack weights of the class.
+
     """
     module = isinstance(cls, type) and issubclass(cls, torch.nn.Module)
     if not hasattr(cls, "from_pretrained"):
@@ -23,12 +30,26 @@ def from_pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
         return cls.from_pretrained(str(folder))
     family = {base.__module__.partition(".")[0] for base in cls.__mro__}
     if "diffusers" in family:
-        options = {"torch_dtype": dtype, "use_safetensors": True, "local_files_only": True}
+        options = {"torch_dtype": dtype, "low_cpu_mem_usage": True}
     elif "transformers" in family:
-        options = {"dtype": dtype, "use_safetensors": True, "local_files_only": True}
+        options = {"dtype": dtype}
     else:
         return cls.from_pretrained(str(folder)).to(dtype)
-    return cls.from_pretrained(str(folder), **options)
+    loaded, told = cls.from_pretrained(
+        str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+    )
+    _check_complete(cls, folder, told)
+    return loaded
+
+
+def _check_complete(cls: Any, folder: Path, told: Mapping[str, Any]) -> None:
+    """The libraries fill weights that they do not find with random numbers, and go on."""
+    missing = sorted(map(str, told.get("missing_keys", ())))
+    if missing:
+        raise ModelError(
+            f"the files in {folder} lack {len(missing)} weights of {cls.__name__}, {missing[0]} among them: "
+            "it is another model, or saved by a version of its library that names weights differently"
+        )
 
 
 def _plain_module(cls: Any, folder: Path, dtype: torch.dtype) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from checkpoints import DEMO
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from transformers import CLIPTextModel, T5EncoderModel
 
-from runner.errors import BudgetError
+from runner.errors import BudgetError, ModelError
 from runner.placement.place import place
 
 CPU = torch.device("cpu")
@@ -72,3 +73,17 @@ def test_a_plain_module_needs_a_config_and_weights_alone(tmp_path: Path) -> None
 def test_placements_that_are_not_built_yet_say_so() -> None:
     with pytest.raises(BudgetError, match="'stream' is not built yet"):
         place("stream", AutoencoderKL, DEMO / "vae", torch.float32, CPU)
+
+
+def test_weights_that_no_file_has_are_told_not_made_up(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for cls, folder, file in (
+        (CLIPTextModel, "text_encoder", "model.safetensors"),
+        (AutoencoderKL, "vae", "diffusion_pytorch_model.safetensors"),
+    ):
+        copy = shutil.copytree(DEMO / folder, tmp_path / folder)
+        weights = load_file(copy / file)
+        save_file(dict(list(weights.items())[1:]), copy / file, {"format": "pt"})
+        with pytest.raises(ModelError, match="lack 1 weights of"):
+            place("resident", cls, copy, torch.float32, CPU)
