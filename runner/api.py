@@ -75,7 +75,8 @@ class Component:
     ``cls`` is a dotted string, ``"diffusers:FluxTransformer2DModel"``; ``folder`` is the sub-folder of the
     model, the component's own name if left out. ``blocks`` names the ``ModuleList`` children whose members
     are streamed one by one; left out, they are found. With ``config_only`` nothing but ``config.json`` is
-    fetched and read (``ctx.config``).
+    fetched and read (``ctx.config``). ``files`` are glob patterns of what the class reads besides JSON,
+    text, tokenizer models and safetensors: only files that are named are fetched and are part of the key.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Component:
     folder: str = ""
     blocks: tuple[str, ...] = ()
     config_only: bool = False
+    files: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:

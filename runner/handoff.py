@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.header import Header, HeaderError, parse_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 DIGEST = "digest"
 ALIGNMENT = 64  # bytes; where the data begins
@@ -42,8 +42,8 @@ class Handoff:
         return self._json("text")
 
     @property
-    def files(self) -> dict[str, str]:
-        """SHA-256 of the files beside it, by output name."""
+    def files(self) -> dict[str, dict[str, str]]:
+        """The files beside it by output name: their ``name`` and ``sha256``."""
         return self._json("files")
 
     @property
@@ -90,16 +90,18 @@ def read(path: Path, key: str | None = None) -> Handoff:
         raise DamagedError("its bytes are not those that were written")
     if key is not None and found.key != key:
         raise DamagedError("it belongs to another key")
-    for name, digest in found.files.items():
-        beside = file_beside(path, name)
-        if beside is None or hashlib.sha256(beside.read_bytes()).hexdigest() != digest:
-            raise DamagedError(f"its file '{name}' is not the one that was written")
+    for output, file in found.files.items():
+        if record_of_file(path.parent / Path(file["name"]).name) != file:
+            raise DamagedError(f"its file '{output}' is not the one that was written")
     return found
 
 
-def file_beside(path: Path, output: str) -> Path | None:
-    """The file that a stage left for another stage beside its hand-off."""
-    return next(path.parent.glob(f"{path.stem}.{output}.*"), None)
+def record_of_file(path: Path) -> dict[str, str] | None:
+    """What a hand-off says of a file beside it; None if the file is not there."""
+    try:
+        return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    except OSError:
+        return None
 
 
 def _header(data: bytes) -> Header:

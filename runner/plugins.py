@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import sys
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pluggy
 
 from runner import hookspecs
-from runner.api import API_VERSION, Stage
+from runner.api import API_VERSION, Component, Output, Stage
 from runner.errors import PluginError
 
 if TYPE_CHECKING:
@@ -114,8 +115,11 @@ class Plugins:
             if impl.wrapper or impl.hookwrapper:
                 continue
             try:
-                impl.function(*[arguments[name] for name in impl.argnames])
-            except Exception as error:
+                with contextlib.redirect_stdout(sys.stderr):  # stdout is for data
+                    impl.function(*[arguments[name] for name in impl.argnames])
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 line = f"runner: plugin '{impl.plugin_name}': {hook} raised {_describe(error)}"
                 print(line, file=sys.stderr)  # noqa: T201
 
@@ -181,7 +185,22 @@ def _stages(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Stage
             for stage in cast("Iterable[Any]", impl.function()):
                 if not isinstance(stage, Stage):
                     raise _RefusedError(f"runner_stages returned {stage!r}, which is no Stage")
+                _check_types(stage)
                 yield stage
+
+
+def _check_types(stage: Stage) -> None:
+    """A stage whose fields are of other types would fail later, and for others than its author."""
+    for name in ("name", "start", "summary", "params", "memory"):
+        if not isinstance(getattr(stage, name), str):
+            raise _RefusedError(f"stage {stage.name!r}: {name} is no string: {getattr(stage, name)!r}")
+    if type(stage.version) is not int:
+        raise _RefusedError(f"stage {stage.name!r}: version is no integer: {stage.version!r}")
+    members: dict[str, Any] = {"inputs": Output, "outputs": Output, "components": Component, "preload": str}
+    for name, kind in members.items():
+        value: Any = getattr(stage, name)
+        if not isinstance(value, tuple | list) or not all(isinstance(one, kind) for one in value):
+            raise _RefusedError(f"stage {stage.name!r}: {name} is not what it should be: {value!r}")
 
 
 def _set_clashes_aside(found: Plugins) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.api import Stage
+    from runner.params import Given
 
 STOP = b"stop\n"
 MESSAGE_LIMIT = 1 << 16  # bytes of a message between supervisor and fork server
@@ -37,7 +38,7 @@ class JobItem:
 
     id: str
     key: str
-    params: Mapping[str, Any]
+    params: Given
     inputs: Mapping[str, Input]
     handoff: Path | None
     files: Mapping[str, Path]

@@ -28,7 +28,7 @@ _HEAD = 1024  # bytes that hold the key's chunk, which comes first
 
 def with_provenance(data: bytes, provenance: Mapping[str, Any]) -> bytes:
     """A PNG with its parameters, key and lineage in text chunks; any other file is returned as it is."""
-    if not data.startswith(PNG_SIGNATURE):
+    if not _is_png(data):
         return data
     parameters: dict[str, Any] = {}
     for stage in provenance["lineage"].values():
@@ -49,14 +49,19 @@ def write_with_provenance(path: Path, data: bytes, provenance: Mapping[str, Any]
 
     """
     data = with_provenance(data, provenance)
-    if not data.startswith(PNG_SIGNATURE):
+    if not _is_png(data):
         record = {**provenance, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
         write_atomically(sidecar(path), json.dumps(record, ensure_ascii=False, indent=1).encode())
     write_atomically(path, data)
 
 
 def sidecar(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
+    return path.with_name(f"{path.name}.runner.json")
+
+
+def _is_png(data: bytes) -> bool:
+    """A whole PNG with nothing behind it."""
+    return data.startswith(PNG_SIGNATURE) and data.endswith(PNG_END)
 
 
 def is_of_key(path: Path, key: str) -> bool:
@@ -64,10 +69,9 @@ def is_of_key(path: Path, key: str) -> bool:
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
-            if head.startswith(PNG_SIGNATURE):
+            if head[_IHDR_END:].startswith(_text_chunk(KEY_CHUNK, key)):
                 file.seek(-len(PNG_END), 2)
-                chunk = _text_chunk(KEY_CHUNK, key)
-                return head[_IHDR_END:].startswith(chunk) and file.read() == PNG_END
+                return file.read() == PNG_END
             size = file.seek(0, 2)
         record = json.loads(sidecar(path).read_bytes())
     except (OSError, ValueError):

@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 KEY_IN_NAME = 8  # hex digits of the key in an output's name
 
 
+_OUTPUT = re.compile(rf".+-([0-9a-f]{{{KEY_IN_NAME}}})((?:\.[^/]*)?)")
+
+
+def key_and_rest(output: str) -> tuple[str, str]:
+    """What an output's name says besides the item: the first digits of its key, and label and suffix."""
+    match = _OUTPUT.fullmatch(output)
+    return (match[1], match[2]) if match else ("", output)
+
+
 class RunDirectory:
     """``runs/<name>/`` and the names in it."""
 

@@ -55,7 +55,7 @@ def complete_fresh(arguments: list[str]) -> list[str]:
     completed = []
     for n, argument in enumerate(arguments):
         follower = arguments[n + 1] if n + 1 < len(arguments) else "-"
-        alone = follower.startswith("-") or "." in follower or Path(follower).exists()
+        alone = follower.startswith("-") or "." in follower or "/" in follower
         completed.append(f"--fresh={ALL_STAGES}" if argument == "--fresh" and alone else argument)
     return completed
 
@@ -74,7 +74,9 @@ def root(
 
 @app.command()
 def run(
-    manifest: Manifest,
+    manifests: Annotated[
+        list[Path], typer.Argument(metavar="MANIFEST...", help="Manifests, run one after the other.")
+    ],
     sets: Sets = None,
     prompts: Prompts = None,
     fresh: Fresh = None,
@@ -89,12 +91,13 @@ def run(
     Example: runner run manifests/demo.toml --set stage.diffuse.with.steps=8
     """
     if dry_run:
-        from runner.cli import plan as planning
+        from runner.cli.plan import plan as show
 
-        return planning.plan(manifest, sets or [], prompts or [], fresh, runs_dir, as_json=as_json)
-    from runner.cli import run as running
+        codes = [show(m, sets or [], prompts or [], fresh, runs_dir, as_json=as_json) for m in manifests]
+        return max(codes)
+    from runner.cli.run import run_all
 
-    return running.run(manifest, sets or [], prompts or [], fresh, runs_dir, as_json=as_json)
+    return run_all(manifests, sets or [], prompts or [], fresh, runs_dir, as_json=as_json)
 
 
 @app.command()

@@ -41,4 +41,4 @@ def say(line: str) -> None:
 
 def print_json(value: Any) -> None:
     """Data for a program: one JSON value a line on stdout."""
-    print(json.dumps(value, ensure_ascii=False), flush=True)  # noqa: T201
+    print(json.dumps(value), flush=True)  # noqa: T201

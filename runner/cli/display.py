@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -173,7 +174,7 @@ def run_line(event: Event) -> str:
     outputs = event["outputs"]
     where = ""
     if outputs:
-        folder = str(outputs[0]).rpartition("/")[0]
+        folder = os.path.relpath(os.path.dirname(outputs[0]))  # noqa: PTH120 - a string of an event
         where = f"; {len(outputs)} outputs in {folder}/"
     how = {0: "done", 1: "done, but some items failed", 130: "interrupted"}
     state = how.get(event["exit_code"], f"stopped with exit code {event['exit_code']}")
@@ -196,5 +197,6 @@ def _short(item: str) -> str:
 
 def _status(event: Event) -> str:
     if event["status"] == "failed":
-        return f"failed: {event['error']}"
+        first = str(event["error"]).partition("\n")[0]
+        return f"failed: {first}"
     return f"{event['seconds']:.2f} s"

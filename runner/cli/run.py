@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
-from runner.cli.common import open_pipeline, print_json
+from runner.cli.common import open_pipeline, print_json, say
 from runner.cli.display import Display, LiveDisplay, PlainDisplay
+from runner.errors import ExitCode, RunnerError
 from runner.journal import Event, Events
 from runner.plan.assemble import run_directory
 from runner.supervisor.run import Supervisor
@@ -14,6 +16,31 @@ from runner.supervisor.run import Supervisor
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+
+def run_all(
+    manifests: Sequence[Path],
+    sets: Sequence[str],
+    prompts: Sequence[str],
+    fresh: str | None,
+    runs_dir: Path,
+    *,
+    as_json: bool,
+) -> int:
+    """Run manifests in turn; the exit code is the largest. Only an interruption keeps one from its turn."""
+    if len(manifests) == 1:
+        return run(manifests[0], sets, prompts, fresh, runs_dir, as_json=as_json)
+    codes = []
+    for manifest in manifests:
+        say(f"== {manifest}")
+        try:
+            codes.append(run(manifest, sets, prompts, fresh, runs_dir, as_json=as_json))
+        except RunnerError as error:
+            say(f"{error.prefix}{error}")
+            codes.append(error.exit_code)
+            if error.exit_code == ExitCode.INTERRUPTED:
+                break
+    return max(codes)
 
 
 def run(
@@ -38,5 +65,9 @@ def run(
 
 
 def _print_event(event: Event) -> None:
-    if event["event"] != "memory":
+    if event["event"] == "memory":
+        return
+    try:
         print_json(event)
+    except BrokenPipeError:  # the reader has gone; the run goes on, for files are the truth
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 
 from runner.manifest.problems import did_you_mean
+from runner.params import names_of
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -64,7 +65,7 @@ def keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str
         current = _model_within(field.annotation) if field else None
     if not _is_model(current):
         return []
-    return [field.alias or name for name, field in current.model_fields.items()]
+    return names_of(current)
 
 
 def _named(location: tuple[int | str, ...]) -> str:

@@ -42,7 +42,8 @@ def read_items(path: Path, problems: Problems) -> list[RawItem]:
     if reader is None:
         problems.add(Position(str(path)), "items come from .txt, .csv and .jsonl files only")
         return []
-    return list(reader(str(path), read_text(path, ITEM_FILE_LIMIT), problems))
+    text = read_text(path, ITEM_FILE_LIMIT)
+    return list(reader(str(path), text.replace("\r\n", "\n").replace("\r", "\n"), problems))
 
 
 def always(place: Position) -> Callable[[str | None], Position]:
@@ -57,7 +58,7 @@ def _at(file: str, line: int, source: str, column: int = 1) -> Position:
 def _read_txt(file: str, text: str, _problems: Problems) -> Iterator[RawItem]:
     for n, line in enumerate(text.split("\n"), 1):
         if prompt := line.strip():
-            place = _at(file, n, line.rstrip("\r"))
+            place = _at(file, n, line)
             yield RawItem({"prompt": prompt}, always(place))
 
 
@@ -90,7 +91,7 @@ def _read_csv(file: str, text: str, problems: Problems) -> Iterator[RawItem]:
             row = next(rows, None)
             if row is None:
                 return
-            source = lines[start - 1].rstrip("\r")
+            source = lines[start - 1]
             if not any(cell.strip() for cell in row):
                 continue
             if header is None:

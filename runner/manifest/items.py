@@ -42,10 +42,12 @@ def expand(manifest: Manifest) -> list[BatchItem]:
     """
     problems = Problems()
     raw = _gather(manifest, problems)
-    if not raw and not problems.found:
+    if not raw and not problems.found and not manifest.problems:
         at = manifest.where("batch", key=True)
         problems.add(at, "there are no items: give the [batch] prompts or a file, or add an [[item]]")
     problems.check()
+    for item in raw:
+        _check_text(item, problems)
     seeded = [one for item in raw for one in _times_seeds(item, manifest.table.batch.seeds, problems)]
     items = _name(seeded)
     _check_ids(items, problems)
@@ -58,6 +60,8 @@ def _gather(manifest: Manifest, problems: Problems) -> list[RawItem]:
     raw = []
     for n, prompt in enumerate(batch.prompts):
         place = manifest.where("batch", "prompts", n)
+        if manifest.prompts:
+            place = Position(f"--prompt {prompt!r}", is_override=True)
         if not prompt.strip():
             problems.add(place, "the prompt is empty")
         raw.append(RawItem({"prompt": prompt}, always(place)))
@@ -70,6 +74,21 @@ def _gather(manifest: Manifest, problems: Problems) -> list[RawItem]:
     for n, fields in enumerate(manifest.table.item):
         raw.append(RawItem(fields, _table_finder(manifest, n)))
     return raw
+
+
+def _check_text(item: RawItem, problems: Problems) -> None:
+    """JSON can write halves of characters, which no file can hold."""
+    for name, value in item.fields.items():
+        if not _is_text(name) or (isinstance(value, str) and not _is_text(value)):
+            problems.add(item.where(name), "holds half a character (a lone surrogate), which is no text")
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _table_finder(manifest: Manifest, n: int) -> Callable[[str | None], Position]:

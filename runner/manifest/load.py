@@ -12,7 +12,7 @@ from runner.errors import ExitCode
 from runner.manifest import overrides
 from runner.manifest.explain import explain, keys_at
 from runner.manifest.positions import Positions
-from runner.manifest.problems import ManifestError, Position, Problem, Problems
+from runner.manifest.problems import ManifestError, Position, Problem
 from runner.manifest.schema import ManifestTable
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ class Manifest:
     positions: Positions
     prompts: Sequence[str] = ()
     """Prompts from the command line, which took the place of the batch."""
+    problems: Sequence[Problem] = ()
+    """What is wrong so far; the faulty keys are left out of ``table``, so that the rest can be checked."""
 
     @property
     def folder(self) -> Path:
@@ -44,7 +46,7 @@ class Manifest:
     def where(self, *path: str | int, key: bool = False) -> Position:
         """Where a value (or its key) was given: in the file, or by ``--set``."""
         for override in self.overrides:
-            if override.path[: len(path)] == path or path[: len(override.path)] == override.path:
+            if path[: len(override.path)] == override.path:
                 return override.where
         return self.positions.key(path) if key else self.positions.value(path)
 
@@ -68,12 +70,9 @@ def load(path: Path, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> M
     applied = overrides.apply(raw, sets)
     if prompts:
         _replace_batch(raw, prompts)
-    try:
-        table = ManifestTable.model_validate(raw)
-    except ValidationError as error:
-        raise ManifestError(_problems(error, where, applied)) from None
-    manifest = Manifest(path, text, table, applied, where, prompts)
-    _check_names(manifest)
+    table, problems = _check_tables(raw, where, applied)
+    manifest = Manifest(path, text, table, applied, where, prompts, problems)
+    problems += _names_twice(manifest)
     return manifest
 
 
@@ -121,6 +120,37 @@ def _replace_batch(raw: dict[str, Any], prompts: Sequence[str]) -> None:
     raw.pop("item", None)
 
 
+def _check_tables(
+    raw: dict[str, Any], where: Positions, applied: Sequence[overrides.Override]
+) -> tuple[ManifestTable, list[Problem]]:
+    """The tables, less the keys that are wrong, and the problems with those.
+
+    Raises:
+        ManifestError: without those keys there is no manifest left to look at.
+
+    """
+    try:
+        return ManifestTable.model_validate(raw), []
+    except ValidationError as error:
+        problems = _problems(error, where, applied)
+        paths = [detail["loc"] for detail in error.errors(include_url=False)]
+    try:
+        for path in paths:
+            _remove(raw, path)
+        return ManifestTable.model_validate(raw), problems
+    except (ValidationError, LookupError, TypeError):
+        raise ManifestError(problems) from None
+
+
+def _remove(tables: Any, path: positions.Path) -> None:
+    """Take a key out of parsed tables; elements of lists stay, since the others would move up."""
+    for part in path[:-1]:
+        tables = tables[part]
+    if not isinstance(tables, dict):
+        raise LookupError(path)  # noqa: TRY004 - nobody gave a wrong type: the key cannot be taken out
+    tables.pop(path[-1], None)
+
+
 def _problems(
     error: ValidationError, where: Positions, applied: Sequence[overrides.Override]
 ) -> list[Problem]:
@@ -139,12 +169,12 @@ def _problems(
     return found
 
 
-def _check_names(manifest: Manifest) -> None:
-    problems = Problems()
-    first: dict[str, int] = {}
+def _names_twice(manifest: Manifest) -> list[Problem]:
+    seen: set[str] = set()
+    found = []
     for n, stage in enumerate(manifest.table.stage):
-        if stage.name in first:
+        if stage.name in seen:
             message = f"two stages are named '{stage.name}'; each needs a name of its own"
-            problems.add(manifest.where("stage", n, "name"), message)
-        first.setdefault(stage.name, n)
-    problems.check()
+            found.append(Problem(manifest.where("stage", n, "name"), message))
+        seen.add(stage.name)
+    return found

@@ -26,7 +26,7 @@ class Override:
 
     @property
     def where(self) -> Position:
-        return Position(f"--set {self.text}")
+        return Position(f"--set {self.text}", is_override=True)
 
 
 def apply(raw: dict[str, Any], texts: Sequence[str]) -> list[Override]:
@@ -45,19 +45,16 @@ def apply(raw: dict[str, Any], texts: Sequence[str]) -> list[Override]:
 def put(tables: Any, override: Override) -> None:
     """Set one value in parsed tables (plain ones, or a tomlkit document, which keeps its comments)."""
     for part in override.path[:-1]:
-        if isinstance(part, int):
-            tables = tables[part]
-            continue
-        if not isinstance(tables.setdefault(part, {}), dict | list):
-            raise UsageError(f"--set {override.text}: '{part}' is a value, not a table")
+        if isinstance(part, str):
+            if not isinstance(tables, dict):
+                raise UsageError(f"--set {override.text}: there is no table to look for '{part}' in")
+            tables.setdefault(part, {})
         tables = tables[part]
-    if not isinstance(tables, dict):
-        raise UsageError(f"--set {override.text}: name the key to set, such as {_example(override)}")
+    if not isinstance(tables, dict) or not isinstance(override.path[-1], str):
+        raise UsageError(
+            f"--set {override.text}: that is no table; name a key in one, as in budget.vram=6GiB"
+        )
     tables[override.path[-1]] = override.value
-
-
-def _example(override: Override) -> str:
-    return ".".join(str(part) for part in override.path if isinstance(part, str)) + ".with.KEY=VALUE"
 
 
 def _parse(raw: dict[str, Any], text: str) -> Override:

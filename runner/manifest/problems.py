@@ -20,6 +20,8 @@ class Position:
     line: int = 0
     column: int = 0
     source: str = ""
+    is_override: bool = False
+    """Whether it is on the command line: ``file`` is the option then."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file

@@ -34,7 +34,7 @@ def patterns(components: Iterable[Component]) -> list[str]:
     """Glob patterns, from the model's folder, of all that the components need."""
     found = [INDEX]
     for component in components:
-        kinds = ("config.json",) if component.config_only else KEPT
+        kinds = ("config.json",) if component.config_only else (*KEPT, *component.files)
         found += [f"{component.path}/{kind}" for kind in kinds]
     return list(dict.fromkeys(found))
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file
 
 from runner.errors import ModelError
 
@@ -53,12 +54,15 @@ def _check_complete(cls: Any, folder: Path, told: Mapping[str, Any]) -> None:
 
 
 def _plain_module(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    from safetensors.torch import load_file
-
     config = folder / "config.json"
-    module = cls(**(json.loads(config.read_bytes()) if config.exists() else {}))
-    weights: dict[str, torch.Tensor] = {}
+    module: torch.nn.Module = cls(**(json.loads(config.read_bytes()) if config.exists() else {}))
+    lacking = set(module.state_dict())
     for file in sorted(folder.glob("*.safetensors")):
-        weights |= load_file(file)
-    module.load_state_dict(weights)
+        if "." not in file.stem:  # variants are no part of the key, see runner.model.files
+            weights = load_file(file)
+            module.load_state_dict(weights, strict=False)
+            lacking -= set(weights)
+    tied = {tensor.data_ptr() for name, tensor in module.state_dict().items() if name not in lacking}
+    lacking = {name for name in lacking if module.state_dict()[name].data_ptr() not in tied}
+    _check_complete(cls, folder, {"missing_keys": lacking})
     return module.to(dtype)

@@ -108,4 +108,5 @@ def forced_stages(pipeline: Pipeline, fresh: str | None) -> list[int]:
 
 
 def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:
-    return RunDirectory(runs / pipeline.manifest.table.name)
+    # absolute: a stage may change its working directory
+    return RunDirectory(runs.absolute() / pipeline.manifest.table.name)

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from runner import params
 from runner.errors import ExitCode
 from runner.manifest.explain import explain
 from runner.manifest.items import BatchItem
 from runner.manifest.problems import Position, Problems, did_you_mean
+from runner.params import Given
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from collections.abc import Mapping
 
     from runner.manifest.load import Manifest
     from runner.plan.pipeline import PipelineStage
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An item's parameters at one stage: as given, and in the canonical form that keys are made from."""
+
+    given: Given = field(default_factory=Given)
+    canonical: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Binder:
@@ -26,69 +36,62 @@ class Binder:
         self._manifest = manifest
         self._stage = stage
         self._problems = problems
-        self._fields = list(stage.params.model_fields) if stage.params else []
-        self._given = {k: v for k, v in stage.table.with_.items() if k in self._fields}
+        self._names = params.names_of(stage.params) if stage.params else []
+        self._with = {k: v for k, v in stage.table.with_.items() if k in self._names}
+        # a wired text is known when the stage runs
+        self._wired = [name for name in self._names if name in stage.wires]
         for name in stage.table.with_:
-            if name not in self._fields:
+            if name not in self._names:
                 where = manifest.where("stage", stage.index, "with", name, key=True)
-                override = str(where).startswith("--set")
                 problems.add(
                     where,
-                    f"{stage.spec.name} has no parameter '{name}'{did_you_mean(name, self._fields)}",
-                    ExitCode.USAGE if override else ExitCode.MANIFEST,
+                    f"{stage.spec.name} has no parameter '{name}'{did_you_mean(name, self._names)}",
+                    ExitCode.USAGE if where.is_override else ExitCode.MANIFEST,
                 )
 
     def check_with(self) -> None:
         """Check ``with`` alone, where there is no item to check it with."""
         nobody = BatchItem("", {}, lambda _field: Position(""))
-        self._check(self._given, nobody, partial=True)
+        self._check(Given(self._with), nobody, partial=True)
 
-    def params(self, item: BatchItem) -> dict[str, Any]:
-        own = {name: value for name, value in item.fields.items() if name in self._fields}
-        return self._check({**self._given, **own}, item)
+    def bind(self, item: BatchItem) -> Bound:
+        """The item's parameters at this stage; what is wrong with them goes to the problems."""
+        own = {name: value for name, value in item.fields.items() if name in self._names}
+        values = {**self._with, **own}
+        given = Given({n: v for n, v in values.items() if n not in self._wired}, item.text_only)
+        return Bound(given, self._check(given, item))
 
-    def _check(self, values: dict[str, Any], item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
+    def _check(self, given: Given, item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
         model = self._stage.params
         if model is None:
             return {}
-        # a wired text is known when the stage runs; until then any text stands for it
-        wired = [name for name in self._fields if name in self._stage.wires]
-        values = {**values, **dict.fromkeys(wired, "text")}
+        standing_in = Given({**given.values, **dict.fromkeys(self._wired, "text")}, given.text_only)
         try:
-            checked = self._validate(model, values, item)
+            shown = params.canonical(params.validate(model, standing_in))
         except ValidationError as error:
             self._tell(error, item, partial=partial)
-            return {}
-        dumped = checked.model_dump(mode="json")
-        return {name: value for name, value in dumped.items() if name not in wired}
+            return dict(given.values)
+        return {name: value for name, value in shown.items() if name not in self._wired}
 
     def _tell(self, error: ValidationError, item: BatchItem, *, partial: bool) -> None:
         """One problem a field; a field of several types has an error for each."""
         messages: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):
-            field = str(detail["loc"][0]) if detail["loc"] else ""
-            message = explain(detail, name=field)
+            name = str(detail["loc"][0]) if detail["loc"] else ""
+            message = explain(detail, name=name)
+            if name in self._wired:
+                continue
             if detail["type"] == "missing":
                 if partial:
                     continue
                 message = f"{message}: {self._stage.spec.name} needs it"
-            messages.setdefault(field, []).append(message)
-        for field, found in messages.items():
-            self._problems.add(self._where(field, item), ", or ".join(found))
+            messages.setdefault(name, []).append(message)
+        for name, found in messages.items():
+            self._problems.add(self._where(name, item), ", or ".join(found))
 
-    def _validate(self, model: type[BaseModel], values: dict[str, Any], item: BatchItem) -> BaseModel:
-        """TOML and JSON know types, so a string is no number there; a CSV knows nothing but strings."""
-        if item.text_only:
-            return model.model_validate(values)
-        try:
-            text = json.dumps(values)
-        except (TypeError, ValueError):  # dates, which TOML has and JSON has not
-            return model.model_validate(values)
-        return model.model_validate_json(text, strict=True)
-
-    def _where(self, field: str, item: BatchItem) -> Position:
-        if field in item.fields:
-            return item.where(field)
-        if field in self._given:
-            return self._manifest.where("stage", self._stage.index, "with", field)
+    def _where(self, name: str, item: BatchItem) -> Position:
+        if name in item.fields:
+            return item.where(name)
+        if name in self._with:
+            return self._manifest.where("stage", self._stage.index, "with", name)
         return item.where(None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runner import handoff, provenance
-from runner.rundir import KEY_IN_NAME, RunDirectory
+from runner.rundir import RunDirectory, key_and_rest
 from runner.storage import link
 
 if TYPE_CHECKING:
@@ -27,6 +27,11 @@ class Task:
     reason: str
     sharing: list[str] = field(default_factory=list)
     """Ids of further items with the same key: what is made is theirs too."""
+
+    @property
+    def items(self) -> list[str]:
+        """Ids of all items that it is done for."""
+        return [self.item.id, *self.sharing]
 
 
 @dataclass
@@ -72,7 +77,8 @@ class _Demand:
         count = len(pipeline.stages)
         self._found = Demand([[] for _ in range(count)], [0] * count)
         self._open: list[dict[str, Task]] = [{} for _ in range(count)]
-        self._outputs = _outputs_by_key(directory.outputs)
+        self._outputs = _known_outputs(directory.outputs)
+        self._handoffs: dict[Path, str | None] = {}
         self._fresh = [n in fresh for n in range(count)]
         for stage in pipeline.stages:
             if any(self._fresh[source.stage] for source in stage.wires.values()):
@@ -109,31 +115,38 @@ class _Demand:
         """Why the stage must run for the item; None if its results are there."""
         if self._fresh[stage.index]:
             return "forced by --fresh"
-        if stage.leaves_handoff:
-            path = self._directory.handoff(stage.name, keyed.key)
-            if not path.exists():
-                return "not made yet"
-            try:
-                handoff.read(path, keyed.key)
-            except (handoff.DamagedError, OSError):
-                self._found.damaged.append(path)
-                return "its hand-off is damaged"
-        if stage.is_last:
-            return self._why_no_output(stage, item, keyed.key)
+        reason = self._why_no_handoff(stage, keyed.key) if stage.leaves_handoff else None
+        if reason is None and stage.is_last:
+            reason = self._why_no_output(stage, item, keyed.key)
+        return reason
+
+    def _why_no_handoff(self, stage: PipelineStage, key: str) -> str | None:
+        path = self._directory.handoff(stage.name, key)
+        if path not in self._handoffs:  # many items may share it
+            self._handoffs[path] = self._inspect(path, key)
+        return self._handoffs[path]
+
+    def _inspect(self, path: Path, key: str) -> str | None:
+        try:
+            handoff.read(path, key)
+        except FileNotFoundError:
+            return "not made yet"
+        except (handoff.DamagedError, OSError):
+            self._found.damaged.append(path)
+            return "its hand-off is damaged"
         return None
 
     def _why_no_output(self, stage: PipelineStage, item: PipelineItem, key: str) -> str | None:
-        for target in output_paths(stage, self._directory, item.id, key).values():
+        optional = {file.name for file in stage.files if file.optional}
+        for name, target in output_paths(stage, self._directory, item.id, key).items():
             if provenance.is_of_key(target, key):
                 continue
-            same = [
-                path
-                for path in self._outputs.get(key[:KEY_IN_NAME], ())
-                if path.suffix == target.suffix and provenance.is_of_key(path, key)
-            ]
-            if not same:
+            candidates = self._outputs.get(key_and_rest(target.name), [])
+            same = next((path for path in candidates if provenance.is_of_key(path, key)), None)
+            if same is not None:
+                self._found.renamed.append((same, target))
+            elif name not in optional:  # whether one that may be left out was left, nobody knows
                 return "not made yet"
-            self._found.renamed.append((same[0], target))
         return None
 
 
@@ -160,15 +173,13 @@ def make_links(found: list[tuple[Path, Path]]) -> None:
             link(provenance.sidecar(source), provenance.sidecar(target))
 
 
-def _outputs_by_key(folder: Path) -> dict[str, list[Path]]:
-    """Outputs by the part of the key in their names."""
-    found: dict[str, list[Path]] = {}
+def _known_outputs(folder: Path) -> dict[tuple[str, str], list[Path]]:
+    """Outputs that are there, by what their names say besides the item."""
+    found: dict[tuple[str, str], list[Path]] = {}
     try:
-        names = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
     except OSError:
         return found
-    for name in sorted(names):
-        key = name.rpartition("-")[2].partition(".")[0]
-        if len(key) == KEY_IN_NAME and not name.endswith(".json"):
-            found.setdefault(key, []).append(folder / name)
+    for name in names:
+        found.setdefault(key_and_rest(name), []).append(folder / name)
     return found

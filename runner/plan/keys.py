@@ -45,7 +45,7 @@ def _ingredients(
     return {
         "stage": stage.spec.name,
         "version": stage.spec.version,
-        "params": item.params[stage.index],
+        "params": item.params[stage.index].canonical,
         "model": fingerprint,
         "dtype": stage.table.dtype,
         "save_dtype": stage.table.save_dtype,

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from runner.api import File
+from runner.api import File, Tensor, Text
 from runner.errors import ExitCode, PluginError
 from runner.manifest.items import BatchItem, expand
 from runner.manifest.problems import ManifestError, Problems, did_you_mean
 from runner.model.sources import check_source
+from runner.params import names_of
 from runner.plan import wiring
-from runner.plan.binder import Binder
+from runner.plan.binder import Binder, Bound
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from runner.api import Component, Output, Stage
+    from runner.api import Component, Stage
     from runner.manifest.load import Manifest
     from runner.manifest.schema import Budget, ModelSource, StageTable
     from runner.plan.wiring import Wires
@@ -53,24 +54,26 @@ class PipelineStage:
 
     @property
     def files(self) -> tuple[File, ...]:
-        return tuple(output for output in self.spec.outputs if isinstance(output, File))
-
-    @property
-    def carried(self) -> tuple[Output, ...]:
-        """Outputs that a hand-off carries."""
-        return tuple(output for output in self.spec.outputs if not isinstance(output, File))
+        """What it leaves as files: its ``File`` outputs and, where it is last, its texts for people."""
+        files = [output for output in self.spec.outputs if isinstance(output, File)]
+        if self.is_last:
+            texts = [output for output in self.spec.outputs if isinstance(output, Text)]
+            files += [File(text.name, ".txt", text.optional) for text in texts]
+        return tuple(files)
 
     @property
     def leaves_handoff(self) -> bool:
-        return not self.is_last or not self.files or bool(self.carried)
+        """Whether there is a hand-off: always for later stages, else for tensors, or if no file is sure."""
+        tensors = any(isinstance(output, Tensor) for output in self.spec.outputs)
+        return not self.is_last or tensors or all(file.optional for file in self.files)
 
 
 @dataclass(frozen=True)
 class PipelineItem:
-    """An item with its parameters at every stage, as JSON values, defaults filled in."""
+    """An item with its parameters at every stage."""
 
     id: str
-    params: tuple[Mapping[str, Any], ...]
+    params: tuple[Bound, ...]
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
         ManifestError: what is wrong, all at once; plugins that are absent are among it.
 
     """
-    problems = Problems()
+    problems = Problems(list(manifest.problems))
     items: list[BatchItem] = []
     try:
         items = expand(manifest)
@@ -112,7 +115,7 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
     models = [_params_model(manifest, n, spec, problems) for n, spec in enumerate(specs)]
     if any(problem.exit_code == ExitCode.PLUGIN for problem in problems.found):
         problems.check()  # what a broken plugin would accept, nobody knows
-    fields = [list(model.model_fields) if model else [] for model in models]
+    fields = [names_of(model) if model else [] for model in models]
     wiring.check_outputs(manifest, specs, problems)
     wires = wiring.wire(manifest, specs, fields, problems)
     stages = tuple(
@@ -184,7 +187,7 @@ def _bind_items(
     items: Sequence[BatchItem],
     problems: Problems,
 ) -> tuple[PipelineItem, ...]:
-    declared = {name for stage in stages if stage.params for name in stage.params.model_fields}
+    declared = {name for stage in stages if stage.params for name in names_of(stage.params)}
     binders = [Binder(manifest, stage, problems) for stage in stages]
     if not items:
         for binder in binders:
@@ -196,5 +199,5 @@ def _bind_items(
                 hint = did_you_mean(name, [*declared, "id"])
                 message = f"unknown key '{name}': no stage of this manifest has it{hint}"
                 problems.add(item.where(name), message)
-        bound.append(PipelineItem(item.id, tuple(binder.params(item) for binder in binders)))
+        bound.append(PipelineItem(item.id, tuple(binder.bind(item) for binder in binders)))
     return tuple(bound)

@@ -58,13 +58,16 @@ class Conversation:
             try:
                 event = self._events.get(timeout=SAMPLE_SECONDS)
             except queue.Empty:
-                continue
+                # a child of the worker may hold the pipe open for longer than the worker lives
+                if self._process.poll() is None:
+                    continue
+                event = None
             if event is None:
                 break
             yield event
         self.exit_code = self._process.wait(GRACE_SECONDS)
+        self._process.kill()  # also what it started and left behind
         if self.exit_code is None:
-            self._process.kill()
             self.exit_code = self._process.wait(GRACE_SECONDS)
 
     def ask_to_stop(self) -> None:

@@ -58,7 +58,7 @@ def _job_item(
     return JobItem(
         id=task.item.id,
         key=key,
-        params=task.item.params[stage.index],
+        params=task.item.params[stage.index].given,
         inputs=_inputs(pipeline, stage, keys[task.item.id], directory),
         handoff=handoff,
         files=output_paths(stage, directory, task.item.id, key),

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -54,7 +55,8 @@ class Process(Protocol):
     def wait(self, seconds: float) -> int | None:
         """The exit code as soon as there is one, None after so many seconds."""
 
-    def kill(self) -> None: ...
+    def kill(self) -> None:
+        """End it, and what it started."""
 
 
 class Launcher(Protocol):
@@ -117,6 +119,7 @@ class _Spawned:
         return None
 
     def kill(self) -> None:
+        _kill_group(self.pid)
         self._popen.kill()
 
 
@@ -223,9 +226,14 @@ class _Forked:
         return self._server.exit_code(self.pid, seconds)
 
     def kill(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if self.poll() is None:
-                os.kill(self.pid, 9)
+        _kill_group(self.pid)
+
+
+def _kill_group(leader: int) -> None:
+    """Kill a worker, which leads a group, and whatever is left of the group."""
+    if os.name == "posix":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
 
 
 class Launchers:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runner.api import StageResult
@@ -19,7 +20,7 @@ from runner.supervisor.announce import Announcer
 from runner.supervisor.jobs import make_job
 from runner.supervisor.launch import Launchers
 from runner.supervisor.signals import Interrupts
-from runner.supervisor.stage import Outcome, StageRun
+from runner.supervisor.stage import StageRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,8 +80,8 @@ class _Running:
     announcer: Announcer
     launchers: Launchers
     keys: Mapping[str, tuple[Keyed, ...]] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)
-    """Items that failed at some stage, by id: later stages pass them over."""
+    failed: set[tuple[int, str]] = field(default_factory=set)
+    """Stages (by index) and keys that could not be made: what takes from them cannot be made either."""
 
     def run(self) -> ExitCode:
         error: RunnerError | None = None
@@ -108,9 +109,17 @@ class _Running:
             path.unlink(missing_ok=True)
         make_links(found.renamed)
         for stage in supervisor.pipeline.stages:
-            tasks = [t for t in found.tasks[stage.index] if t.item.id not in self.failed]
+            tasks = [task for task in found.tasks[stage.index] if self._is_possible(stage, task)]
             if tasks:
                 self._run_stage(stage, tasks, found.cached[stage.index])
+
+    def _is_possible(self, stage: PipelineStage, task: Task) -> bool:
+        keys = self.keys[task.item.id]
+        sources = {(source.stage, keys[source.stage].key) for source in stage.wires.values()}
+        if sources & self.failed:
+            self.failed.add((stage.index, task.keyed.key))
+            return False
+        return True
 
     def _run_stage(self, stage: PipelineStage, tasks: list[Task], cached: int) -> None:
         supervisor = self.supervisor
@@ -118,34 +127,35 @@ class _Running:
         job = make_job(supervisor.pipeline, stage, tasks, self.keys, model, device, supervisor.directory)
         started = time.monotonic()
         predicted: dict[str, int | None] = {"vram": None, "ram": None}
-        self.announcer.stage_started(stage.name, len(tasks), job.placement, predicted)
-        run = StageRun(job, tasks, self.announcer, supervisor.interrupts, stage.table.timeout)
-        launcher = self.launchers.get(device, job.threads)
-        outcome = run.run(launcher, supervisor.directory.log(stage.name))
-        self._share(stage, tasks, outcome)
-        self.announcer.stage_finished(
-            StageResult(
-                stage=stage.name,
-                seconds=round(time.monotonic() - started, 3),
-                done=len(outcome.done),
-                cached=cached,
-                failed=len(outcome.failed),
-                predicted=predicted,
-                measured={"vram": outcome.vram, "ram": outcome.ram},
+        items = sum(len(task.items) for task in tasks)
+        self.announcer.stage_started(stage.name, items, job.placement, predicted)
+        settle = partial(self._settle, stage)
+        run = StageRun(job, tasks, self.announcer, supervisor.interrupts, stage.table.timeout, settle)
+        try:
+            run.run(self.launchers.get(device, job.threads), supervisor.directory.log(stage.name))
+        finally:
+            self.announcer.stage_finished(
+                StageResult(
+                    stage=stage.name,
+                    seconds=round(time.monotonic() - started, 3),
+                    done=len(run.outcome.done),
+                    cached=cached,
+                    failed=len(run.outcome.failed),
+                    predicted=predicted,
+                    measured={"vram": run.outcome.vram, "ram": run.outcome.ram},
+                )
             )
-        )
 
-    def _share(self, stage: PipelineStage, tasks: list[Task], outcome: Outcome) -> None:
-        """Give what was made for one item to all that have its key; its failure too."""
-        directory = self.supervisor.directory
-        for task in tasks:
-            if task.item.id in outcome.failed:
-                self.failed |= {task.item.id, *task.sharing}
-            elif stage.is_last:
-                own = output_paths(stage, directory, task.item.id, task.keyed.key)
-                for item in task.sharing:
-                    theirs = output_paths(stage, directory, item, task.keyed.key)
-                    make_links([(own[name], theirs[name]) for name in own if own[name].exists()])
+    def _settle(self, stage: PipelineStage, task: Task, done: bool) -> None:
+        """Give what was made for one item to all that have its key; remember what could not be made."""
+        if not done:
+            self.failed.add((stage.index, task.keyed.key))
+        elif stage.is_last:
+            directory, key = self.supervisor.directory, task.keyed.key
+            own = output_paths(stage, directory, task.item.id, key)
+            for item in task.sharing:
+                theirs = output_paths(stage, directory, item, key)
+                make_links([(own[name], theirs[name]) for name in own if own[name].exists()])
 
     def _outputs(self) -> list[Path]:
         """Files that the last stages leave, in the order of the items."""

@@ -11,6 +11,7 @@ from runner.errors import InterruptedRunError, StageError, error_of
 from runner.supervisor.conversation import Conversation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from runner.plan.demand import Task
@@ -42,19 +43,23 @@ class StageRun:
         announcer: Announcer,
         interrupts: Interrupts,
         timeout: float | None,
+        settle: Callable[[Task, bool], None],
     ) -> None:
+        """``settle`` is told of each task that ended, and whether it is done, before anybody else."""
         self._job = job
         self._announcer = announcer
         self._interrupts = interrupts
         self._timeout = timeout
+        self._settle = settle
         self._tasks = {task.item.id: task for task in tasks}
-        self._outcome = Outcome()
+        self._items = {item.id: item for item in job.items}
+        self.outcome = Outcome()
         self._failure: dict[str, Any] | None = None
         self._finished = False
         self._current: tuple[str, float] | None = None
 
-    def run(self, launcher: Launcher, log: Path) -> Outcome:
-        """Run the stage to its end.
+    def run(self, launcher: Launcher, log: Path) -> None:
+        """Run the stage to its end; ``outcome`` says how far it came, also after an error.
 
         Raises:
             StageError: the worker crashed, or an item took longer than its time.
@@ -62,10 +67,11 @@ class StageRun:
             RunnerError: what the worker could not go on from (storage, model, budget).
 
         """
+        process = launcher.start(log)  # imports: a signal ends this at once
         with self._interrupts.watched():
-            return self._watch(Conversation(launcher.start(log), self._job), log)
+            self._watch(Conversation(process, self._job), log)
 
-    def _watch(self, talk: Conversation, log: Path) -> Outcome:
+    def _watch(self, talk: Conversation, log: Path) -> None:
         asked = 0
         try:
             for event in talk.events():
@@ -82,11 +88,11 @@ class StageRun:
             for _ in talk.events():  # until it is gone: the next worker must find the memory free
                 pass
             raise
-        self._outcome.ram = talk.memory.peak
+        finally:
+            self.outcome.ram = talk.memory.peak
         if self._interrupts.count:
             raise InterruptedRunError(f"stopped in stage '{self._job.name}'")
         self._check_end(talk.exit_code, log)
-        return self._outcome
 
     def _take(self, event: dict[str, Any]) -> None:
         kind = event["event"]
@@ -102,22 +108,34 @@ class StageRun:
             self._failure = event
         elif kind == "finished":
             self._finished = True
-            self._outcome.vram = event["vram"]
+            self.outcome.vram = event["vram"]
 
     def _finish(self, event: dict[str, Any]) -> None:
         task = self._tasks[event["item"]]
-        (self._outcome.done if event["status"] == "done" else self._outcome.failed).append(task.item.id)
+        error = event.get("error") or self._not_written(task)
+        status = "failed" if error else "done"
+        self._settle(task, not error)
         more = {name: event[name] for name in ("traceback", "attempts") if name in event}
-        for item in (task.item.id, *task.sharing):
+        for item in task.items:
+            (self.outcome.failed if error else self.outcome.done).append(item)
             result = ItemResult(
                 stage=self._job.name,
                 item=item,
                 key=task.keyed.key,
-                status=event["status"],
+                status=status,
                 seconds=round(event["seconds"], 4),
-                error=event.get("error"),
+                error=error,
             )
             self._announcer.item_finished(result, **more)
+
+    def _not_written(self, task: Task) -> str | None:
+        """Files are the truth, not the worker's word."""
+        item = self._items[task.item.id]
+        optional = {output.name for output in self._job.stage.outputs if output.optional}
+        expected = [path for name, path in item.files.items() if name not in optional]
+        expected += [item.handoff] if item.handoff else []
+        missing = next((path for path in expected if not path.exists()), None)
+        return f"{missing} is not there, though the stage ended well" if missing else None
 
     def _tell_memory(self, talk: Conversation) -> None:
         self._announcer.events.emit("memory", stage=self._job.name, ram=talk.memory.now)

@@ -71,4 +71,4 @@ class WorkerItem:
         self._on_step = on_step
 
     def step(self, step: int, steps: int, state: Any = None) -> None:  # noqa: ARG002
-        self._on_step(step, steps)
+        self._on_step(int(step), int(steps))

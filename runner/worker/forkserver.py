@@ -71,6 +71,7 @@ class ForkServer:
         code = 1
         try:
             lifeline.bind_to_parent(parent)
+            os.setpgid(0, 0)  # so that what the stage starts can be ended with it
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._control.close()

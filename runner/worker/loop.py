@@ -13,6 +13,7 @@ from safetensors.torch import load as load_tensors
 
 from runner import handoff
 from runner.errors import BudgetError, RunnerError
+from runner.params import Given, names_of, validate
 from runner.plugins import load_object
 from runner.worker.context import CancelledError, WorkerContext, WorkerItem
 from runner.worker.publish import OutputError, publish
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from runner.protocol import Input, Job, JobItem
 
 Report = Callable[..., None]
+# characters of what a failing item may say; the log has it whole
+ERROR_LIMIT = 1000
+TRACEBACK_LIMIT = 20_000
 
 
 class Loop:
@@ -73,8 +77,11 @@ class Loop:
                 raise
             except Exception as error:
                 traceback.print_exc()
-                what = f"{type(error).__name__}: {error}"
-                told = {"error": what, "traceback": traceback.format_exc(), "attempts": attempt}
+                told = {
+                    "error": f"{type(error).__name__}: {error}"[:ERROR_LIMIT],
+                    "traceback": traceback.format_exc()[-TRACEBACK_LIMIT:],
+                    "attempts": attempt,
+                }
             else:
                 told = {}
                 break
@@ -85,30 +92,17 @@ class Loop:
 
     def _run_item(self, one: Callable[[WorkerItem], Any], item: JobItem) -> None:
         _seed_everything(item.key)
-        inputs: dict[str, Any] = {}
-        lineage: dict[str, Any] = {}
-        params = dict(item.params)
-        for name, source in item.inputs.items():
-            found = handoff.read(source.handoff, source.key)
-            lineage |= found.lineage
-            value = _value(source, found)
-            declared = next((i for i in self._job.stage.inputs if i.name == name), None)
-            if value is None:
-                if declared is None or not declared.optional:
-                    raise OutputError(f"'{name}' was not made for this item by the stage that may leave it")
-                continue
-            if declared is not None:
-                inputs[name] = value
-            if self._params is not None and name in self._params.model_fields:
-                params[name] = value
-        checked = self._params.model_validate(params) if self._params is not None else None
+        inputs, texts, lineage = self._inputs(item)
+        params = None
+        if self._params is not None:
+            params = validate(self._params, Given({**item.params.values, **texts}, item.params.text_only))
 
         def on_step(step: int, steps: int) -> None:
             self._report("progress", item=item.id, step=step, steps=steps)
             if self._stopping:
                 raise CancelledError
 
-        returned = one(WorkerItem(item.id, checked, inputs, on_step))
+        returned = one(WorkerItem(item.id, params, inputs, on_step))
         provenance = {
             "key": item.key,
             "stage": self._job.name,
@@ -118,6 +112,27 @@ class Loop:
             "threads": str(self._job.threads),
         }
         publish(self._job.stage, item, returned, self._save_dtype, provenance)
+
+    def _inputs(self, item: JobItem) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
+        """The item's inputs, the texts that replace parameters, and the lineage of both."""
+        optional = {needed.name: needed.optional for needed in self._job.stage.inputs}
+        parameters = names_of(self._params) if self._params else []
+        sources = item.inputs.values()
+        read = {source.handoff: handoff.read(source.handoff, source.key) for source in sources}
+        inputs: dict[str, Any] = {}
+        texts: dict[str, str] = {}
+        lineage: dict[str, Any] = {}
+        for found in read.values():
+            lineage |= found.lineage
+        for name, source in item.inputs.items():
+            value = _value(source, read[source.handoff])
+            if value is not None and name in optional:
+                inputs[name] = value
+            if value is not None and name in parameters:
+                texts[name] = value
+            if value is None and not optional.get(name, True):
+                raise OutputError(f"'{name}' was not made for this item by the stage that may leave it")
+        return inputs, texts, lineage
 
 
 def _value(source: Input, found: handoff.Handoff) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -40,38 +39,33 @@ def publish(
         StorageError: they cannot be written.
 
     """
-    outputs = _declared(stage, returned)
-    tensors, texts, files = {}, {}, {}
-    for declared, value in outputs:
+    tensors: dict[str, torch.Tensor] = {}
+    texts: dict[str, str] = {}
+    files: dict[str, bytes] = {}
+    for declared, value in _declared(stage, returned):
         if isinstance(declared, Tensor):
             tensors[declared.name] = _tensor(declared, value, save_dtype)
         elif isinstance(declared, Text):
             texts[declared.name] = _text(declared, value)
         else:
             files[declared.name] = _file_bytes(declared, value)
-    # whoever carries a hand-off records its files in it: the files must be there first
-    for name, data in files.items():
-        if item.handoff is None or item.files[name].parent != item.handoff.parent:
-            provenance.write_with_provenance(item.files[name], data, provenance_)
+    # a last stage leaves its texts for people, as files
+    files |= {name: text.encode() for name, text in texts.items() if name in item.files}
+    beside = {}
+    for name, data in files.items():  # before the hand-off that records them
+        path = item.files[name]
+        if item.handoff is not None and path.parent == item.handoff.parent:
+            write_atomically(path, provenance.with_provenance(data, provenance_))
+            beside[name] = handoff.record_of_file(path)
         else:
-            files[name] = provenance.with_provenance(data, provenance_)
-            write_atomically(item.files[name], files[name])
+            provenance.write_with_provenance(path, data, provenance_)
     if item.handoff is not None:
-        beside = {n: d for n, d in files.items() if item.files[n].parent == item.handoff.parent}
-        metadata = _metadata(item, texts, beside, provenance_)
+        tables = {**provenance_, "item": item.id, "text": texts, "files": beside}
+        metadata = {
+            name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+            for name, value in tables.items()
+        }
         write_atomically(item.handoff, handoff.seal(save(tensors), metadata))
-
-
-def _metadata(
-    item: JobItem,
-    texts: Mapping[str, str],
-    files: Mapping[str, bytes],
-    provenance_: Mapping[str, Any],
-) -> dict[str, str]:
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    tables = {**provenance_, "text": texts, "files": digests}
-    told = {k: v if isinstance(v, str) else json.dumps(v, sort_keys=True) for k, v in tables.items()}
-    return {**told, "item": item.id}
 
 
 def _declared(stage: Stage, returned: Any) -> list[tuple[Tensor | Text | File, Any]]:

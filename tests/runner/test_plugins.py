@@ -36,6 +36,14 @@ BROKEN = {
         "PluginValidationError",
     ),
     "raising": (HEAD + "@hookimpl\ndef runner_stages(): raise KeyError('x')", "KeyError: 'x'"),
+    "untyped": (
+        HEAD + "@hookimpl\ndef runner_stages(): return [Stage(name='u.s', outputs=(Text('t')), start='u:s')]",
+        "outputs is not what it should be",
+    ),
+    "unversioned": (
+        HEAD + "@hookimpl\ndef runner_stages(): return [Stage(name='u.s', version='1', start='u:s')]",
+        "version is no integer: '1'",
+    ),
     "stageless": (
         HEAD + "@hookimpl\ndef runner_stages(): return ['stage']",
         "returned 'stage', which is no Stage",
@@ -127,14 +135,21 @@ RUNNER_API = 1
 @hookimpl
 def runner_item_finished():
     raise RuntimeError("not my day")
+
+@hookimpl
+def runner_stage_finished():
+    print("on stdout")
+    raise SystemExit(5)
 """
 
 
 def test_hooks_tell_of_a_run_and_one_that_raises_stops_nobody(toy: Project) -> None:
     toy.plugin("watching", WATCHING)
     toy.plugin("araising", RAISING)
-    outcome = toy.runner("run", "toy.toml")
+    outcome = toy.runner("run", "toy.toml", "--json")
     assert outcome.code == 0, outcome
+    assert outcome.events[-1]["event"] == "run_finished"
+    assert "runner_stage_finished raised SystemExit: 5" in outcome.stderr
     assert "plugin 'araising': runner_item_finished raised RuntimeError: not my day" in outcome.stderr
     noted = [json.loads(line) for line in (toy.folder / "runs/toy/noted").read_text().splitlines()]
     assert noted == [

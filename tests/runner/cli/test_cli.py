@@ -43,6 +43,7 @@ def test_every_exit_code_is_explained() -> None:
         (["paint", "toy.toml"], "No such command"),
         (["run", "toy.toml", "--set", "steps"], "write it KEY=VALUE"),
         (["run", "toy.toml", "--set", "stage=1"], "stage"),
+        (["run", "toy.toml", "--set", "batch.prompts.0.x=1"], "there is no table to look for '0' in"),
         (
             ["run", "toy.toml", "--set", "stage.mkae.with.steps=1"],
             "no such stage 'mkae'; did you mean 'make'?",
@@ -107,3 +108,24 @@ def test_a_bug_is_a_traceback_and_exit_70(toy: Project, monkeypatch: pytest.Monk
     assert outcome.code == 70
     assert "ZeroDivisionError" in outcome.stderr
     assert "bug of runner's own" in outcome.stderr
+
+
+def test_several_manifests_run_in_turn_and_the_largest_code_counts(toy: Project) -> None:
+    toy.write("broken.toml", "version = 2\n")
+    text = (toy.folder / "toy.toml").read_text()
+    toy.write("second.toml", text.replace('name = "toy"', 'name = "second"'))
+    outcome = toy.runner("run", "toy.toml", "broken.toml", "second.toml")
+    assert outcome.code == 3, outcome
+    assert (toy.folder / "runs/toy/outputs").is_dir()
+    assert (toy.folder / "runs/second/outputs").is_dir()
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_run(toy: Project) -> None:
+    with toy.start("run", "toy.toml", "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        process.stderr.read()
+        assert process.wait(60) == 0
+    assert len(list((toy.folder / "runs/toy/outputs").glob("*.txt"))) == 2

@@ -227,6 +227,8 @@ ITEM_FILES: dict[str, tuple[str, bytes, str, str]] = {
     "csv cells": ("a.csv", b"prompt\na, with a comma\n", ":2:1", "2 cells under 1 columns"),
     "csv header": ("a.csv", b"prompt,prompt\na,b\n", ":1:1", "must name the columns, each once"),
     "csv quotes": ("a.csv", b'prompt\n"a\n', ":2:1", "not CSV"),
+    "half a character": ("a.jsonl", b'{"prompt": "\\ud800"}\n', ":1:2", "a lone surrogate"),
+    "csv of an old mac": ("a.csv", b"prompt,steps\ra,0\r", ":2:3", "greater than or equal to 1"),
     "utf-16": ("a.txt", "a fox".encode("utf-16"), "", "is UTF-16; save it as UTF-8"),
     "latin-1": ("a.txt", b"a fox\nun renard d\xe9\n", ":2:12", "is not UTF-8 here"),
     "binary": ("a.txt", b"\x89PNG\0\0", "", "is a binary file"),
@@ -275,14 +277,17 @@ def test_a_manifest_that_is_not_there(toy: Project) -> None:
 
 
 def test_all_problems_are_shown_at_once_with_line_and_caret(toy: Project) -> None:
-    text = GOOD.replace("steps = 2", "\tstesp = 2").replace(
-        'prompts = ["one"]', '[[item]]\nprompt = "a"\nside = 3'
+    text = (
+        GOOD.replace("steps = 2", "\tstesp = 2")
+        .replace("[[stage]]", "treads = 2\n[[stage]]", 1)
+        .replace('prompts = ["one"]', '[[item]]\nprompt = "a"\nside = 3')
     )
     toy.write("toy.toml", text)
 
     outcome = toy.invoke("validate", "toy.toml")
 
     assert "    \tstesp = 2\n    \t^\n" in outcome.stderr, outcome
+    assert "unknown key 'treads'; did you mean 'threads'?" in outcome.stderr
     assert "    side = 3\n           ^\n" in outcome.stderr, outcome
 
 

@@ -97,7 +97,7 @@ def test_texts_and_files_pass_from_stage_to_stage(project: Project) -> None:
     (thumbnail,) = [data for name, data in files.items() if name.endswith(".thumbnail.txt")]
     assert image == b"<a fox, in oil>" * 2
     assert thumbnail == b"<a "
-    sidecar = next((project.folder / "runs/media/outputs").glob("*.image.txt.json"))
+    sidecar = next((project.folder / "runs/media/outputs").glob("*.image.txt.runner.json"))
     assert list(json.loads(sidecar.read_bytes())["lineage"]) == ["draw", "rewrite", "upscale"]
 
     # the file between two stages is held against its digest like any hand-off

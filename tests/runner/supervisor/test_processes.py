@@ -171,6 +171,13 @@ import threading
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 """
 
+
+def told_pids(toy: Project) -> list[tuple[str, int]]:
+    """Process ids that a stage wrote as its text."""
+    texts = {path.name: path.read_text() for path in (toy.folder / "runs/toy/outputs").glob("*.txt")}
+    return [(name, int(text)) for name, text in texts.items() if text.isdigit()]
+
+
 PRELOADS = """
 from runner.api import Stage, Text, hookimpl
 RUNNER_API = 1
@@ -192,10 +199,51 @@ def test_a_preload_that_starts_threads_is_not_forked_from(toy: Project) -> None:
     process = toy.start("run", "toy.toml", "--json")
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
-    handoffs = list((toy.folder / "runs/toy/handoff/write").iterdir())
-    assert len(handoffs) == 2
     # spawned workers are children of the supervisor itself
-    assert all(f'"t\\": \\"{process.pid}\\"'.encode() in path.read_bytes() for path in handoffs)
+    assert [pid for _, pid in told_pids(toy)] == [process.pid] * 2
+
+
+LEAVES_A_CHILD = """
+import os, pathlib, time
+from runner.api import Stage, Text, hookimpl
+RUNNER_API = 1
+
+@hookimpl
+def runner_stages():
+    return [Stage(name="leaves.child", outputs=(Text("t"),), start="leaves:start", params="toy:Make")]
+
+def start(ctx):
+    def one(item):
+        child = os.fork()
+        if child == 0:
+            time.sleep(300)
+        return {"t": str(child)}
+    return one
+"""
+
+
+def test_what_a_stage_started_and_left_behind_ends_with_its_worker(toy: Project) -> None:
+    toy.plugin("leaves", LEAVES_A_CHILD)
+    toy.write("toy.toml", BEHAVING.format("well").replace("toy.write", "leaves.child"))
+    process = toy.start("run", "toy.toml")
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert len(told_pids(toy)) == 2
+    for _, pid in told_pids(toy):
+        wait_until(lambda pid=pid: not psutil.pid_exists(pid) or gone([psutil.Process(pid)]), 2, "it ended")
+
+
+def test_ctrl_c_is_heard_while_libraries_are_imported(toy: Project) -> None:
+    toy.plugin("pre", PRELOADS)
+    flag = toy.folder / "flags" / "importing"
+    slow = f"import pathlib, time\npathlib.Path({str(flag)!r}).touch()\ntime.sleep(300)\n"
+    toy.write("packages/threaded.py", slow)
+    toy.write("toy.toml", BEHAVING.format("well").replace("toy.write", "pre.load"))
+    process = toy.start("run", "toy.toml")
+    wait_until(flag.exists, 60, "the fork server imports")
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
 
 
 WITNESS = """

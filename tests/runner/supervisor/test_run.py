@@ -106,7 +106,8 @@ def test_damaged_handoffs_are_made_again(toy: Project) -> None:
 def test_items_that_are_made_of_the_same_share_and_renamed_ones_are_linked(toy: Project) -> None:
     toy.write("toy.toml", with_items({"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"}))
     outcome = toy.runner("run", "toy.toml", "--json")
-    assert [e["items"] for e in outcome.of("stage_started")] == [1, 1]
+    assert [e["items"] for e in outcome.of("stage_started")] == [2, 2]
+    assert [e["done"] for e in outcome.of("stage_finished")] == [2, 2]
     assert [e["item"] for e in outcome.of("item_finished")] == ["a", "b", "a", "b"]
     pages = {n: d for n, d in toy.outputs("toy").items() if n.endswith(".txt")}
     assert len(pages) == 2

@@ -1,0 +1,67 @@
+"""Parameters of a stage: validated by the plugin's model, told apart by a canonical form.
+
+The supervisor validates them to tell errors early and to make keys; the worker validates the same values
+again, as they were given, so that a model's own validators run once on what the user wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_jsonable_python
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import BaseModel
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a manifest and an item set for one stage.
+
+    ``text_only``: the values are from a format that knows nothing but strings, so "28" may be a number.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    text_only: bool = False
+
+
+def names_of(model: type[BaseModel]) -> list[str]:
+    """The keys that users write: a field's alias where it has one."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def validate(model: type[BaseModel], given: Given) -> BaseModel:
+    """An instance of the plugin's model.
+
+    Raises:
+        pydantic.ValidationError: the values are not what the model takes.
+
+    """
+    if given.text_only:
+        return model.model_validate(given.values)
+    try:
+        text = json.dumps(given.values)
+    except (TypeError, ValueError):  # dates, which TOML has and JSON has not
+        return model.model_validate(given.values)
+    # strict as TOML and JSON are about types; as JSON, so that enumerations and paths are strings
+    return model.model_validate_json(text, strict=True)
+
+
+def canonical(instance: BaseModel) -> dict[str, Any]:
+    """All parameters as JSON values, defaults filled in; equal parameters give equal JSON."""
+    shown: dict[str, Any] = _ordered(instance.model_dump(by_alias=True))
+    return shown
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_ordered(name): _ordered(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_ordered(one) for one in value]
+    if isinstance(value, set | frozenset):  # its order changes from process to process
+        return sorted((_ordered(one) for one in value), key=json.dumps)
+    return to_jsonable_python(value)
