@@ -90,14 +90,16 @@ def run(
 
     Example: runner run manifests/demo.toml --set stage.diffuse.with.steps=8
     """
+    from runner.cli.common import Options
+
+    options = Options(sets or [], prompts or [], fresh, runs_dir, as_json)
     if dry_run:
         from runner.cli.plan import plan as show
 
-        codes = [show(m, sets or [], prompts or [], fresh, runs_dir, as_json=as_json) for m in manifests]
-        return max(codes)
+        return max(show(manifest, options) for manifest in manifests)
     from runner.cli.run import run_all
 
-    return run_all(manifests, sets or [], prompts or [], fresh, runs_dir, as_json=as_json)
+    return run_all(manifests, options)
 
 
 @app.command()
@@ -113,9 +115,10 @@ def plan(
 
     Example: runner plan manifests/flux_8gb.toml --set budget.device=cuda
     """
-    from runner.cli import plan as planning
+    from runner.cli.common import Options
+    from runner.cli.plan import plan as show
 
-    return planning.plan(manifest, sets or [], prompts or [], fresh, runs_dir, as_json=as_json)
+    return show(manifest, Options(sets or [], prompts or [], fresh, runs_dir, as_json))
 
 
 @app.command()
@@ -124,9 +127,10 @@ def validate(manifest: Manifest, sets: Sets = None, prompts: Prompts = None, as_
 
     Example: runner validate manifests/demo.toml
     """
-    from runner.cli import validate as validating
+    from runner.cli.common import Options
+    from runner.cli.validate import validate as check
 
-    return validating.validate(manifest, sets or [], prompts or [], as_json=as_json)
+    return check(manifest, Options(sets or [], prompts or [], as_json=as_json))
 
 
 @plugins_app.command("list")

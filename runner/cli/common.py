@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.manifest.load import load
@@ -12,17 +14,27 @@ from runner.plugins import Plugins, discover
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 
-def open_pipeline(manifest: Path, sets: Sequence[str], prompts: Sequence[str]) -> Pipeline:
+@dataclass(frozen=True)
+class Options:
+    """What the command line says besides the manifest."""
+
+    sets: Sequence[str] = ()
+    prompts: Sequence[str] = ()
+    fresh: str | None = None
+    runs_dir: Path = Path("runs")
+    as_json: bool = False
+
+
+def open_pipeline(manifest: Path, options: Options) -> Pipeline:
     """Load a manifest and bind it to the installed plugins.
 
     Raises:
         RunnerError: what is wrong with it.
 
     """
-    loaded = load(manifest, sets, prompts)
+    loaded = load(manifest, options.sets, options.prompts)
     plugins = discover()
     warn(plugins)
     return bind(loaded, plugins)

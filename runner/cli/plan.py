@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.common import open_pipeline, print_json
+from runner.cli.common import Options, open_pipeline, print_json
 from runner.errors import ExitCode
 from runner.manifest.units import format_size
 from runner.plan.assemble import Assembly, assemble, forced_stages, run_directory
 from runner.plan.demand import Demand, demand
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from runner.model.files import ComponentFiles
-    from runner.plan.pipeline import Pipeline, PipelineStage
+    from runner.plan.pipeline import Pipeline
+    from runner.plan.stage import PipelineStage
 
 SHOWN_TASKS = 5
 
@@ -28,24 +28,16 @@ class _Planned:
     """None where keys are pending: a model is not here, or is not hashed yet, and a plan never hashes."""
 
 
-def plan(
-    manifest: Path,
-    sets: Sequence[str],
-    prompts: Sequence[str],
-    fresh: str | None,
-    runs_dir: Path,
-    *,
-    as_json: bool,
-) -> int:
+def plan(manifest: Path, options: Options) -> int:
     """Show what a run would do. Writes nothing, hashes nothing, asks no network."""
-    pipeline = open_pipeline(manifest, sets, prompts)
+    pipeline = open_pipeline(manifest, options)
     assembly = assemble(pipeline)
-    forced = forced_stages(pipeline, fresh)
+    forced = forced_stages(pipeline, options.fresh)
     keys = assembly.keys(hash_missing=False)
-    directory = run_directory(pipeline, runs_dir)
+    directory = run_directory(pipeline, options.runs_dir)
     found = demand(pipeline, keys, directory, forced) if keys is not None else None
     planned = _Planned(assembly, found)
-    if as_json:
+    if options.as_json:
         print_json(_as_dict(pipeline, planned))
     else:
         _show(pipeline, planned)

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from runner.cli.common import open_pipeline, print_json, say
+from runner.cli.common import Options, open_pipeline, print_json, say
 from runner.cli.display import Display, LiveDisplay, PlainDisplay
 from runner.errors import ExitCode, RunnerError
 from runner.journal import Event, Events
@@ -18,23 +18,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def run_all(
-    manifests: Sequence[Path],
-    sets: Sequence[str],
-    prompts: Sequence[str],
-    fresh: str | None,
-    runs_dir: Path,
-    *,
-    as_json: bool,
-) -> int:
+def run_all(manifests: Sequence[Path], options: Options) -> int:
     """Run manifests in turn; the exit code is the largest. Only an interruption keeps one from its turn."""
     if len(manifests) == 1:
-        return run(manifests[0], sets, prompts, fresh, runs_dir, as_json=as_json)
+        return run(manifests[0], options)
     codes = []
     for manifest in manifests:
         say(f"== {manifest}")
         try:
-            codes.append(run(manifest, sets, prompts, fresh, runs_dir, as_json=as_json))
+            codes.append(run(manifest, options))
         except RunnerError as error:
             say(f"{error.prefix}{error}")
             codes.append(error.exit_code)
@@ -43,25 +35,17 @@ def run_all(
     return max(codes)
 
 
-def run(
-    manifest: Path,
-    sets: Sequence[str],
-    prompts: Sequence[str],
-    fresh: str | None,
-    runs_dir: Path,
-    *,
-    as_json: bool,
-) -> int:
+def run(manifest: Path, options: Options) -> int:
     """Run a manifest and show how it goes: live where stderr is a terminal, else a line an item."""
-    pipeline = open_pipeline(manifest, sets, prompts)
+    pipeline = open_pipeline(manifest, options)
     events = Events()
     budgets = {stage.name: stage.budget for stage in pipeline.stages}
     display: Display = LiveDisplay(budgets) if sys.stderr.isatty() else PlainDisplay()
     events.listeners.append(display.take)
-    if as_json:
+    if options.as_json:
         events.listeners.append(_print_event)
     with display:
-        return Supervisor(pipeline, run_directory(pipeline, runs_dir), events, fresh).run()
+        return Supervisor(pipeline, run_directory(pipeline, options.runs_dir), events, options.fresh).run()
 
 
 def _print_event(event: Event) -> None:

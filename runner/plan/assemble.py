@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from runner.manifest.schema import ModelSource
     from runner.model.files import ComponentFiles
-    from runner.plan.pipeline import Pipeline, PipelineStage
+    from runner.plan.pipeline import Pipeline
+    from runner.plan.stage import PipelineStage
 
 
 @dataclass(frozen=True)

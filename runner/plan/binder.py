@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.manifest.load import Manifest
-    from runner.plan.pipeline import PipelineStage
+    from runner.plan.stage import PipelineStage
 
 
 @dataclass(frozen=True)

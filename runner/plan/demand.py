@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.plan.keys import Keyed
-    from runner.plan.pipeline import Pipeline, PipelineItem, PipelineStage
+    from runner.plan.pipeline import Pipeline, PipelineItem
+    from runner.plan.stage import PipelineStage
 
 
 @dataclass(frozen=True)

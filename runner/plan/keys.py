@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runner.plan.pipeline import Pipeline, PipelineItem, PipelineStage
+    from runner.plan.pipeline import Pipeline, PipelineItem
+    from runner.plan.stage import PipelineStage
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from runner.api import File, Tensor, Text
 from runner.errors import ExitCode, PluginError
 from runner.manifest.items import BatchItem, expand
 from runner.manifest.problems import ManifestError, Problems, did_you_mean
@@ -15,6 +14,7 @@ from runner.model.sources import check_source
 from runner.params import names_of
 from runner.plan import wiring
 from runner.plan.binder import Binder, Bound
+from runner.plan.stage import PipelineStage
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
@@ -22,50 +22,10 @@ if TYPE_CHECKING:
 
     from runner.api import Component, Stage
     from runner.manifest.load import Manifest
-    from runner.manifest.schema import Budget, ModelSource, StageTable
-    from runner.plan.wiring import Wires
+    from runner.manifest.schema import ModelSource
     from runner.plugins import Plugins
 
 ACCELERATOR_ONLY = ("model-offload", "sequential-offload", "group-offload")
-
-
-@dataclass(frozen=True)
-class PipelineStage:
-    """A stage of the manifest with the plugin's stage behind it."""
-
-    index: int
-    table: StageTable
-    spec: Stage
-    params: type[BaseModel] | None
-    wires: Wires
-    budget: Budget
-    model: ModelSource | None
-    consumed: frozenset[str]
-    """Names of its outputs that later stages take."""
-
-    @property
-    def name(self) -> str:
-        return self.table.name
-
-    @property
-    def is_last(self) -> bool:
-        """Whether what it leaves is for people: no other stage takes any of it."""
-        return not self.consumed
-
-    @property
-    def files(self) -> tuple[File, ...]:
-        """What it leaves as files: its ``File`` outputs and, where it is last, its texts for people."""
-        files = [output for output in self.spec.outputs if isinstance(output, File)]
-        if self.is_last:
-            texts = [output for output in self.spec.outputs if isinstance(output, Text)]
-            files += [File(text.name, ".txt", text.optional) for text in texts]
-        return tuple(files)
-
-    @property
-    def leaves_handoff(self) -> bool:
-        """Whether there is a hand-off: always for later stages, else for tensors, or if no file is sure."""
-        tensors = any(isinstance(output, Tensor) for output in self.spec.outputs)
-        return not self.is_last or tensors or all(file.optional for file in self.files)
 
 
 @dataclass(frozen=True)

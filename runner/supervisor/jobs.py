@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from runner.model.sources import Model
     from runner.plan.demand import Task
     from runner.plan.keys import Keyed
-    from runner.plan.pipeline import Pipeline, PipelineStage
+    from runner.plan.pipeline import Pipeline
+    from runner.plan.stage import PipelineStage
     from runner.rundir import RunDirectory
 
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.plan.keys import Keyed
-    from runner.plan.pipeline import Pipeline, PipelineStage
+    from runner.plan.pipeline import Pipeline
+    from runner.plan.stage import PipelineStage
     from runner.rundir import RunDirectory
 
 
