@@ -95,6 +95,10 @@ def behave(how, item):
         while not flag.with_suffix(".go").exists():
             item.step(1, 2)
             time.sleep(0.01)
+    if how == "grow":
+        held = []
+        while True:
+            held.append(bytearray(os.urandom(1 << 20) * 8))
     if how == "hang":
         pathlib.Path(os.environ["TOY_FLAGS"], item.id).touch()
         while True:

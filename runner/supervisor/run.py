@@ -20,7 +20,7 @@ from runner.supervisor.announce import Announcer
 from runner.supervisor.jobs import make_job
 from runner.supervisor.launch import Launchers
 from runner.supervisor.signals import Interrupts
-from runner.supervisor.stage import StageRun
+from runner.supervisor.stage import Limits, StageRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -131,7 +131,8 @@ class _Running:
         items = sum(len(task.items) for task in tasks)
         self.announcer.stage_started(stage.name, items, job.placement, predicted)
         settle = partial(self._settle, stage)
-        run = StageRun(job, tasks, self.announcer, supervisor.interrupts, stage.table.timeout, settle)
+        limits = Limits(timeout=stage.table.timeout, ram=stage.budget.ram)
+        run = StageRun(job, tasks, self.announcer, supervisor.interrupts, limits, settle)
         try:
             run.run(self.launchers.get(device, job.threads), supervisor.directory.log(stage.name))
         finally:

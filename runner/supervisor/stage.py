@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner.api import ItemResult
-from runner.errors import InterruptedRunError, StageError, error_of
+from runner.errors import BudgetError, InterruptedRunError, StageError, error_of
+from runner.manifest.units import format_size
 from runner.supervisor.conversation import Conversation
 
 if TYPE_CHECKING:
@@ -33,6 +34,14 @@ class Outcome:
     vram: int | None = None
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a worker may take: seconds for one item, bytes of RAM."""
+
+    timeout: float | None = None
+    ram: int | None = None
+
+
 class StageRun:
     """One stage's worker, from start to exit."""
 
@@ -42,14 +51,14 @@ class StageRun:
         tasks: list[Task],
         announcer: Announcer,
         interrupts: Interrupts,
-        timeout: float | None,
+        limits: Limits,
         settle: Callable[[Task, bool], None],
     ) -> None:
         """``settle`` is told of each task that ended, and whether it is done, before anybody else."""
         self._job = job
         self._announcer = announcer
         self._interrupts = interrupts
-        self._timeout = timeout
+        self._limits = limits
         self._settle = settle
         self._tasks = {task.item.id: task for task in tasks}
         self._items = {item.id: item for item in job.items}
@@ -63,6 +72,7 @@ class StageRun:
 
         Raises:
             StageError: the worker crashed, or an item took longer than its time.
+            BudgetError: the worker held more RAM than its budget.
             InterruptedRunError: the user asked to stop.
             RunnerError: what the worker could not go on from (storage, model, budget).
 
@@ -79,7 +89,8 @@ class StageRun:
                     self._take(event)
                     continue
                 self._tell_memory(talk)
-                self._check_time(talk)
+                self._check_time()
+                self._check_memory(talk.memory.now)
                 if self._interrupts.count > asked:
                     asked = self._interrupts.count
                     talk.ask_to_stop() if asked == 1 else talk.kill()
@@ -140,14 +151,23 @@ class StageRun:
     def _tell_memory(self, talk: Conversation) -> None:
         self._announcer.events.emit("memory", stage=self._job.name, ram=talk.memory.now)
 
-    def _check_time(self, talk: Conversation) -> None:
-        if self._timeout is None or self._current is None:
+    def _check_time(self) -> None:
+        limit = self._limits.timeout
+        if limit is None or self._current is None:
             return
         item, started = self._current
-        if time.monotonic() - started > self._timeout:
-            talk.kill()
+        if time.monotonic() - started > limit:
             raise StageError(
-                f"stage '{self._job.name}': item '{item}' took longer than its timeout of {self._timeout:g} s"
+                f"stage '{self._job.name}': item '{item}' took longer than its timeout of {limit:g} s"
+            )
+
+    def _check_memory(self, held: int) -> None:
+        limit = self._limits.ram
+        if limit is not None and held > limit:
+            during = f"making '{self._current[0]}'" if self._current else "loading"
+            raise BudgetError(
+                f"stage '{self._job.name}' went over its RAM budget while {during}: it held "
+                f"{format_size(held)} of {format_size(limit)} and was ended; give it more, or less to do"
             )
 
     def _check_end(self, code: int | None, log: Path) -> None:

@@ -142,6 +142,18 @@ def test_an_item_over_its_time_is_exit_7(toy: Project) -> None:
     assert "item 'item' took longer than its timeout of 1 s" in outcome.stderr
 
 
+def test_a_worker_over_its_ram_is_ended_and_nothing_else(toy: Project) -> None:
+    toy.write("toy.toml", BEHAVING.format("grow"))
+    outcome = toy.runner("run", "toy.toml", "--set", "budget.ram=600MiB", "--json")
+    assert outcome.code == 5, outcome
+    assert "stage 'make' went over its RAM budget while making 'item'" in outcome.stderr
+    peak = outcome.of("stage_finished")[0]["measured"]["ram"]
+    # sampled twenty times a second: what is allocated in between is what it can go over
+    assert 600 * 2**20 < peak < 1200 * 2**20
+    outcome = toy.runner("run", "toy.toml", "--set", "item.item.behave=well", "--json")
+    assert [e["items"] for e in outcome.of("stage_started")] == [1, 2], outcome
+
+
 STARTS_BADLY = """
 from runner.api import Stage, Text, hookimpl
 RUNNER_API = 1
