@@ -68,11 +68,15 @@ class Launcher(Protocol):
 
 
 def _environment(threads: int) -> dict[str, str]:
-    return {**os.environ, **WORKER_ENVIRONMENT, "OMP_NUM_THREADS": str(threads)}
+    """The worker's: what the supervisor can import, the worker can, from the same places."""
+    script = os.path.dirname(sys.argv[0])  # noqa: PTH120 - as it stands in sys.path
+    places = [os.path.abspath(place) for place in sys.path if place != script]  # noqa: PTH100
+    own = {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": str(threads)}
+    return {**os.environ, **WORKER_ENVIRONMENT, **own}
 
 
 def _interpreter(module: str, *arguments: str) -> list[str]:
-    # -P: nothing is imported from the folder that the user happens to stand in
+    # -P: nothing is imported from the folder that the user happens to stand in, unless the supervisor does
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
@@ -141,6 +145,7 @@ class ForkServer:
                 pass_fds=(theirs.fileno(), *inherit),
             )
         self._control = ours
+        self._log = log
         self._exits: dict[int, int] = {}
         self._spawner = Spawner(threads, inherit)
         self._threads_started: int | None = None
@@ -188,6 +193,9 @@ class ForkServer:
         except subprocess.TimeoutExpired:
             self._popen.kill()
             self._popen.wait()
+        with contextlib.suppress(OSError):
+            if self._log.stat().st_size == 0:
+                self._log.unlink()
 
     def _answer(self, kind: str) -> dict[str, Any]:
         while True:

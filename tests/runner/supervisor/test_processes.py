@@ -154,6 +154,14 @@ def test_a_worker_over_its_ram_is_ended_and_nothing_else(toy: Project) -> None:
     assert [e["items"] for e in outcome.of("stage_started")] == [1, 2], outcome
 
 
+def test_a_plugin_in_the_current_folder_works_in_workers_too(toy: Project) -> None:
+    for path in (toy.folder / "packages").iterdir():
+        path.rename(toy.folder / path.name)
+    toy.environment.pop("PYTHONPATH")
+    outcome = toy.runner("run", "toy.toml")  # python -m runner has the current folder on its path
+    assert outcome.code == 0, outcome
+
+
 STARTS_BADLY = """
 from runner.api import Stage, Text, hookimpl
 RUNNER_API = 1
