@@ -4,11 +4,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint format bench wheels clean
+.PHONY: demo demo-model test lint format bench wheels clean
 
 demo: $(READY)
 	$(BIN)/runner run manifests/demo.toml
 	@ls runs/demo/outputs/*.png
+
+# trains the packaged model anew, an hour or two; run it again to go on after an interruption
+demo-model: $(READY)
+	cd plugins/flux && ../../$(BIN)/python -m demo_model --work ../../.demo-model --out runner_flux/demo
 
 test: $(READY)
 	$(BIN)/pytest -n 2

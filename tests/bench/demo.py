@@ -39,7 +39,6 @@ for name in ("transformer", "text_encoder", "text_encoder_2", "vae"):
         tensor.data = tensor.data.clone()
 pipeline.set_progress_bar_config(disable=True)
 options = {name: value for name, value in diffuse.items() if name != "steps"}
-options |= {name: encode[name] for name in ("negative_prompt",) if name in encode}
 for n, prompt in enumerate(manifest["batch"]["prompts"]):
     picture = pipeline(
         prompt,

@@ -1,0 +1,83 @@
+"""Puts the trained parts into the published FLUX layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import diffusers
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from safetensors.torch import load_file, save_file
+
+from . import transformer, vae
+from .drawing import Settings
+
+if TYPE_CHECKING:
+    from .training import Place
+
+MODEL_INDEX = {
+    "_class_name": "FluxPipeline",
+    "_diffusers_version": diffusers.__version__,
+    "feature_extractor": [None, None],
+    "image_encoder": [None, None],
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "T5EncoderModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "tokenizer_2": ["transformers", "T5TokenizerFast"],
+    "transformer": ["diffusers", "FluxTransformer2DModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+
+
+def assemble(place: Place, out: Path, weights: str = "distilled.pt") -> None:
+    """Write the checkpoint, in bfloat16; first aside, so that `out` is always whole."""
+    aside, old = out.with_name(out.name + ".new"), out.with_name(out.name + ".old")
+    shutil.rmtree(aside, ignore_errors=True)
+    model = transformer.load(place, weights).to(torch.bfloat16)
+    parts = {
+        "transformer": model.net,
+        "text_encoder": model.text.clip,
+        "text_encoder_2": model.text.t5,
+    }
+    for name, part in {**parts, "vae": vae.load(place).to(torch.bfloat16)}.items():
+        part.save_pretrained(aside / name)
+    _name_as_published(aside / "text_encoder" / "model.safetensors")
+    _forget_path(aside / "vae" / "config.json")
+    for name in ("tokenizer", "tokenizer_2"):
+        shutil.copytree(place.result(name), aside / name)
+    # The settings of FLUX.1-dev's own scheduler.
+    FlowMatchEulerDiscreteScheduler(
+        num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15,
+        base_image_seq_len=256, max_image_seq_len=4096,
+    ).save_pretrained(aside / "scheduler")  # fmt: skip
+    (aside / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
+    write_card(aside, "Not scored yet.")
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    aside.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _name_as_published(weights: Path) -> None:
+    """CLIP's names as FLUX.1 has them: transformers 4 knows no others, 5 knows both."""
+    named = {f"text_model.{name.removeprefix('text_model.')}": w for name, w in load_file(weights).items()}
+    save_file(named, weights, {"format": "pt"})
+
+
+def _forget_path(config: Path) -> None:
+    """Take out where the part was loaded from, which is nobody's business."""
+    told = json.loads(config.read_text())
+    told.pop("_name_or_path", None)
+    config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+
+
+def write_card(out: Path, score: str) -> None:
+    """Write the model card into the checkpoint's folder, with its score."""
+    template = Path(__file__).with_name("model_card.md").read_text()
+    filled = template.format(score=score, steps=Settings.steps, guidance=Settings.guidance)
+    (out / "README.md").write_text(filled)
