@@ -6,30 +6,18 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toy_plugin import STAGES
+
 from runner.handoff import read
 from runner.journal import read_journal
 
 if TYPE_CHECKING:
     from project import Project
 
-ITEMS = """\
-version = 1
-name = "toy"
-[budget]
-device = "cpu"
-threads = 1
-[[stage]]
-name = "make"
-uses = "toy.make"
-[[stage]]
-name = "write"
-uses = "toy.write"
-"""
-
 
 def with_items(*items: dict[str, object]) -> str:
     tables = ["\n".join(f"{k} = {json.dumps(v)}" for k, v in item.items()) for item in items]
-    return ITEMS + "".join(f"[[item]]\n{table}\n" for table in tables)
+    return STAGES + "".join(f"[[item]]\n{table}\n" for table in tables)
 
 
 def test_a_run_leaves_outputs_sealed_handoffs_and_a_journal(toy: Project) -> None:
@@ -172,7 +160,7 @@ def test_failing_items_are_tried_again_as_often_as_the_stage_says(toy: Project) 
 
 
 def test_the_manifest_is_kept_as_it_was_run(toy: Project) -> None:
-    toy.write("in/toy.toml", ITEMS + '# a comment\n[batch]\nfile = "prompts.txt"\n')
+    toy.write("in/toy.toml", STAGES + '# a comment\n[batch]\nfile = "prompts.txt"\n')
     toy.write("in/prompts.txt", "one\n")
     toy.runner("run", "in/toy.toml", "--set", "stage.make.with.steps=7")
     kept = toy.folder / "runs/toy/manifest.toml"
