@@ -79,26 +79,6 @@ def is_of_key(path: Path, key: str) -> bool:
     return bool(record.get("key") == key and record.get("bytes") == size)
 
 
-def read_png_text(data: bytes) -> dict[str, str]:
-    """The international text chunks (``iTXt``) of a PNG, by keyword.
-
-    Raises:
-        ValueError: the bytes are no PNG.
-
-    """
-    if not data.startswith(PNG_SIGNATURE):
-        raise ValueError("not a PNG")
-    texts, offset = {}, len(PNG_SIGNATURE)
-    while offset + 12 <= len(data):
-        (length,) = struct.unpack(">I", data[offset : offset + 4])
-        if data[offset + 4 : offset + 8] == b"iTXt":
-            keyword, _, rest = data[offset + 8 : offset + 8 + length].partition(b"\0")
-            # two flag bytes (not compressed), an empty language tag, an empty translated keyword
-            texts[keyword.decode("latin-1")] = rest[4:].decode("utf-8", "replace")
-        offset += 12 + length
-    return texts
-
-
 def _text_chunk(keyword: str, text: str) -> bytes:
     """An ``iTXt`` chunk: UTF-8, not compressed (PNG specification, 11.3.3.4)."""
     body = b"iTXt" + keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode("utf-8", "replace")
