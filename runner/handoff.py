@@ -91,17 +91,15 @@ def read(path: Path, key: str | None = None) -> Handoff:
     if key is not None and found.key != key:
         raise DamagedError("it belongs to another key")
     for output, file in found.files.items():
-        if record_of_file(path.parent / Path(file["name"]).name) != file:
+        beside = path.parent / Path(file["name"]).name
+        if not beside.exists() or record_of_file(beside.name, beside.read_bytes()) != file:
             raise DamagedError(f"its file '{output}' is not the one that was written")
     return found
 
 
-def record_of_file(path: Path) -> dict[str, str] | None:
-    """What a hand-off says of a file beside it; None if the file is not there."""
-    try:
-        return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    except OSError:
-        return None
+def record_of_file(name: str, data: bytes) -> dict[str, str]:
+    """What a hand-off says of a file beside it."""
+    return {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _header(data: bytes) -> Header:

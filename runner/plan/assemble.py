@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runner.errors import UsageError
@@ -33,6 +33,8 @@ class Assembly:
 
     pipeline: Pipeline
     models: dict[ModelSource, Model | None]
+    _files: dict[int, list[ComponentFiles]] = field(default_factory=dict)
+    """Of each stage, once they were opened: headers are read once."""
 
     def model(self, stage: PipelineStage) -> Model | None:
         return self.models.get(stage.model) if stage.model and stage.spec.components else None
@@ -45,7 +47,9 @@ class Assembly:
 
         """
         model = self.model(stage)
-        return [model.component(c) for c in stage.spec.components] if model else []
+        if model is not None and stage.index not in self._files:
+            self._files[stage.index] = [model.component(c) for c in stage.spec.components]
+        return self._files.get(stage.index, [])
 
     def keys(self, *, hash_missing: bool = True) -> dict[str, tuple[Keyed, ...]] | None:
         """The keys of every item; None if a model is not here, or is unhashed and may not be hashed."""

@@ -69,12 +69,9 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
     except ManifestError as error:
         problems.found += error.problems
     specs = _specs(manifest, plugins, problems)
-    if specs is None:
-        problems.check()
-        raise AssertionError("a missing stage is a problem")
+    _stop_at_plugins(problems)
     models = [_params_model(manifest, n, spec, problems) for n, spec in enumerate(specs)]
-    if any(problem.exit_code == ExitCode.PLUGIN for problem in problems.found):
-        problems.check()  # what a broken plugin would accept, nobody knows
+    _stop_at_plugins(problems)
     fields = [names_of(model) if model else [] for model in models]
     wiring.check_outputs(manifest, specs, problems)
     wires = wiring.wire(manifest, specs, fields, problems)
@@ -98,14 +95,20 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
     return Pipeline(manifest, plugins, stages, bound)
 
 
-def _specs(manifest: Manifest, plugins: Plugins, problems: Problems) -> list[Stage] | None:
+def _specs(manifest: Manifest, plugins: Plugins, problems: Problems) -> list[Stage]:
     specs = []
     for n, table in enumerate(manifest.table.stage):
         try:
             specs.append(plugins.stage(table.uses))
         except PluginError as error:
             problems.add(manifest.where("stage", n, "uses"), str(error), ExitCode.PLUGIN)
-    return specs if len(specs) == len(manifest.table.stage) else None
+    return specs
+
+
+def _stop_at_plugins(problems: Problems) -> None:
+    """Go no further where a plugin is absent or broken: what it would accept, nobody knows."""
+    if any(problem.exit_code == ExitCode.PLUGIN for problem in problems.found):
+        problems.check()
 
 
 def _params_model(manifest: Manifest, n: int, spec: Stage, problems: Problems) -> type[BaseModel] | None:

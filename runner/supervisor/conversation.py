@@ -49,7 +49,7 @@ class Conversation:
 
         Ends when the worker has exited; ``exit_code`` is set then.
         """
-        sampled = 0.0
+        sampled, ended = 0.0, False
         while True:
             if time.monotonic() - sampled >= SAMPLE_SECONDS:
                 self.memory.sample(self._process.pid)
@@ -58,10 +58,12 @@ class Conversation:
             try:
                 event = self._events.get(timeout=SAMPLE_SECONDS)
             except queue.Empty:
-                # a child of the worker may hold the pipe open for longer than the worker lives
-                if self._process.poll() is None:
-                    continue
-                event = None
+                # a child of the worker may hold the pipe open for longer than the worker lives; what the
+                # worker said last may arrive after its end was seen, so that is waited for once more
+                if ended:
+                    break
+                ended = self._process.poll() is not None
+                continue
             if event is None:
                 break
             yield event

@@ -256,7 +256,9 @@ class Launchers:
     def get(self, device: str, threads: int) -> Launcher:
         fork = CAN_FORK and device == "cpu"
         if (fork, threads) not in self._started:
-            self._started[fork, threads] = self._fork_server(threads) if fork else self._spawner(threads)
+            self._started[fork, threads] = (
+                self._fork_server(threads) if fork else Spawner(threads, self._inherit)
+            )
         return self._started[fork, threads]
 
     def __enter__(self) -> Self:
@@ -265,9 +267,6 @@ class Launchers:
     def __exit__(self, *_: object) -> None:
         for launcher in self._started.values():
             launcher.close()
-
-    def _spawner(self, threads: int) -> Launcher:
-        return Spawner(threads, self._inherit)
 
     def _fork_server(self, threads: int) -> Launcher:
         # parameter models are imported by the supervisor too: they are known to be light

@@ -63,6 +63,10 @@ class ForkServer:
         pid = os.fork()
         if pid == 0:
             self._become_worker(parent, commands, events, log)
+        with contextlib.suppress(
+            OSError
+        ):  # here too: whoever is told of the child may kill its group at once
+            os.setpgid(pid, pid)
         for descriptor in (commands, events, log):
             os.close(descriptor)
         self._send(pid=pid)

@@ -119,13 +119,14 @@ class Loop:
         parameters = names_of(self._params) if self._params else []
         sources = item.inputs.values()
         read = {source.handoff: handoff.read(source.handoff, source.key) for source in sources}
+        tensors = {path: load_tensors(found.data) for path, found in read.items()}
         inputs: dict[str, Any] = {}
         texts: dict[str, str] = {}
         lineage: dict[str, Any] = {}
         for found in read.values():
             lineage |= found.lineage
         for name, source in item.inputs.items():
-            value = _value(source, read[source.handoff])
+            value = _value(source, read[source.handoff], tensors[source.handoff])
             if value is not None and name in optional:
                 inputs[name] = value
             if value is not None and name in parameters:
@@ -135,13 +136,13 @@ class Loop:
         return inputs, texts, lineage
 
 
-def _value(source: Input, found: handoff.Handoff) -> Any:
+def _value(source: Input, found: handoff.Handoff, tensors: dict[str, torch.Tensor]) -> Any:
     """The input's value; None where the stage before left it out."""
     if source.file is not None:
         return source.file if source.output in found.files else None
     if source.output in found.text:
         return found.text[source.output]
-    tensor = load_tensors(found.data).get(source.output)
+    tensor = tensors.get(source.output)
     # a copy lies at torch's own boundary, as results to the bit require
     return None if tensor is None else tensor.clone()
 

@@ -55,8 +55,9 @@ def publish(
     for name, data in files.items():  # before the hand-off that records them
         path = item.files[name]
         if item.handoff is not None and path.parent == item.handoff.parent:
-            write_atomically(path, provenance.with_provenance(data, provenance_))
-            beside[name] = handoff.record_of_file(path)
+            told = provenance.with_provenance(data, provenance_)
+            write_atomically(path, told)
+            beside[name] = handoff.record_of_file(path.name, told)
         else:
             provenance.write_with_provenance(path, data, provenance_)
     if item.handoff is not None:
