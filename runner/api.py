@@ -99,8 +99,9 @@ class Stage:
     ``version`` is raised when the numbers that the stage makes change: it is part of every key.
     ``params`` names a pydantic model: what ``[stage.with]`` and items may set. ``start`` names the function
     that the worker calls once with a :class:`Context` and that returns the function for one
-    :class:`Item`. ``memory`` names the activation formula, ``preload`` the modules that the fork server
-    may import ahead (imports only: they must start no threads).
+    :class:`Item`. ``memory`` names the activation formula: a function of one item's parameters and
+    :class:`Sizes` that imports no torch. ``preload`` names the modules that the fork server may import ahead
+    (imports only: they must start no threads).
     """
 
     name: str
@@ -113,6 +114,28 @@ class Stage:
     components: tuple[Component, ...] = ()
     memory: str = ""
     preload: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What an activation formula is given besides an item's parameters.
+
+    A formula ``formula(params, sizes) -> int`` returns the most bytes that one item's tensors hold at a
+    time: inputs, activations and outputs, without the weights. ``params`` is an instance of ``Stage.params``
+    (None if there is none).
+    """
+
+    dtype: str
+    """What the stage computes in: ``"float32"``, ``"bfloat16"``, ``"float16"``."""
+    device: str
+    """``"cpu"`` or ``"cuda"``: attention kernels differ in what they keep."""
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """``config.json`` of each component that has one, by component."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number in ``dtype``."""
+        return 4 if self.dtype == "float32" else 2
 
 
 class Context(Protocol):

@@ -57,6 +57,10 @@ class BudgetError(RunnerError):
     exit_code = ExitCode.BUDGET
 
 
+class OutOfMemoryError(BudgetError):
+    """A worker ran out of memory, or was ended because it held more than it may."""
+
+
 class LockedError(RunnerError):
     exit_code = ExitCode.LOCKED
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +19,30 @@ if TYPE_CHECKING:
     from runner.params import Given
 
 STOP = b"stop\n"
+OLD_PREFIX = "text_model."
 MESSAGE_LIMIT = 1 << 16  # bytes of a message between supervisor and fork server
+
+
+@dataclass(frozen=True)
+class Placing:
+    """How one component's weights are placed: ``placement`` as the manifest names it.
+
+    ``device_map`` gives blocks or modules, by the names of files or modules, the tier that they live on:
+    ``"cpu"`` or ``"disk"``; what it does not name lives on the device. ``""`` is the whole component.
+    """
+
+    placement: str
+    device_map: Mapping[str, str] = field(default_factory=dict)
+
+    def tier(self, weight: str) -> str:
+        """The tier of a weight, ``"device"`` if nothing else is said: the longest name it lies under counts.
+
+        Files name weights as modules do, but for a prefix such as CLIP's that some versions of its library
+        leave out: it is overlooked on either side.
+        """
+        plain = f"{weight.removeprefix(OLD_PREFIX)}."
+        found = [n for n in self.device_map if not n or plain.startswith(f"{n.removeprefix(OLD_PREFIX)}.")]
+        return self.device_map[max(found, key=len)] if found else "device"
 
 
 @dataclass(frozen=True)
@@ -59,7 +82,10 @@ class Job:
     save_dtype: str | None
     device: str
     threads: int
-    placement: str
+    vram: int | None
+    """Bytes that the allocator may reserve on the device."""
+    placings: Mapping[str, Placing]
+    """Of each component that has weights."""
     model: Path | None
     retries: int
     items: tuple[JobItem, ...]

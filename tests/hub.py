@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import threading
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,13 +22,31 @@ if TYPE_CHECKING:
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = (".safetensors", ".bin", ".model")
+PIECE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """A file of any size: bytes at its start, then zeros that take no memory."""
+
+    start: bytes
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, part: slice) -> bytes:
+        begin, end, _ = part.indices(self.size)
+        return self.start[begin:end].ljust(max(0, end - begin), b"\0")
 
 
 @dataclass
 class Repository:
     """A repository on the server, and what is wrong with it."""
 
-    files: dict[str, bytes]
+    files: dict[str, bytes | Sparse]
+    commit: str = COMMIT
+    """What ``main`` points to, and the only one there is."""
     gated: bool = False
     cuts: dict[str, list[int]] = field(default_factory=dict)
     """Bytes after which the next downloads of a file break off."""
@@ -35,6 +54,10 @@ class Repository:
     """Sizes that the server names for files, where they are not the real ones."""
     stalled: bool = False
     """Downloads begin and never end."""
+    ranges: bool = True
+    """Whether a part of a file can be had; if not, the whole is sent whatever is asked for."""
+    elsewhere: bool = False
+    """Large files are on another host, as on the real hub: one that must not be told the token."""
 
     def size(self, path: str) -> int:
         return self.claimed.get(path, len(self.files[path]))
@@ -47,11 +70,15 @@ class Repository:
 
 @dataclass
 class Hub:
-    """The server: repositories by name, and the downloads that were asked of it (path and range)."""
+    """The server: repositories by name, the downloads that were asked of it (path and range), bytes sent."""
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     downloads: list[tuple[str, str | None]] = field(default_factory=list)
     requests: int = 0
+    sent: Counter[str] = field(default_factory=Counter)
+    """Bytes of each file's content that were sent; those of other answers are under ``""``."""
+    failing: bool = False
+    """Every request is answered with 503."""
     url: str = ""
     stopped: threading.Event = field(default_factory=threading.Event)
 
@@ -84,23 +111,41 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
+        if self.path == "/api/agent-harnesses":  # the client asks this once a day, for its own ends
+            return self._refuse(404, "NotFound")
         self.hub.requests += 1
+        if self.hub.failing:
+            return self._refuse(503, "Failing")
         path = unquote(urlsplit(self.path).path)
         api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path)
-        file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        file = re.fullmatch(r"(?:/elsewhere)?/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         match = api or file
         repository = self.hub.repositories.get(match[1]) if match else None
         if match is None or repository is None:
             return self._refuse(404, "RepoNotFound")
+        if path.startswith("/elsewhere/"):
+            told = "Authorization" in self.headers
+            return (
+                self._refuse(400, "TokenTold") if told else self._send_file(repository, match[3], body=body)
+            )
         # anybody may look at a gated repository; its files are for those who were let in
         if file and repository.gated and self.headers.get("Authorization") != "Bearer hf_let_me_in":
             return self._refuse(403, "GatedRepo")
         revision = (api[3] if api else file[2] if file else None) or "main"
-        if revision not in ("main", COMMIT):
+        if revision not in ("main", repository.commit):
             return self._refuse(404, "RevisionNotFound")
         if api:
             return self._send_json(_tree(repository) if api[2] == "tree" else _info(match[1], repository))
+        if repository.elsewhere and match[3].endswith(LARGE):
+            return self._send_elsewhere()
         return self._send_file(repository, match[3], body=body)
+
+    def _send_elsewhere(self) -> None:
+        self.send_response(302)
+        other = self.hub.url.replace("127.0.0.1", "localhost")
+        self.send_header("Location", f"{other}/elsewhere{self.path}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _refuse(self, status: int, code: str) -> None:
         self.send_response(status)
@@ -116,37 +161,51 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
+        self.hub.sent[""] += len(data)
 
     def _send_file(self, repository: Repository, name: str, *, body: bool) -> None:
         data = repository.files.get(name)
         if data is None:
             return self._refuse(404, "EntryNotFound")
         wanted = self.headers.get("Range")
-        start = int(re.fullmatch(r"bytes=(\d+)-.*", wanted)[1]) if wanted else 0  # type: ignore[index]
-        self.send_response(206 if wanted else 200)
-        self.send_header("X-Repo-Commit", COMMIT)
+        first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted).groups() if wanted else ("0", "")  # type: ignore[union-attr]
+        start = int(first) if repository.ranges else 0
+        end = min(int(last) + 1, len(data)) if last and repository.ranges else len(data)
+        self.send_response(206 if wanted and repository.ranges else 200)
+        self.send_header("X-Repo-Commit", repository.commit)
         self.send_header("ETag", f'"{_etag(name, data)}"')
         if name.endswith(LARGE):
             self.send_header("X-Linked-Etag", f'"{_etag(name, data)}"')
             self.send_header("X-Linked-Size", str(len(data)))
         self.send_header("Accept-Ranges", "bytes")
-        if wanted:
-            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        self.send_header("Content-Length", str(len(data) - start))
+        if wanted and repository.ranges:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+        self.send_header("Content-Length", str(end - start))
         self.end_headers()
         if body:
             self.hub.downloads.append((name, wanted))
             cuts = repository.cuts.get(name)
-            end = cuts.pop(0) if cuts else len(data)
-            self.wfile.write(data[start:end] if not repository.stalled else data[:1])
+            cut = min(cuts.pop(0), end) if cuts else end
+            whole = self._send_part(name, data, start, cut if not repository.stalled else start + 1)
             if repository.stalled:
-                self.wfile.flush()
                 self.hub.stopped.wait()
-            self.close_connection = end < len(data)
+            self.close_connection = cut < end or not whole
         return None
 
+    def _send_part(self, name: str, data: bytes | Sparse, start: int, end: int) -> bool:
+        """Send it piece by piece; False if the client hung up."""
+        try:
+            for begin in range(start, end, PIECE):
+                piece = data[begin : min(begin + PIECE, end)]
+                self.wfile.write(piece)
+                self.hub.sent[name] += len(piece)
+        except ConnectionError:
+            return False
+        return True
 
-def _etag(name: str, data: bytes) -> str:
+
+def _etag(name: str, data: bytes | Sparse) -> str:
+    data = data.start if isinstance(data, Sparse) else data
     if name.endswith(LARGE):
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -155,7 +214,7 @@ def _etag(name: str, data: bytes) -> str:
 def _info(name: str, repository: Repository) -> dict[str, Any]:
     return {
         "id": name,
-        "sha": COMMIT,
+        "sha": repository.commit,
         "private": False,
         "gated": repository.gated and "auto",
         "tags": [],

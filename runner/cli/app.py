@@ -133,6 +133,24 @@ def validate(manifest: Manifest, sets: Sets = None, prompts: Prompts = None, as_
     return check(manifest, Options(sets or [], prompts or [], as_json=as_json))
 
 
+@app.command()
+def doctor(
+    no_disk: Annotated[
+        bool, typer.Option("--no-disk", help="Measure no disk; the last measurement is shown.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Look at devices, memory, disks, versions and plugins, and say what to do about what is amiss.
+
+    Measures disks by writing and reading a temporary file of 512 MiB.
+
+    Example: runner doctor --no-disk
+    """
+    from runner.cli.doctor import doctor as examine
+
+    return examine(as_json=as_json, measure_disks=not no_disk, runs=RUNS)
+
+
 @plugins_app.command("list")
 def plugins_list(as_json: Json = False) -> int:
     """List the installed plugins with their stages and hooks, and those that are set aside.

@@ -48,6 +48,8 @@ class PlainDisplay:
             case "stage_started":
                 self._total, self._seen = event["items"], 0
                 say(f"{event['stage']}: {_items(event['items'])} ({event['placement']})")
+            case "out_of_memory":
+                say(memory_line(event))
             case "item_finished":
                 self._seen += 1
                 place = f"{event['stage']} {self._seen}/{max(self._total, self._seen)}"
@@ -106,6 +108,8 @@ class LiveDisplay:
                 self._step(event)
             case "item_finished":
                 self._finish_item(event)
+            case "out_of_memory":
+                self._console.print(memory_line(event), style="yellow", highlight=False)
             case "memory":
                 self._update(event["stage"], memory=self._memory(event))
             case "stage_finished":
@@ -169,6 +173,13 @@ def stage_line(event: Event) -> str:
     return f"{event['stage']}: {', '.join(counts)} in {event['seconds']:.1f} s, {_measured(event)}"
 
 
+def memory_line(event: Event) -> str:
+    """What a stage does about having run out of memory, in a line."""
+    first = str(event["error"]).partition("\n")[0]
+    next_ = f"; going on as {event['next']}" if event["next"] else ""
+    return f"out of memory as {event['placement']}: {first}{next_}"
+
+
 def run_line(event: Event) -> str:
     """What became of the run, in a line."""
     outputs = event["outputs"]
@@ -182,8 +193,14 @@ def run_line(event: Event) -> str:
 
 
 def _measured(event: Event) -> str:
-    ram, vram = event["measured"]["ram"], event["measured"]["vram"]
-    return f"RAM peak {format_size(ram)}" + (f", VRAM peak {format_size(vram)}" if vram else "")
+    """Peaks, each beside what was predicted."""
+    told = []
+    for kind in ("vram", "ram"):
+        measured, predicted = event["measured"][kind], event["predicted"][kind]
+        if measured:
+            beside = f" (predicted {format_size(predicted)})" if predicted else ""
+            told.append(f"{kind.upper()} peak {format_size(measured)}{beside}")
+    return ", ".join(told)
 
 
 def _items(count: int) -> str:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.common import Options, open_pipeline, print_json
+from runner.cli.common import Options, open_pipeline, print_json, say
+from runner.cli.plan_table import show_memory
 from runner.errors import ExitCode
-from runner.manifest.units import format_size
 from runner.plan.assemble import Assembly, assemble, forced_stages, run_directory
 from runner.plan.demand import Demand, demand
+from runner.plan.memory.choose import StagePlan, plan_stage
+from runner.plan.memory.display import as_dict
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.model.files import ComponentFiles
     from runner.plan.pipeline import Pipeline
     from runner.plan.stage import PipelineStage
 
@@ -24,29 +25,37 @@ SHOWN_TASKS = 5
 @dataclass(frozen=True)
 class _Planned:
     assembly: Assembly
+    stages: list[StagePlan]
     demand: Demand | None
     """None where keys are pending: a model is not here, or is not hashed yet, and a plan never hashes."""
 
 
 def plan(manifest: Path, options: Options) -> int:
-    """Show what a run would do. Writes nothing, hashes nothing, asks no network."""
+    """Show what a run would do and take. Writes nothing in the project, hashes nothing.
+
+    Of a hub model that is not here, headers and configs are fetched: kilobytes.
+    """
     pipeline = open_pipeline(manifest, options)
     assembly = assemble(pipeline)
     forced = forced_stages(pipeline, options.fresh)
     keys = assembly.keys(hash_missing=False)
     directory = run_directory(pipeline, options.runs_dir)
     found = demand(pipeline, keys, directory, forced) if keys is not None else None
-    planned = _Planned(assembly, found)
+    stages = [plan_stage(pipeline, stage, assembly.shapes(stage)) for stage in pipeline.stages]
+    planned = _Planned(assembly, stages, found)
     if options.as_json:
         print_json(_as_dict(pipeline, planned))
     else:
         _show(pipeline, planned)
-    return ExitCode.DONE
+    misfits = [stage.misfit for stage in stages if stage.misfit]
+    for misfit in misfits:
+        say(f"error: {misfit}")
+    return ExitCode.BUDGET if misfits else ExitCode.DONE
 
 
 def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
     stages = []
-    for stage in pipeline.stages:
+    for stage, memory in zip(pipeline.stages, planned.stages, strict=True):
         tasks = planned.demand.tasks[stage.index] if planned.demand else None
         todo = None
         if tasks is not None:
@@ -57,9 +66,8 @@ def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
                 "uses": stage.spec.name,
                 "dtype": stage.table.dtype,
                 "save_dtype": stage.table.save_dtype,
-                "placement": stage.table.placement,
                 "budget": stage.budget.model_dump(),
-                "components": [_component(c) for c in planned.assembly.components(stage)],
+                **as_dict(memory),
                 "todo": todo if todo is not None else "pending",
                 "cached": planned.demand.cached[stage.index] if planned.demand else "pending",
             }
@@ -67,41 +75,12 @@ def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
     return {"name": pipeline.manifest.table.name, "items": len(pipeline.items), "stages": stages}
 
 
-def _component(files: ComponentFiles) -> dict[str, Any]:
-    return {
-        "name": files.component.name,
-        "parameters": files.parameters,
-        "bytes": files.weight_bytes,
-        "dtypes": files.dtypes,
-    }
-
-
 def _show(pipeline: Pipeline, planned: _Planned) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
-    table = Table("stage", "uses", "component", "parameters", "on disk", "stored as", "to do", box=None)
-    for column in (3, 4):
-        table.columns[column].justify = "right"
-    for stage in pipeline.stages:
-        rows = [c for c in planned.assembly.components(stage) if c.parameters]
-        cells = [
-            (
-                c.component.name,
-                f"{c.parameters:,}",
-                format_size(c.weight_bytes),
-                ", ".join(c.dtypes),
-            )
-            for c in rows
-        ]
-        if not cells:
-            absent = stage.spec.components and planned.assembly.model(stage) is None
-            cells = [("not here yet" if absent else "none", "", "", "")]
-        for n, cell in enumerate(cells):
-            first = (stage.name, stage.spec.name) if n == 0 else ("", "")
-            table.add_row(*first, *cell, _to_do(planned, stage) if n == 0 else "")
-    console.print(table)
+    todo = [_to_do(planned, stage) for stage in pipeline.stages]
+    show_memory(console, planned.stages, todo)
     _show_reasons(console.print, pipeline, planned)
 
 

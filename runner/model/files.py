@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError
 from runner.header import Header, HeaderError, read_header
+from runner.model.shapes import ComponentShapes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -66,18 +67,18 @@ class ComponentFiles:
         weights = [name for name in self.names if name.endswith(".safetensors")]
         return {name: _whole_header(self.folder / name) for name in weights}
 
-    @property
-    def parameters(self) -> int:
-        return sum(t.elements for h in self.headers.values() for t in h.tensors.values())
+    @cached_property
+    def shapes(self) -> ComponentShapes:
+        """The weights as the headers tell them, and the component's ``config.json`` if it has one.
 
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of the weights as stored."""
-        return sum(t.end - t.start for h in self.headers.values() for t in h.tensors.values())
+        Raises:
+            ModelError: the config is damaged.
 
-    @property
-    def dtypes(self) -> list[str]:
-        return sorted({t.dtype for h in self.headers.values() for t in h.tensors.values()})
+        """
+        tensors = {name: info for h in self.headers.values() for name, info in h.tensors.items()}
+        has_config = f"{self.component.path}/config.json" in self.names
+        config = read_config(self.folder, self.component) if has_config else {}
+        return ComponentShapes(self.component, tensors, config)
 
 
 def open_component(model: Path, component: Component) -> ComponentFiles:

@@ -6,6 +6,8 @@ import io
 import queue
 import shutil
 import threading
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +16,29 @@ from runner.manifest.units import format_size
 from runner.model.files import IGNORED, INDEX, PICKLES, open_component, patterns, select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runner.api import Component
     from runner.manifest.schema import ModelSource
 
+# by name: they are httpx2's, httpx's or requests', as the client's version has it
+OUT_OF_REACH = {
+    "LocalEntryNotFoundError",
+    "ConnectError",
+    "ConnectionError",
+    "Timeout",
+    "TimeoutError",
+    "TimeoutException",
+}
 SPARE = 1 << 30  # bytes that a download must leave free on the disk
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a repository holds at a commit: sizes of its files, None where the hub names none."""
+
+    commit: str
+    sizes: Mapping[str, int | None]
 
 
 def cached(source: ModelSource, components: Sequence[Component]) -> Path | None:
@@ -54,11 +73,12 @@ def download(
         total = _bytes_to_fetch(source, components)
         _check_room(source, total)
         meter = _meter(lambda done: progress(min(done, total), total))
-        folder = Path(_interruptible(lambda: _snapshot(source, components, tqdm_class=meter)))
+        (snapshot,) = in_threads([lambda: _snapshot(source, components, tqdm_class=meter)])
     except (ModelError, StorageError):
         raise
     except Exception as error:
-        raise _explained(source, error) from error
+        raise explained(source, error) from error
+    folder = Path(snapshot)
     for component in components:
         open_component(folder, component)
     return folder
@@ -76,52 +96,96 @@ def _snapshot(source: ModelSource, components: Sequence[Component], **options: A
     )
 
 
-def _interruptible(work: Callable[[], Any]) -> Any:
-    """Work in a thread, so that a signal reaches us at once: the client's own threads cannot be stopped."""
-    done: queue.SimpleQueue[tuple[Any, Exception | None]] = queue.SimpleQueue()
+def in_threads(
+    works: Sequence[Callable[[], Any]], count: int = 1, patience: float | None = None
+) -> list[Any]:
+    """Work in ``count`` threads, so that a signal reaches us at once: the client's own cannot be stopped.
+
+    Returns what each work returned. The first error ends it all.
+
+    Raises:
+        TimeoutError: no work came to an end for ``patience`` seconds.
+
+    """
+    waiting = deque(enumerate(works))
+    done: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
 
     def run() -> None:
-        try:
-            done.put((work(), None))
-        except Exception as error:
-            done.put((None, error))
+        while waiting:
+            try:
+                n, work = waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                done.put((n, work(), None))
+            except Exception as error:
+                done.put((n, None, error))
 
-    threading.Thread(target=run, daemon=True).start()
-    result, error = done.get()
-    if error is not None:
-        raise error
-    return result
+    for _ in range(min(count, len(works))):
+        threading.Thread(target=run, daemon=True).start()
+    results: dict[int, Any] = {}
+    try:
+        for _ in works:
+            n, results[n], error = done.get(timeout=patience)
+            if error is not None:
+                raise error
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {patience} s") from None
+    finally:
+        waiting.clear()
+    return [results[n] for n in range(len(works))]
+
+
+def listing(source: ModelSource) -> Listing:
+    """Ask the hub what there is; raises the client's errors, and TimeoutError."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT as PATIENCE
+
+    def ask() -> Any:
+        return HfApi().model_info(
+            source.source, revision=source.revision, files_metadata=True, timeout=PATIENCE
+        )
+
+    # the client's time-out is for each of the hub's addresses and each wait; a user waits once
+    (told,) = in_threads([ask], patience=PATIENCE)
+    sizes = {file.rfilename: file.size for file in told.siblings or ()}
+    return Listing(told.sha or source.revision or "main", sizes)
 
 
 def _bytes_to_fetch(source: ModelSource, components: Sequence[Component]) -> int:
     """Bytes that are not in the cache yet; refuses a repository that lacks what is needed."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
-    told = HfApi().model_info(source.source, revision=source.revision, files_metadata=True)
-    sizes = {file.rfilename: file.size or 0 for file in told.siblings or ()}
-    wanted = {name for c in components for name in _needed(source, c, list(sizes))}
-    wanted |= {INDEX} & set(sizes)
+    told = listing(source)
+    wanted = {name for c in components for name in needed(source, c, list(told.sizes))}
+    wanted |= {INDEX} & set(told.sizes)
     return sum(
-        sizes[name]
+        told.sizes[name] or 0
         for name in wanted
-        if not isinstance(try_to_load_from_cache(source.source, name, revision=told.sha), str)
+        if not isinstance(try_to_load_from_cache(source.source, name, revision=told.commit), str)
     )
 
 
-def _needed(source: ModelSource, component: Component, names: list[str]) -> list[str]:
-    needed = select(names, component)
-    weights = any(name.endswith(".safetensors") for name in needed)
-    expects_weights = f"{component.path}/config.json" in needed and not component.config_only
-    if needed and (weights or not expects_weights):
-        return needed
+def needed(source: ModelSource, component: Component, names: list[str]) -> list[str]:
+    """Those of a repository's files that the component needs.
+
+    Raises:
+        ModelError: there are none, or pickled weights only.
+
+    """
+    chosen = select(names, component)
+    weights = any(name.endswith(".safetensors") for name in chosen)
+    expects_weights = f"{component.path}/config.json" in chosen and not component.config_only
+    if chosen and (weights or not expects_weights):
+        return chosen
     pickled = [n for n in names if n.startswith(f"{component.path}/") and n.endswith(PICKLES)]
     if pickled:
         raise ModelError(
-            f"{_name(source)} has pickled weights only ({pickled[0]}), which can run code when loaded; "
+            f"{title(source)} has pickled weights only ({pickled[0]}), which can run code when loaded; "
             "name a model or revision with safetensors"
         )
     raise ModelError(
-        f"{_name(source)} has nothing for the component '{component.name}'; is it in diffusers layout?"
+        f"{title(source)} has nothing for the component '{component.name}'; is it in diffusers layout?"
     )
 
 
@@ -134,7 +198,7 @@ def _check_room(source: ModelSource, total: int) -> None:
     free = shutil.disk_usage(folder).free
     if total and total + SPARE > free:
         raise StorageError(
-            f"{_name(source)} needs {format_size(total)} in {HF_HUB_CACHE}, where {format_size(free)} are "
+            f"{title(source)} needs {format_size(total)} in {HF_HUB_CACHE}, where {format_size(free)} are "
             "free; make room, or set HF_HOME to a larger disk"
         )
 
@@ -163,11 +227,11 @@ def _meter(report: Callable[[int], None]) -> type[Any]:
     return Meter
 
 
-def _explained(source: ModelSource, error: Exception) -> ModelError | StorageError:
+def explained(source: ModelSource, error: Exception) -> ModelError | StorageError:
     """The client's error in the user's words, with what to do."""
     from huggingface_hub import errors
 
-    name = _name(source)
+    name = title(source)
     if isinstance(error, errors.GatedRepoError):
         return ModelError(
             f"{name} is gated: accept its licence on the model's page, then log in with `hf auth login` "
@@ -182,7 +246,7 @@ def _explained(source: ModelSource, error: Exception) -> ModelError | StorageErr
     if isinstance(error, errors.OfflineModeIsEnabled):
         return ModelError(f"{name} is not (wholly) on this machine, and HF_HUB_OFFLINE forbids to fetch it")
     kinds = {base.__name__ for base in type(error).__mro__}
-    if kinds & {"LocalEntryNotFoundError", "ConnectError", "TimeoutException", "ConnectionError"}:
+    if kinds & OUT_OF_REACH:
         return ModelError(f"{name} is not (wholly) on this machine, and the hub cannot be reached; try again")
     if isinstance(error, OSError) and error.errno is not None:
         return StorageError(f"cannot store {name}: {error.strerror or error}")
@@ -193,5 +257,6 @@ def _explained(source: ModelSource, error: Exception) -> ModelError | StorageErr
     )
 
 
-def _name(source: ModelSource) -> str:
+def title(source: ModelSource) -> str:
+    """How messages name a model."""
     return f"model '{source.source}'" + (f" at '{source.revision}'" if source.revision else "")

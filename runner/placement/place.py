@@ -1,31 +1,52 @@
-"""The one door to placements: a component goes in with its placement's name, a module comes out."""
+"""The one door to placements: a component goes in with its placing, a module comes out."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from runner.errors import BudgetError
-from runner.placement import resident
+from runner.placement import dispatched, offloaded, resident
+from runner.placement.library import Opened, from_pretrained, open_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
-    import torch
+    from runner.model.files import ComponentFiles
+    from runner.protocol import Placing
 
-PLACEMENTS: dict[str, Callable[[Any, Path, torch.dtype, torch.device], Any]] = {
-    "resident": resident.load,
-}
+RESIDENT = "resident"
 
 
-def place(placement: str, cls: Any, folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """Load a component as its placement says.
+class Placer:
+    """Loads the components of one worker, each as its placing says."""
 
-    Raises:
-        BudgetError: the placement is not to be had in this version.
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self._device = device
+        self._dtype = dtype
+        self._turns = offloaded.Turns(device)
+        self._placements: dict[str, Callable[[Opened, Placing], torch.nn.Module]] = {
+            RESIDENT: lambda opened, _: resident.load(opened, device),
+            "device-map": lambda opened, placing: dispatched.load(opened, device, placing),
+            "sequential-offload": lambda opened, placing: dispatched.load(opened, device, placing),
+            "model-offload": lambda opened, _: self._turns.load(opened),
+            "group-offload": lambda opened, _: offloaded.load_in_groups(opened, device),
+        }
 
-    """
-    if placement not in PLACEMENTS:
-        known = ", ".join(PLACEMENTS)
-        raise BudgetError(f"placement '{placement}' is not built yet; this version has: {known}")
-    return PLACEMENTS[placement](cls, folder, dtype, device)
+    def place(self, cls: Any, files: ComponentFiles, placing: Placing) -> Any:
+        """Load a component; what is no module, a tokenizer or a scheduler, is just loaded.
+
+        Raises:
+            BudgetError: the placement is not to be had in this version.
+            ModelError: the files lack weights of the class.
+
+        """
+        if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
+            return from_pretrained(cls, files.folder / files.component.path, self._dtype)
+        if placing.placement not in self._placements:
+            known = ", ".join(self._placements)
+            raise BudgetError(f"placement '{placing.placement}' is not built yet; this version has: {known}")
+        load = self._placements[placing.placement]
+        module = load(open_module(cls, files, self._dtype), placing)
+        return module.eval().requires_grad_(requires_grad=False)

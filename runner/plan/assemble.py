@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from runner.errors import UsageError
 from runner.manifest.problems import did_you_mean
 from runner.model.fingerprint import fingerprint
+from runner.model.remote import describe
 from runner.model.sources import Model, fetch, find
 from runner.plan import ALL_STAGES
 from runner.plan.keys import Keyed, keys_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from runner.manifest.schema import ModelSource
     from runner.model.files import ComponentFiles
+    from runner.model.shapes import ComponentShapes
     from runner.plan.pipeline import Pipeline
     from runner.plan.stage import PipelineStage
 
@@ -35,6 +37,7 @@ class Assembly:
     models: dict[ModelSource, Model | None]
     _files: dict[int, list[ComponentFiles]] = field(default_factory=dict)
     """Of each stage, once they were opened: headers are read once."""
+    _described: dict[ModelSource, dict[str, ComponentShapes]] = field(default_factory=dict)
 
     def model(self, stage: PipelineStage) -> Model | None:
         return self.models.get(stage.model) if stage.model and stage.spec.components else None
@@ -50,6 +53,21 @@ class Assembly:
         if model is not None and stage.index not in self._files:
             self._files[stage.index] = [model.component(c) for c in stage.spec.components]
         return self._files.get(stage.index, [])
+
+    def shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
+        """The shapes of the stage's components; of a model that is not here, fetched without its weights.
+
+        Raises:
+            ModelError: a file is missing or damaged, or the hub does not tell.
+
+        """
+        if stage.model is None or not stage.spec.components:
+            return []
+        if self.model(stage) is not None:
+            return [files.shapes for files in self.components(stage)]
+        if stage.model not in self._described:
+            self._described[stage.model] = describe(stage.model, self.pipeline.components_of(stage.model))
+        return [self._described[stage.model][c.name] for c in stage.spec.components]
 
     def keys(self, *, hash_missing: bool = True) -> dict[str, tuple[Keyed, ...]] | None:
         """The keys of every item; None if a model is not here, or is unhashed and may not be hashed."""

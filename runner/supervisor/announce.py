@@ -53,6 +53,26 @@ class Announcer:
         )
         self._plugins.notify("runner_stage_started", run=self._run, stage=stage)
 
+    def out_of_memory(
+        self,
+        stage: str,
+        placement: str,
+        predicted: Mapping[str, Any],
+        measured: Mapping[str, Any],
+        error: str,
+        next_placement: str | None,
+    ) -> None:
+        """A worker ran out of memory; ``next_placement`` is what the stage goes on with, if it does."""
+        self.events.emit(
+            "out_of_memory",
+            stage=stage,
+            placement=placement,
+            predicted=dict(predicted),
+            measured=dict(measured),
+            error=error,
+            next=next_placement,
+        )
+
     def item_finished(self, item: ItemResult, **more: Any) -> None:
         """``more`` goes to the log alone: a traceback, the number of attempts."""
         self.events.emit("item_finished", **vars(item), **more)

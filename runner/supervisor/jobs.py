@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from runner.model.sources import Model
     from runner.plan.demand import Task
     from runner.plan.keys import Keyed
+    from runner.plan.memory.candidates import Candidate
+    from runner.plan.memory.choose import StagePlan
     from runner.plan.pipeline import Pipeline
     from runner.plan.stage import PipelineStage
     from runner.rundir import RunDirectory
@@ -26,10 +28,11 @@ def make_job(
     tasks: Sequence[Task],
     keys: Mapping[str, tuple[Keyed, ...]],
     model: Model | None,
-    device: str,
+    memory: StagePlan,
+    placed: Candidate,
     directory: RunDirectory,
 ) -> Job:
-    """The job of one stage for the items that need it."""
+    """The job of one stage for the items that need it, its weights placed as ``placed`` says."""
     table = stage.table
     return Job(
         name=stage.name,
@@ -37,9 +40,10 @@ def make_job(
         distribution=pipeline.plugins.stages()[stage.spec.name][0].distribution,
         dtype=table.dtype,
         save_dtype=table.save_dtype,
-        device=device,
+        device=memory.limits.device,
         threads=stage.budget.threads or core_count(),
-        placement="resident" if table.placement == "auto" else table.placement,
+        vram=memory.allocatable,
+        placings=placed.placings,
         model=model.folder if model else None,
         retries=table.retries,
         items=tuple(_job_item(pipeline, stage, task, keys, model, directory) for task in tasks),

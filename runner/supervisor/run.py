@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from runner.api import StageResult
 from runner.errors import ExitCode, InterruptedRunError, RunnerError
 from runner.journal import Events, Journal
 from runner.manifest.record import as_run
 from runner.memory.devices import choose_device
 from runner.plan.assemble import Assembly, assemble, fetch_missing, forced_stages
 from runner.plan.demand import Task, demand, make_links, output_paths
+from runner.plan.memory.choose import StagePlan, plan_stage
 from runner.storage import write_atomically
 from runner.supervisor.announce import Announcer
-from runner.supervisor.jobs import make_job
+from runner.supervisor.attempts import Attempts
 from runner.supervisor.launch import Launchers
 from runner.supervisor.signals import Interrupts
-from runner.supervisor.stage import Limits, StageRun
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,10 +47,8 @@ class Supervisor:
             RunnerError: the run cannot begin. Once it has, errors are told through ``run_finished`` too.
 
         """
-        devices = [
+        for stage in self.pipeline.stages:
             choose_device(stage.budget.device, vram_budget=stage.budget.vram is not None)
-            for stage in self.pipeline.stages
-        ]
         forced = forced_stages(self.pipeline, self.fresh)
         assembly = assemble(self.pipeline)
         for stage in self.pipeline.stages:
@@ -66,7 +62,7 @@ class Supervisor:
             write_atomically(self.directory.manifest, as_run(self.pipeline.manifest, self.directory.path))
             announcer = Announcer(self.pipeline, self.directory, self.events)
             launchers = stack.enter_context(Launchers(self.pipeline, self.directory, inherit=(lock,)))
-            run = _Running(self, assembly, devices, forced, announcer, launchers)
+            run = _Running(self, assembly, forced, announcer, launchers)
             return run.run()
 
 
@@ -76,7 +72,6 @@ class _Running:
 
     supervisor: Supervisor
     assembly: Assembly
-    devices: list[str]
     forced: list[int]
     announcer: Announcer
     launchers: Launchers
@@ -109,10 +104,14 @@ class _Running:
         for path in found.damaged:
             path.unlink(missing_ok=True)
         make_links(found.renamed)
-        for stage in supervisor.pipeline.stages:
+        stages = [stage for stage in supervisor.pipeline.stages if found.tasks[stage.index]]
+        plans = [plan_stage(supervisor.pipeline, stage, self.assembly.shapes(stage)) for stage in stages]
+        for plan in plans:  # before the first one starts: nobody waits for hours to be refused
+            plan.check()
+        for stage, plan in zip(stages, plans, strict=True):
             tasks = [task for task in found.tasks[stage.index] if self._is_possible(stage, task)]
             if tasks:
-                self._run_stage(stage, tasks, found.cached[stage.index])
+                self._run_stage(plan, tasks, found.cached[stage.index])
 
     def _is_possible(self, stage: PipelineStage, task: Task) -> bool:
         keys = self.keys[task.item.id]
@@ -122,31 +121,18 @@ class _Running:
             return False
         return True
 
-    def _run_stage(self, stage: PipelineStage, tasks: list[Task], cached: int) -> None:
+    def _run_stage(self, plan: StagePlan, tasks: list[Task], cached: int) -> None:
         supervisor = self.supervisor
-        device, model = self.devices[stage.index], self.assembly.model(stage)
-        job = make_job(supervisor.pipeline, stage, tasks, self.keys, model, device, supervisor.directory)
-        started = time.monotonic()
-        predicted: dict[str, int | None] = {"vram": None, "ram": None}
-        items = sum(len(task.items) for task in tasks)
-        self.announcer.stage_started(stage.name, items, job.placement, predicted)
-        settle = partial(self._settle, stage)
-        limits = Limits(timeout=stage.table.timeout, ram=stage.budget.ram)
-        run = StageRun(job, tasks, self.announcer, supervisor.interrupts, limits, settle)
-        try:
-            run.run(self.launchers.get(device, job.threads), supervisor.directory.log(stage.name))
-        finally:
-            self.announcer.stage_finished(
-                StageResult(
-                    stage=stage.name,
-                    seconds=round(time.monotonic() - started, 3),
-                    done=len(run.outcome.done),
-                    cached=cached,
-                    failed=len(run.outcome.failed),
-                    predicted=predicted,
-                    measured={"vram": run.outcome.vram, "ram": run.outcome.ram},
-                )
-            )
+        Attempts(
+            assembly=self.assembly,
+            memory=plan,
+            keys=self.keys,
+            directory=supervisor.directory,
+            announcer=self.announcer,
+            launchers=self.launchers,
+            interrupts=supervisor.interrupts,
+            settle=partial(self._settle, plan.stage),
+        ).run(tasks, cached)
 
     def _settle(self, stage: PipelineStage, task: Task, done: bool) -> None:
         """Give what was made for one item to all that have its key; remember what could not be made."""

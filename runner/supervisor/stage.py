@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner.api import ItemResult
-from runner.errors import BudgetError, InterruptedRunError, StageError, error_of
+from runner.errors import InterruptedRunError, OutOfMemoryError, StageError, error_of
 from runner.manifest.units import format_size
+from runner.plan.memory.need import CUDA_CONTEXT
 from runner.supervisor.conversation import Conversation
+from runner.supervisor.limits import Limits, limited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from runner.memory.cgroup import MemoryGroup
     from runner.plan.demand import Task
     from runner.protocol import Job
     from runner.supervisor.announce import Announcer
@@ -33,13 +37,9 @@ class Outcome:
     ram: int = 0
     vram: int | None = None
 
-
-@dataclass(frozen=True)
-class Limits:
-    """What a worker may take: seconds for one item, bytes of RAM."""
-
-    timeout: float | None = None
-    ram: int | None = None
+    @property
+    def ended(self) -> list[str]:
+        return [*self.done, *self.failed]
 
 
 class StageRun:
@@ -53,8 +53,12 @@ class StageRun:
         interrupts: Interrupts,
         limits: Limits,
         settle: Callable[[Task, bool], None],
+        outcome: Outcome,
     ) -> None:
-        """``settle`` is told of each task that ended, and whether it is done, before anybody else."""
+        """``settle`` is told of each task that ended, and whether it is done, before anybody else.
+
+        What becomes of the items is added to ``outcome``.
+        """
         self._job = job
         self._announcer = announcer
         self._interrupts = interrupts
@@ -62,7 +66,7 @@ class StageRun:
         self._settle = settle
         self._tasks = {task.item.id: task for task in tasks}
         self._items = {item.id: item for item in job.items}
-        self.outcome = Outcome()
+        self.outcome = outcome
         self._failure: dict[str, Any] | None = None
         self._finished = False
         self._current: tuple[str, float] | None = None
@@ -72,16 +76,16 @@ class StageRun:
 
         Raises:
             StageError: the worker crashed, or an item took longer than its time.
-            BudgetError: the worker held more RAM than its budget.
+            OutOfMemoryError: the worker held more RAM than its budget, or could not allocate more.
             InterruptedRunError: the user asked to stop.
             RunnerError: what the worker could not go on from (storage, model, budget).
 
         """
         process = launcher.start(log)  # imports: a signal ends this at once
-        with self._interrupts.watched():
-            self._watch(Conversation(process, self._job), log)
+        with self._interrupts.watched(), limited(process.pid, self._limits.ram) as group:
+            self._watch(Conversation(process, self._job), log, group)
 
-    def _watch(self, talk: Conversation, log: Path) -> None:
+    def _watch(self, talk: Conversation, log: Path, group: MemoryGroup | None) -> None:
         asked = 0
         try:
             for event in talk.events():
@@ -100,7 +104,9 @@ class StageRun:
                 pass
             raise
         finally:
-            self.outcome.ram = talk.memory.peak
+            self.outcome.ram = max(self.outcome.ram, talk.memory.peak)
+        if group is not None and talk.exit_code == -signal.SIGKILL and group.oom_kills():
+            raise self._over(talk.memory.peak)
         if self._interrupts.count:
             raise InterruptedRunError(f"stopped in stage '{self._job.name}'")
         self._check_end(talk.exit_code, log)
@@ -117,9 +123,15 @@ class StageRun:
             self._finish(event)
         elif kind == "failed":
             self._failure = event
+            self._note_vram(event)
         elif kind == "finished":
             self._finished = True
-            self.outcome.vram = event["vram"]
+            self._note_vram(event)
+
+    def _note_vram(self, event: dict[str, Any]) -> None:
+        if event.get("vram") is not None:
+            # what torch does not count is on the device all the same
+            self.outcome.vram = max(self.outcome.vram or 0, event["vram"] + CUDA_CONTEXT)
 
     def _finish(self, event: dict[str, Any]) -> None:
         task = self._tasks[event["item"]]
@@ -164,15 +176,24 @@ class StageRun:
     def _check_memory(self, held: int) -> None:
         limit = self._limits.ram
         if limit is not None and held > limit:
-            during = f"making '{self._current[0]}'" if self._current else "loading"
-            raise BudgetError(
-                f"stage '{self._job.name}' went over its RAM budget while {during}: it held "
-                f"{format_size(held)} of {format_size(limit)} and was ended; give it more, or less to do"
-            )
+            raise self._over(held)
+
+    def _over(self, held: int) -> OutOfMemoryError:
+        during = f"making '{self._current[0]}'" if self._current else f"loading {self._loading()}"
+        return OutOfMemoryError(
+            f"stage '{self._job.name}' went over its RAM budget while {during}: it held "
+            f"{format_size(held)} of {format_size(self._limits.ram or 0)} and was ended; "
+            "give it more, or less to do"
+        )
+
+    def _loading(self) -> str:
+        return ", ".join(self._job.placings) or "its code"
 
     def _check_end(self, code: int | None, log: Path) -> None:
         if self._failure is not None:
             told = f"stage '{self._job.name}': {self._failure['error']}"
+            if self._failure.get("out_of_memory"):
+                raise OutOfMemoryError(told)
             raise error_of(self._failure["code"], f"{told}\n{_tail(log)}")
         if not self._finished:
             how = f"was ended by signal {-code}" if code and code < 0 else f"exited with code {code}"

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner.model.files import read_config
-from runner.placement.place import place
+from runner.model.files import open_component, read_config
+from runner.placement.place import RESIDENT, Placer
 from runner.plugins import load_object
+from runner.protocol import Placing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,14 +30,14 @@ class WorkerContext:
         self.dtype: torch.dtype = getattr(torch, job.dtype)
         self._job = job
         self._loaded: dict[str, Any] = {}
+        self._placer = Placer(self.device, self.dtype)
 
     def load(self, component: str) -> Any:
         if component not in self._loaded:
             declared = self._component(component)
-            folder = self._model_folder() / declared.path
-            cls = load_object(declared.cls)
-            placed = place(self._job.placement, cls, folder, self.dtype, self.device)
-            self._loaded[component] = placed
+            files = open_component(self._model_folder(), declared)
+            placing = self._job.placings.get(component, Placing(RESIDENT))
+            self._loaded[component] = self._placer.place(load_object(declared.cls), files, placing)
         return self._loaded[component]
 
     def config(self, component: str) -> Mapping[str, Any]:

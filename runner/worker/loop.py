@@ -15,6 +15,7 @@ from runner import handoff
 from runner.errors import BudgetError, RunnerError
 from runner.params import Given, names_of, validate
 from runner.plugins import load_object
+from runner.worker.allocator import is_out_of_memory, limit_vram, vram_peak
 from runner.worker.context import CancelledError, WorkerContext, WorkerItem
 from runner.worker.publish import OutputError, publish
 from runner.worker.versions import installed_versions
@@ -51,6 +52,7 @@ class Loop:
         job = self._job
         torch.set_num_threads(job.threads)
         _check_device(job.device)
+        limit_vram(job.device, job.vram)
         self._versions = installed_versions(job.distribution)
         self._params = load_object(job.stage.params) if job.stage.params else None
         with torch.inference_mode():
@@ -62,7 +64,7 @@ class Loop:
                 self._report("item_started", item=item.id)
                 if not self._attempt(one, item):
                     break
-        self._report("finished", vram=_vram_peak(job.device))
+        self._report("finished", vram=vram_peak(job.device))
 
     def _attempt(self, one: Callable[[WorkerItem], Any], item: JobItem) -> bool:
         """Run one item, again as often as it may; False if the supervisor asked to stop."""
@@ -76,6 +78,8 @@ class Loop:
             except RunnerError:
                 raise
             except Exception as error:
+                if is_out_of_memory(error):
+                    raise
                 traceback.print_exc()
                 told = {
                     "error": f"{type(error).__name__}: {error}"[:ERROR_LIMIT],
@@ -166,7 +170,3 @@ def _device_name(device: str) -> str:
     if device.startswith("cuda"):
         return str(torch.cuda.get_device_name(device))
     return f"cpu {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _vram_peak(device: str) -> int | None:
-    return int(torch.cuda.max_memory_reserved(device)) if device.startswith("cuda") else None

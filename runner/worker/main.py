@@ -31,6 +31,12 @@ def serve(commands: IO[bytes], events: int) -> int:
         return error.exit_code
     except BaseException as error:
         traceback.print_exc()
+        from runner.worker.allocator import is_out_of_memory, vram_peak
+
+        if is_out_of_memory(error):
+            told = {"error": f"out of memory: {error}", "vram": vram_peak(job.device)}
+            report("failed", code=ExitCode.BUDGET, out_of_memory=True, **told)
+            return ExitCode.BUDGET
         report("failed", code=ExitCode.STAGE, error=f"{type(error).__name__}: {error}")
         return ExitCode.STAGE
     return ExitCode.DONE

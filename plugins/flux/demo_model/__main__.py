@@ -6,7 +6,7 @@ Run it again to go on after an interruption.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +43,10 @@ class Recipe:
             "assemble": lambda: assemble.assemble(place, out),
             "score": lambda: _score(out, self.scored, place),
         }
+
+
+# How long a finished transformer is trained further: the layout is learnt, the outlines are not.
+FURTHER = Schedule(7_000, 1e-3, warm=200)
 
 
 def run(recipe: Recipe, place: Place, out: Path, only: str | None = None) -> None:
@@ -84,10 +88,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--only", choices=names, help="this part alone")
+    parser.add_argument("--go-on-from", type=Path, help="train this checkpoint further")
     asked = parser.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
-    run(Recipe(), Place(asked.work, torch.device(asked.device), asked.seed), asked.out, asked.only)
+    recipe, place = Recipe(), Place(asked.work, torch.device(asked.device), asked.seed)
+    if asked.go_on_from:
+        recipe = replace(recipe, transformer=FURTHER)
+        if not place.result("text.pt").exists():
+            assemble.take_apart(asked.go_on_from, place)
+    run(recipe, place, asked.out, asked.only)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,25 @@ def assemble(place: Place, out: Path, weights: str = "distilled.pt") -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def take_apart(checkpoint: Path, place: Place) -> None:
+    """Lay an assembled checkpoint's parts out as the finished parts of a training that goes on from it.
+
+    What `assemble` leaves out, the readers of the training, starts anew.
+    """
+    place.work.mkdir(parents=True, exist_ok=True)
+    for name in ("tokenizer", "tokenizer_2", "vae"):
+        shutil.copytree(checkpoint / name, place.result(name), dirs_exist_ok=True)
+    parts = {"net": "transformer", "text.clip": "text_encoder", "text.t5": "text_encoder_2"}
+    weights = {}
+    for prefix, folder in parts.items():
+        (file,) = (checkpoint / folder).glob("*.safetensors")
+        for name, weight in load_file(file).items():
+            weights[f"{prefix}.{name.removeprefix('text_model.')}"] = weight.float()
+    torch.save(weights, place.result("text.pt"))
+    for name in ("vocabulary", "vae", "text"):
+        place.result(f"{name}.done").touch()
+
+
 def _name_as_published(weights: Path) -> None:
     """CLIP's names as FLUX.1 has them: transformers 4 knows no others, 5 knows both."""
     named = {f"text_model.{name.removeprefix('text_model.')}": w for name, w in load_file(weights).items()}

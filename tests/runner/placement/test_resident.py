@@ -11,10 +11,9 @@ from checkpoints import DEMO
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from transformers import CLIPTextModel, T5EncoderModel
 
-from runner.errors import BudgetError, ModelError
-from runner.placement.place import place
+from placing import place
 
-CPU = torch.device("cpu")
+from runner.errors import BudgetError, ModelError
 
 
 def mapped_ranges() -> list[tuple[int, int]]:
@@ -33,7 +32,7 @@ def mapped_ranges() -> list[tuple[int, int]]:
     [(AutoencoderKL, "vae"), (T5EncoderModel, "text_encoder_2"), (CLIPTextModel, "text_encoder")],
 )
 def test_weights_are_read_not_mapped_and_aligned(cls: type, folder: str, dtype: torch.dtype) -> None:
-    module = place("resident", cls, DEMO / folder, dtype, CPU)
+    module = place("resident", cls, DEMO / folder, dtype)
     ranges = mapped_ranges()
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         assert tensor.data_ptr() % 64 == 0, name
@@ -44,13 +43,13 @@ def test_weights_are_read_not_mapped_and_aligned(cls: type, folder: str, dtype: 
 
 
 def test_tied_weights_stay_tied() -> None:
-    module = place("resident", T5EncoderModel, DEMO / "text_encoder_2", torch.float32, CPU)
+    module = place("resident", T5EncoderModel, DEMO / "text_encoder_2", torch.float32)
     assert module.shared.weight.data_ptr() == module.encoder.embed_tokens.weight.data_ptr()
 
 
 def test_what_has_no_weights_is_just_loaded() -> None:
     cls = FlowMatchEulerDiscreteScheduler
-    scheduler = place("resident", cls, DEMO / "scheduler", torch.float32, CPU)
+    scheduler = place("resident", cls, DEMO / "scheduler", torch.float32)
     assert scheduler.config.use_dynamic_shifting is True
 
 
@@ -66,13 +65,13 @@ def test_a_plain_module_needs_a_config_and_weights_alone(tmp_path: Path) -> None
     original = Plain(3)
     (tmp_path / "config.json").write_text('{"width": 3}')
     save_file(original.state_dict(), tmp_path / "model.safetensors")
-    module = place("resident", Plain, tmp_path, torch.float32, CPU)
+    module = place("resident", Plain, tmp_path, torch.float32)
     assert torch.equal(module.layer.weight, original.layer.weight)
 
 
 def test_placements_that_are_not_built_yet_say_so() -> None:
     with pytest.raises(BudgetError, match="'stream' is not built yet"):
-        place("stream", AutoencoderKL, DEMO / "vae", torch.float32, CPU)
+        place("stream", AutoencoderKL, DEMO / "vae", torch.float32)
 
 
 def test_weights_that_no_file_has_are_told_not_made_up(tmp_path: Path) -> None:
@@ -86,4 +85,4 @@ def test_weights_that_no_file_has_are_told_not_made_up(tmp_path: Path) -> None:
         weights = load_file(copy / file)
         save_file(dict(list(weights.items())[1:]), copy / file, {"format": "pt"})
         with pytest.raises(ModelError, match="lack 1 weights of"):
-            place("resident", cls, copy, torch.float32, CPU)
+            place("resident", cls, copy, torch.float32)

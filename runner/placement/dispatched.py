@@ -1,0 +1,76 @@
+"""``device-map`` and ``sequential-offload``: accelerate's hooks bring a weight when its layer runs.
+
+Weights on the tier ``disk`` stay in the checkpoint's own files: no second copy of the model is written, as
+accelerate's ``offload_folder`` would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+from accelerate.utils import PrefixedDataset
+
+if TYPE_CHECKING:
+    from runner.placement.library import Opened
+    from runner.protocol import Placing
+
+HOST = torch.device("cpu")
+
+
+def load(opened: Opened, device: torch.device, placing: Placing) -> torch.nn.Module:
+    """The component with what the placing's map names on ``cpu`` or ``disk``, and all else on the device."""
+    module = opened.module
+    offloaded = _Offloaded(opened)
+    with torch.no_grad():
+        for name, weight in list(module.named_parameters(remove_duplicate=False)):
+            tier = placing.tier(name)
+            if tier == "disk":
+                offloaded.mapped[name] = weight.detach()
+            elif tier == "cpu" and device != HOST:
+                offloaded.held[name] = opened.own(weight, HOST)
+            else:
+                continue
+            _leave_empty(module, name, opened.dtype_of(weight))
+        for tensor in (*module.parameters(), *module.buffers()):
+            if not tensor.is_meta:
+                tensor.data = opened.own(tensor, device)
+    for name, part in module.named_modules():
+        prefix = f"{name}." if name else ""
+        if any(prefix + own in offloaded for own, _ in part.named_parameters(recurse=False)):
+            hook = AlignDevicesHook(device, offload=True, weights_map=PrefixedDataset(offloaded, prefix))
+            add_hook_to_module(part, hook, append=True)
+    return module
+
+
+class _Offloaded(Mapping[str, torch.Tensor]):
+    """Weights by name, each brought into memory when it is asked for."""
+
+    def __init__(self, opened: Opened) -> None:
+        self._opened = opened
+        self.mapped: dict[str, torch.Tensor] = {}
+        self.held: dict[str, torch.Tensor] = {}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        if name in self.held:
+            return self.held[name]
+        return self._opened.own(self.mapped[name], HOST)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.held or name in self.mapped
+
+    def __iter__(self) -> Iterator[str]:
+        yield from (*self.held, *self.mapped)
+
+    def __len__(self) -> int:
+        return len(self.held) + len(self.mapped)
+
+
+def _leave_empty(module: torch.nn.Module, name: str, dtype: torch.dtype) -> None:
+    """Leave a weight's shape and dtype in its place: code may ask for both before the layer runs."""
+    path, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(path)
+    empty = torch.empty_like(owner.get_parameter(leaf), dtype=dtype, device="meta")
+    owner.register_parameter(leaf, torch.nn.Parameter(empty, requires_grad=False))

@@ -1,0 +1,132 @@
+"""Choosing the placement of a stage: the fastest that fits, or what is missing and what would help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.errors import BudgetError
+from runner.manifest.units import format_size
+from runner.plan.memory.candidates import RESIDENT, Candidate, candidates
+from runner.plan.memory.limits import Limits, limits_of
+from runner.plan.memory.need import CUDA_CONTEXT, Need, need_of
+from runner.plan.memory.reasons import reasons_for
+from runner.plan.memory.remedies import remedies
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runner.model.shapes import ComponentShapes
+    from runner.plan.pipeline import Pipeline
+    from runner.plan.stage import PipelineStage
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """The placement of one stage, why it is that one, and which ones hold less."""
+
+    stage: PipelineStage
+    need: Need
+    limits: Limits
+    chosen: Candidate
+    reasons: Mapping[str, str]
+    """One sentence a component that has weights, by its name."""
+    lower: tuple[Candidate, ...] = ()
+    """What to go on with after running out of memory: each holds less than the one before."""
+    misfit: str = ""
+    """Why nothing fits, with the nearest changes that would; empty if the chosen placement fits."""
+
+    @property
+    def predicted(self) -> dict[str, int | None]:
+        """Peaks in bytes of "vram" (None on the CPU) and "ram"."""
+        return predicted(self.chosen)
+
+    @property
+    def allocatable(self) -> int | None:
+        """Bytes that the allocator may reserve on the device: the limit without the CUDA context."""
+        return None if self.limits.vram is None else max(0, self.limits.vram - CUDA_CONTEXT)
+
+    def check(self) -> None:
+        """Refuse what does not fit.
+
+        Raises:
+            BudgetError: it does not; the message has the arithmetic.
+
+        """
+        if self.misfit:
+            raise BudgetError(self.misfit)
+
+
+def predicted(candidate: Candidate) -> dict[str, int | None]:
+    return {"vram": candidate.vram, "ram": candidate.ram}
+
+
+def plan_stage(pipeline: Pipeline, stage: PipelineStage, shapes: Sequence[ComponentShapes]) -> StagePlan:
+    """Choose a stage's placement from the shapes of its components.
+
+    Raises:
+        BudgetError: the manifest asks for a placement that the device does not have.
+        PluginError: the activation formula fails.
+
+    """
+    limits = limits_of(stage.budget)
+    need = need_of(pipeline, stage, shapes, limits.device)
+    known = list(candidates(need, limits, stage.table.device_map))
+    asked = _asked(stage, known, need, limits)
+    fitting = [candidate for candidate in asked if candidate.fits(limits)]
+    chosen = fitting[0] if fitting else min(asked, key=lambda c: c.lacks(limits))
+    misfit = "" if fitting else _misfit(pipeline, stage, shapes, need, limits, chosen)
+    reasons = reasons_for(stage, limits, chosen, known)
+    return StagePlan(stage, need, limits, chosen, reasons, _lower(chosen, known), misfit)
+
+
+def _asked(stage: PipelineStage, known: list[Candidate], need: Need, limits: Limits) -> list[Candidate]:
+    wanted = stage.table.placement
+    if wanted == AUTO or not need.shapes:
+        return known
+    asked = [candidate for candidate in known if candidate.placement == wanted]
+    if not asked:
+        if wanted == "model-offload" and not limits.on_cpu:  # of a single component: it is alone in its turn
+            return [candidate for candidate in known if candidate.placement == RESIDENT]
+        names = ", ".join(candidate.placement for candidate in known)
+        device = "the CPU" if limits.on_cpu else "an accelerator"
+        raise BudgetError(
+            f"stage '{stage.name}': placement '{wanted}' is not to be had on {device}"
+            f"{' with a device_map' if stage.table.device_map else ''}; there are: {names}"
+        )
+    return asked
+
+
+def _lower(chosen: Candidate, known: list[Candidate]) -> tuple[Candidate, ...]:
+    """Placements that hold less on the device that computes, most first."""
+
+    def held(candidate: Candidate) -> int:
+        return candidate.ram if candidate.vram is None else candidate.vram
+
+    less = [candidate for candidate in known if held(candidate) < held(chosen)]
+    return tuple(sorted(less, key=held, reverse=True))
+
+
+def _misfit(
+    pipeline: Pipeline,
+    stage: PipelineStage,
+    shapes: Sequence[ComponentShapes],
+    need: Need,
+    limits: Limits,
+    least: Candidate,
+) -> str:
+    lines = [f"stage '{stage.name}' does not fit, as {least.placement} (which needs least):"]
+    vram, ram = least.lacks(limits)
+    for kind, lack, parts, limit in (
+        ("VRAM", vram, least.vram_parts, limits.vram),
+        ("RAM", ram, least.ram_parts, limits.ram),
+    ):
+        if lack and parts is not None:
+            needs, may = format_size(sum(parts.values())), format_size(limit or 0)
+            lines.append(f"  {format_size(lack)} of {kind} are missing: it needs {needs}, and may take {may}")
+            lines += [f"    {format_size(size):>11}  {part}" for part, size in parts.items() if size]
+    lines += [f"  {note}" for note in limits.notes]
+    lines += [f"  would fit: {change}" for change in remedies(pipeline, stage, shapes, need, limits, least)]
+    return "\n".join(lines)

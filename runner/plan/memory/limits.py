@@ -1,0 +1,59 @@
+"""What a stage may take: its budget, and what the machine has, where the device is one of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.manifest.units import format_size
+from runner.memory.devices import accelerators
+from runner.memory.machine import usable_ram
+
+if TYPE_CHECKING:
+    from runner.manifest.schema import Budget
+
+SPARE = 400 << 20
+"""Bytes beside the worker: the supervisor (90 MiB) and the fork server, which has imported the libraries."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that a worker may hold; None is no limit. ``notes`` say where they are not the budget's own."""
+
+    device: str
+    vram: int | None
+    ram: int | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device == "cpu"
+
+
+def limits_of(budget: Budget) -> Limits:
+    """The limits for a stage; its device need not be here: then the budget alone counts."""
+    device = _device(budget)
+    if device is None:
+        note = "planned for a card of that size: this machine has no such accelerator"
+        return Limits("cuda", budget.vram, budget.ram, (note,))
+    vram, notes = budget.vram, []
+    if device != "cpu":
+        has = accelerators()[int(device.partition(":")[2])].memory
+        if vram is None or vram > has:
+            vram = has
+            notes.append(f"the card has {format_size(has)} of VRAM")
+    has = usable_ram() - SPARE
+    ram = budget.ram
+    if ram is None or ram > has:
+        ram = has
+        notes.append(f"this machine (or its container) leaves {format_size(has)} of RAM to a worker")
+    return Limits(device, None if device == "cpu" else vram, ram, tuple(notes))
+
+
+def _device(budget: Budget) -> str | None:
+    """The torch device of this machine that the budget means, None if there is none such."""
+    found = accelerators()
+    if budget.device == "cpu" or (budget.device == "auto" and not found and budget.vram is None):
+        return "cpu"
+    number = int(budget.device.partition(":")[2] or 0)
+    return f"cuda:{number}" if number < len(found) else None

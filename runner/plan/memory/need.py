@@ -1,0 +1,123 @@
+"""What a stage needs whatever its placement: its weights, its activations, and the process around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from runner import params
+from runner.api import Sizes
+from runner.errors import PluginError
+from runner.params import Given
+from runner.plugins import load_object
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from runner.model.shapes import ComponentShapes
+    from runner.plan.pipeline import Pipeline
+    from runner.plan.stage import PipelineStage
+
+MIB = 1 << 20
+# RssAnon of a worker before it loads weights, measured with torch 2.13, diffusers 0.42, transformers 5:
+PROCESS = 160 * MIB  # Python, numpy, torch and the engine
+LIBRARIES = 125 * MIB  # diffusers and transformers, where a component comes from one of them
+RUNNING = 12 * MIB  # what lingers of freed memory: the design's measurement with MALLOC_MMAP_THRESHOLD_
+# estimates until `doctor` has measured them on a card: the driver's share of host and device memory
+CUDA_HOST = 700 * MIB
+CUDA_CONTEXT = 560 * MIB
+CUDA_WORKSPACES = 72 * MIB  # cuBLAS keeps 32 MiB on Hopper, 8 elsewhere; cuDNN's convolutions the rest
+FRAGMENTATION = 0.06  # of the activations: what the caching allocator reserves beyond what is allocated
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes and shapes; see the constants for what is counted in each."""
+
+    shapes: tuple[ComponentShapes, ...]
+    """Of the components that have weights."""
+    dtype: str
+    activations: int
+    has_formula: bool
+    on_cpu: bool
+
+    @property
+    def process(self) -> int:
+        """RAM of the worker before it loads anything."""
+        modules = {shapes.component.cls.partition(".")[0].partition(":")[0] for shapes in self.shapes}
+        libraries = LIBRARIES if modules & {"diffusers", "transformers"} else 0
+        return PROCESS + RUNNING + libraries + (0 if self.on_cpu else CUDA_HOST)
+
+    @property
+    def working(self) -> int:
+        """Bytes beside the weights on the device that computes: RAM on the CPU, else VRAM."""
+        if self.on_cpu:
+            return self.activations
+        return CUDA_CONTEXT + CUDA_WORKSPACES + int(self.activations * (1 + FRAGMENTATION))
+
+    @property
+    def weights(self) -> int:
+        return sum(shapes.loaded_bytes(self.dtype) for shapes in self.shapes)
+
+
+def need_of(
+    pipeline: Pipeline,
+    stage: PipelineStage,
+    shapes: Iterable[ComponentShapes],
+    device: str,
+    *,
+    dtype: str | None = None,
+    changed: Mapping[str, Any] | None = None,
+) -> Need:
+    """What the stage needs for the greediest of its items.
+
+    ``dtype`` and ``changed`` parameters ask what it would need if the manifest said so.
+
+    Raises:
+        PluginError: the plugin's activation formula is not there, or fails.
+
+    """
+    known = list(shapes)
+    on_cpu = device == "cpu"
+    sizes = Sizes(
+        dtype=dtype or stage.table.dtype,
+        device="cpu" if on_cpu else "cuda",
+        configs={s.component.name: s.config for s in known if s.config},
+    )
+    return Need(
+        shapes=tuple(s for s in known if s.tensors and not s.component.config_only),
+        dtype=sizes.dtype,
+        activations=_activations(pipeline, stage, sizes, changed or {}),
+        has_formula=bool(stage.spec.memory),
+        on_cpu=on_cpu,
+    )
+
+
+def _activations(pipeline: Pipeline, stage: PipelineStage, sizes: Sizes, changed: Mapping[str, Any]) -> int:
+    if not stage.spec.memory:
+        return 0
+    formula = load_object(stage.spec.memory)
+    most = 0
+    for item in pipeline.items:
+        values = _params(stage, item.params[stage.index].given, changed)
+        try:
+            most = max(most, int(formula(values, sizes)))
+        except Exception as error:
+            raise PluginError(
+                f"the activation formula {stage.spec.memory} of {stage.spec.name} fails for item "
+                f"'{item.id}': {type(error).__name__}: {error}"
+            ) from error
+    return most
+
+
+def _params(stage: PipelineStage, given: Given, changed: Mapping[str, Any]) -> Any:
+    if stage.params is None:
+        return None
+    # a wired text is known when the stage runs; a formula has no use for its words
+    texts = {name: "text" for name in params.names_of(stage.params) if name in stage.wires}
+    try:
+        return params.validate(stage.params, Given({**given.values, **texts, **changed}, given.text_only))
+    except ValidationError:
+        return params.validate(stage.params, Given({**given.values, **texts}, given.text_only))

@@ -1,0 +1,24 @@
+"""Loading a component from a folder as a worker would."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from runner.api import Component
+from runner.model.files import open_component
+from runner.placement.place import Placer
+from runner.protocol import Placing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def place(
+    placement: str, cls: Any, folder: Path, dtype: torch.dtype, device_map: Mapping[str, str] | None = None
+) -> Any:
+    """The component in ``folder``, placed on the CPU."""
+    files = open_component(folder.parent, Component(folder.name, f"{cls.__module__}:{cls.__qualname__}"))
+    return Placer(torch.device("cpu"), dtype).place(cls, files, Placing(placement, device_map or {}))
