@@ -10,7 +10,7 @@ import json
 import re
 import threading
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
@@ -103,6 +103,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Tests are quiet."""
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # clients that are interrupted hang up
+            super().handle()
 
     def do_HEAD(self) -> None:
         self._answer(body=False)

@@ -36,7 +36,9 @@ def make_full_flux(folder: Path, *, double: int = DOUBLE, single: int = SINGLE, 
     with torch.device("meta"):
         clip, t5, vae = CLIPTextModel(_clip()), T5EncoderModel(_t5()), AutoencoderKL(**VAE)
     write(folder / "text_encoder", clip, "model", sparse=sparse, prefix="text_model.")
-    write(folder / "text_encoder_2", t5, "model", sparse=sparse, shard=5_000_000_000, without=("shared.weight",))
+    write(
+        folder / "text_encoder_2", t5, "model", sparse=sparse, shard=5_000_000_000, without=("shared.weight",)
+    )
     make_transformer(folder / "transformer", double=double, single=single, sparse=sparse)
     write(folder / "vae", vae, "diffusion_pytorch_model", sparse=sparse)
     return folder
@@ -45,7 +47,9 @@ def make_full_flux(folder: Path, *, double: int = DOUBLE, single: int = SINGLE, 
 def make_transformer(folder: Path, *, double: int, single: int, sparse: bool = False) -> Path:
     """FLUX.1-dev's transformer at full width, with as many blocks; 2 and 6 of them are 3 GB."""
     with torch.device("meta"):
-        transformer = FluxTransformer2DModel(num_layers=double, num_single_layers=single, guidance_embeds=True)
+        transformer = FluxTransformer2DModel(
+            num_layers=double, num_single_layers=single, guidance_embeds=True
+        )
     write(folder, transformer, "diffusion_pytorch_model", sparse=sparse)
     return folder
 
@@ -65,7 +69,13 @@ VAE: dict[str, Any] = {
 
 
 def _clip() -> CLIPTextConfig:
-    return CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768)
+    return CLIPTextConfig(
+        hidden_size=768,
+        intermediate_size=3072,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        projection_dim=768,
+    )
 
 
 def _t5() -> T5Config:

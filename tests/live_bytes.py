@@ -71,7 +71,9 @@ class LiveBytes(TorchDispatchMode):
         del types
         if func is torch.ops.aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
             return 1.0 if args[0].is_floating_point() else 1
-        if func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), COMPOSITE):
+        if func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(
+            func.name(), COMPOSITE
+        ):
             with self:
                 return func._op_dk(COMPOSITE, *args, **(kwargs or {}))
         out = func(*args, **(kwargs or {}))

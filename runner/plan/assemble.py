@@ -37,7 +37,7 @@ class Assembly:
     models: dict[ModelSource, Model | None]
     _files: dict[int, list[ComponentFiles]] = field(default_factory=dict)
     """Of each stage, once they were opened: headers are read once."""
-    _described: dict[ModelSource, dict[str, ComponentShapes]] = field(default_factory=dict)
+    _described: dict[int, dict[str, ComponentShapes]] = field(default_factory=dict)
 
     def model(self, stage: PipelineStage) -> Model | None:
         return self.models.get(stage.model) if stage.model and stage.spec.components else None
@@ -65,9 +65,9 @@ class Assembly:
             return []
         if self.model(stage) is not None:
             return [files.shapes for files in self.components(stage)]
-        if stage.model not in self._described:
-            self._described[stage.model] = describe(stage.model, self.pipeline.components_of(stage.model))
-        return [self._described[stage.model][c.name] for c in stage.spec.components]
+        if stage.index not in self._described:
+            self._described[stage.index] = describe(stage.model, stage.spec.components)
+        return list(self._described[stage.index].values())
 
     def keys(self, *, hash_missing: bool = True) -> dict[str, tuple[Keyed, ...]] | None:
         """The keys of every item; None if a model is not here, or is unhashed and may not be hashed."""

@@ -21,7 +21,7 @@ from runner.supervisor.launch import Launchers
 from runner.supervisor.signals import Interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from runner.plan.keys import Keyed
@@ -80,10 +80,13 @@ class _Running:
     """Stages (by index) and keys that could not be made: what takes from them cannot be made either."""
 
     def run(self) -> ExitCode:
+        supervisor = self.supervisor
         error: RunnerError | None = None
         code = ExitCode.BUG
         self.announcer.run_started()
         try:
+            if None in self.assembly.models.values():  # nobody waits for a download to be refused
+                self._plan(supervisor.pipeline.stages)
             self.assembly = fetch_missing(self.assembly, self.announcer.fetching)
             self.keys = self.assembly.keys() or {}
             self._run_stages()
@@ -105,13 +108,23 @@ class _Running:
             path.unlink(missing_ok=True)
         make_links(found.renamed)
         stages = [stage for stage in supervisor.pipeline.stages if found.tasks[stage.index]]
-        plans = [plan_stage(supervisor.pipeline, stage, self.assembly.shapes(stage)) for stage in stages]
-        for plan in plans:  # before the first one starts: nobody waits for hours to be refused
-            plan.check()
+        plans = self._plan(stages)
         for stage, plan in zip(stages, plans, strict=True):
             tasks = [task for task in found.tasks[stage.index] if self._is_possible(stage, task)]
             if tasks:
                 self._run_stage(plan, tasks, found.cached[stage.index])
+
+    def _plan(self, stages: Sequence[PipelineStage]) -> list[StagePlan]:
+        """Plan stages, and refuse them all if one does not fit: before the first starts, not hours later.
+
+        Raises:
+            BudgetError: one does not fit.
+
+        """
+        plans = [plan_stage(self.supervisor.pipeline, s, self.assembly.shapes(s)) for s in stages]
+        for plan in plans:
+            plan.check()
+        return plans
 
     def _is_possible(self, stage: PipelineStage, task: Task) -> bool:
         keys = self.keys[task.item.id]

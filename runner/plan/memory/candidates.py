@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runner.protocol import Placing
@@ -81,6 +81,14 @@ def candidates(need: Need, limits: Limits, own_map: Mapping[str, str | int] | No
         yield _device_map(need, limits, tiers)
     if own_map is None and not limits.on_cpu and need.shapes:
         yield _sequential_offload(need)
+
+
+def lowest(need: Need, limits: Limits) -> Candidate | None:
+    """The placement that holds least: every block comes when it runs; None where there are no weights."""
+    if not need.shapes:
+        return None
+    no_room = replace(limits, ram=0) if limits.on_cpu else replace(limits, vram=0)
+    return _device_map(need, no_room, {})
 
 
 def _resident(need: Need) -> Candidate:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
 from runner.manifest.units import format_size
-from runner.plan.memory.candidates import RESIDENT, Candidate, candidates
+from runner.plan.memory.candidates import RESIDENT, Candidate, candidates, lowest
 from runner.plan.memory.limits import Limits, limits_of
 from runner.plan.memory.need import CUDA_CONTEXT, Need, need_of
 from runner.plan.memory.reasons import reasons_for
@@ -79,7 +79,9 @@ def plan_stage(pipeline: Pipeline, stage: PipelineStage, shapes: Sequence[Compon
     chosen = fitting[0] if fitting else min(asked, key=lambda c: c.lacks(limits))
     misfit = "" if fitting else _misfit(pipeline, stage, shapes, need, limits, chosen)
     reasons = reasons_for(stage, limits, chosen, known)
-    return StagePlan(stage, need, limits, chosen, reasons, _lower(chosen, known), misfit)
+    last = lowest(need, limits) if stage.table.device_map is None else None
+    lower = _lower(chosen, [*known, last] if last else known)
+    return StagePlan(stage, need, limits, chosen, reasons, lower, misfit)
 
 
 def _asked(stage: PipelineStage, known: list[Candidate], need: Need, limits: Limits) -> list[Candidate]:

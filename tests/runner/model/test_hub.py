@@ -73,8 +73,11 @@ def test_what_the_stages_need_is_fetched_once_and_found_again_without_the_networ
     planned = project.runner("plan", "hub.toml")
     assert planned.code == 0, planned
     assert "not here yet" in planned.stdout
+    assert "transformer: resident: all of the stage fits" in planned.stdout, "planned from the headers alone"
+    hub.requests = 0
     assert project.runner("validate", "hub.toml").code == 0
     assert hub.requests == 0
+    hub.downloads.clear()
 
     outcome = project.runner("run", "hub.toml", "--json")
 

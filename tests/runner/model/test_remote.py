@@ -13,6 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from checkpoints import make_flux
+from described import (
+    MODEL,
+    VAE,
+    describe,
+    long_header,
+    opened,
+    published_flux,
+    start,
+    weight_file,
+)
 from hub import COMMIT, Hub, Repository, Sparse
 from waiting import wait_until
 
@@ -24,8 +34,6 @@ if TYPE_CHECKING:
 
     from project import Project
 
-MODEL = "some-lab/tiny-flux"
-VAE = "vae/diffusion_pytorch_model.safetensors"
 SHARD = "transformer/diffusion_pytorch_model-0000"
 
 
@@ -97,15 +105,15 @@ def test_a_server_that_ignores_ranges_sends_no_whole_file(project: Project, hub:
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_long_header_takes_a_second_request(project: Project, hub: Hub, ranges: bool) -> None:
-    start, size = long_header(2000, data=1 << 20)
+    head, size = long_header(2000, data=1 << 20)
     repository = hub.repositories[MODEL]
-    repository.files[VAE] = Sparse(start, size)
+    repository.files[VAE] = Sparse(head, size)
     repository.ranges = ranges
     outcome = describe(project)
     assert outcome.code == 0, outcome
     assert len(json.loads(outcome.stdout)[2]["vae"][0]) == 2000
     asked = [wanted for name, wanted in hub.downloads if name == VAE]
-    assert asked == [f"bytes=0-{FIRST - 1}", f"bytes={FIRST}-{len(start) - 1}"]
+    assert asked == [f"bytes=0-{FIRST - 1}", f"bytes={FIRST}-{len(head) - 1}"]
     assert describe(project).stdout == outcome.stdout
     assert len(asked) == sum(name == VAE for name, _ in hub.downloads)
 
@@ -125,11 +133,20 @@ def test_what_was_read_serves_when_the_hub_cannot_be_reached(project: Project, h
     assert describe(project).stdout == first.stdout
     assert describe(project, "v2").code == 8
 
-    project.environment["HF_HUB_OFFLINE"] = "1"
-    hub.requests = 0
+    project.environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
     assert describe(project).stdout == first.stdout
     other = describe(project, "v2")
-    assert other.code == 8
+    assert other.code == 8, other
+    assert "at 'v2' is not (wholly) on this machine, and the hub cannot be reached; try again" in other.stderr
+
+
+def test_offline_what_was_read_serves_and_what_was_not_is_exit_8(project: Project, hub: Hub) -> None:
+    first = describe(project)
+    hub.requests = 0
+    project.environment["HF_HUB_OFFLINE"] = "1"
+    assert describe(project).stdout == first.stdout
+    other = describe(project, "v2")
+    assert other.code == 8, other
     assert f"model '{MODEL}' at 'v2' is not (wholly) on this machine, and HF_HUB_OFFLINE" in other.stderr
     assert hub.requests == 0
 
@@ -152,7 +169,7 @@ def test_a_branch_that_moved_is_read_anew_and_a_commit_is_asked_for_once(project
     assert describe(project, COMMIT).code == 0
     repository = hub.repositories[MODEL]
     repository.commit = COMMIT[::-1]
-    repository.files[VAE] = weight_file({}) + b""
+    repository.files[VAE] = weight_file({})
     moved = describe(project)
     assert moved.code == 0, moved
     assert json.loads(moved.stdout)[2]["vae"][0] == {}

@@ -9,9 +9,8 @@ import pytest
 import torch
 from checkpoints import DEMO
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
-from transformers import CLIPTextModel, T5EncoderModel
-
 from placing import place
+from transformers import CLIPTextModel, T5EncoderModel
 
 from runner.errors import BudgetError, ModelError
 

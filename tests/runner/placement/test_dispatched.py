@@ -1,0 +1,100 @@
+"""``device-map`` and the offloads: what comes when it runs computes what stays, to the bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from checkpoints import DEMO, make_flux
+from diffusers import AutoencoderKL, FluxTransformer2DModel
+from placing import place
+from transformers import CLIPTextModel, T5EncoderModel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def ids() -> torch.Tensor:
+    return torch.arange(1, 25)[None]
+
+
+def of_clip(module: Any) -> torch.Tensor:
+    return module(ids()).pooler_output
+
+
+def of_t5(module: Any) -> torch.Tensor:
+    return module(ids())[0]
+
+
+def of_vae(module: Any) -> torch.Tensor:
+    latents = torch.randn(1, 16, 8, 8, generator=torch.Generator().manual_seed(1))
+    return module.decode(latents.to(module.dtype)).sample
+
+
+def of_transformer(module: Any) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(1)
+    config, dtype = module.config, module.dtype
+    return module(
+        hidden_states=torch.randn(1, 16, 64, generator=rng).to(dtype),
+        encoder_hidden_states=torch.randn(1, 8, config.joint_attention_dim, generator=rng).to(dtype),
+        pooled_projections=torch.randn(1, config.pooled_projection_dim, generator=rng).to(dtype),
+        timestep=torch.tensor([0.5], dtype=dtype),
+        guidance=torch.tensor([3.5], dtype=dtype),
+        img_ids=torch.zeros(16, 3),
+        txt_ids=torch.zeros(8, 3),
+    ).sample
+
+
+CASES = [
+    (CLIPTextModel, "text_encoder", of_clip, {"text_model.encoder.layers.0": "disk"}),
+    (CLIPTextModel, "text_encoder", of_clip, {"encoder.layers": "disk"}),
+    (CLIPTextModel, "text_encoder", of_clip, {"": "disk"}),
+    (T5EncoderModel, "text_encoder_2", of_t5, {"": "disk"}),
+    (T5EncoderModel, "text_encoder_2", of_t5, {"encoder.block.0": "disk", "encoder.block.1": "disk"}),
+    (AutoencoderKL, "vae", of_vae, {"decoder": "disk"}),
+    (FluxTransformer2DModel, "transformer", of_transformer, {"transformer_blocks.1": "disk"}),
+    (FluxTransformer2DModel, "transformer", of_transformer, {"": "disk", "x_embedder": "device"}),
+]
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """T5 in shards without its tied embedding, the transformer in shards."""
+    return make_flux(tmp_path_factory.mktemp("model"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("origin", ["demo", "sharded"])
+@pytest.mark.parametrize(("cls", "folder", "run", "device_map"), CASES)
+def test_weights_on_disk_compute_what_resident_ones_do(
+    cls: type,
+    folder: str,
+    run: Callable[[Any], torch.Tensor],
+    device_map: dict[str, str],
+    dtype: torch.dtype,
+    origin: str,
+    sharded: Path,
+) -> None:
+    model = DEMO if origin == "demo" else sharded
+    with torch.inference_mode():
+        resident = run(place("resident", cls, model / folder, dtype))
+        module = place("device-map", cls, model / folder, dtype, device_map)
+        assert module.dtype == dtype
+        away = [name for name, weight in module.named_parameters() if weight.is_meta]
+        assert away
+        for _ in range(2):
+            assert torch.equal(run(module), resident)
+        assert away == [name for name, weight in module.named_parameters() if weight.is_meta]
+
+
+@pytest.mark.parametrize("placement", ["model-offload", "group-offload", "sequential-offload"])
+@pytest.mark.parametrize(("cls", "folder", "run"), [case[:3] for case in CASES[2::2]])
+def test_offloads_compute_the_same(
+    placement: str, cls: type, folder: str, run: Callable[[Any], torch.Tensor]
+) -> None:
+    """Their hooks, with the CPU in the accelerator's place: that needs none, and moves nothing."""
+    with torch.inference_mode():
+        resident = run(place("resident", cls, DEMO / folder, torch.float32))
+        assert torch.equal(run(place(placement, cls, DEMO / folder, torch.float32)), resident)

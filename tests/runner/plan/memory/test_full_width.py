@@ -1,0 +1,80 @@
+"""FLUX blocks at their full width: what was predicted is what is held, and no placement changes a pixel."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+from checkpoints import make_flux
+from large import make_transformer
+from project import Project
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from project import Outcome
+
+MANIFEST = """
+version = 1
+name = "wide"
+[model]
+source = "./model"
+[budget]
+device = "cpu"
+[[stage]]
+name = "encode"
+uses = "flux.encode"
+[stage.with]
+max_sequence_length = 64
+[[stage]]
+name = "diffuse"
+uses = "flux.diffuse"
+dtype = "bfloat16"
+[stage.with]
+steps = 1
+height = 256
+width = 256
+[[stage]]
+name = "decode"
+uses = "flux.decode"
+[[item]]
+prompt = "a red circle"
+"""
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A transformer of 2 double and 6 single blocks, 3 GB; what feeds it is small and fits its width."""
+    project = Project(tmp_path_factory.mktemp("wide"))
+    model = make_flux(project.folder / "model", text=(768, 4096))
+    shutil.rmtree(model / "transformer")
+    make_transformer(model / "transformer", double=2, single=6)
+    project.write("wide.toml", MANIFEST)
+    yield project
+    shutil.rmtree(project.folder)
+
+
+def run(project: Project, name: str, *settings: str) -> Outcome:
+    sets = [word for setting in settings for word in ("--set", setting)]
+    outcome = project.runner("run", "wide.toml", "--json", "--set", f"name={name}", *sets)
+    assert outcome.code == 0, outcome
+    return outcome
+
+
+def test_peaks_are_as_predicted_and_pixels_the_same_in_every_placement(wide: Project) -> None:
+    outcomes = {
+        "resident": run(wide, "resident", "budget.ram=6GiB"),
+        "device-map": run(wide, "device-map", "budget.ram=2GiB"),
+        # a map of one's own
+        "own": run(
+            wide, "own", "budget.ram=3GiB", 'stage.diffuse.device_map={"single_transformer_blocks"="disk"}'
+        ),
+    }
+    for name, outcome in outcomes.items():
+        placements = {e["stage"]: e["placement"] for e in outcome.of("stage_started")}
+        assert placements["diffuse"] == ("resident" if name == "resident" else "device-map")
+        for stage in outcome.of("stage_finished"):
+            measured, predicted = stage["measured"]["ram"], stage["predicted"]["ram"]
+            assert 0.97 * measured < predicted < 1.1 * measured, (name, stage)
+    assert wide.outputs("device-map") == wide.outputs("own") == wide.outputs("resident")
