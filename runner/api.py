@@ -117,12 +117,47 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Template:
+    """A manifest that ``runner new`` starts from: the stages of a model, at the quality that they deserve.
+
+    ``path`` is that of a TOML file, from the folder of the plugin's package. ``pipelines`` name the models
+    that it serves, by the ``_class_name`` in their ``model_index.json`` (``"FluxPipeline"``); ``model`` is
+    the one that is taken where none is given, the template's own if left out.
+
+    The file is a manifest that loads as it is. Its ``name``, ``[model]`` and ``[budget]`` are written anew;
+    where a stage does not fit, its parameters with ``less_memory`` values are lowered, then its ``dtype``. In
+    the comments before its first key, ``{manifest}``, ``{hardware}`` and ``{access}`` are filled in, and a
+    line that has nothing to fill in is left out.
+    """
+
+    name: str
+    pipelines: tuple[str, ...]
+    path: str
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What an activation formula may return where bytes alone do not say enough.
+
+    ``peak`` is the most bytes that one item's tensors hold at a time, ``suspended`` what they hold while it
+    waits at a block for its weights (as much, if left out). ``tokens`` go through each weight in a pass and
+    ``passes`` go over the weights: they tell how many items must share a pass to hide its transfer.
+    """
+
+    peak: int
+    suspended: int | None = None
+    tokens: int = 0
+    passes: int = 0
+
+
+@dataclass(frozen=True)
 class Sizes:
     """What an activation formula is given besides an item's parameters.
 
-    A formula ``formula(params, sizes) -> int`` returns the most bytes that one item's tensors hold at a
-    time: inputs, activations and outputs, without the weights. ``params`` is an instance of ``Stage.params``
-    (None if there is none).
+    A formula ``formula(params, sizes)`` returns the most bytes that one item's tensors hold at a time:
+    inputs, activations and outputs, without the weights; or :class:`Activations`. ``params`` is an instance
+    of ``Stage.params`` (None if there is none).
     """
 
     dtype: str
@@ -131,6 +166,8 @@ class Sizes:
     """``"cpu"`` or ``"cuda"``: attention kernels differ in what they keep."""
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """``config.json`` of each component that has one, by component."""
+    upstream: Mapping[str, Any] = field(default_factory=dict)
+    """The parameters of the stage that each input comes from, for the same item, by input."""
 
     @property
     def itemsize(self) -> int:

@@ -6,15 +6,15 @@ import contextlib
 import difflib
 import importlib
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata, resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 
 from runner import hookspecs
-from runner.api import API_VERSION, Component, Output, Stage
+from runner.api import API_VERSION, Component, Output, Stage, Template
 from runner.errors import PluginError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Plugin:
     module: ModuleType
     stages: tuple[Stage, ...]
     hooks: tuple[str, ...]
+    templates: tuple[Template, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -73,6 +74,9 @@ class Plugins:
 
     def stages(self) -> dict[str, tuple[Plugin, Stage]]:
         return {stage.name: (plugin, stage) for plugin in self.loaded for stage in plugin.stages}
+
+    def templates(self) -> list[tuple[Plugin, Template]]:
+        return [(plugin, template) for plugin in self.loaded for template in plugin.templates]
 
     def get(self, name: str) -> Plugin:
         """The plugin of that entry-point name.
@@ -155,11 +159,12 @@ def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint) -> Plugin:
     manager.register(module, entry.name)
     try:
         stages = tuple(_stages(manager, module))
+        templates = tuple(_templates(manager, module))
     except BaseException:
         manager.unregister(module)
         raise
-    dist = entry.dist
-    return Plugin(entry.name, _distribution(entry), dist.version if dist else "", module, stages, hooks)
+    released = entry.dist.version if entry.dist else ""
+    return Plugin(entry.name, _distribution(entry), released, module, stages, hooks, templates)
 
 
 def _hook_names(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[str]:
@@ -180,13 +185,25 @@ def _hook_names(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[s
 
 
 def _stages(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Stage]:
-    for impl in manager.hook.runner_stages.get_hookimpls():
+    for stage in _returned(manager, module, "runner_stages", Stage):
+        _check_types(stage)
+        yield stage
+
+
+def _templates(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Template]:
+    for template in _returned(manager, module, "runner_templates", Template):
+        _check_template(module, template)
+        yield template
+
+
+def _returned(manager: pluggy.PluginManager, module: ModuleType, hook: str, kind: type[Any]) -> Iterator[Any]:
+    """What the module's own implementation of a hook returns, one by one."""
+    for impl in getattr(manager.hook, hook).get_hookimpls():
         if impl.plugin is module:
-            for stage in cast("Iterable[Any]", impl.function()):
-                if not isinstance(stage, Stage):
-                    raise _RefusedError(f"runner_stages returned {stage!r}, which is no Stage")
-                _check_types(stage)
-                yield stage
+            for one in cast("Iterable[Any]", impl.function()):
+                if not isinstance(one, kind):
+                    raise _RefusedError(f"{hook} returned {one!r}, which is no {kind.__name__}")
+                yield one
 
 
 def _check_types(stage: Stage) -> None:
@@ -203,6 +220,23 @@ def _check_types(stage: Stage) -> None:
             raise _RefusedError(f"stage {stage.name!r}: {name} is not what it should be: {value!r}")
 
 
+def _check_template(module: ModuleType, template: Template) -> None:
+    """Whether its file is there is seen when it is used: without it, the plugin's stages still work."""
+    what = f"template {template.name!r}"
+    for name in ("name", "path", "model"):
+        if not isinstance(getattr(template, name), str):
+            raise _RefusedError(f"{what}: {name} is no string: {getattr(template, name)!r}")
+    served: Any = template.pipelines
+    if not isinstance(served, tuple | list) or not all(isinstance(one, str) for one in served):
+        raise _RefusedError(f"{what}: pipelines is not what it should be: {served!r}")
+    path = PurePosixPath(template.path)
+    if not template.path or path.is_absolute() or ".." in path.parts:
+        raise _RefusedError(f"{what}: path is no path in the plugin's folder: {template.path!r}")
+    package = module.__name__.partition(".")[0]
+    if not hasattr(sys.modules[package], "__path__"):
+        raise _RefusedError(f"{what}: {package} is a single module; a template lies in a package's folder")
+
+
 def _set_clashes_aside(found: Plugins) -> None:
     """A stage name that two plugins claim belongs to neither: which one ran would be chance."""
     owners: dict[str, list[Plugin]] = {}
@@ -215,15 +249,7 @@ def _set_clashes_aside(found: Plugins) -> None:
         reason = f"{both} both offer it; uninstall one"
         found.broken.append(Quarantined(plugins[0].name, plugins[0].distribution, reason, (name,)))
     found.loaded = [
-        Plugin(
-            p.name,
-            p.distribution,
-            p.version,
-            p.module,
-            tuple(s for s in p.stages if s.name not in clashes),
-            p.hooks,
-        )
-        for p in found.loaded
+        replace(p, stages=tuple(s for s in p.stages if s.name not in clashes)) for p in found.loaded
     ]
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from runner.params import Given
 
 STOP = b"stop\n"
-OLD_PREFIX = "text_model."
 MESSAGE_LIMIT = 1 << 16  # bytes of a message between supervisor and fork server
 
 
@@ -35,14 +34,20 @@ class Placing:
     device_map: Mapping[str, str] = field(default_factory=dict)
 
     def tier(self, weight: str) -> str:
-        """The tier of a weight, ``"device"`` if nothing else is said: the longest name it lies under counts.
-
-        Files name weights as modules do, but for a prefix such as CLIP's that some versions of its library
-        leave out: it is overlooked on either side.
-        """
-        plain = f"{weight.removeprefix(OLD_PREFIX)}."
-        found = [n for n in self.device_map if not n or plain.startswith(f"{n.removeprefix(OLD_PREFIX)}.")]
+        """The tier of a weight, ``"device"`` if nothing else is said: the longest name it lies under counts."""
+        under = f"{_plain(weight)}."
+        found = [name for name in self.device_map if not name or under.startswith(f"{_plain(name)}.")]
         return self.device_map[max(found, key=len)] if found else "device"
+
+    def names(self, module: str) -> bool:
+        """Whether the map has a module that is away from the device, by its own name or by that of its list."""
+        away = {_plain(name) for name, tier in self.device_map.items() if tier != "device"}
+        return bool({_plain(module), _plain(module).rpartition(".")[0]} & away)
+
+
+def _plain(name: str) -> str:
+    """A name as modules have it: CLIP's files have a prefix that some versions of its library leave out."""
+    return name.removeprefix("text_model.")
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,8 @@ class Job:
     """Bytes that the allocator may reserve on the device."""
     placings: Mapping[str, Placing]
     """Of each component that has weights."""
+    group: int
+    """Items that streamed weights are brought for together."""
     model: Path | None
     retries: int
     items: tuple[JobItem, ...]

@@ -45,6 +45,23 @@ Fresh = Annotated[
         help="Make it all again, or from STAGE on, though it is there.",
     ),
 ]
+Vram = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--vram", metavar="SIZE", help="Device memory that a stage may take, such as 8GiB."),
+]
+Ram = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--ram", metavar="SIZE", help="RAM that a stage may take, such as 30GiB."),
+]
+Device = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
+]
+Out = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--output", "-o", metavar="FILE", help="Write it there; to stdout if left out."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file that is there.")]
 RUNS = Path("runs")
 
 
@@ -131,6 +148,67 @@ def validate(manifest: Manifest, sets: Sets = None, prompts: Prompts = None, as_
     from runner.cli.validate import validate as check
 
     return check(manifest, Options(sets or [], prompts or [], as_json=as_json))
+
+
+@app.command()
+def new(
+    vram: Vram = None,
+    ram: Ram = None,
+    device: Device = None,
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--model",
+            metavar="MODEL",
+            help="A hub id, a folder starting with . / or ~, or plugin:NAME/FOLDER; else the template's own.",
+        ),
+    ] = None,
+    template: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--template", metavar="NAME", help="The template, where several serve the model."),
+    ] = None,
+    name: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--name", metavar="NAME", help="The run directory's name; else that of the file."),
+    ] = None,
+    out: Out = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> int:
+    """Write a manifest for given hardware, or for this machine's where a size is not given.
+
+    Example: runner new --vram 12GiB --ram 48GiB -o flux-12gb.toml
+    """
+    from runner.cli.new import new as write
+    from runner.plan.tailor.hardware import Hardware
+    from runner.plan.tailor.new import Wanted
+
+    wanted = Wanted(Hardware(device, vram, ram), model, template, name, out)
+    return write(wanted, force=force, as_json=as_json)
+
+
+@app.command()
+def port(
+    manifest: Manifest,
+    vram: Vram = None,
+    ram: Ram = None,
+    device: Device = None,
+    out: Out = None,
+    in_place: Annotated[bool, typer.Option("--in-place", help="Rewrite MANIFEST itself.")] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> int:
+    """Rewrite a manifest for other hardware: no more than must be changed, and comments are kept.
+
+    Tells on stderr what was changed and what that costs. What is not given stays as it is.
+
+    Example: runner port manifests/flux_8gb.toml --vram 6GiB --ram 16GiB -o flux-6gb.toml
+    """
+    from runner.cli.port import rewrite
+    from runner.plan.tailor.hardware import Hardware
+
+    hardware = Hardware(device, vram, ram)
+    return rewrite(manifest, hardware, out, in_place=in_place, force=force, as_json=as_json)
 
 
 @app.command()

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from runner.plan.memory.candidates import PlacedComponent
     from runner.plan.memory.choose import StagePlan
+    from runner.plan.memory.placed import PlacedComponent
 
 NUMBERS = slice(1, 7)  # columns that are flushed right
 

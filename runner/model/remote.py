@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ModelError, RunnerError, StorageError
 from runner.header import HEADER_LIMIT, Header, HeaderError, parse_header
 from runner.model import hub
-from runner.model.files import open_component
+from runner.model.files import INDEX, open_component
 from runner.model.fingerprint import cache_folder
 from runner.model.shapes import ComponentShapes
 from runner.storage import write_atomically
@@ -63,6 +63,31 @@ def describe(source: ModelSource, components: Sequence[Component]) -> dict[str, 
     except Exception as error:
         raise hub.explained(source, error) from error
     return {c.name: _shapes(c, files[c.name], contents) for c in components}
+
+
+def model_index(source: ModelSource) -> dict[str, Any]:
+    """A hub model's ``model_index.json``, from this machine where it is here.
+
+    Raises:
+        ModelError: the model is missing, gated or out of reach, or has no such table.
+
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        local = try_to_load_from_cache(source.source, INDEX, revision=source.revision)
+        if isinstance(local, str):
+            with suppress(ValueError, OSError):
+                return dict(json.loads(Path(local).read_bytes()))
+        listing = _listing(source)
+        found = _contents(source, listing, [INDEX]) if INDEX in listing.sizes else {}
+    except RunnerError:
+        raise
+    except Exception as error:
+        raise hub.explained(source, error) from error
+    if not found:
+        raise ModelError(f"{hub.title(source)} has no {INDEX}; is it in diffusers layout?")
+    return dict(found[INDEX])
 
 
 @functools.cache  # the stages of a manifest share a model: it is asked for once

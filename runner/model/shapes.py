@@ -46,6 +46,10 @@ class ComponentShapes:
         """Bytes in memory when computed in ``dtype`` (``"float32"``, ...); integers stay as they are."""
         return sum(_loaded(tensor, dtype) for tensor in self.tensors.values())
 
+    def stored_of(self, name: str) -> int:
+        """Bytes of one weight in its file."""
+        return self.tensors[name].end - self.tensors[name].start
+
     def tensor_bytes(self, name: str, dtype: str) -> int:
         """Bytes of one weight in ``dtype``."""
         return _loaded(self.tensors[name], dtype)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner.errors import BudgetError
-from runner.placement import dispatched, offloaded, resident
+from runner.placement import dispatched, offloaded, resident, streamed
 from runner.placement.library import Opened, from_pretrained, open_module
+from runner.stream.stream import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runner.model.files import ComponentFiles
     from runner.protocol import Placing
 
-RESIDENT = "resident"
+RESIDENT, STREAM = "resident", "stream"
 
 
 class Placer:
@@ -33,20 +33,20 @@ class Placer:
             "model-offload": lambda opened, _: self._turns.load(opened),
             "group-offload": lambda opened, _: offloaded.load_in_groups(opened, device),
         }
+        self.stream = Stream(device)
 
     def place(self, cls: Any, files: ComponentFiles, placing: Placing) -> Any:
         """Load a component; what is no module, a tokenizer or a scheduler, is just loaded.
 
         Raises:
-            BudgetError: the placement is not to be had in this version.
             ModelError: the files lack weights of the class.
 
         """
         if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
             return from_pretrained(cls, files.folder / files.component.path, self._dtype)
-        if placing.placement not in self._placements:
-            known = ", ".join(self._placements)
-            raise BudgetError(f"placement '{placing.placement}' is not built yet; this version has: {known}")
-        load = self._placements[placing.placement]
-        module = load(open_module(cls, files, self._dtype), placing)
+        opened = open_module(cls, files, self._dtype)
+        if placing.placement == STREAM:
+            module = streamed.load(opened, files, placing, self.stream, self._device)
+        else:
+            module = self._placements[placing.placement](opened, placing)
         return module.eval().requires_grad_(requires_grad=False)

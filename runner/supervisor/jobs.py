@@ -44,6 +44,7 @@ def make_job(
         threads=stage.budget.threads or core_count(),
         vram=memory.allocatable,
         placings=placed.placings,
+        group=placed.group,
         model=model.folder if model else None,
         retries=table.retries,
         items=tuple(_job_item(pipeline, stage, task, keys, model, directory) for task in tasks),

@@ -69,7 +69,8 @@ class StageRun:
         self.outcome = outcome
         self._failure: dict[str, Any] | None = None
         self._finished = False
-        self._current: tuple[str, float] | None = None
+        self._current: dict[str, float] = {}
+        """Items under way, and when they began: several where weights are streamed."""
 
     def run(self, launcher: Launcher, log: Path) -> None:
         """Run the stage to its end; ``outcome`` says how far it came, also after an error.
@@ -114,12 +115,12 @@ class StageRun:
     def _take(self, event: dict[str, Any]) -> None:
         kind = event["event"]
         if kind == "item_started":
-            self._current = (event["item"], time.monotonic())
+            self._current[event["item"]] = time.monotonic()
         elif kind == "progress":
             told = {name: event[name] for name in ("item", "step", "steps")}
             self._announcer.events.emit("progress", stage=self._job.name, **told)
         elif kind == "item_finished":
-            self._current = None
+            self._current.pop(event["item"], None)
             self._finish(event)
         elif kind == "failed":
             self._failure = event
@@ -165,13 +166,12 @@ class StageRun:
 
     def _check_time(self) -> None:
         limit = self._limits.timeout
-        if limit is None or self._current is None:
-            return
-        item, started = self._current
-        if time.monotonic() - started > limit:
-            raise StageError(
-                f"stage '{self._job.name}': item '{item}' took longer than its timeout of {limit:g} s"
-            )
+        for item, started in self._current.items():
+            # items in lockstep take turns: each has its share of the time
+            if limit is not None and time.monotonic() - started > limit * len(self._current):
+                raise StageError(
+                    f"stage '{self._job.name}': item '{item}' took longer than its timeout of {limit:g} s"
+                )
 
     def _check_memory(self, held: int) -> None:
         limit = self._limits.ram
@@ -179,12 +179,15 @@ class StageRun:
             raise self._over(held)
 
     def _over(self, held: int) -> OutOfMemoryError:
-        during = f"making '{self._current[0]}'" if self._current else f"loading {self._loading()}"
+        during = f"making {self._making()}" if self._current else f"loading {self._loading()}"
         return OutOfMemoryError(
             f"stage '{self._job.name}' went over its RAM budget while {during}: it held "
             f"{format_size(held)} of {format_size(self._limits.ram or 0)} and was ended; "
             "give it more, or less to do"
         )
+
+    def _making(self) -> str:
+        return ", ".join(f"'{item}'" for item in self._current)
 
     def _loading(self) -> str:
         return ", ".join(self._job.placings) or "its code"
@@ -197,7 +200,7 @@ class StageRun:
             raise error_of(self._failure["code"], f"{told}\n{_tail(log)}")
         if not self._finished:
             how = f"was ended by signal {-code}" if code and code < 0 else f"exited with code {code}"
-            where = f" while it made '{self._current[0]}'" if self._current else ""
+            where = f" while it made {self._making()}" if self._current else ""
             raise StageError(f"stage '{self._job.name}': its worker {how}{where}\n{_tail(log)}")
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from runner.api import Component
     from runner.protocol import Job
+    from runner.stream.stream import Stream
 
 
 class CancelledError(BaseException):
@@ -39,6 +40,11 @@ class WorkerContext:
             placing = self._job.placings.get(component, Placing(RESIDENT))
             self._loaded[component] = self._placer.place(load_object(declared.cls), files, placing)
         return self._loaded[component]
+
+    @property
+    def stream(self) -> Stream:
+        """What streams the weights of this worker's components, if any are streamed."""
+        return self._placer.stream
 
     def config(self, component: str) -> Mapping[str, Any]:
         return read_config(self._model_folder(), self._component(component))

@@ -6,6 +6,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ from runner.worker.versions import installed_versions
 
 if TYPE_CHECKING:
     from runner.protocol import Input, Job, JobItem
+    from runner.stream.stream import Stream
 
 Report = Callable[..., None]
 # characters of what a failing item may say; the log has it whole
@@ -56,18 +58,38 @@ class Loop:
         self._versions = installed_versions(job.distribution)
         self._params = load_object(job.stage.params) if job.stage.params else None
         with torch.inference_mode():
-            one = load_object(job.stage.start)(WorkerContext(job))
+            context = WorkerContext(job)
+            one = load_object(job.stage.start)(context)
             self._report("ready")
-            for item in job.items:
-                if self._stopping:
-                    break
-                self._report("item_started", item=item.id)
-                if not self._attempt(one, item):
-                    break
-        self._report("finished", vram=vram_peak(job.device))
+            stream = context.stream
+            if stream.active:
+                self._run_in_groups(one, stream)
+            else:
+                self._run_one_by_one(one)
+        moved = {"read": stream.bytes_read, "waited": round(stream.waited, 3)} if stream.active else {}
+        self._report("finished", vram=vram_peak(job.device), **moved)
+
+    def _run_one_by_one(self, one: Callable[[WorkerItem], Any]) -> None:
+        for item in self._job.items:
+            if self._stopping or not self._attempt(one, item):
+                break
+
+    def _run_in_groups(self, one: Callable[[WorkerItem], Any], stream: Stream) -> None:
+        """Items in lockstep, a group at a time: each block's weights come once a step for all of a group."""
+        items = self._job.items
+        for first in range(0, len(items), self._job.group):
+            group = items[first : first + self._job.group]
+            if self._stopping:
+                break
+            calls = [partial(self._attempt, one, item) for item in group]
+            stream.run(calls, self._reason_to_stop)
+
+    def _reason_to_stop(self) -> CancelledError | None:
+        return CancelledError() if self._stopping else None
 
     def _attempt(self, one: Callable[[WorkerItem], Any], item: JobItem) -> bool:
         """Run one item, again as often as it may; False if the supervisor asked to stop."""
+        self._report("item_started", item=item.id)
         started = time.monotonic()
         told: dict[str, Any] = {}
         for attempt in range(1, self._job.retries + 2):

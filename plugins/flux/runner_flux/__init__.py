@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.api import Component, File, Stage, Tensor, hookimpl
+from runner.api import Component, File, Stage, Template, Tensor, hookimpl
 
 RUNNER_API = 1
 
@@ -28,6 +28,7 @@ ENCODE = Stage(
         Component("tokenizer_2", "transformers:T5TokenizerFast"),
     ),
     start="runner_flux.encode:start",
+    memory="runner_flux.memory:encode",
     preload=("runner_flux.encode",),
 )
 
@@ -50,6 +51,7 @@ DIFFUSE = Stage(
         Component("vae", "diffusers:AutoencoderKL", config_only=True),
     ),
     start="runner_flux.diffuse:start",
+    memory="runner_flux.memory:diffuse",
     preload=("runner_flux.diffuse",),
 )
 
@@ -62,10 +64,19 @@ DECODE = Stage(
     outputs=(File("image", ".png"),),
     components=(Component("vae", "diffusers:AutoencoderKL"),),
     start="runner_flux.decode:start",
+    memory="runner_flux.memory:decode",
     preload=("runner_flux.decode",),
 )
+
+
+NEW = Template("flux", ("FluxPipeline",), "new.toml", model="black-forest-labs/FLUX.1-dev")
 
 
 @hookimpl
 def runner_stages() -> tuple[Stage, ...]:
     return (ENCODE, DIFFUSE, DECODE)
+
+
+@hookimpl
+def runner_templates() -> tuple[Template, ...]:
+    return (NEW,)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from diffusers import AutoencoderKL
 from diffusers.image_processor import VaeImageProcessor
 
+from runner_flux.tiles import tile_size
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
     from runner.api import Context, Item
 
 COMPONENTS = (AutoencoderKL,)
-UNTILED = 1024 * 1024  # pixels up to which `auto` decodes in one piece
-TILE = 512  # pixels of a side of a tile above that
 
 
 def start(ctx: Context) -> Callable[[Item], dict[str, Image.Image]]:
@@ -35,13 +35,6 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Image.Image]]:
         return {"image": processor.postprocess(pixels, output_type="pil")[0]}
 
     return one
-
-
-def tile_size(tiling: str | int, height: int, width: int) -> int | None:
-    """Pixels of a side of a tile, None for no tiles; it depends on the picture alone, never on a budget."""
-    if tiling == "auto":
-        return TILE if height * width > UNTILED else None
-    return None if tiling == "off" else int(tiling)
 
 
 def tiled(vae: Any, tile: int | None, scale: int) -> Any:

@@ -40,5 +40,10 @@ class Decode(Params):
     """Parameters of ``flux.decode``."""
 
     tiling: Literal["auto", "off"] | Annotated[int, Field(ge=128, multiple_of=64)] = Field(
-        "auto", description="auto | off | tile size in pixels; auto tiles pictures over 1024 x 1024"
+        "auto",
+        description="auto | off | tile size in pixels; auto tiles pictures over 1024 x 1024",
+        json_schema_extra={
+            "less_memory": [512, 256],
+            "less_memory_costs": "seams between tiles are blended, other pixels",
+        },
     )

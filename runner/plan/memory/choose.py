@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
 from runner.manifest.units import format_size
-from runner.plan.memory.candidates import RESIDENT, Candidate, candidates, lowest
+from runner.plan.memory.candidates import Candidate, candidates, lowest
 from runner.plan.memory.limits import Limits, limits_of
 from runner.plan.memory.need import CUDA_CONTEXT, Need, need_of
+from runner.plan.memory.placed import RESIDENT
 from runner.plan.memory.reasons import reasons_for
 from runner.plan.memory.remedies import remedies
 
@@ -63,15 +64,22 @@ def predicted(candidate: Candidate) -> dict[str, int | None]:
     return {"vram": candidate.vram, "ram": candidate.ram}
 
 
-def plan_stage(pipeline: Pipeline, stage: PipelineStage, shapes: Sequence[ComponentShapes]) -> StagePlan:
+def plan_stage(
+    pipeline: Pipeline,
+    stage: PipelineStage,
+    shapes: Sequence[ComponentShapes],
+    limits: Limits | None = None,
+) -> StagePlan:
     """Choose a stage's placement from the shapes of its components.
+
+    ``limits`` are those of its budget and of this machine, if no others are given.
 
     Raises:
         BudgetError: the manifest asks for a placement that the device does not have.
         PluginError: the activation formula fails.
 
     """
-    limits = limits_of(stage.budget)
+    limits = limits or limits_of(stage.budget)
     need = need_of(pipeline, stage, shapes, limits.device)
     known = list(candidates(need, limits, stage.table.device_map))
     asked = _asked(stage, known, need, limits)

@@ -7,8 +7,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runner.plan.memory.candidates import PlacedComponent
     from runner.plan.memory.choose import StagePlan
+    from runner.plan.memory.placed import PlacedComponent
 
 
 def tiers_of(placed: PlacedComponent) -> str:

@@ -50,6 +50,16 @@ def limits_of(budget: Budget) -> Limits:
     return Limits(device, None if device == "cpu" else vram, ram, tuple(notes))
 
 
+def limits_alone(budget: Budget) -> Limits:
+    """The limits of a budget whatever this machine has, for a plan for another one.
+
+    ``auto`` is an accelerator where there is a VRAM budget, else the CPU.
+    """
+    if budget.device == "cpu" or (budget.device == "auto" and budget.vram is None):
+        return Limits("cpu", None, budget.ram)
+    return Limits("cuda", budget.vram, budget.ram)
+
+
 def _device(budget: Budget) -> str | None:
     """The torch device of this machine that the budget means, None if there is none such."""
     found = accelerators()

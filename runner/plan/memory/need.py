@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from runner import params
-from runner.api import Sizes
+from runner.api import Activations, Sizes
 from runner.errors import PluginError
 from runner.params import Given
 from runner.plugins import load_object
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runner.model.shapes import ComponentShapes
-    from runner.plan.pipeline import Pipeline
+    from runner.plan.pipeline import Pipeline, PipelineItem
     from runner.plan.stage import PipelineStage
 
 MIB = 1 << 20
@@ -39,9 +39,21 @@ class Need:
     shapes: tuple[ComponentShapes, ...]
     """Of the components that have weights."""
     dtype: str
-    activations: int
+    item: Activations
+    """The most of everything over all items; the fewest tokens."""
+    items: int
     has_formula: bool
     on_cpu: bool
+
+    @property
+    def activations(self) -> int:
+        """Of one item at work."""
+        return self.item.peak
+
+    @property
+    def suspended(self) -> int:
+        """Of one item that waits for its weights."""
+        return self.item.peak if self.item.suspended is None else self.item.suspended
 
     @property
     def process(self) -> int:
@@ -89,32 +101,50 @@ def need_of(
     return Need(
         shapes=tuple(s for s in known if s.tensors and not s.component.config_only),
         dtype=sizes.dtype,
-        activations=_activations(pipeline, stage, sizes, changed or {}),
+        item=_activations(pipeline, stage, sizes, changed or {}),
+        items=len(pipeline.items),
         has_formula=bool(stage.spec.memory),
         on_cpu=on_cpu,
     )
 
 
-def _activations(pipeline: Pipeline, stage: PipelineStage, sizes: Sizes, changed: Mapping[str, Any]) -> int:
+def _activations(
+    pipeline: Pipeline, stage: PipelineStage, sizes: Sizes, changed: Mapping[str, Any]
+) -> Activations:
     if not stage.spec.memory:
-        return 0
+        return Activations(0)
     formula = load_object(stage.spec.memory)
-    most = 0
+    found = []
     for item in pipeline.items:
-        values = _params(stage, item.params[stage.index].given, changed)
+        upstream = {
+            name: _params(pipeline.stages[source.stage], item, {}) for name, source in stage.wires.items()
+        }
         try:
-            most = max(most, int(formula(values, sizes)))
+            told = formula(_params(stage, item, changed), replace(sizes, upstream=upstream))
+            found.append(told if isinstance(told, Activations) else Activations(int(told)))
         except Exception as error:
             raise PluginError(
                 f"the activation formula {stage.spec.memory} of {stage.spec.name} fails for item "
                 f"'{item.id}': {type(error).__name__}: {error}"
             ) from error
-    return most
+    return _most(found)
 
 
-def _params(stage: PipelineStage, given: Given, changed: Mapping[str, Any]) -> Any:
+def _most(found: list[Activations]) -> Activations:
+    if not found:
+        return Activations(0)
+    return Activations(
+        peak=max(one.peak for one in found),
+        suspended=max(one.peak if one.suspended is None else one.suspended for one in found),
+        tokens=min(one.tokens for one in found),
+        passes=max(one.passes for one in found),
+    )
+
+
+def _params(stage: PipelineStage, item: PipelineItem, changed: Mapping[str, Any]) -> Any:
     if stage.params is None:
         return None
+    given = item.params[stage.index].given
     # a wired text is known when the stage runs; a formula has no use for its words
     texts = {name: "text" for name in params.names_of(stage.params) if name in stage.wires}
     try:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.manifest.units import format_size
-from runner.plan.memory.candidates import RESIDENT
+from runner.plan.memory.placed import RESIDENT
 
 if TYPE_CHECKING:
-    from runner.plan.memory.candidates import Candidate, PlacedComponent
+    from runner.plan.memory.candidates import Candidate
     from runner.plan.memory.limits import Limits
+    from runner.plan.memory.placed import PlacedComponent
     from runner.plan.stage import PipelineStage
 
 
@@ -28,6 +29,8 @@ def reasons_for(
             sentence = f"small beside the others: {sentence}"
         else:
             sentence = f"{_why_not_faster(limits, chosen, known)}, so {sentence}"
+        if chosen.group > 1 and placed.moved:
+            sentence += f", once for {chosen.group} items"
         found[placed.shapes.component.name] = sentence
     return found
 

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from placing import place
 from transformers import CLIPTextModel, T5EncoderModel
 
-from runner.errors import BudgetError, ModelError
+from runner.errors import ModelError
 
 
 def mapped_ranges() -> list[tuple[int, int]]:
@@ -66,11 +66,6 @@ def test_a_plain_module_needs_a_config_and_weights_alone(tmp_path: Path) -> None
     save_file(original.state_dict(), tmp_path / "model.safetensors")
     module = place("resident", Plain, tmp_path, torch.float32)
     assert torch.equal(module.layer.weight, original.layer.weight)
-
-
-def test_placements_that_are_not_built_yet_say_so() -> None:
-    with pytest.raises(BudgetError, match="'stream' is not built yet"):
-        place("stream", AutoencoderKL, DEMO / "vae", torch.float32)
 
 
 def test_weights_that_no_file_has_are_told_not_made_up(tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""What ``new`` and ``port`` share: how changes and plans are told, and files that are not overwritten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.plan.memory.choose import StagePlan
+    from runner.plan.tailor.knobs import Change
+
+
+def refuse_overwriting(out: Path | None, *, force: bool) -> None:
+    """Refuse a file that is there, before anything is planned.
+
+    Raises:
+        UsageError: it is there and may not be overwritten, or is a folder.
+
+    """
+    if out is not None and out.is_dir():
+        raise UsageError(f"-o {out}: that is a folder; name a file")
+    if out is not None and out.exists() and not force:
+        raise UsageError(f"{out} is there already; --force overwrites it")
+
+
+def told(change: Change) -> str:
+    """``stage.decode.with.tiling: auto -> 512 (seams between tiles are blended)``."""
+    old = "not set" if change.old is None else change.old
+    new = "taken out" if change.new is None else change.new
+    return f"{change.key}: {old} -> {new}" + (f" ({change.cost})" if change.cost else "")
+
+
+def change_as_dict(change: Change) -> dict[str, Any]:
+    return {
+        "key": change.key,
+        "stage": change.stage or None,
+        "from": change.old,
+        "to": change.new,
+        "cost": change.cost or None,
+    }
+
+
+def moved(plan: StagePlan) -> int:
+    """Bytes of weights that come to the device each time that the stage's components run."""
+    return sum(placed.moved for placed in plan.chosen.components)
+
+
+def stage_as_dict(plan: StagePlan) -> dict[str, Any]:
+    return {
+        "stage": plan.stage.name,
+        "placement": plan.chosen.placement,
+        "predicted": plan.predicted,
+        "moved": moved(plan),
+    }

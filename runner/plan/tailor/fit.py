@@ -1,0 +1,130 @@
+"""Stage by stage, the mildest changes with which a manifest fits the hardware that its budget names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.errors import BudgetError
+from runner.manifest.problems import ManifestError
+from runner.plan.assemble import assemble
+from runner.plan.memory.choose import StagePlan, plan_stage
+from runner.plan.memory.limits import limits_alone
+from runner.plan.pipeline import bind
+from runner.plan.tailor.knobs import Change, apply, ladder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runner.manifest.load import Manifest
+    from runner.manifest.positions import Path
+    from runner.model.shapes import ComponentShapes
+    from runner.plan.pipeline import Pipeline
+
+Shapes = list[list["ComponentShapes"]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A manifest that fits, what was changed for that, and the plan of each stage."""
+
+    manifest: Manifest
+    plans: tuple[StagePlan, ...]
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A stage under some changes: ``misfit`` says why it does not fit."""
+
+    changes: Mapping[Path, Change]
+    plan: StagePlan | None
+    misfit: str
+
+    @property
+    def fits(self) -> bool:
+        return not self.misfit and self.plan is not None
+
+
+def shapes_of(pipeline: Pipeline) -> Shapes:
+    """The shapes of every stage's components; of a hub model that is not here, from its headers.
+
+    Raises:
+        ModelError: a model is missing, damaged or out of reach.
+
+    """
+    assembly = assemble(pipeline)
+    return [assembly.shapes(stage) for stage in pipeline.stages]
+
+
+def fit(pipeline: Pipeline, shapes: Shapes) -> Fitted:
+    """Lower what is too much, stage by stage, for the manifest's own budgets, whatever this machine has.
+
+    Raises:
+        BudgetError: a stage does not fit, however low; the message has the arithmetic of each.
+        PluginError: an activation formula fails.
+
+    """
+    trials = [_Lowering(pipeline, n, shapes[n]).mildest() for n in range(len(pipeline.stages))]
+    misfits = [_told(trial) for trial in trials if not trial.fits]
+    if misfits:
+        raise BudgetError("\n".join(misfits))
+    changes = [change for trial in trials for change in trial.changes.values()]
+    plans = tuple(trial.plan for trial in trials if trial.plan is not None)
+    return Fitted(apply(pipeline.manifest, changes), plans, tuple(changes))
+
+
+def try_plan(pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes]) -> tuple[StagePlan | None, str]:
+    """A stage's plan for its budget alone, and why it does not fit; None for a placement it cannot have."""
+    stage = pipeline.stages[n]
+    try:
+        plan = plan_stage(pipeline, stage, shapes, limits_alone(stage.budget))
+    except BudgetError as error:
+        return None, str(error)
+    return plan, plan.misfit
+
+
+def _told(trial: _Trial) -> str:
+    if not trial.changes:
+        return trial.misfit
+    made = ", ".join(f"{c.key} {'taken out' if c.new is None else c.new}" for c in trial.changes.values())
+    return f"{trial.misfit}\n  (lowered already: {made})"
+
+
+class _Lowering:
+    """One stage of a pipeline on its way down."""
+
+    def __init__(self, pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes]) -> None:
+        self._pipeline = pipeline
+        self._n = n
+        self._shapes = shapes
+        self._steps = list(ladder(pipeline.stages[n]))
+
+    def mildest(self) -> _Trial:
+        """The first changes in the ladder's order that fit, none that is not needed; else the lowest."""
+        trial = self._try({})
+        for step in self._steps:
+            if trial.fits:
+                break
+            tried = self._try({**trial.changes, step.path: step})
+            trial = tried if tried.plan is not None else trial
+        return self._without_needless(trial) if trial.fits else trial
+
+    def _without_needless(self, trial: _Trial) -> _Trial:
+        """Later changes may have made earlier ones needless, or milder ones enough."""
+        for path, made in trial.changes.items():
+            others = {p: change for p, change in trial.changes.items() if p != path}
+            options = [step for step in self._steps if step.path == path]
+            milder = options[: options.index(made)]
+            tries = (self._try({**others, **c}) for c in ({}, *({path: step} for step in milder)))
+            trial = next((tried for tried in tries if tried.fits), trial)
+        return trial
+
+    def _try(self, changes: Mapping[Path, Change]) -> _Trial:
+        try:
+            pipeline = self._pipeline
+            if changes:
+                pipeline = bind(apply(pipeline.manifest, changes.values()), pipeline.plugins)
+            return _Trial(changes, *try_plan(pipeline, self._n, self._shapes))
+        except ManifestError as error:
+            return _Trial(changes, None, str(error))

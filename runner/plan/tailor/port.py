@@ -1,0 +1,92 @@
+"""A manifest rewritten for other hardware: budgets as given, and of the rest no more than must be changed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.manifest.units import parse_size
+from runner.plan.pipeline import bind
+from runner.plan.tailor.fit import Fitted, fit, shapes_of, try_plan
+from runner.plan.tailor.hardware import Hardware, budget_changes
+from runner.plan.tailor.knobs import Change, apply, lowered, reread
+from runner.plan.tailor.predictions import note_predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from runner.manifest.load import Manifest
+    from runner.plan.memory.choose import StagePlan
+    from runner.plan.pipeline import Pipeline
+
+_HARDWARE = re.compile(r"^# Hardware:.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Ported:
+    """The new manifest, what changed, and the plans of each stage for the old hardware and the new."""
+
+    manifest: Manifest
+    changes: tuple[Change, ...]
+    before: tuple[StagePlan | None, ...]
+    """None for a placement that the old hardware did not have."""
+    after: tuple[StagePlan, ...]
+    notes: tuple[str, ...]
+
+
+def port(pipeline: Pipeline, hardware: Hardware) -> Ported:
+    """Rewrite a manifest for hardware that need not be this machine's.
+
+    Raises:
+        BudgetError: it does not fit there, however low; the message has the arithmetic.
+        ModelError: a model is missing, damaged or out of reach.
+        PluginError: an activation formula fails.
+
+    """
+    shapes = shapes_of(pipeline)
+    before = tuple(try_plan(pipeline, n, shapes[n])[0] for n in range(len(shapes)))
+    budgets = budget_changes(pipeline.manifest, hardware)
+    fitted = fit(bind(apply(pipeline.manifest, budgets), pipeline.plugins), shapes)
+    changes = (*budgets, *fitted.changes)
+    text = note_predictions(fitted.manifest.text, fitted.plans, add=False)
+    manifest = reread(fitted.manifest, text)
+    notes = (*_open_ended(fitted.plans), *_kept(pipeline, fitted, hardware), *_stale(manifest, changes))
+    return Ported(manifest, changes, before, fitted.plans, notes)
+
+
+def _open_ended(plans: Sequence[StagePlan]) -> Iterator[str]:
+    """Sizes that nobody has given: what is missing on this machine is not what is missing there."""
+    for kind in ("vram", "ram"):
+        limits = [
+            (plan.limits.vram if kind == "vram" else plan.limits.ram, plan.limits.on_cpu) for plan in plans
+        ]
+        if any(limit is None and (kind == "ram" or not on_cpu) for limit, on_cpu in limits):
+            yield f"no {kind} is given or written: planned as if there were no end of it (--{kind})"
+
+
+def _kept(pipeline: Pipeline, fitted: Fitted, hardware: Hardware) -> Iterator[str]:
+    """What was chosen for less memory and is not undone, though there is more now."""
+    old = pipeline.manifest.table.budget
+    sizes = ((hardware.vram, old.vram), (hardware.ram, old.ram))
+    if not any(given and size and parse_size(given) > size for given, size in sizes):
+        return
+    lowered_now = {change.stage for change in fitted.changes}
+    kept = []
+    for stage in pipeline.stages:
+        settings = [] if stage.name in lowered_now else lowered(stage)
+        own = stage.table.budget
+        settings += ["a budget of its own"] if own and (own.vram or own.ram) else []
+        kept += [f"{stage.name} keeps {' and '.join(settings)}"] if settings else []
+    if kept:
+        yield f"more memory than before undoes nothing: {'; '.join(kept)}"
+
+
+def _stale(manifest: Manifest, changes: Sequence[Change]) -> Iterator[str]:
+    numeric = list(dict.fromkeys(change.stage for change in changes if change.is_numeric))
+    if numeric:
+        stages = " and ".join(numeric)
+        yield f"other outputs from stage {stages} on: they have other keys, and what is there stays"
+    header = _HARDWARE.search(manifest.text)
+    if header and any(change.path[0] == "budget" for change in changes):
+        yield f"a comment still says '{header.group().strip('# ')}'"
