@@ -230,7 +230,11 @@ class ItemResult:
 
 @dataclass(frozen=True)
 class StageResult:
-    """A stage at its end; ``predicted`` and ``measured`` hold bytes of ``"vram"`` and ``"ram"``."""
+    """A stage at its end; ``predicted`` and ``measured`` hold bytes of ``"vram"`` and ``"ram"``.
+
+    ``streamed`` says, where weights were streamed, how many bytes of them were ``"read"`` and for how many
+    seconds computing ``"waited"`` for them.
+    """
 
     stage: str
     seconds: float
@@ -239,6 +243,7 @@ class StageResult:
     failed: int
     predicted: Mapping[str, int | None] = field(default_factory=dict)
     measured: Mapping[str, int | None] = field(default_factory=dict)
+    streamed: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -34,13 +34,13 @@ class Placing:
     device_map: Mapping[str, str] = field(default_factory=dict)
 
     def tier(self, weight: str) -> str:
-        """The tier of a weight, ``"device"`` if nothing else is said: the longest name it lies under counts."""
+        """The tier of a weight, ``"device"`` by default: the longest name that it lies under counts."""
         under = f"{_plain(weight)}."
         found = [name for name in self.device_map if not name or under.startswith(f"{_plain(name)}.")]
         return self.device_map[max(found, key=len)] if found else "device"
 
     def names(self, module: str) -> bool:
-        """Whether the map has a module that is away from the device, by its own name or by that of its list."""
+        """Whether the map has a module away from the device, by its own name or by that of its list."""
         away = {_plain(name) for name, tier in self.device_map.items() if tier != "device"}
         return bool({_plain(module), _plain(module).rpartition(".")[0]} & away)
 

@@ -200,6 +200,9 @@ def _measured(event: Event) -> str:
         if measured:
             beside = f" (predicted {format_size(predicted)})" if predicted else ""
             told.append(f"{kind.upper()} peak {format_size(measured)}{beside}")
+    if event["streamed"]:
+        read, waited = event["streamed"]["read"], event["streamed"]["waited"]
+        told.append(f"{format_size(read)} of weights read, {waited:.1f} s waited for them")
     return ", ".join(told)
 
 

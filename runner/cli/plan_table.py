@@ -39,7 +39,7 @@ def _show_components(console: Console, plan: StagePlan) -> None:
     from rich.table import Table
 
     names = ("component", "parameters", "stored", "stays", "moves", "from disk", "blocks")
-    table = Table(*names, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(*names, box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns[NUMBERS]:
         column.justify = "right"
     for placed in plan.chosen.components:

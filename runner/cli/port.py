@@ -77,11 +77,9 @@ def _show(ported: Ported) -> None:
 
 def _before_and_after(before: StagePlan | None, after: StagePlan) -> str:
     """``resident -> device-map, VRAM 5.81 GiB, RAM 4.9 GiB; moved a pass: nothing -> 17.40 GiB``."""
-    was = before.chosen.placement if before else "nowhere"
-    placement = "" if was == after.chosen.placement else f"{was} -> "
-    sizes = [
-        format_size(size) if size else "nothing" for size in (moved(before) if before else 0, moved(after))
-    ]
+    placements = [plan.chosen.placement for plan in (before, after) if plan is not None]
+    placement = f"{placements[0]} -> " if placements[0] != placements[-1] else ""
+    sizes = [format_size(moved(plan)) if moved(plan) else "nothing" for plan in (before, after) if plan]
     return f"{placement}{in_words(after)}; weights moved a pass: {' -> '.join(dict.fromkeys(sizes))}"
 
 

@@ -67,6 +67,7 @@ class Attempts:
                     failed=len(self.outcome.failed),
                     predicted=predicted(placed),
                     measured={"vram": self.outcome.vram, "ram": self.outcome.ram},
+                    streamed=self.outcome.streamed,
                 )
             )
 

@@ -36,6 +36,7 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
     ram: int = 0
     vram: int | None = None
+    streamed: dict[str, float] | None = None
 
     @property
     def ended(self) -> list[str]:
@@ -127,6 +128,7 @@ class StageRun:
             self._note_vram(event)
         elif kind == "finished":
             self._finished = True
+            self.outcome.streamed = event["streamed"]
             self._note_vram(event)
 
     def _note_vram(self, event: dict[str, Any]) -> None:

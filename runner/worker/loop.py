@@ -66,8 +66,8 @@ class Loop:
                 self._run_in_groups(one, stream)
             else:
                 self._run_one_by_one(one)
-        moved = {"read": stream.bytes_read, "waited": round(stream.waited, 3)} if stream.active else {}
-        self._report("finished", vram=vram_peak(job.device), **moved)
+        told = {"read": stream.bytes_read, "waited": round(stream.waited, 3)} if stream.active else None
+        self._report("finished", vram=vram_peak(job.device), streamed=told)
 
     def _run_one_by_one(self, one: Callable[[WorkerItem], Any]) -> None:
         for item in self._job.items:

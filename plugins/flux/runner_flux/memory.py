@@ -2,8 +2,8 @@
 
 Each formula follows the forward passes of diffusers 0.42 and transformers 5 and adds up what is alive at the
 line where most is, which is named beside it; `tests/plugins/flux/test_memory.py` holds them against the code.
-What a stage is not told itself (the picture's size, the text's length) comes from ``sizes.upstream``, the
-parameters of the stages that make its inputs, if the plan gives them. Read by the supervisor: no torch here.
+What a stage is not told itself (the picture's size, the text's length) it has from the stages upstream, if
+they are this plugin's. Read by the supervisor: no torch here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.api import Activations
 from runner_flux.tiles import tile_size
 
 if TYPE_CHECKING:
@@ -30,14 +31,21 @@ MLP = 4  # widths of an MLP: FluxSingleTransformerBlock's mlp_ratio, which no co
 SCALARS = 1 << 14  # token ids, sigmas, time steps and whatever else is as small
 
 
-def encode(params: Encode, sizes: Sizes) -> int:
-    """CLIP, then T5 on the prompt; the same on the negative prompt, with the first results kept."""
+def encode(params: Encode, sizes: Sizes) -> Activations:
+    """Bytes of CLIP, then T5 on the prompt; or of the same on the negative prompt, the first results kept."""
     clip, t5 = sizes.configs["text_encoder"], sizes.configs["text_encoder_2"]
     tokens = params.max_sequence_length
     pooled = int(clip["hidden_size"]) * sizes.itemsize
     embeds = int(t5["d_model"]) * sizes.itemsize * tokens
     kept = pooled + embeds if params.negative_prompt is not None else 0
-    return kept + max(_clip(clip, sizes), pooled + _t5(t5, tokens, sizes)) + SCALARS
+    bias = int(t5["num_heads"]) * tokens * tokens * sizes.itemsize
+    return Activations(
+        peak=kept + max(_clip(clip, sizes), pooled + _t5(t5, tokens, sizes)) + SCALARS,
+        # between two of T5's layers: what passes from one to the other, the embeddings, and `position_bias`
+        suspended=kept + pooled + 2 * tokens * int(t5["d_model"]) * FLOAT32 + bias + SCALARS,
+        tokens=tokens,
+        passes=1 if params.negative_prompt is None else 2,
+    )
 
 
 def _clip(config: Mapping[str, Any], sizes: Sizes) -> int:
@@ -77,8 +85,8 @@ def _aligned(heads: int, tokens: int, sizes: Sizes) -> int:
     return heads * tokens * (tokens + 16 - tokens % 16) * sizes.itemsize if padded else 0
 
 
-def diffuse(params: Diffuse, sizes: Sizes) -> int:
-    """A single block at work, and what the pipeline and the model keep around it; double blocks hold less."""
+def diffuse(params: Diffuse, sizes: Sizes) -> Activations:
+    """Bytes of a single block at work (double blocks hold less), and of what pipeline and model keep."""
     config = sizes.configs["transformer"]
     head = config["attention_head_dim"]
     width = head * config["num_attention_heads"]
@@ -97,7 +105,13 @@ def diffuse(params: Diffuse, sizes: Sizes) -> int:
     modulation = (1 + 3) * width  # `temb`; AdaLayerNormZeroSingle's shift, scale and gate
     rotary = 2 * tokens * head * FLOAT32  # FluxPosEmbed's cosines and sines
     kept = (prompts + packed + ids + modulation) * sizes.itemsize + rotary
-    return int(kept + _single_block(tokens, width, sizes.itemsize) + SCALARS)
+    state = tokens * width * sizes.itemsize
+    return Activations(
+        peak=int(kept + _single_block(tokens, width, sizes.itemsize) + SCALARS),
+        suspended=int(kept + state + SCALARS),  # between two blocks: what passes from one to the other
+        tokens=tokens,
+        passes=params.steps * (2 if guided else 1),
+    )
 
 
 def _single_block(tokens: int, width: int, size: int) -> int:
@@ -113,7 +127,7 @@ def _single_block(tokens: int, width: int, size: int) -> int:
 
 
 def decode(params: Decode, sizes: Sizes) -> int:
-    """The decoder on the picture or on a tile, the tiles put together, or the pixels on their way to a PNG.
+    """Bytes of the decoder on the picture or a tile, the tiles put together, or pixels on the way to a PNG.
 
     A picture of unknown size is taken to be 1024 x 1024. With FLUX.1's VAE and ``tiling = "auto"`` no other
     of up to 50 million pixels needs more.
@@ -203,8 +217,8 @@ def _unfolds(dtype: str) -> bool:
 
 
 def _upstream(sizes: Sizes, made: str, name: str, default: Any) -> Any:
-    """A parameter of the stage that makes the input, if the plan says which that is and it has one."""
-    return getattr(getattr(sizes, "upstream", {}).get(made), name, default)
+    """A parameter of the stage that makes the input, if that is known and has one of this name."""
+    return getattr(sizes.upstream.get(made), name, default)
 
 
 def _scale(vae: Mapping[str, Any]) -> int:

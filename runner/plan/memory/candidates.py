@@ -6,9 +6,11 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from runner.plan.memory.group import CHUNKS, group_size
+from runner.plan.memory.pace import group_size
 from runner.plan.memory.placed import (
     RESIDENT,
+    SMALL,
+    STREAM,
     PlacedComponent,
     blocks_of,
     evenly,
@@ -26,10 +28,10 @@ if TYPE_CHECKING:
     from runner.plan.memory.limits import Limits
     from runner.plan.memory.need import Need
 
-STREAM, DEVICE_MAP = "stream", "device-map"
+DEVICE_MAP = "device-map"
 MODEL, GROUP, SEQUENTIAL = "model-offload", "group-offload", "sequential-offload"
-SMALL = 0.1  # of a stage's weights: a component up to this share is resident beside one that is not
 PINNED = 2.0  # diffusers pins a copy of every weight beside the weight itself
+CHUNKS = 33 << 20  # bytes of the reads under way, see runner.stream.reader: two of 16 MiB, and their pages
 WAITING = "weights that wait in RAM"
 
 
@@ -122,7 +124,7 @@ def _device_map(need: Need, limits: Limits) -> Candidate:
     blocks = blocks_of(need)
     layer = max(_largest_layer(shapes, need.dtype) for shapes in need.shapes)
     room, ram = _rooms(need, limits, sum(blocks.values()), layer)
-    maps = maps_of(need, blocks, in_one_stretch(blocks, room), ram)
+    maps = maps_of(need, blocks, in_one_stretch(blocks, room), ram, as_stored=False)
     placed = [mapped(s, need, DEVICE_MAP, m) for s, m in zip(need.shapes, maps, strict=True)]
     return _brought(DEVICE_MAP, need, placed, layer)
 
@@ -134,7 +136,7 @@ def _stream(need: Need, limits: Limits) -> Candidate:
     room, ram = _rooms(need, limits, sum(blocks.values()), slots)
     group = group_size(need, limits, room)
     waiting = (group - 1) * need.suspended
-    maps = maps_of(need, blocks, evenly(blocks, room - waiting), ram - slots)
+    maps = maps_of(need, blocks, evenly(blocks, room - waiting), ram - slots, as_stored=True)
     placed = [mapped(s, need, STREAM, m) for s, m in zip(need.shapes, maps, strict=True)]
     return _brought(STREAM, need, placed, slots, group)
 

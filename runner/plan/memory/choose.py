@@ -10,6 +10,7 @@ from runner.manifest.units import format_size
 from runner.plan.memory.candidates import Candidate, candidates, lowest
 from runner.plan.memory.limits import Limits, limits_of
 from runner.plan.memory.need import CUDA_CONTEXT, Need, need_of
+from runner.plan.memory.pace import Pace, pace_of
 from runner.plan.memory.placed import RESIDENT
 from runner.plan.memory.reasons import reasons_for
 from runner.plan.memory.remedies import remedies
@@ -32,6 +33,7 @@ class StagePlan:
     need: Need
     limits: Limits
     chosen: Candidate
+    pace: Pace
     reasons: Mapping[str, str]
     """One sentence a component that has weights, by its name."""
     lower: tuple[Candidate, ...] = ()
@@ -86,10 +88,11 @@ def plan_stage(
     fitting = [candidate for candidate in asked if candidate.fits(limits)]
     chosen = fitting[0] if fitting else min(asked, key=lambda c: c.lacks(limits))
     misfit = "" if fitting else _misfit(pipeline, stage, shapes, need, limits, chosen)
-    reasons = reasons_for(stage, limits, chosen, known)
+    pace = pace_of(chosen, need, limits)
+    reasons = reasons_for(stage, limits, chosen, known, pace)
     last = lowest(need, limits) if stage.table.device_map is None else None
     lower = _lower(chosen, [*known, last] if last else known)
-    return StagePlan(stage, need, limits, chosen, reasons, lower, misfit)
+    return StagePlan(stage, need, limits, chosen, pace, reasons, lower, misfit)
 
 
 def _asked(stage: PipelineStage, known: list[Candidate], need: Need, limits: Limits) -> list[Candidate]:

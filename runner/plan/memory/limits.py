@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.manifest.units import format_size
 from runner.memory.devices import accelerators
 from runner.memory.machine import usable_ram
+from runner.memory.meter import core_count
+from runner.memory.rates import cached
 
 if TYPE_CHECKING:
     from runner.manifest.schema import Budget
 
 SPARE = 400 << 20
 """Bytes beside the worker: the supervisor (90 MiB) and the fork server, which has imported the libraries."""
+FROM_DISK = 1e9
+"""Bytes a second, rather low for an SSD: until `runner doctor` has measured this machine's."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,9 @@ class Limits:
     vram: int | None
     ram: int | None
     notes: tuple[str, ...] = ()
+    cores: int = 8
+    disk_read: float = FROM_DISK
+    """Bytes a second."""
 
     @property
     def on_cpu(self) -> bool:
@@ -47,7 +55,15 @@ def limits_of(budget: Budget) -> Limits:
     if ram is None or ram > has:
         ram = has
         notes.append(f"this machine (or its container) leaves {format_size(has)} of RAM to a worker")
-    return Limits(device, None if device == "cpu" else vram, ram, tuple(notes))
+    measured = cached(Path())
+    return Limits(
+        device,
+        None if device == "cpu" else vram,
+        ram,
+        tuple(notes),
+        budget.threads or core_count(),
+        (measured and measured.disk_read) or FROM_DISK,
+    )
 
 
 def limits_alone(budget: Budget) -> Limits:

@@ -24,7 +24,9 @@ MIB = 1 << 20
 # RssAnon of a worker before it loads weights, measured with torch 2.13, diffusers 0.42, transformers 5:
 PROCESS = 160 * MIB  # Python, numpy, torch and the engine
 LIBRARIES = 125 * MIB  # diffusers and transformers, where a component comes from one of them
-RUNNING = 12 * MIB  # what lingers of freed memory: the design's measurement with MALLOC_MMAP_THRESHOLD_
+# what lingers of freed memory with MALLOC_MMAP_THRESHOLD_ (12 MiB by the design's measurement), and what the
+# libraries keep from their first work on (6 to 30 MiB measured)
+RUNNING = 20 * MIB
 # estimates until `doctor` has measured them on a card: the driver's share of host and device memory
 CUDA_HOST = 700 * MIB
 CUDA_CONTEXT = 560 * MIB

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
     from runner.plan.memory.need import Need
 
-RESIDENT = "resident"
+RESIDENT, STREAM = "resident", "stream"
+SMALL = 0.1  # of a stage's weights: a component up to this share is resident beside one that is not
 Blocks = dict[tuple[int, str], int]
 """Bytes of each block, by the number of its component and its name there."""
 
@@ -44,22 +45,32 @@ def mapped(
     shapes: ComponentShapes, need: Need, placement: str, device_map: Mapping[str, str]
 ) -> PlacedComponent:
     """A component whose device map says what of it stays; one that stays whole is resident."""
-    sizes: dict[str, int] = defaultdict(int)
     placing = Placing(placement, device_map)
+    loaded: dict[str, int] = defaultdict(int)
+    stored: dict[str, int] = defaultdict(int)
     for name in shapes.tensors:
-        sizes[placing.tier(name)] += shapes.tensor_bytes(name, need.dtype)
-    loaded, read = sum(sizes.values()), sizes["disk"]
-    moved = read + (0 if need.on_cpu else sizes["cpu"])
+        tier = placing.tier(name)
+        loaded[tier] += shapes.tensor_bytes(name, need.dtype)
+        stored[tier] += shapes.stored_of(name)
+    # what is streamed waits and travels as it is stored; accelerate casts it before
+    waiting = 0 if need.on_cpu else (stored if placement == STREAM else loaded)["cpu"]
+    moved = waiting + stored["disk"]
+    total = sum(loaded.values())
+    resident = total - loaded["disk"] - (0 if need.on_cpu else loaded["cpu"])
     return PlacedComponent(
-        shapes, placing if moved else Placing(RESIDENT), loaded, loaded - moved, moved, read
+        shapes, placing if moved else Placing(RESIDENT), total, resident, moved, stored["disk"]
     )
 
 
 def blocks_of(need: Need) -> Blocks:
-    """All blocks of the stage's components, by number, not by name: files sort 10 before 2."""
+    """The blocks of the stage's components, but for small ones beside others, which are worth no trouble.
+
+    By number, not by name: files sort 10 before 2.
+    """
     return {
         (n, block): size
         for n, shapes in enumerate(need.shapes)
+        if shapes.loaded_bytes(need.dtype) > SMALL * need.weights
         for block, size in sorted(shapes.block_bytes(need.dtype).items(), key=_by_number)
     }
 
@@ -85,15 +96,22 @@ def evenly(blocks: Blocks, room: int) -> list[tuple[int, str]]:
     return []
 
 
-def maps_of(need: Need, blocks: Blocks, stay: Sequence[tuple[int, str]], ram: int) -> list[Mapping[str, str]]:
-    """Each component's device map: what does not stay waits in RAM as far as ``ram`` goes, else on disk."""
+def maps_of(
+    need: Need, blocks: Blocks, stay: Sequence[tuple[int, str]], ram: int, *, as_stored: bool
+) -> list[Mapping[str, str]]:
+    """Each component's device map: what does not stay waits in RAM as far as ``ram`` goes, else on disk.
+
+    It takes its size in the files there if it waits ``as_stored``.
+    """
     maps: list[dict[str, str]] = [{} for _ in need.shapes]
     staying = set(stay)
     for (n, block), size in blocks.items():
         if (n, block) in staying:
             continue
-        in_ram = size <= ram
-        ram -= size if in_ram else 0
+        shapes = need.shapes[n]
+        takes = sum(map(shapes.stored_of, shapes.blocks[block])) if as_stored else size
+        in_ram = takes <= ram
+        ram -= takes if in_ram else 0
         maps[n][block] = "cpu" if in_ram else "disk"
     return list(maps)
 

@@ -10,12 +10,13 @@ from runner.plan.memory.placed import RESIDENT
 if TYPE_CHECKING:
     from runner.plan.memory.candidates import Candidate
     from runner.plan.memory.limits import Limits
+    from runner.plan.memory.pace import Pace
     from runner.plan.memory.placed import PlacedComponent
     from runner.plan.stage import PipelineStage
 
 
 def reasons_for(
-    stage: PipelineStage, limits: Limits, chosen: Candidate, known: list[Candidate]
+    stage: PipelineStage, limits: Limits, chosen: Candidate, known: list[Candidate], pace: Pace
 ) -> dict[str, str]:
     """One sentence for each component that has weights."""
     found = {}
@@ -29,8 +30,8 @@ def reasons_for(
             sentence = f"small beside the others: {sentence}"
         else:
             sentence = f"{_why_not_faster(limits, chosen, known)}, so {sentence}"
-        if chosen.group > 1 and placed.moved:
-            sentence += f", once for {chosen.group} items"
+        if placed.moved:
+            sentence += _at_what_pace(pace, chosen.group)
         found[placed.shapes.component.name] = sentence
     return found
 
@@ -70,6 +71,15 @@ def _what_it_means(placed: PlacedComponent, limits: Limits) -> str:
     if placed.read:
         told += f", {blocks['disk']} ({format_size(placed.read)}) are read from disk each pass"
     return told
+
+
+def _at_what_pace(pace: Pace, group: int) -> str:
+    items = f" for {group} items at a time" if group > 1 else ""
+    transfer = max(pace.disk, pace.bus)
+    if pace.compute is None:
+        return f"{items} (about {transfer:.2g} s a pass)"
+    compute = f"{pace.compute:.2g} s to compute: {pace.bound} bounds it"
+    return f"{items} (about {transfer:.2g} s a pass, and {compute})"
 
 
 def _count(placed: PlacedComponent, tier: str) -> str:

@@ -14,7 +14,7 @@ from runner.plan.pipeline import bind
 from runner.plan.tailor.knobs import Change, apply, ladder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from runner.manifest.load import Manifest
     from runner.manifest.positions import Path
@@ -65,13 +65,19 @@ def fit(pipeline: Pipeline, shapes: Shapes) -> Fitted:
         PluginError: an activation formula fails.
 
     """
-    trials = [_Lowering(pipeline, n, shapes[n]).mildest() for n in range(len(pipeline.stages))]
-    misfits = [_told(trial) for trial in trials if not trial.fits]
+    changes: list[Change] = []
+    misfits = []
+    for n in range(len(pipeline.stages)):
+        trial = _Lowering(pipeline, n, shapes[n]).mildest()
+        if not trial.fits:
+            misfits.append(_told(trial))
+        elif trial.changes:  # a later stage's formula may see an earlier one's parameters
+            pipeline = _changed(pipeline, trial.changes.values())
+            changes += trial.changes.values()
     if misfits:
         raise BudgetError("\n".join(misfits))
-    changes = [change for trial in trials for change in trial.changes.values()]
-    plans = tuple(trial.plan for trial in trials if trial.plan is not None)
-    return Fitted(apply(pipeline.manifest, changes), plans, tuple(changes))
+    plans = (try_plan(pipeline, n, shapes[n])[0] for n in range(len(pipeline.stages)))
+    return Fitted(pipeline.manifest, tuple(plan for plan in plans if plan is not None), tuple(changes))
 
 
 def try_plan(pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes]) -> tuple[StagePlan | None, str]:
@@ -82,6 +88,10 @@ def try_plan(pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes]) -> t
     except BudgetError as error:
         return None, str(error)
     return plan, plan.misfit
+
+
+def _changed(pipeline: Pipeline, changes: Iterable[Change]) -> Pipeline:
+    return bind(apply(pipeline.manifest, changes), pipeline.plugins)
 
 
 def _told(trial: _Trial) -> str:
@@ -113,18 +123,16 @@ class _Lowering:
     def _without_needless(self, trial: _Trial) -> _Trial:
         """Later changes may have made earlier ones needless, or milder ones enough."""
         for path, made in trial.changes.items():
-            others = {p: change for p, change in trial.changes.items() if p != path}
             options = [step for step in self._steps if step.path == path]
-            milder = options[: options.index(made)]
-            tries = (self._try({**others, **c}) for c in ({}, *({path: step} for step in milder)))
+            milder = [{**trial.changes, path: step} for step in options[: options.index(made)]]
+            without = {p: change for p, change in trial.changes.items() if p != path}
+            tries = (self._try(changes) for changes in (without, *milder))
             trial = next((tried for tried in tries if tried.fits), trial)
         return trial
 
     def _try(self, changes: Mapping[Path, Change]) -> _Trial:
         try:
-            pipeline = self._pipeline
-            if changes:
-                pipeline = bind(apply(pipeline.manifest, changes.values()), pipeline.plugins)
+            pipeline = _changed(self._pipeline, changes.values()) if changes else self._pipeline
             return _Trial(changes, *try_plan(pipeline, self._n, self._shapes))
         except ManifestError as error:
             return _Trial(changes, None, str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,6 @@ class Made:
     manifest: Manifest
     template: Template
     distribution: str
-    hardware: Hardware
     plans: tuple[StagePlan, ...]
     lowered: tuple[Change, ...]
     """What was lowered from the template's quality."""
@@ -73,8 +73,8 @@ def make(wanted: Wanted, plugins: Plugins) -> Made:
 
     """
     model = _model(wanted)
-    plugin, template = choose(plugins, wanted.template, model, Path())
     hardware, notes = completed(wanted.hardware)
+    plugin, template = choose(plugins, wanted.template, model, Path())
     opened = open_template(plugin, template, plugins)
     name = _name(wanted, template, hardware)
     path = wanted.out or Path(f"{name}.toml")
@@ -84,12 +84,11 @@ def make(wanted: Wanted, plugins: Plugins) -> Made:
     fitted = fit(pipeline, shapes_of(pipeline))
     text = _remarked(fitted)
     text = note_predictions(text, fitted.plans, add=True)
-    text = _filled(text, {"manifest": str(path), **_header(fitted, hardware)})
+    text = _filled(text, {"manifest": shlex.quote(str(path)), **_header(fitted, hardware)})
     return Made(
         manifest=reread(fitted.manifest, text),
         template=template,
         distribution=plugin.distribution,
-        hardware=hardware,
         plans=fitted.plans,
         lowered=fitted.changes,
         notes=tuple(notes),

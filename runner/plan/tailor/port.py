@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runner.errors import UsageError
 from runner.manifest.units import parse_size
 from runner.plan.pipeline import bind
 from runner.plan.tailor.fit import Fitted, fit, shapes_of, try_plan
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from runner.manifest.load import Manifest
     from runner.plan.memory.choose import StagePlan
     from runner.plan.pipeline import Pipeline
+    from runner.plan.stage import PipelineStage
 
 _HARDWARE = re.compile(r"^# Hardware:.*$", re.MULTILINE)
 
@@ -30,7 +32,7 @@ class Ported:
     manifest: Manifest
     changes: tuple[Change, ...]
     before: tuple[StagePlan | None, ...]
-    """None for a placement that the old hardware did not have."""
+    """None where the manifest did not say for which, or asked for a placement that it does not have."""
     after: tuple[StagePlan, ...]
     notes: tuple[str, ...]
 
@@ -40,19 +42,35 @@ def port(pipeline: Pipeline, hardware: Hardware) -> Ported:
 
     Raises:
         BudgetError: it does not fit there, however low; the message has the arithmetic.
+        UsageError: nothing says whether there is a card.
         ModelError: a model is missing, damaged or out of reach.
         PluginError: an activation formula fails.
 
     """
     shapes = shapes_of(pipeline)
-    before = tuple(try_plan(pipeline, n, shapes[n])[0] for n in range(len(shapes)))
+    before = tuple(
+        None if _unsaid(stage) else try_plan(pipeline, stage.index, shapes[stage.index])[0]
+        for stage in pipeline.stages
+    )
     budgets = budget_changes(pipeline.manifest, hardware)
-    fitted = fit(bind(apply(pipeline.manifest, budgets), pipeline.plugins), shapes)
+    there = bind(apply(pipeline.manifest, budgets), pipeline.plugins)
+    if any(_unsaid(stage) for stage in there.stages):
+        raise UsageError(
+            "the device is auto, and nothing says whether there is a card: give --vram, or --device cpu"
+        )
+    fitted = fit(there, shapes)
     changes = (*budgets, *fitted.changes)
     text = note_predictions(fitted.manifest.text, fitted.plans, add=False)
     manifest = reread(fitted.manifest, text)
-    notes = (*_open_ended(fitted.plans), *_kept(pipeline, fitted, hardware), *_stale(manifest, changes))
-    return Ported(manifest, changes, before, fitted.plans, notes)
+    notes = [*_open_ended(fitted.plans), *_kept(pipeline, fitted, hardware), *_stale(manifest, changes)]
+    if hardware.device == "cpu" and hardware.vram:
+        notes.append(f"--vram {hardware.vram} is left out: the device is the CPU")
+    return Ported(manifest, changes, before, fitted.plans, tuple(notes))
+
+
+def _unsaid(stage: PipelineStage) -> bool:
+    """Whether the budget leaves it to the machine if there is a card."""
+    return stage.budget.device == "auto" and stage.budget.vram is None
 
 
 def _open_ended(plans: Sequence[StagePlan]) -> Iterator[str]:

@@ -80,8 +80,8 @@ def _serving(plugins: Plugins, offers: list[Offer], model: ModelSource, folder: 
     serving = [offer for offer in offers if pipeline in offer[1].pipelines]
     if not serving:
         raise PluginError(
-            f"model '{model.source}' is a {pipeline}, and no installed plugin has a template for that; "
-            f"there are: {_titles(offers)}"
+            f"model '{model.source}' is of class {pipeline}, and no installed plugin has a template for "
+            f"that; there are: {_titles(offers)}"
         )
     return serving
 

@@ -7,7 +7,6 @@ import json
 import subprocess
 import sys
 import tracemalloc
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,6 +31,7 @@ from transformers import (
 from runner.api import Sizes
 from runner.placement.library import from_pretrained
 from runner.plugins import load_object
+from runner.stream.blocks import find_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -100,13 +100,6 @@ MAKERS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "tokenizer_2": lambda _: T5TokenizerFast.from_pretrained(DEMO / "tokenizer_2"),
 }
 WITHOUT_WEIGHTS = ("scheduler", "tokenizer", "tokenizer_2")
-
-
-@dataclass(frozen=True)
-class Told(Sizes):
-    """With what other stages were told."""
-
-    upstream: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Context:
@@ -181,6 +174,28 @@ def measured(
     return live
 
 
+def held_at_blocks(
+    stage: Any, params: Any, configs: str, dtype: str, inputs: Mapping[str, tuple[int, ...]]
+) -> int:
+    """The most bytes that are alive when a block is entered: what an item holds while it waits there."""
+    context = Context(CONFIGS[configs], dtype)
+    most = 0
+    with FakeTensorMode(), torch.inference_mode():
+        modules, one, item = started(stage, params, context, inputs)
+        live = LiveBytes(modules, list(item.inputs.values()))
+
+        def look(*_: object) -> None:
+            nonlocal most
+            most = max(most, live.now)
+
+        for module in modules:
+            for block in find_blocks(module, lambda name: name.rpartition(".")[2].isdigit()):
+                block.module.register_forward_pre_hook(look)
+        with live:
+            one(item)
+    return most
+
+
 def holds(predicted: int, live: LiveBytes) -> None:
     """Never less than is held; more by a percent and by `SCALARS` at the most."""
     assert live.peak <= predicted <= 1.01 * live.peak + memory.SCALARS, (
@@ -188,8 +203,8 @@ def holds(predicted: int, live: LiveBytes) -> None:
     )
 
 
-def sizes(configs: str, dtype: str, device: str = "cpu", **upstream: Any) -> Told:
-    return Told(dtype, device, CONFIGS[configs], upstream)
+def sizes(configs: str, dtype: str, device: str = "cpu", **upstream: Any) -> Sizes:
+    return Sizes(dtype, device, CONFIGS[configs], upstream)
 
 
 def embeds(configs: str, tokens: int, *, negative: bool = True) -> dict[str, tuple[int, ...]]:
@@ -228,72 +243,106 @@ def instead(monkeypatch: pytest.MonkeyPatch, step: str, function: Callable[[Any]
     monkeypatch.setattr(VaeImageProcessor, step, staticmethod(function))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize(
-    ("configs", "tokens"),
-    [("flux", 512), ("flux", 256), ("flux", 77), ("flux", 1), ("small", 256), ("demo", 512)],
-)
-def test_encode_holds_what_is_predicted(configs: str, tokens: int, dtype: str) -> None:
-    for negative in (None, "a blue star"):
-        params = Encode(prompt="a red circle", negative_prompt=negative, max_sequence_length=tokens)
-        holds(memory.encode(params, sizes(configs, dtype)), measured(encode, params, configs, dtype, {}))
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize(
-    ("configs", "height", "width", "steps", "true_cfg_scale", "tokens"),
+    ("configs", "dtype", "tokens", "negative"),
     [
-        ("flux", 1024, 1024, 2, 1.0, 512),
-        ("flux", 768, 1360, 2, 4.0, 256),
-        ("flux", 512, 512, 1, 4.0, 512),
-        ("flux", 64, 64, 1, 1.0, 32),
-        ("demo", 1024, 1024, 3, 4.0, 512),
-        ("small", 256, 256, 2, 1.0, 128),
+        ("flux", "float32", 512, None),
+        ("flux", "bfloat16", 512, "a blue star"),
+        ("flux", "float32", 256, "a blue star"),
+        ("flux", "bfloat16", 77, None),
+        ("flux", "float32", 1, None),  # CLIP holds more
+        ("small", "bfloat16", 256, None),
+        ("demo", "float32", 512, "a blue star"),  # so few heads that the bias's buckets weigh more
+        ("demo", "bfloat16", 512, None),
+    ],
+)
+def test_encode_holds_what_is_predicted(configs: str, dtype: str, tokens: int, negative: str | None) -> None:
+    params = Encode(prompt="a red circle", negative_prompt=negative, max_sequence_length=tokens)
+    holds(memory.encode(params, sizes(configs, dtype)).peak, measured(encode, params, configs, dtype, {}))
+
+
+@pytest.mark.parametrize(
+    ("configs", "dtype", "height", "width", "steps", "true_cfg_scale", "tokens"),
+    [
+        ("flux", "bfloat16", 1024, 1024, 2, 1.0, 512),
+        ("flux", "float32", 1024, 1024, 2, 1.0, 512),
+        ("flux", "bfloat16", 768, 1360, 2, 4.0, 256),
+        ("flux", "float32", 512, 512, 1, 4.0, 512),
+        ("flux", "bfloat16", 64, 64, 1, 1.0, 32),
+        ("demo", "bfloat16", 768, 768, 3, 4.0, 512),
+        ("small", "float32", 256, 256, 2, 1.0, 128),
     ],
 )
 def test_diffuse_holds_what_is_predicted(
-    configs: str, height: int, width: int, steps: int, true_cfg_scale: float, tokens: int, dtype: str
+    configs: str, dtype: str, height: int, width: int, steps: int, true_cfg_scale: float, tokens: int
 ) -> None:
     params = Diffuse(height=height, width=width, steps=steps, true_cfg_scale=true_cfg_scale)
     encoded = Encode(prompt="a", negative_prompt="b", max_sequence_length=tokens)
-    predicted = memory.diffuse(params, sizes(configs, dtype, prompt_embeds=encoded))
+    predicted = memory.diffuse(params, sizes(configs, dtype, prompt_embeds=encoded)).peak
     holds(predicted, measured(diffuse, params, configs, dtype, embeds(configs, tokens)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("tokens", "negative"), [(512, None), (128, "a blue star")])
+def test_an_item_that_waits_holds_what_is_predicted(dtype: str, tokens: int, negative: str | None) -> None:
+    prompt = Encode(prompt="a red circle", negative_prompt=negative, max_sequence_length=tokens)
+    held = held_at_blocks(encode, prompt, "flux", dtype, {})
+    assert held <= (memory.encode(prompt, sizes("flux", dtype)).suspended or 0) < 1.5 * held
+    params = Diffuse(height=768, width=1360, steps=2, true_cfg_scale=1 if negative is None else 4)
+    told = sizes("flux", dtype, prompt_embeds=prompt)
+    held = held_at_blocks(
+        diffuse, params, "flux", dtype, embeds("flux", tokens, negative=negative is not None)
+    )
+    assert held <= (memory.diffuse(params, told).suspended or 0) < 1.05 * held
+
+
+def test_float16_holds_what_is_predicted() -> None:
+    for tokens in (512, 100):
+        prompt = Encode(prompt="a red circle", max_sequence_length=tokens)
+        live = measured(encode, prompt, "flux", "float16", {})
+        holds(memory.encode(prompt, sizes("flux", "float16")).peak, live)
+    params = Diffuse(height=512, width=512, steps=1)
+    live = measured(diffuse, params, "flux", "float16", embeds("flux", 512))
+    holds(memory.diffuse(params, sizes("flux", "float16")).peak, live)
 
 
 def test_diffuse_without_a_negative_prompt() -> None:
     params = Diffuse(height=512, width=512, steps=2)
     encoded = Encode(prompt="a", max_sequence_length=512)
     live = measured(diffuse, params, "flux", "bfloat16", embeds("flux", 512, negative=False))
-    holds(memory.diffuse(params, sizes("flux", "bfloat16", prompt_embeds=encoded)), live)
+    holds(memory.diffuse(params, sizes("flux", "bfloat16", prompt_embeds=encoded)).peak, live)
     # where nothing is known of the prompts, there may be one; still within 5 percent
-    assert live.peak < memory.diffuse(params, sizes("flux", "bfloat16")) < 1.05 * live.peak
+    assert live.peak < memory.diffuse(params, sizes("flux", "bfloat16")).peak < 1.05 * live.peak
 
 
 def test_depth_makes_no_difference() -> None:
     """57 blocks and 24 layers, as published."""
-    params = Diffuse(height=1024, width=1024, steps=2)
+    params = Diffuse(height=1024, width=1024, steps=1)
     live = measured(diffuse, params, "full", "bfloat16", embeds("full", 512))
-    holds(memory.diffuse(params, sizes("full", "bfloat16")), live)
+    holds(memory.diffuse(params, sizes("full", "bfloat16")).peak, live)
     prompt = Encode(prompt="a red circle")
-    holds(memory.encode(prompt, sizes("full", "float32")), measured(encode, prompt, "full", "float32", {}))
+    holds(
+        memory.encode(prompt, sizes("full", "float32")).peak, measured(encode, prompt, "full", "float32", {})
+    )
 
 
 @pytest.mark.usefixtures("tensors_alone")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize(
-    ("configs", "height", "width", "tiling"),
+    ("configs", "dtype", "height", "width", "tiling"),
     [
-        ("flux", 1024, 1024, "auto"),
-        ("flux", 2048, 1360, "off"),
-        ("flux", 16, 16, "auto"),
-        ("flux", 160, 144, 128),
-        ("flux", 96, 256, 192),
-        ("demo", 1024, 768, "auto"),
-        ("narrow", 192, 192, 128),  # the picture on its way to a PNG
+        ("flux", "bfloat16", 1024, 1024, "auto"),
+        ("flux", "float32", 1024, 1024, "auto"),
+        ("flux", "bfloat16", 2048, 1360, "off"),
+        ("flux", "float32", 16, 16, "auto"),
+        ("flux", "bfloat16", 160, 144, 128),
+        ("flux", "float32", 96, 256, 192),
+        ("demo", "bfloat16", 1024, 768, "auto"),
+        ("narrow", "float32", 96, 208, 128),  # the pixels on their way to a PNG
+        ("narrow", "bfloat16", 96, 208, 128),
     ],
 )
 def test_decode_holds_what_is_predicted(
-    configs: str, height: int, width: int, tiling: str | int, dtype: str
+    configs: str, dtype: str, height: int, width: int, tiling: str | int
 ) -> None:
     params = Decode.model_validate({"tiling": tiling})
     drawn = Diffuse(height=height, width=width)
@@ -302,36 +351,39 @@ def test_decode_holds_what_is_predicted(
 
 
 @pytest.mark.usefixtures("tensors_alone")
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize(("configs", "tiling"), [("flux", "off"), ("narrow", "off"), ("narrow", 128)])
+@pytest.mark.parametrize(
+    ("configs", "dtype", "tiling"),
+    [
+        ("flux", "bfloat16", "off"),
+        ("narrow", "float32", "off"),
+        ("narrow", "bfloat16", 128),  # tiles, rows and picture at once
+    ],
+)
 def test_on_a_card_pixels_leave_for_ram(
-    monkeypatch: pytest.MonkeyPatch, configs: str, tiling: str | int, dtype: str
+    monkeypatch: pytest.MonkeyPatch, configs: str, dtype: str, tiling: str | int
 ) -> None:
-    """``("narrow", 128)``: tiles, rows and picture at once."""
     instead(monkeypatch, "pt_to_numpy", lambda pixels: pixels)
     instead(monkeypatch, "numpy_to_pil", lambda pixels: [pixels])
     params = Decode.model_validate({"tiling": tiling})
-    live = measured(decode, params, configs, dtype, latents(208, 192), on_a_card=True)
-    holds(memory.decode(params, sizes(configs, dtype, "cuda", latents=Diffuse(height=208, width=192))), live)
+    live = measured(decode, params, configs, dtype, latents(96, 208), on_a_card=True)
+    holds(memory.decode(params, sizes(configs, dtype, "cuda", latents=Diffuse(height=96, width=208))), live)
 
 
 def test_encode_and_diffuse_hold_the_same_on_a_card() -> None:
     params = Diffuse(height=512, width=512, steps=2, true_cfg_scale=2)
     live = measured(diffuse, params, "flux", "bfloat16", embeds("flux", 512), on_a_card=True)
-    holds(memory.diffuse(params, sizes("flux", "bfloat16", "cuda")), live)
-    # but for a mask that CUDA's kernels want padded: 64 heads of 100 rows, each of 112
-    prompt = Encode(prompt="a", max_sequence_length=100)
-    difference = memory._t5(FLUX["text_encoder_2"], 100, sizes("flux", "float32", "cuda"))
-    difference -= memory._t5(FLUX["text_encoder_2"], 100, sizes("flux", "float32"))
-    assert memory.encode(prompt, sizes("flux", "float32", "cuda")) < 2**25
-    assert difference in (0, 64 * 100 * 112 * 4)
+    holds(memory.diffuse(params, sizes("flux", "bfloat16", "cuda")).peak, live)
+    # but for a mask that CUDA's kernel wants padded: 64 heads of 100 rows, each of 112
+    assert memory._aligned(64, 100, sizes("flux", "float32", "cuda")) == 64 * 100 * 112 * 4
+    assert memory._aligned(64, 512, sizes("flux", "float32", "cuda")) == 0
+    assert memory._aligned(64, 100, sizes("flux", "float32")) == 0
 
 
 RUNS = [
     (encode, Encode(prompt="a red circle", negative_prompt="b", max_sequence_length=200), "small", {}),
     (diffuse, Diffuse(height=128, width=192, steps=2, true_cfg_scale=2), "small", embeds("small", 512)),
-    (decode, Decode(tiling="off"), "small", latents(128, 192)),
-    (decode, Decode(tiling=128), "small", latents(144, 160)),
+    (decode, Decode(tiling="off"), "small", latents(96, 160)),
+    (decode, Decode(tiling=128), "small", latents(96, 160)),
 ]
 
 
@@ -346,19 +398,36 @@ def test_fake_tensors_are_held_like_real_ones(
     assert (real.peak, real.at) == (fake.peak, fake.at)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize(("stage", "params", "configs", "inputs"), RUNS[:3])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("stage", "params", "configs", "inputs"), RUNS)
 def test_the_allocator_gives_out_what_is_predicted(
     tmp_path: Path, stage: Any, params: Any, configs: str, inputs: dict[str, tuple[int, ...]], dtype: str
 ) -> None:
-    """With what this CPU's kernels take for themselves: half as much again for convolutions."""
+    """With what this CPU's kernels take for themselves: up to a third more where there are convolutions."""
+    peak = given_out(tmp_path, stage, params, configs, inputs, dtype)
+    told = sizes(configs, dtype, latents=Diffuse(height=96, width=160))
+    formula = getattr(memory, stage.__name__.rpartition(".")[2])(params, told)
+    predicted = getattr(formula, "peak", formula)
+    # in half precision not every CPU's kernels pack what these do
+    most = 1.35 if (stage, dtype) == (decode, "bfloat16") else 1.02
+    assert peak <= predicted <= most * peak + memory.SCALARS, f"{predicted:,} for {peak:,}"
+
+
+def test_the_allocator_gives_out_what_is_predicted_in_float16(tmp_path: Path) -> None:
+    """Where oneDNN has no such convolutions, and torch unfolds nine pixels for each."""
+    peak = given_out(tmp_path, decode, Decode(), "narrow", latents(96, 160), "float16")
+    predicted = memory.decode(Decode(), sizes("narrow", "float16", latents=Diffuse(height=96, width=160)))
+    assert peak <= predicted, f"{predicted:,} for {peak:,}"
+
+
+def given_out(
+    folder: Path, stage: Any, params: Any, configs: str, inputs: dict[str, tuple[int, ...]], dtype: str
+) -> int:
+    """What torch's allocator gave out for a real item."""
     with torch.inference_mode():
         _, one, item = started(stage, params, Context(CONFIGS[configs], dtype), inputs)
-        peak = allocator_peak(lambda: one(item), tmp_path)
-        peak += sum(tensor.nbytes for tensor in item.inputs.values())
-    told = sizes(configs, dtype, latents=Diffuse(height=128, width=192))
-    predicted = getattr(memory, stage.__name__.rpartition(".")[2])(params, told)
-    assert peak <= predicted <= 1.05 * peak + memory.SCALARS, f"{predicted:,} for {peak:,}"
+        peak = allocator_peak(lambda: one(item), folder)
+    return peak + sum(tensor.nbytes for tensor in item.inputs.values())
 
 
 def test_numpy_holds_what_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,67 @@
+"""How fast weights come and are computed with: what bounds a pass, and how many items should share one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from runner.plan.memory.candidates import Candidate
+    from runner.plan.memory.limits import Limits
+    from runner.plan.memory.need import Need
+
+LEAST = 4  # items of a group: the rates below are estimates, and a few items more cost little
+MOST = 256  # greenlets; what more of them would save is nothing beside one pass
+# operations a second in half precision, rough and rather high: then a group is large enough
+OF_A_CORE = 1.5e11
+OF_A_CARD = 1e14
+# bytes a second: pinned RAM to a card over eight lanes of PCIe 4
+OVER_THE_BUS = 12e9
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of one pass over the weights, estimated: for bringing them, and for computing with them."""
+
+    disk: float
+    bus: float
+    compute: float | None
+    """None where the plugin's formula tells no tokens."""
+
+    @property
+    def bound(self) -> str:
+        """What a pass waits for: ``"disk"``, ``"bus"`` or ``"compute"``."""
+        parts = {"disk": self.disk, "bus": self.bus, "compute": self.compute or 0.0}
+        return max(parts, key=lambda name: parts[name])
+
+
+def pace_of(candidate: Candidate, need: Need, limits: Limits) -> Pace:
+    """The pace of a candidate, with the rates that `doctor` measured where it did."""
+    read = sum(placed.read for placed in candidate.components)
+    moved = sum(placed.moved for placed in candidate.components)
+    compute = None
+    if need.item.tokens:
+        parameters = sum(shapes.parameters for shapes in need.shapes)
+        compute = 2 * parameters * need.item.tokens * candidate.group / _speed(need, limits)
+    return Pace(read / limits.disk_read, 0.0 if limits.on_cpu else moved / OVER_THE_BUS, compute)
+
+
+def group_size(need: Need, limits: Limits, room: int) -> int:
+    """The smallest group that hides the transfer behind the compute, as far as ``room`` (bytes) goes.
+
+    A weight takes two operations a token, whatever its size, and its bytes take their time: so it is tokens
+    in flight that hide a transfer. Where a pass or two is all, as in a text encoder, all items share it.
+    """
+    itemsize = 4 if need.dtype == "float32" else 2
+    tokens = _speed(need, limits) / limits.disk_read * itemsize / 2
+    wanted = max(LEAST, ceil(tokens / need.item.tokens)) if need.item.tokens else MOST
+    if need.item.passes in (1, 2):
+        wanted = MOST
+    fitting = 1 + room // need.suspended if need.suspended else MOST
+    return max(1, min(wanted, fitting, need.items, MOST))
+
+
+def _speed(need: Need, limits: Limits) -> float:
+    half = OF_A_CORE * limits.cores if limits.on_cpu else OF_A_CARD
+    return half / 2 if need.dtype == "float32" else half
