@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from runner.stream.names import Place
 
 ALIGNMENT = 256
 """Bytes. 64 would do on the CPU; cuBLAS chooses its kernels by alignments up to 256."""
+
+
+class Absent(torch.nn.Parameter):
+    """A weight that is not there now: it has a shape and a dtype, and refuses to be computed with.
+
+    torch itself multiplies numbers on the CPU with a weight on "meta", and returns what happened to lie in
+    memory.
+    """
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        others = pytree.tree_leaves((args, kwargs))
+        if any(isinstance(other, torch.Tensor) and type(other) is not cls for other in others):
+            raise RuntimeError(
+                "a streamed weight was used outside of its block's own call, where it is not in memory"
+            )
+        # as Tensor does, not Parameter: what is made of it is absent, too
+        plain: Any = super(torch.nn.Parameter, cls)
+        return plain.__torch_function__(func, types, args, kwargs or {})
 
 
 @dataclass(frozen=True)
@@ -23,10 +43,9 @@ class Weight:
     owner: torch.nn.Module
     name: str
     place: Place
-    shape: torch.Size
     stored: torch.dtype
-    dtype: torch.dtype
-    """What it computes in."""
+    absent: Absent
+    """What stands in for it: its shape, and the dtype that it computes in."""
     offset: int
     """Bytes from the start of the slot."""
 
@@ -40,6 +59,8 @@ class Block:
     kept: bool = False
     """Whether it waits in pinned RAM, beside an accelerator, rather than on disk."""
     weights: list[Weight] = field(default_factory=list)
+    stored: int = 0
+    """Bytes in the files."""
     size: int = 0
     """Bytes in a slot, as stored."""
     cast_size: int = 0
@@ -49,49 +70,84 @@ class Block:
         self, owner: torch.nn.Module, name: str, weight: torch.Tensor, place: Place, dtype: torch.dtype
     ) -> None:
         """Take a parameter in, and leave an empty one of its shape where it was."""
-        added = Weight(owner, name, place, weight.shape, weight.dtype, dtype, self.size)
+        same = [other for other in self.weights if other.place == place]  # tied inside the block
+        absent = Absent(torch.empty(weight.shape, dtype=dtype, device="meta"), requires_grad=False)
+        added = Weight(owner, name, place, weight.dtype, absent, same[0].offset if same else self.size)
         self.weights.append(added)
-        self.size = _aligned(self.size + place.size)
+        if not same:
+            self.stored += place.size
+            self.size = _aligned(self.size + place.size)
         if dtype != weight.dtype:
             self.cast_size = _aligned(self.cast_size + weight.numel() * dtype.itemsize)
-        _set(added, torch.empty(weight.shape, dtype=dtype, device="meta"))
+        _set(added, absent)
 
     def bind(self, slot: torch.Tensor, cast: torch.Tensor) -> None:
         """Let the parameters be what lies in the slot (bytes); what must be cast is cast into ``cast``."""
         at = 0
         for weight in self.weights:
+            shape, dtype = weight.absent.shape, weight.absent.dtype
             raw = slot[weight.offset : weight.offset + weight.place.size]
-            value = raw.view(weight.stored).view(weight.shape)
-            if weight.dtype != weight.stored:
-                size = value.numel() * weight.dtype.itemsize
-                target = cast[at : at + size].view(weight.dtype).view(weight.shape)
-                value = target.copy_(value)
+            value = raw.view(weight.stored).view(shape)
+            if dtype != weight.stored:
+                size = value.numel() * dtype.itemsize
+                value = cast[at : at + size].view(dtype).view(shape).copy_(value)
                 at = _aligned(at + size)
-            _set(weight, value)
+            _set(weight, torch.nn.Parameter(value, requires_grad=False))
 
     def release(self) -> None:
         """Leave the parameters empty again, with their shapes and dtypes."""
         for weight in self.weights:
-            _set(weight, torch.empty(weight.shape, dtype=weight.dtype, device="meta"))
+            _set(weight, weight.absent)
 
 
 def find_blocks(module: torch.nn.Module, streamed: Callable[[str], bool]) -> list[Block]:
     """The modules that ``streamed`` says of, by their names, in the module's own order.
 
-    Of a list it takes the members; inside a block there are no further ones.
+    Of what is no more than a list of modules it takes the members; inside a block there are no further ones.
     """
-    blocks: list[Block] = []
-    for name, part in module.named_modules():
-        inside = any(name.startswith(f"{block.name}.") for block in blocks)
-        a_list = isinstance(part, torch.nn.ModuleList | torch.nn.Sequential)
-        if name and not inside and not a_list and streamed(name):
-            blocks.append(Block(name, part))
-    return blocks
+    found: dict[torch.nn.Module, Block] = {}
+    for block in _blocks_in(module, "", streamed, in_list=False):
+        found.setdefault(block.module, block)  # a module may have several names
+    return list(found.values())
 
 
-def _set(weight: Weight, value: torch.Tensor) -> None:
-    # straight into the table: going through __setattr__ would cost more than small blocks compute
-    weight.owner._parameters[weight.name] = torch.nn.Parameter(value, requires_grad=False)  # noqa: SLF001
+def _blocks_in(
+    module: torch.nn.Module, prefix: str, streamed: Callable[[str], bool], *, in_list: bool
+) -> Iterator[Block]:
+    for child, part in module.named_children():
+        name = prefix + child
+        chosen = in_list or streamed(name)
+        if chosen and not _is_list(part):
+            yield Block(name, part)
+        else:
+            yield from _blocks_in(part, f"{name}.", streamed, in_list=chosen)
+
+
+def parts_outside(module: torch.nn.Module, blocks: Sequence[Block]) -> Iterator[torch.nn.Module]:
+    """The module and its parts as far as they can be reached without passing through a block."""
+    seen = {block.module for block in blocks}
+    following = [module]
+    while following:
+        part = following.pop()
+        if part not in seen:
+            seen.add(part)
+            following.extend(part.children())
+            yield part
+
+
+def _is_list(module: torch.nn.Module) -> bool:
+    """Whether it has nothing of its own to run, so that no hook on it would ever be called."""
+    unimplemented = type(module).forward is torch.nn.Module.forward
+    return unimplemented or isinstance(module, torch.nn.Sequential)
+
+
+def _set(weight: Weight, value: torch.nn.Parameter) -> None:
+    # straight into the table: going through __setattr__ would cost more than small blocks compute; but a
+    # class with one of its own (RNNs) keeps account of its weights there
+    if type(weight.owner).__setattr__ is torch.nn.Module.__setattr__:
+        weight.owner._parameters[weight.name] = value  # noqa: SLF001
+    else:
+        setattr(weight.owner, weight.name, value)
 
 
 def _aligned(size: int) -> int:

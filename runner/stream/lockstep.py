@@ -8,16 +8,20 @@ next block. Calls may differ in sizes, steps, and in the way that they take thro
 from __future__ import annotations
 
 import contextvars
-from typing import TYPE_CHECKING, Any
+import threading
+from typing import TYPE_CHECKING
 
 import greenlet  # type: ignore[import-untyped]
 
-from runner.stream.state import State
+from runner.stream.state import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runner.stream.blocks import Block
+    from runner.stream.state import State
+
+    Stop = Callable[[], BaseException | None]
 
 
 class Lockstep:
@@ -26,6 +30,7 @@ class Lockstep:
     def __init__(self, bring: Callable[[Block], None]) -> None:
         self._bring = bring
         self._order: dict[Block, int] = {}
+        self._thread = threading.get_ident()
         self._hub: greenlet.greenlet | None = None
 
     def watch(self, block: Block) -> None:
@@ -33,46 +38,107 @@ class Lockstep:
         self._order[block] = len(self._order)
         block.module.register_forward_pre_hook(lambda *_: self._arrive(block), prepend=True)
 
-    def run(self, calls: Sequence[Callable[[], object]], stop: Callable[[], BaseException | None]) -> None:
-        """Run the calls to their ends; what one raises ends them all.
+    def run(self, calls: Sequence[Callable[[], object]], stop: Stop) -> None:
+        """Run the calls to their ends; what one raises ends the others, and is raised here.
 
-        ``stop`` is asked before each block: what it returns is raised in every call, where it waits.
+        ``stop`` is asked whenever a call is to go on: what it returns is raised in every call, at its block.
         """
+        if self._hub is not None:
+            raise RuntimeError("a call in lockstep cannot run others in lockstep")
         self._hub = greenlet.getcurrent()
-        waiting: dict[greenlet.greenlet, Block] = {}
-        states: dict[greenlet.greenlet, State] = {}
-        own = State.now()
-
-        def go_on(item: greenlet.greenlet, throw: BaseException | None = None) -> None:
-            states.get(item, own).restore()
-            at = item.throw(throw) if throw is not None else item.switch()
-            states[item] = State.now()
-            waiting.pop(item, None)
-            if not item.dead:
-                waiting[item] = at
-
         try:
-            for call in calls:
-                item = greenlet.greenlet(call)
-                item.gr_context = contextvars.copy_context()
-                go_on(item)
-            at = -1
-            while waiting:
-                reason = stop()
-                block = min(waiting.values(), key=lambda b: (self._order[b] - at - 1) % len(self._order))
-                at = self._order[block]
-                if reason is None:
-                    self._bring(block)
-                for item in [item for item, b in waiting.items() if b is block]:
-                    go_on(item, reason)
+            _Run(self._bring, self._order, stop).run(calls)
         finally:
-            own.restore()
             self._hub = None
 
     def _arrive(self, block: Block) -> None:
         """The hook: wait for the block, or outside of :meth:`run` bring it at once."""
-        current: Any = greenlet.getcurrent()
+        if threading.get_ident() != self._thread:
+            # its weights would go, for those of the next block, while the other thread computes
+            raise RuntimeError(f"the streamed block '{block.name}' was called from another thread")
+        current = greenlet.getcurrent()
         if self._hub is not None and current is not self._hub:
-            self._hub.switch(block)
+            self._hub.switch((block, current))
         else:
             self._bring(block)
+
+
+class _Call:
+    """A call under way, and the block that it waits at."""
+
+    def __init__(self, function: Callable[[], object], state: State) -> None:
+        self.greenlet = greenlet.greenlet(function)
+        self.greenlet.gr_context = contextvars.copy_context()
+        self.state = state
+        self.block: Block | None = None
+        self.waiting = self.greenlet
+        """The greenlet that came to the block: libraries start some of their own inside of a call."""
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.greenlet.dead)
+
+
+class _Run:
+    """One group of calls, from their starts to their ends."""
+
+    def __init__(self, bring: Callable[[Block], None], order: Mapping[Block, int], stop: Stop) -> None:
+        self._bring = bring
+        self._order = order
+        self._stop = stop
+        self._turns = Turns()
+        self._calls: list[_Call] = []
+
+    def run(self, functions: Sequence[Callable[[], object]]) -> None:
+        with self._turns.taken():
+            try:
+                reason = self._start(functions) or self._serve()
+                errors = self._end(reason) if reason is not None else []
+                if errors:
+                    raise errors[0]
+            finally:
+                # now, in their turns: the garbage collector would end them anywhere
+                self._end(greenlet.GreenletExit())
+
+    def _start(self, functions: Sequence[Callable[[], object]]) -> BaseException | None:
+        """Let each call come to its first block; returns the reason to stop, if there is one."""
+        for function in functions:
+            reason = self._stop()
+            if reason is not None:
+                return reason
+            self._calls.append(_Call(function, self._turns.another()))
+            self._go_on(self._calls[-1])
+        return None
+
+    def _serve(self) -> BaseException | None:
+        """Bring block after block until all calls have ended; returns the reason to stop, if there is one."""
+        at = -1
+        while waiting := [call.block for call in self._calls if call.block is not None]:
+            block = min(waiting, key=lambda b: (self._order[b] - at - 1) % len(self._order))
+            at = self._order[block]
+            for call in [call for call in self._calls if call.block is block]:
+                reason = self._stop()
+                if reason is not None:
+                    return reason
+                self._bring(block)  # for each: the one before may have loaded a component
+                self._go_on(call)
+        return None
+
+    def _go_on(self, call: _Call, error: BaseException | None = None) -> None:
+        """Give a call its turn, until it waits again or ends."""
+        self._turns.turn_to(call.state)
+        call.block = None
+        arrived = call.waiting.switch() if error is None else call.waiting.throw(error.with_traceback(None))
+        if not call.ended:
+            call.block, call.waiting = arrived
+
+    def _end(self, error: BaseException) -> list[BaseException]:
+        """Raise the error in each call, wherever it waits, until it has ended; returns what came of it."""
+        errors: list[BaseException] = []
+        for call in self._calls:
+            while not call.ended:
+                try:
+                    self._go_on(call, error)
+                except BaseException as raised:
+                    errors.append(raised)
+        return errors

@@ -7,48 +7,73 @@ compared at all. The library maps the files, and each weight's address tells its
 from __future__ import annotations
 
 import bisect
-from dataclasses import dataclass
+import ctypes
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.stream.file import OpenFile
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import torch
 
     from runner.model.files import ComponentFiles
 
-MAPS = Path("/proc/self/maps")
+MAPS = Path("/proc/self/smaps")
 
 
 @dataclass(frozen=True)
 class Place:
     """A weight in a file: ``offset`` and ``size`` in bytes."""
 
-    file: Path
+    file: OpenFile
     offset: int
     size: int
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A part of this process's memory that a file is mapped to."""
+
+    start: int
+    end: int
+    file: OpenFile
+    offset: int
+    written: bool = False
+    """Whether the process has written to it: then it may differ from the file."""
 
 
 def locate(module: torch.nn.Module, files: ComponentFiles) -> dict[str, Place]:
     """The places of a freshly opened module's weights, by name; what is not mapped from a file is left out.
 
-    Only what agrees with a file's header in place and size counts. Empty where the system does not tell
-    (``/proc`` is Linux's).
+    Only what agrees with a file's header in place and size counts, and with the file itself where the library
+    wrote to it. Empty where the system does not tell (``/proc`` is Linux's).
+
+    Raises:
+        ModelError: a file cannot be opened.
+
     """
+    if not MAPS.exists():
+        return {}
+    # opened before the maps are read, which mark a file that was replaced since it was mapped: so what is
+    # read later is the very file that the weights which stay are from
+    opened = {(files.folder / name).resolve(): header for name, header in files.headers.items()}
+    regions = _Regions([OpenFile(path) for path in opened])
     known = {
-        ((files.folder / name).resolve(), tensor.start): tensor.end - tensor.start
-        for name, header in files.headers.items()
+        (path, tensor.start, tensor.end - tensor.start)
+        for path, header in opened.items()
         for tensor in header.tensors.values()
     }
-    regions = _Regions({file for file, _ in known})
     found = {}
     for name, weight in module.named_parameters(remove_duplicate=False):
         place = regions.find(weight.data_ptr(), weight.numel() * weight.element_size())
         if (
             place is not None
             and weight.is_contiguous()
-            and known.get((place.file, place.offset)) == place.size
+            and (place.file.path, place.offset, place.size) in known
         ):
             found[name] = place
     return found
@@ -57,20 +82,36 @@ def locate(module: torch.nn.Module, files: ComponentFiles) -> dict[str, Place]:
 class _Regions:
     """The parts of this process's memory that files are mapped to."""
 
-    def __init__(self, files: set[Path]) -> None:
-        self._mapped: list[tuple[int, int, int, Path]] = []
-        names: Mapping[str, Path] = {str(file): file for file in files}
-        lines = MAPS.read_text(errors="surrogateescape").splitlines() if MAPS.exists() else []
-        for line in lines:
-            addresses, _, offset, _, _, *path = line.split(maxsplit=5)
-            if path and path[0] in names:
-                start, end = (int(address, 16) for address in addresses.split("-"))
-                self._mapped.append((start, end, int(offset, 16), names[path[0]]))
-        self._mapped.sort()
+    def __init__(self, files: Sequence[OpenFile]) -> None:
+        by_path = {str(file.path): file for file in files}
+        lines = os.fsdecode(MAPS.read_bytes()).split("\n")
+        self._regions = sorted(_regions(lines, by_path), key=lambda region: region.start)
 
     def find(self, address: int, size: int) -> Place | None:
-        at = bisect.bisect_right(self._mapped, address, key=lambda region: region[0]) - 1
-        if at < 0:
+        """The place of what lies at an address, if it is as in its file."""
+        at = bisect.bisect_right(self._regions, address, key=lambda region: region.start) - 1
+        if at < 0 or not size or address + size > self._regions[at].end:
             return None
-        start, end, offset, file = self._mapped[at]
-        return Place(file, offset + address - start, size) if address + size <= end else None
+        region = self._regions[at]
+        place = Place(region.file, region.offset + address - region.start, size)
+        return None if region.written and _differs(place, address) else place
+
+
+def _regions(lines: Iterable[str], files: Mapping[str, OpenFile]) -> Iterator[_Region]:
+    """The regions of these files: each has a line as in ``/proc/self/maps``, and below it its figures."""
+    region: _Region | None = None
+    for line in lines:
+        first, _, rest = line.partition(" ")
+        fields = rest.split(maxsplit=4)
+        if first == "Anonymous:" and region is not None:
+            yield replace(region, written=fields[0] != "0")
+            region = None
+        elif len(fields) == 5 and fields[4] in files and not first.endswith(":"):
+            start, end = (int(address, 16) for address in first.split("-"))
+            region = _Region(start, end, files[fields[4]], int(fields[1], 16))
+
+
+def _differs(place: Place, address: int) -> bool:
+    with place.file.path.open("rb") as file:
+        file.seek(place.offset)
+        return file.read(place.size) != ctypes.string_at(address, place.size)

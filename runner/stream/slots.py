@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
 
-from runner.stream.reader import Reader
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runner.stream.blocks import Block
+    from runner.stream.reader import Reader
 
 
 class _Slot:
@@ -32,18 +32,23 @@ class _Slot:
 class Slots:
     """Brings blocks, and guesses which one comes next: the one that came next the last time."""
 
-    def __init__(self, blocks: Sequence[Block], device: torch.device) -> None:
-        size = max(block.size for block in blocks)
-        self._cast = torch.empty(max(b.cast_size for b in blocks), dtype=torch.uint8, device=device)
-        self._slots = [_Slot(size, device), _Slot(size, device)]
+    def __init__(self, blocks: Sequence[Block], device: torch.device, reader: Reader) -> None:
+        self._device = device
+        self._reader = reader
         self._next = dict(zip(blocks, [*blocks[1:], blocks[0]], strict=True))
         self._bound: Block | None = None
+        self._held: dict[Block, torch.Tensor] = {}
+        self._filler = ThreadPoolExecutor(1, thread_name_prefix="slots")
+        size = max(block.size for block in blocks)
+        # no inference tensors: other threads, and code outside of inference mode, may not write to these
+        with torch.inference_mode(mode=False):
+            self._cast = torch.empty(max(b.cast_size for b in blocks), dtype=torch.uint8, device=device)
+            self._slots = [_Slot(size, device), _Slot(size, device)]
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._held: dict[Block, torch.Tensor] = {}
-        self._filler = ThreadPoolExecutor(1, thread_name_prefix="slots")
-        self.reader = Reader()
+        self.bytes_read = 0
+        """Bytes of weights that were read, or are being read ahead."""
         self.waited = 0.0
         """Seconds that computing has waited for weights."""
 
@@ -59,27 +64,53 @@ class Slots:
         slot, other = self._slots
         if self._bound is not None:  # the first slot's: it is done with
             self._next[self._bound] = block
-            self._bound.release()
+            self._release()
             if slot.left is not None:
-                slot.left.record()
+                slot.left.record(torch.cuda.current_stream(self._device))
             slot, other = other, slot
-        self._bound = None
         if slot.block is not block:
-            self._finish(slot)  # another one was guessed
-            self._fill(slot, block)
+            self._fill(slot, block)  # another one was guessed
         started = time.monotonic()
         self._finish(slot)
         self.waited += time.monotonic() - started
         if slot.arrived is not None:
-            torch.cuda.current_stream().wait_event(slot.arrived)
-        block.bind(slot.device, self._cast)
+            torch.cuda.current_stream(self._device).wait_event(slot.arrived)
+        with torch.no_grad():
+            block.bind(slot.device, self._cast)
         self._bound, self._slots = block, [slot, other]
         guess = self._next[block]
         if guess is not block and other.block is not guess:
-            self._finish(other)
             self._fill(other, guess)
 
+    def lend(self, output: object) -> object:
+        """What a block returns, in memory that stays as it is when the next block comes."""
+        if isinstance(output, torch.Tensor):
+            ours = (self._slots[0].device, self._slots[1].device, self._cast)
+            storage = output.untyped_storage().data_ptr()
+            return output.clone() if storage in [t.data_ptr() for t in ours if t.numel()] else output
+        if type(output) is tuple:
+            return tuple(self.lend(part) for part in output)
+        if type(output) is list:
+            return [self.lend(part) for part in output]
+        return output
+
+    def close(self) -> None:
+        """Leave all blocks empty, and nothing under way."""
+        self._release()
+        self._filler.shutdown()
+        if self._stream is not None:
+            torch.cuda.synchronize(self._device)  # then the host's memory may be let go
+
+    def _release(self) -> None:
+        if self._bound is not None:
+            self._bound.release()
+            self._bound = None
+
     def _fill(self, slot: _Slot, block: Block) -> None:
+        if slot.filling is not None:
+            slot.filling.exception()  # until it has ended: how does not matter, nobody waits for that block
+        if block not in self._held:
+            self.bytes_read += block.stored
         slot.block = block
         slot.filling = self._filler.submit(self._fetch, slot, block)
 
@@ -95,12 +126,12 @@ class Slots:
     def _fetch(self, slot: _Slot, block: Block) -> None:
         """In the filler's thread: from the files to the host's memory, and on to the device."""
         if slot.arrived is None or slot.left is None or self._stream is None:
-            self.reader.read(block, slot.host.data_ptr())
+            self._reader.read(block, slot.host.data_ptr())
             return
         source = self._kept(block)
         if source is None:
             slot.arrived.synchronize()  # what was there before has left the host's memory
-            self.reader.read(block, slot.host.data_ptr())
+            self._reader.read(block, slot.host.data_ptr())
             source = slot.host
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(slot.left)
@@ -111,7 +142,7 @@ class Slots:
         """The pinned memory of a block that waits in RAM, filled the first time."""
         if block.kept and block not in self._held:
             held = pinned(block.size)
-            self.reader.read(block, held.data_ptr())
+            self._reader.read(block, held.data_ptr())
             self._held[block] = held
         return self._held.get(block)
 
@@ -128,7 +159,10 @@ def pinned(size: int) -> torch.Tensor:
 
     """
     memory = torch.empty(size, dtype=torch.uint8)
-    failed = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), size, 0)  # type: ignore[no-untyped-call]
+    cudart = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+    failed = cudart.cudaHostRegister(memory.data_ptr(), size, 0)
     if int(failed):
         raise MemoryError(f"{size} bytes of RAM cannot be pinned for the device (CUDA error {int(failed)})")
+    # memory that is freed while it is pinned cannot be pinned again
+    weakref.finalize(memory, cudart.cudaHostUnregister, memory.data_ptr()).atexit = False
     return memory

@@ -1,48 +1,135 @@
-"""What torch and others keep by thread: greenlets share it, and each call must find its own."""
+"""What torch, Python and others keep by thread or process: calls share it, and each must find its own."""
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass
-from typing import Any
+import sys
+import warnings
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
+from runner.stream.generators import Generators
 
-@dataclass(frozen=True)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
+    (torch.is_grad_enabled, torch.set_grad_enabled),
+    (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
+    (torch.get_default_dtype, torch.set_default_dtype),
+]
+"""Each by the function that tells it and the one that sets it; values are compared by identity."""
+for _kind in ("cpu", "cuda"):
+    _SETTINGS += [
+        (partial(torch.is_autocast_enabled, _kind), partial(torch.set_autocast_enabled, _kind)),
+        (partial(torch.get_autocast_dtype, _kind), partial(torch.set_autocast_dtype, _kind)),
+    ]
+for _kernel in ("flash", "mem_efficient", "math", "cudnn"):  # torch.nn.attention.sdpa_kernel chooses so
+    if hasattr(torch.backends.cuda, f"enable_{_kernel}_sdp"):
+        _told: Any = getattr(torch.backends.cuda, f"{_kernel}_sdp_enabled")
+        _SETTINGS.append((_told, getattr(torch.backends.cuda, f"enable_{_kernel}_sdp")))
+for _module, _name in (
+    (sys, "stdout"),  # contextlib.redirect_stdout
+    (sys, "stderr"),
+    (warnings, "showwarning"),
+    (warnings, "_showwarnmsg_impl"),  # warnings.catch_warnings(record=True)
+):
+    if hasattr(_module, _name):
+        _SETTINGS.append((partial(getattr, _module, _name), partial(setattr, _module, _name)))
+
+
 class State:
-    """Grad mode, autocast and the default generators; inference mode is held throughout."""
+    """What one call has set, while another one runs."""
 
-    grad: bool
-    autocast: tuple[tuple[str, bool, torch.dtype], ...]
-    cache: bool
-    generators: tuple[Any, ...]
+    def __init__(self, generators: Generators, filters: Any) -> None:
+        self.generators = generators
+        self.filters = filters
+        self._note()
 
-    @staticmethod
-    def now() -> State:
-        kinds = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
-        return State(
-            torch.is_grad_enabled(),
-            tuple((kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in kinds),
-            torch.is_autocast_cache_enabled(),
-            (
-                torch.get_rng_state(),
-                torch.cuda.get_rng_state() if "cuda" in kinds else None,
-                random.getstate(),
-                np.random.get_state(legacy=False),  # noqa: NPY002 - the one that careless code draws from
-            ),
-        )
+    def copy(self) -> State:
+        """The same for another call."""
+        copied = State(self.generators.copy(), list(self.filters))
+        copied.inference, copied.settings, copied.modes = self.inference, self.settings, self.modes
+        return copied
 
-    def restore(self) -> None:
-        torch.set_grad_enabled(self.grad)
-        for kind, enabled, dtype in self.autocast:
-            torch.set_autocast_enabled(kind, enabled)
-            torch.set_autocast_dtype(kind, dtype)
-        torch.set_autocast_cache_enabled(self.cache)
-        of_torch, of_cuda, of_python, of_numpy = self.generators
-        torch.set_rng_state(of_torch)
-        if of_cuda is not None:
-            torch.cuda.set_rng_state(of_cuda)
-        random.setstate(of_python)
-        np.random.set_state(of_numpy)  # noqa: NPY002
+    def save(self) -> None:
+        self.generators.save()
+        self.filters = warnings.filters
+        self._note()
+
+    def _note(self) -> None:
+        self.inference = torch.is_inference_mode_enabled()
+        self.settings = [told() for told, _ in _SETTINGS]
+        self.modes = _modes()
+
+
+class Turns:
+    """Lets calls take turns in this thread, each with a state of its own, which starts as what is set now."""
+
+    def __init__(self) -> None:
+        self._own = self._now = State(Generators(), warnings.filters)
+        self._guard: Any = None
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """All is set back to what it was when this ends."""
+        with torch.inference_mode(self._own.inference):  # its end sets it back however guards were nested
+            for (_, set_), value in zip(_SETTINGS, self._own.settings, strict=True):
+                set_(value)
+            try:
+                yield
+            finally:
+                self.turn_to(self._own)
+                self._leave_guard()
+
+    def another(self) -> State:
+        """The state of a new call."""
+        return self._own.copy()
+
+    def turn_to(self, state: State) -> None:
+        """Have a call's state in force; that of the call before is noted."""
+        before, self._now = self._now, state
+        if before is state:
+            return
+        before.save()
+        all_of_them = self._set_inference(state.inference)
+        for (_, set_), was, wanted in zip(_SETTINGS, before.settings, state.settings, strict=True):
+            if all_of_them or was is not wanted:
+                set_(wanted)
+        warnings.filters = state.filters
+        if before.filters != state.filters:
+            with warnings.catch_warnings():  # which has Python forget what it made of other filters
+                pass
+        if before.modes != state.modes:
+            _set_modes(state.modes)
+        state.generators.restore()
+
+    def _set_inference(self, wanted: bool) -> bool:
+        """Whether it was another one: then all that is set with it is set as well."""
+        if torch.is_inference_mode_enabled() == wanted:
+            return False
+        self._leave_guard()
+        if torch.is_inference_mode_enabled() != wanted:
+            self._guard = torch.inference_mode(wanted)
+            self._guard.__enter__()
+        return True
+
+    def _leave_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.__exit__(None, None, None)
+
+
+def _modes() -> list[Any]:
+    """What overrides torch's functions: ``with torch.device(...)`` is one."""
+    count = torch._C._len_torch_function_stack()  # noqa: SLF001
+    return [torch._C._get_function_stack_at(at) for at in range(count)]  # noqa: SLF001
+
+
+def _set_modes(modes: list[Any]) -> None:
+    while torch._C._len_torch_function_stack():  # noqa: SLF001
+        torch._C._pop_torch_function_stack()  # noqa: SLF001
+    for mode in modes:
+        torch._C._push_on_torch_function_stack(mode)  # noqa: SLF001

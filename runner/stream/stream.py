@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.stream.blocks import Block, find_blocks
+from runner.stream.blocks import Block, find_blocks, parts_outside
 from runner.stream.lockstep import Lockstep
 from runner.stream.names import locate
+from runner.stream.reader import Reader
 from runner.stream.slots import Slots
 
 if TYPE_CHECKING:
@@ -23,8 +24,11 @@ class Stream:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._blocks: list[Block] = []
+        self._reader = Reader()
         self._slots: Slots | None = None
         self._lockstep = Lockstep(self._bring)
+        self._read = 0
+        self._waited = 0.0
 
     @property
     def active(self) -> bool:
@@ -33,13 +37,13 @@ class Stream:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of weights that were read so far."""
-        return self._slots.reader.bytes_read if self._slots else 0
+        """Bytes of weights that were read so far, one block ahead of what computes."""
+        return self._read + (self._slots.bytes_read if self._slots else 0)
 
     @property
     def waited(self) -> float:
         """Seconds that computing has waited for weights so far."""
-        return self._slots.waited if self._slots else 0.0
+        return self._waited + (self._slots.waited if self._slots else 0.0)
 
     def take(
         self,
@@ -53,25 +57,45 @@ class Stream:
 
         Their weights are left empty until they run; weights that no file holds as they are stay as they are.
         Beside an accelerator, those that are ``kept`` wait in pinned RAM.
+
+        Raises:
+            ModelError: a file cannot be opened.
+
         """
+        self._put_away()
         places = locate(module, files)
-        for block in find_blocks(module, streamed):
+        weights = dict(module.named_parameters(remove_duplicate=False))
+        blocks = find_blocks(module, streamed)
+        others = set(parts_outside(module, blocks))
+        for block in blocks:
             for path, owner in block.module.named_modules():
-                for name, weight in list(owner.named_parameters(recurse=False)):
-                    place = places.get(".".join(filter(None, (block.name, path, name))))
-                    if place is not None:
-                        block.add(owner, name, weight, place, dtype_of(weight))
+                for name, _ in list(owner.named_parameters(recurse=False)):
+                    full = ".".join(filter(None, (block.name, path, name)))
+                    if full in places and owner not in others:
+                        block.add(owner, name, weights[full], places[full], dtype_of(weights[full]))
             if block.weights:
                 block.kept = kept(block.name)
-                self._blocks.append(block)
-                self._lockstep.watch(block)
-        self._slots = None  # made anew when first used: all components are there then
+                self._watch(block)
 
     def run(self, calls: Sequence[Callable[[], object]], stop: Callable[[], BaseException | None]) -> None:
         """Run calls in lockstep, see :meth:`Lockstep.run`."""
         self._lockstep.run(calls, stop)
 
+    def _watch(self, block: Block) -> None:
+        self._blocks.append(block)
+        self._lockstep.watch(block)
+        block.module.register_forward_hook(lambda _module, _args, output: self._lend(output))
+
     def _bring(self, block: Block) -> None:
-        if self._slots is None:
-            self._slots = Slots(self._blocks, self._device)
+        if self._slots is None:  # when first used: all components are there then
+            self._slots = Slots(self._blocks, self._device, self._reader)
         self._slots.bring(block)
+
+    def _lend(self, output: object) -> object:
+        return output if self._slots is None else self._slots.lend(output)
+
+    def _put_away(self) -> None:
+        """Let the slots go: another component may have larger blocks."""
+        if self._slots is not None:
+            self._slots.close()
+            self._read, self._waited, self._slots = self.bytes_read, self.waited, None

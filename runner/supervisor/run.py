@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from runner.errors import ExitCode, InterruptedRunError, RunnerError
 from runner.journal import Events, Journal
 from runner.manifest.record import as_run
+from runner.memory import cgroup
 from runner.memory.devices import choose_device
 from runner.plan.assemble import Assembly, assemble, fetch_missing, forced_stages
 from runner.plan.demand import Task, demand, make_links, output_paths
@@ -59,6 +60,7 @@ class Supervisor:
             stack.callback(journal.close)
             self.events.listeners.append(journal)
             self.directory.sweep()
+            cgroup.sweep()
             write_atomically(self.directory.manifest, as_run(self.pipeline.manifest, self.directory.path))
             announcer = Announcer(self.pipeline, self.directory, self.events)
             launchers = stack.enter_context(Launchers(self.pipeline, self.directory, inherit=(lock,)))

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DEVICE_MAP = "device-map"
 MODEL, GROUP, SEQUENTIAL = "model-offload", "group-offload", "sequential-offload"
+MARGIN = 0.02  # of a limit: what is left when it is filled with blocks, since predictions are off by as much
 PINNED = 2.0  # diffusers pins a copy of every weight beside the weight itself
 CHUNKS = 33 << 20  # bytes of the reads under way, see runner.stream.reader: two of 16 MiB, and their pages
 WAITING = "weights that wait in RAM"
@@ -162,7 +163,7 @@ def _rooms(need: Need, limits: Limits, in_blocks: int, transient: int) -> tuple[
 
 
 def _room(limit: int | None, taken: int) -> int:
-    return 1 << 62 if limit is None else max(0, limit - taken)
+    return 1 << 62 if limit is None else max(0, int(limit * (1 - MARGIN)) - taken)
 
 
 def _slots(components: Iterable[ComponentShapes], dtype: str) -> int:

@@ -86,7 +86,7 @@ def plan_stage(
     known = list(candidates(need, limits, stage.table.device_map))
     asked = _asked(stage, known, need, limits)
     fitting = [candidate for candidate in asked if candidate.fits(limits)]
-    chosen = fitting[0] if fitting else min(asked, key=lambda c: c.lacks(limits))
+    chosen = fitting[0] if fitting else min(asked, key=lambda c: sum(c.lacks(limits)))
     misfit = "" if fitting else _misfit(pipeline, stage, shapes, need, limits, chosen)
     pace = pace_of(chosen, need, limits)
     reasons = reasons_for(stage, limits, chosen, known, pace)
