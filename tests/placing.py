@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
 
 def place(
-    placement: str, cls: Any, folder: Path, dtype: torch.dtype, device_map: Mapping[str, str] | None = None
+    placement: str,
+    cls: Any,
+    folder: Path,
+    dtype: torch.dtype,
+    device_map: Mapping[str, str] | None = None,
+    placer: Placer | None = None,
 ) -> Any:
-    """The component in ``folder``, placed on the CPU."""
+    """The component in ``folder``, placed on the CPU; with others of a worker, if its placer is given."""
     files = open_component(folder.parent, Component(folder.name, f"{cls.__module__}:{cls.__qualname__}"))
-    return Placer(torch.device("cpu"), dtype).place(cls, files, Placing(placement, device_map or {}))
+    placer = placer or Placer(torch.device("cpu"), dtype)
+    return placer.place(cls, files, Placing(placement, device_map or {}))

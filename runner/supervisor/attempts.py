@@ -41,6 +41,7 @@ class Attempts:
     settle: Callable[[Task, bool], None]
     """Told of each task that ended, and whether it is done."""
     outcome: Outcome = field(default_factory=Outcome)
+    placed: Candidate = field(init=False)
 
     def run(self, tasks: Sequence[Task], cached: int) -> None:
         """Run the stage; ``cached`` items were found done.
@@ -51,12 +52,12 @@ class Attempts:
 
         """
         started = time.monotonic()
-        placed = self.memory.chosen
+        self.placed = self.memory.chosen
         items = sum(len(task.items) for task in tasks)
         name = self.memory.stage.name
-        self.announcer.stage_started(name, items, placed.placement, predicted(placed))
+        self.announcer.stage_started(name, items, self.placed.placement, predicted(self.placed))
         try:
-            placed = self._run_down(list(tasks), placed)
+            self._run_down(list(tasks))
         finally:
             self.announcer.stage_finished(
                 StageResult(
@@ -65,31 +66,35 @@ class Attempts:
                     done=len(self.outcome.done),
                     cached=cached,
                     failed=len(self.outcome.failed),
-                    predicted=predicted(placed),
+                    predicted=predicted(self.placed),
                     measured={"vram": self.outcome.vram, "ram": self.outcome.ram},
                     streamed=self.outcome.streamed,
                 )
             )
 
-    def _run_down(self, tasks: list[Task], placed: Candidate) -> Candidate:
-        """Run, going down the placements where memory runs out; returns the one that it ended with."""
+    def _run_down(self, tasks: list[Task]) -> None:
+        """Run, going down the placements where memory runs out; ``placed`` is where it came to."""
         for lower in (*self._ladder(), None):
             try:
-                self._attempt(tasks, placed)
+                self._attempt(tasks, self.placed)
             except OutOfMemoryError as error:
                 next_ = lower.placement if lower is not None else None
                 measured = {"vram": self.outcome.vram, "ram": self.outcome.ram}
                 self.announcer.out_of_memory(
-                    self.memory.stage.name, placed.placement, predicted(placed), measured, str(error), next_
+                    self.memory.stage.name,
+                    self.placed.placement,
+                    predicted(self.placed),
+                    measured,
+                    str(error),
+                    next_,
                 )
                 if lower is None:
                     raise
                 tasks = [task for task in tasks if not {task.item.id} & {*self.outcome.ended}]
-                placed = lower
+                self.placed = lower
                 self.outcome.vram, self.outcome.ram = None, 0
             else:
                 break
-        return placed
 
     def _ladder(self) -> tuple[Candidate, ...]:
         """What to go on with after running out of memory.

@@ -1,0 +1,255 @@
+"""Pipelines and encoders that no plugin here knows, in lockstep: the same bits as resident one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from checkpoints import make_flux, weight_names
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from placing import place
+from towers import stored_bytes, together
+from transformers import CLIPTextModel, T5EncoderModel
+
+from runner.placement.place import Placer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DTYPES = [torch.float32, torch.bfloat16]
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_worker() -> Any:
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        yield
+
+
+def placer(dtype: torch.dtype) -> Placer:
+    return Placer(torch.device("cpu"), dtype)
+
+
+def drawn(seed: int, *shape: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@pytest.fixture(scope="module")
+def sd3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    transformer = SD3Transformer2DModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        num_layers=4,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        caption_projection_dim=32,
+        pooled_projection_dim=16,
+        pos_embed_max_size=16,
+        dual_attention_layers=(0, 1),
+        qk_norm="rms_norm",
+    )
+    folder = tmp_path_factory.mktemp("sd3") / "transformer"
+    transformer.to(torch.bfloat16).save_pretrained(folder, max_shard_size="150KB")
+    assert len(list(folder.glob("*.safetensors"))) > 1
+    return folder
+
+
+def draw_sd3(
+    transformer: Any, seed: int, steps: int, height: int, width: int, guidance: float
+) -> Callable[[], torch.Tensor]:
+    def call() -> torch.Tensor:
+        dtype = transformer.dtype
+        pipeline = StableDiffusion3Pipeline(
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+            **dict.fromkeys(
+                [
+                    "vae",
+                    "text_encoder",
+                    "text_encoder_2",
+                    "text_encoder_3",
+                    "tokenizer",
+                    "tokenizer_2",
+                    "tokenizer_3",
+                ]
+            ),
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(
+            prompt_embeds=drawn(seed, 1, 6 + seed, 32, dtype=dtype),
+            pooled_prompt_embeds=drawn(seed + 1, 1, 16, dtype=dtype),
+            negative_prompt_embeds=drawn(seed + 2, 1, 6 + seed, 32, dtype=dtype),
+            negative_pooled_prompt_embeds=drawn(seed + 3, 1, 16, dtype=dtype),
+            guidance_scale=guidance,
+            num_inference_steps=steps,
+            height=height,
+            width=width,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="latent",
+        ).images
+
+    return call
+
+
+SD3_ITEMS = [(0, 3, 64, 96, 5.0), (1, 1, 32, 32, 5.0), (2, 4, 96, 48, 1.0), (3, 2, 64, 64, 7.0)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_stable_diffusion_3_with_guidance(sd3: Path, dtype: torch.dtype) -> None:
+    resident = place("resident", SD3Transformer2DModel, sd3, dtype)
+    expected = [draw_sd3(resident, *item)() for item in SD3_ITEMS]
+    worker = placer(dtype)
+    transformer = place(
+        "stream", SD3Transformer2DModel, sd3, dtype, {"transformer_blocks": "disk"}, placer=worker
+    )
+
+    drawings = together(worker.stream, [draw_sd3(transformer, *item) for item in SD3_ITEMS])
+
+    for drawing, wanted in zip(drawings, expected, strict=True):
+        assert torch.equal(drawing, wanted)
+        assert wanted.isfinite().all()
+        assert wanted.std() > 0
+    streamed = stored_bytes(sd3, ["transformer_blocks"])
+    most_steps = max(steps for _, steps, *_ in SD3_ITEMS)
+    assert most_steps * streamed <= worker.stream.bytes_read <= most_steps * streamed + streamed / 3
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    transformer = WanTransformer3DModel(
+        num_attention_heads=2,
+        attention_head_dim=12,
+        in_channels=4,
+        out_channels=4,
+        text_dim=16,
+        freq_dim=16,
+        ffn_dim=40,
+        num_layers=3,
+        rope_max_seq_len=32,
+    )
+    folder = tmp_path_factory.mktemp("wan") / "transformer"
+    transformer.save_pretrained(folder, max_shard_size="40KB")
+    return folder
+
+
+def draw_wan(
+    transformer: Any, seed: int, steps: int, height: int, width: int, frames: int
+) -> Callable[[], torch.Tensor]:
+    def call() -> torch.Tensor:
+        pipeline = WanPipeline(
+            tokenizer=None,
+            text_encoder=None,
+            vae=None,
+            transformer=transformer,
+            scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline(
+            prompt_embeds=drawn(seed, 1, 7, 16, dtype=transformer.dtype),
+            negative_prompt_embeds=drawn(seed + 1, 1, 7, 16, dtype=transformer.dtype),
+            guidance_scale=4.0,
+            num_inference_steps=steps,
+            height=height,
+            width=width,
+            num_frames=frames,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="latent",
+        ).frames
+
+    return call
+
+
+WAN_ITEMS = [(0, 2, 32, 48, 5), (1, 3, 16, 16, 9), (2, 1, 48, 32, 1)]
+
+
+def test_wan_video_with_two_passes_a_step(wan: Path) -> None:
+    dtype = torch.float32
+    resident = place("resident", WanTransformer3DModel, wan, dtype)
+    expected = [draw_wan(resident, *item)() for item in WAN_ITEMS]
+    worker = placer(dtype)
+    transformer = place("stream", WanTransformer3DModel, wan, dtype, {"blocks": "disk"}, placer=worker)
+
+    videos = together(worker.stream, [draw_wan(transformer, *item) for item in WAN_ITEMS])
+
+    for video, wanted in zip(videos, expected, strict=True):
+        assert video.ndim == 5
+        assert torch.equal(video, wanted)
+    streamed = stored_bytes(wan, ["blocks"])
+    passes = 2 * max(steps for _, steps, *_ in WAN_ITEMS)
+    assert passes * streamed <= worker.stream.bytes_read <= passes * streamed + streamed / 2
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CLIP under the names that its library used to write, T5 in shards without its tied embedding."""
+    folder = make_flux(tmp_path_factory.mktemp("model"))
+    assert all(name.startswith("text_model.") for name in weight_names(folder / "text_encoder"))
+    assert "encoder.embed_tokens.weight" not in weight_names(folder / "text_encoder_2")
+    return folder
+
+
+def ids(seed: int) -> torch.Tensor:
+    return torch.randint(1, 150, (1, 5 + seed), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_thirty_two_prompts_read_the_weights_of_t5_once(encoders: Path, dtype: torch.dtype) -> None:
+    folder = encoders / "text_encoder_2"
+    resident = place("resident", T5EncoderModel, folder, dtype)
+    worker = placer(dtype)
+    t5 = place("stream", T5EncoderModel, folder, dtype, {"encoder.block": "disk"}, placer=worker)
+
+    embeds = together(worker.stream, [lambda n=n: t5(ids(n))[0] for n in range(32)])
+
+    assert all(torch.equal(embeds[n], resident(ids(n))[0]) for n in range(32))
+    streamed = stored_bytes(folder, ["encoder.block"])
+    assert worker.stream.bytes_read == streamed  # there are two blocks: what is read ahead is there already
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_two_encoders_in_turn_one_asked_for_its_layers(encoders: Path, dtype: torch.dtype) -> None:
+    """What a call asks its library to collect on the way is its own, not its neighbours'."""
+    worker = placer(dtype)
+    parts = []
+    for placement in ("resident", "stream"):
+        clip = place(
+            placement,
+            CLIPTextModel,
+            encoders / "text_encoder",
+            dtype,
+            {"text_model.encoder.layers": "disk"},
+            placer=worker,
+        )
+        t5 = place(
+            placement,
+            T5EncoderModel,
+            encoders / "text_encoder_2",
+            dtype,
+            {"encoder.block": "disk"},
+            placer=worker,
+        )
+        parts.append((clip, t5))
+
+    def encode(clip: Any, t5: Any, n: int) -> list[torch.Tensor]:
+        told = clip(ids(n), output_hidden_states=n == 1)
+        assert (told.hidden_states is not None) == (n == 1)
+        return [told.pooler_output, *(told.hidden_states or ()), t5(ids(n + 1))[0], t5(ids(n))[0]]
+
+    encoded = together(worker.stream, [lambda n=n: encode(*parts[1], n) for n in range(4)])
+
+    for n in range(4):
+        expected = encode(*parts[0], n)
+        assert len(encoded[n]) == len(expected)
+        assert all(torch.equal(a, b) for a, b in zip(encoded[n], expected, strict=True))

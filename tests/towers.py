@@ -1,0 +1,143 @@
+"""A small model of blocks of different sizes, with its files, resident and streamed.
+
+Its calls choose their own way through the blocks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from runner.api import Component
+from runner.model.files import open_component
+from runner.placement import resident, streamed
+from runner.placement.library import Opened
+from runner.protocol import Placing
+from runner.stream.stream import Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+CPU = torch.device("cpu")
+WIDTH = 24
+HIDDEN = (40, 8, 33, 40, 16)
+"""Sizes of the blocks; an odd one puts what lies behind it at an odd offset."""
+
+
+class Layer(torch.nn.Module):
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(WIDTH)
+        self.up = torch.nn.Linear(WIDTH, hidden)
+        self.down = torch.nn.Linear(hidden, WIDTH, bias=False)
+        self.nothing = torch.nn.Parameter(torch.empty(0, WIDTH))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down(torch.nn.functional.gelu(self.up(self.norm(x))))
+
+
+class Tower(torch.nn.Module):
+    def __init__(self, hidden: Sequence[int] = HIDDEN) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(WIDTH, WIDTH)
+        self.blocks = torch.nn.ModuleList(Layer(size) for size in hidden)
+        self.last = torch.nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: torch.Tensor, path: Iterable[int] | None = None) -> torch.Tensor:
+        x = self.first(x)
+        for at in range(len(self.blocks)) if path is None else path:
+            x = self.blocks[at](x)
+        result: torch.Tensor = self.last(x)
+        return result
+
+
+def write(
+    model: torch.nn.Module, folder: Path, dtype: torch.dtype = torch.float32, shards: int = 1, pad: int = 0
+) -> Path:
+    """Write a module's weights, neighbours to different shards; ``pad`` lengthens the headers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: weight.detach().to(dtype).clone() for name, weight in model.state_dict().items()}
+    for shard in range(shards):
+        part = dict(list(weights.items())[shard::shards])
+        save_file(part, folder / f"model-{shard}.safetensors", {"pad": "x" * pad})
+    return folder
+
+
+def make(folder: Path, hidden: Sequence[int] = HIDDEN, **how: Any) -> Path:
+    """A folder with a random tower."""
+    torch.manual_seed(len(hidden))
+    return write(Tower(hidden), folder, **how)
+
+
+def opened(model: torch.nn.Module, folder: Path, dtype: torch.dtype) -> Opened:
+    """The model with its weights mapped from the files."""
+    weights: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        weights |= load_file(file)
+    model.load_state_dict(weights, assign=True, strict=False)
+    return Opened(model.requires_grad_(requires_grad=False).eval(), dtype)
+
+
+def empty(hidden: Sequence[int] = HIDDEN) -> Tower:
+    with torch.device("meta"):
+        return Tower(hidden)
+
+
+def as_resident(
+    folder: Path, dtype: torch.dtype = torch.float32, model: torch.nn.Module | None = None
+) -> Any:
+    return resident.load(opened(model or empty(_hidden(folder)), folder, dtype), CPU)
+
+
+def as_streamed(
+    folder: Path,
+    names: Iterable[str] = ("blocks",),
+    dtype: torch.dtype = torch.float32,
+    stream: Stream | None = None,
+    model: torch.nn.Module | None = None,
+) -> tuple[Any, Stream]:
+    """The model with those blocks or lists streamed, and its stream."""
+    stream = stream or Stream(CPU)
+    files = open_component(folder.parent, Component(folder.name, "towers:Tower"))
+    placing = Placing("stream", dict.fromkeys(names, "disk"))
+    mapped = opened(model or empty(_hidden(folder)), folder, dtype)
+    return streamed.load(mapped, files, placing, stream, CPU), stream
+
+
+def together(
+    stream: Stream, calls: Sequence[Callable[[], Any]], stop: Callable[[], BaseException | None] = lambda: None
+) -> list[Any]:
+    """What the calls return, run in lockstep."""
+    results: dict[int, Any] = {}
+
+    def run(at: int, call: Callable[[], Any]) -> None:
+        results[at] = call()
+
+    stream.run([lambda at=at, call=call: run(at, call) for at, call in enumerate(calls)], stop)
+    return [results[at] for at in range(len(calls))]
+
+
+def numbers(seed: int, rows: int = 3, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def stored_bytes(folder: Path, names: Mapping[str, Any] | Sequence[str] = ("blocks",)) -> int:
+    """Bytes of the weights whose names start so."""
+    return sum(
+        weight.nbytes
+        for file in folder.glob("*.safetensors")
+        for name, weight in load_file(file).items()
+        if any(name.startswith(f"{start}.") for start in names)
+    )
+
+
+def _hidden(folder: Path) -> list[int]:
+    sizes: dict[int, int] = {}
+    for file in folder.glob("*.safetensors"):
+        for name, weight in load_file(file).items():
+            if name.endswith("up.weight"):
+                sizes[int(name.split(".")[1])] = weight.shape[0]
+    return [sizes[at] for at in range(len(sizes))]
