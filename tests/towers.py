@@ -108,7 +108,9 @@ def as_streamed(
 
 
 def together(
-    stream: Stream, calls: Sequence[Callable[[], Any]], stop: Callable[[], BaseException | None] = lambda: None
+    stream: Stream,
+    calls: Sequence[Callable[[], Any]],
+    stop: Callable[[], BaseException | None] = lambda: None,
 ) -> list[Any]:
     """What the calls return, run in lockstep."""
     results: dict[int, Any] = {}

@@ -69,8 +69,13 @@ class Candidate:
         return {placed.shapes.component.name: placed.placing for placed in self.components}
 
 
-def candidates(need: Need, limits: Limits, own_map: Mapping[str, str | int] | None) -> Iterator[Candidate]:
-    """Every placement that the device has, fastest first; ``own_map`` is the manifest's device map."""
+def candidates(
+    need: Need, limits: Limits, own_map: Mapping[str, str | int] | None, *, fill: bool = True
+) -> Iterator[Candidate]:
+    """Every placement that the device has, fastest first; ``own_map`` is the manifest's device map.
+
+    What is streamed leaves blocks where there is room, if it is to ``fill`` that.
+    """
     if own_map is not None:
         tiers = {name: _tier_name(device) for name, device in own_map.items()}
         for placement in (DEVICE_MAP, STREAM):
@@ -84,7 +89,7 @@ def candidates(need: Need, limits: Limits, own_map: Mapping[str, str | int] | No
     if not limits.on_cpu and len(need.shapes) > 1:
         yield _model_offload(need)
     if blocks_of(need):
-        yield _stream(need, limits)
+        yield _stream(need, limits, fill=fill)
     if not limits.on_cpu:
         yield _offload(need, GROUP, {})
     yield _device_map(need, limits)
@@ -97,7 +102,7 @@ def lowest(need: Need, limits: Limits) -> Candidate | None:
     if not need.shapes:
         return None
     no_room = replace(limits, ram=0) if limits.on_cpu else replace(limits, vram=0)
-    return replace(_stream(need, no_room), group=1) if blocks_of(need) else _device_map(need, no_room)
+    return _stream(need, no_room, fill=False) if blocks_of(need) else _device_map(need, no_room)
 
 
 def _model_offload(need: Need) -> Candidate:
@@ -130,14 +135,15 @@ def _device_map(need: Need, limits: Limits) -> Candidate:
     return _brought(DEVICE_MAP, need, placed, layer)
 
 
-def _stream(need: Need, limits: Limits) -> Candidate:
+def _stream(need: Need, limits: Limits, *, fill: bool) -> Candidate:
     """Two slots of the largest block; what room is left keeps blocks on the device, then in pinned RAM."""
     blocks = blocks_of(need)
     slots = _slots(need.shapes, need.dtype)
     room, ram = _rooms(need, limits, sum(blocks.values()), slots)
     group = group_size(need, limits, room)
     waiting = (group - 1) * need.suspended
-    maps = maps_of(need, blocks, evenly(blocks, room - waiting), ram - slots, as_stored=True)
+    stay = evenly(blocks, room - waiting) if fill else []
+    maps = maps_of(need, blocks, stay, ram - slots, as_stored=True)
     placed = [mapped(s, need, STREAM, m) for s, m in zip(need.shapes, maps, strict=True)]
     return _brought(STREAM, need, placed, slots, group)
 

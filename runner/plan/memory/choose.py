@@ -11,7 +11,7 @@ from runner.plan.memory.candidates import Candidate, candidates, lowest
 from runner.plan.memory.limits import Limits, limits_of
 from runner.plan.memory.need import CUDA_CONTEXT, Need, need_of
 from runner.plan.memory.pace import Pace, pace_of
-from runner.plan.memory.placed import RESIDENT
+from runner.plan.memory.placed import RESIDENT, STREAM
 from runner.plan.memory.reasons import reasons_for
 from runner.plan.memory.remedies import remedies
 
@@ -83,12 +83,15 @@ def plan_stage(
     """
     limits = limits or limits_of(stage.budget)
     need = need_of(pipeline, stage, shapes, limits.device)
-    known = list(candidates(need, limits, stage.table.device_map))
+    # whoever asks for streaming and gives no budget wants little to be held, not all that the machine has
+    budget = stage.budget.ram if limits.on_cpu else stage.budget.vram
+    fill = budget is not None or stage.table.placement != STREAM
+    known = list(candidates(need, limits, stage.table.device_map, fill=fill))
     asked = _asked(stage, known, need, limits)
     fitting = [candidate for candidate in asked if candidate.fits(limits)]
     chosen = fitting[0] if fitting else min(asked, key=lambda c: sum(c.lacks(limits)))
     misfit = "" if fitting else _misfit(pipeline, stage, shapes, need, limits, chosen)
-    pace = pace_of(chosen, need, limits)
+    pace = pace_of(chosen.components, chosen.group, need, limits)
     reasons = reasons_for(stage, limits, chosen, known, pace)
     last = lowest(need, limits) if stage.table.device_map is None else None
     lower = _lower(chosen, [*known, last] if last else known)

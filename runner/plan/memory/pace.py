@@ -7,9 +7,11 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runner.plan.memory.candidates import Candidate
+    from collections.abc import Sequence
+
     from runner.plan.memory.limits import Limits
     from runner.plan.memory.need import Need
+    from runner.plan.memory.placed import PlacedComponent
 
 LEAST = 4  # items of a group: the rates below are estimates, and a few items more cost little
 MOST = 256  # greenlets; what more of them would save is nothing beside one pass
@@ -36,14 +38,14 @@ class Pace:
         return max(parts, key=lambda name: parts[name])
 
 
-def pace_of(candidate: Candidate, need: Need, limits: Limits) -> Pace:
-    """The pace of a candidate, with the rates that `doctor` measured where it did."""
-    read = sum(placed.read for placed in candidate.components)
-    moved = sum(placed.moved for placed in candidate.components)
+def pace_of(components: Sequence[PlacedComponent], group: int, need: Need, limits: Limits) -> Pace:
+    """The pace of components so placed, with the rates that `doctor` measured where it did."""
+    read = sum(placed.read for placed in components)
+    moved = sum(placed.moved for placed in components)
     compute = None
     if need.item.tokens:
         parameters = sum(shapes.parameters for shapes in need.shapes)
-        compute = 2 * parameters * need.item.tokens * candidate.group / _speed(need, limits)
+        compute = 2 * parameters * need.item.tokens * group / _speed(need, limits)
     return Pace(read / limits.disk_read, 0.0 if limits.on_cpu else moved / OVER_THE_BUS, compute)
 
 

@@ -54,7 +54,7 @@ def test_one_that_runs_out_once_goes_on_with_a_placement_that_holds_less(weighty
     outcome = fresh(weighty, f"item.item.behave={how}")
     assert outcome.code == 0, outcome
     (told,) = outcome.of("out_of_memory")
-    assert (told["placement"], told["next"]) == ("resident", "device-map")
+    assert (told["placement"], told["next"]) == ("resident", "stream")
     assert told["measured"]["ram"] > told["predicted"]["ram"] - (40 << 20)
     done = [(e["item"], e["status"]) for e in outcome.of("item_finished")]
     assert done == [("first", "done"), ("item", "done")], "nothing is done twice"

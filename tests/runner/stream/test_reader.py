@@ -1,0 +1,268 @@
+"""Bytes from files: wherever they lie, however slowly they come, and never other ones than at the start."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from towers import as_resident, as_streamed, make, numbers, stored_bytes, together
+
+from runner.errors import ModelError
+from runner.stream import reader
+from runner.stream.file import PAGE, OpenFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DTYPES = [torch.float32, torch.bfloat16]
+SHM = Path("/dev/shm")
+
+
+def equal(folder: Path, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether two calls in lockstep compute what resident weights do."""
+    resident, (tower, stream) = as_resident(folder, dtype), as_streamed(folder, dtype=dtype)
+    calls = [lambda n=n: tower(tower(numbers(n, n + 1, dtype))) for n in range(2)]
+    expected = [resident(resident(numbers(n, n + 1, dtype))) for n in range(2)]
+    return all(torch.equal(a, b) for a, b in zip(together(stream, calls), expected, strict=True))
+
+
+@pytest.mark.parametrize("stored", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_data_at_any_offset(tmp_path: Path, stored: torch.dtype, dtype: torch.dtype, shards: int) -> None:
+    starts = set()
+    for pad in (0, 8, 1000, 2000):
+        folder = make(tmp_path / f"pad{pad}", dtype=stored, shards=shards, pad=pad)
+        for file in folder.iterdir():
+            starts.add((8 + int.from_bytes(file.read_bytes()[:8], "little")) % PAGE)
+        assert equal(folder, dtype)
+    assert len(starts) >= 4
+    assert 0 not in starts
+
+
+def test_weights_of_several_chunks_and_gaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads of two pages, so that each weight takes some; what lies far apart is not read along."""
+    monkeypatch.setattr(reader, "CHUNK", 2 * PAGE)
+    monkeypatch.setattr(reader, "GAP", PAGE)
+    hidden = (300, 3, 411, 700)
+    for shards in (1, 2):
+        assert equal(make(tmp_path / str(shards), hidden=hidden, shards=shards))
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Have the system return at most so many bytes a read; what it returned is noted."""
+
+    def cut(most: int) -> list[int]:
+        counts: list[int] = []
+        whole = os.preadv
+
+        def preadv(descriptor: int, buffers: Any, offset: int) -> int:
+            counts.append(min(whole(descriptor, buffers, offset), most))
+            buffers[0][counts[-1] :] = b"\xff" * (len(buffers[0]) - counts[-1])
+            return counts[-1]
+
+        monkeypatch.setattr(os, "preadv", preadv)
+        return counts
+
+    return cut
+
+
+@pytest.mark.parametrize("most", [1000, PAGE, PAGE + 1, 3 * PAGE])
+def test_short_reads_are_gone_on_with(tmp_path: Path, short: Any, most: int) -> None:
+    folder = make(tmp_path / "tower", hidden=(300, 200))
+    counts = short(most)
+    assert equal(folder)
+    assert len(counts) > stored_bytes(folder) / most
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_file_system_without_direct_reads(dtype: torch.dtype) -> None:
+    if not SHM.is_dir():
+        pytest.skip("no tmpfs here")
+    folder = make(SHM / f"tower-{os.getpid()}")
+    try:
+        assert equal(folder, dtype)
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_direct_reads_that_are_refused_when_they_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    whole = os.preadv
+
+    def preadv(descriptor: int, buffers: Any, offset: int) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return whole(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert equal(make(tmp_path / "tower"))
+
+
+def test_an_error_of_the_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower, stream = as_streamed(make(tmp_path / "tower"))
+
+    def preadv(*_: Any) -> int:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "preadv", preadv)
+        with pytest.raises(ModelError, match=r"model-0.safetensors cannot be read: Input/output error"):
+            together(stream, [lambda: tower(numbers(1))])
+    (result,) = together(stream, [lambda: tower(numbers(1))])  # it was a loose cable
+    assert torch.equal(result, as_resident(tmp_path / "tower")(numbers(1)))
+
+
+def disturbed(folder: Path, disturb: Callable[[Path], None]) -> torch.Tensor:
+    """What a call computes whose files are disturbed after its first step."""
+    tower, stream = as_streamed(folder)
+
+    def call() -> torch.Tensor:
+        x = tower(numbers(1))
+        for file in folder.glob("*.safetensors"):
+            disturb(file)
+        return tower(tower(x))
+
+    return together(stream, [call])[0]
+
+
+def cut_to(size: int) -> Callable[[Path], None]:
+    return lambda file: os.truncate(file, size)
+
+
+def rewrite(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(-4000, os.SEEK_END)
+        opened.write(bytes(4000))
+
+
+def replace(file: Path) -> None:
+    other = file.with_suffix(".new")
+    other.write_bytes(file.read_bytes()[:-4000] + bytes(4000))
+    other.rename(file)
+
+
+@pytest.mark.parametrize("size", [0, 100, PAGE, PAGE + 100, 3 * PAGE + 1])
+def test_a_file_that_is_cut_while_it_is_in_use(tmp_path: Path, size: int) -> None:
+    with pytest.raises(ModelError, match=r"model-0.safetensors was (cut off|changed) while it was in use"):
+        disturbed(make(tmp_path / "tower"), cut_to(size))
+
+
+def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After whatever was looked at first: reads that come to its end do not go on for ever."""
+    folder = make(tmp_path / "tower", hidden=(300,))
+    tower, stream = as_streamed(folder)
+    whole = os.preadv
+
+    def preadv(*arguments: Any) -> int:
+        os.truncate(folder / "model-0.safetensors", PAGE + 100)
+        return whole(*arguments)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    with pytest.raises(ModelError, match=r"was cut off while it was in use; fetch it again") as raised:
+        together(stream, [lambda: tower(numbers(1))])
+    assert raised.value.exit_code == 8
+
+
+def test_a_file_that_is_rewritten_in_place(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"was changed while it was in use; run again when it is whole"):
+        disturbed(make(tmp_path / "tower"), rewrite)
+
+
+def test_a_file_that_is_rewritten_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make(tmp_path / "tower", hidden=(300,))
+    tower, stream = as_streamed(folder)
+    whole = os.preadv
+
+    def preadv(*arguments: Any) -> int:
+        rewrite(folder / "model-0.safetensors")
+        return whole(*arguments)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    with pytest.raises(ModelError, match="was changed"):
+        together(stream, [lambda: tower(numbers(1))])
+
+
+def test_a_file_that_is_replaced_is_read_on_as_it_was(tmp_path: Path) -> None:
+    folder = make(tmp_path / "tower")
+    resident = as_resident(folder)
+    assert torch.equal(disturbed(folder, replace), resident(resident(resident(numbers(1)))))
+
+
+@pytest.mark.parametrize("disturb", [rewrite, replace])
+def test_a_file_that_is_disturbed_before_the_first_block(
+    tmp_path: Path, disturb: Callable[[Path], None]
+) -> None:
+    """Weights that stay were read by then: the others must be of the same file."""
+    folder = make(tmp_path / "tower")
+    expected = as_resident(folder)(numbers(1))
+    tower, stream = as_streamed(folder)
+    disturb(folder / "model-0.safetensors")
+    if disturb is replace:
+        assert torch.equal(together(stream, [lambda: tower(numbers(1))])[0], expected)
+    else:
+        with pytest.raises(ModelError, match="was changed"):
+            together(stream, [lambda: tower(numbers(1))])
+
+
+def test_nobody_is_told_of_a_block_that_nobody_waits_for(tmp_path: Path) -> None:
+    folder = make(tmp_path / "tower")
+    resident = as_resident(folder)
+    tower, stream = as_streamed(folder)
+    tower(numbers(1), [0, 1, 2, 3])  # the last one is being read ahead
+    tower(numbers(1), [4])
+    rewrite(folder / "model-0.safetensors")
+    tower(numbers(1), [4])  # is there
+    with pytest.raises(ModelError):
+        tower(numbers(1), [2])
+    assert torch.equal(tower(numbers(1), []), resident(numbers(1), []))
+    assert stream.active
+
+
+def test_files_are_closed_with_the_stream(tmp_path: Path) -> None:
+    file = next(make(tmp_path / "tower").iterdir())
+    before = descriptors()
+    opened = OpenFile(file)
+    assert len(descriptors() - before) in (1, 2)
+    del opened
+    assert descriptors() == before
+
+
+def descriptors() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+EXITS = """
+import sys
+from pathlib import Path
+import torch
+from towers import as_streamed, make, numbers
+
+tower, stream = as_streamed(make(Path(sys.argv[1]) / "tower", hidden=(200_000,) * 3))
+tower(numbers(1), [0])  # and the next one is being read
+print("done")
+"""
+
+
+def test_a_process_may_end_while_a_block_is_read(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(EXITS), str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
