@@ -17,6 +17,9 @@ ALIGNMENT = 256
 """Bytes. 64 would do on the CPU; cuBLAS chooses its kernels by alignments up to 256."""
 
 
+_MOVES = (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda)
+
+
 class Absent(torch.nn.Parameter):
     """A weight that is not there now: it has a shape and a dtype, and refuses to be computed with.
 
@@ -26,8 +29,10 @@ class Absent(torch.nn.Parameter):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        others = pytree.tree_leaves((args, kwargs))
-        if any(isinstance(other, torch.Tensor) and type(other) is not cls for other in others):
+        given = pytree.tree_leaves((args, kwargs))
+        if func in _MOVES and not any(isinstance(value, torch.dtype) for value in given):
+            return args[0]  # a model may be told to go to the device that its blocks come to anyway
+        if any(isinstance(value, torch.Tensor) and type(value) is not cls for value in given):
             raise RuntimeError(
                 "a streamed weight was used outside of its block's own call, where it is not in memory"
             )
@@ -43,11 +48,14 @@ class Weight:
     owner: torch.nn.Module
     name: str
     place: Place
+    shape: torch.Size
     stored: torch.dtype
-    absent: Absent
-    """What stands in for it: its shape, and the dtype that it computes in."""
+    dtype: torch.dtype
+    """What it computes in."""
     offset: int
     """Bytes from the start of the slot."""
+    absent: Absent
+    """What stands in for it while it is not there."""
 
 
 @dataclass(eq=False)
@@ -72,7 +80,8 @@ class Block:
         """Take a parameter in, and leave an empty one of its shape where it was."""
         same = [other for other in self.weights if other.place == place]  # tied inside the block
         absent = Absent(torch.empty(weight.shape, dtype=dtype, device="meta"), requires_grad=False)
-        added = Weight(owner, name, place, weight.dtype, absent, same[0].offset if same else self.size)
+        offset = same[0].offset if same else self.size
+        added = Weight(owner, name, place, weight.shape, weight.dtype, dtype, offset, absent)
         self.weights.append(added)
         if not same:
             self.stored += place.size
@@ -85,12 +94,12 @@ class Block:
         """Let the parameters be what lies in the slot (bytes); what must be cast is cast into ``cast``."""
         at = 0
         for weight in self.weights:
-            shape, dtype = weight.absent.shape, weight.absent.dtype
             raw = slot[weight.offset : weight.offset + weight.place.size]
-            value = raw.view(weight.stored).view(shape)
-            if dtype != weight.stored:
-                size = value.numel() * dtype.itemsize
-                value = cast[at : at + size].view(dtype).view(shape).copy_(value)
+            value = raw.view(weight.stored).view(weight.shape)
+            if weight.dtype != weight.stored:
+                size = value.numel() * weight.dtype.itemsize
+                target = cast[at : at + size].view(weight.dtype).view(weight.shape)
+                value = target.copy_(value)
                 at = _aligned(at + size)
             _set(weight, torch.nn.Parameter(value, requires_grad=False))
 
@@ -108,7 +117,8 @@ def find_blocks(module: torch.nn.Module, streamed: Callable[[str], bool]) -> lis
     found: dict[torch.nn.Module, Block] = {}
     for block in _blocks_in(module, "", streamed, in_list=False):
         found.setdefault(block.module, block)  # a module may have several names
-    return list(found.values())
+    inside = {part for outer in found for part in outer.modules() if part is not outer}
+    return [block for part, block in found.items() if part not in inside]
 
 
 def _blocks_in(

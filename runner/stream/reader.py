@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from runner.stream.file import PAGE, OpenFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from runner.stream.blocks import Block
 
 CHUNK = 16 << 20
 """Bytes of one read."""
 READERS = 2
-"""Reads under way at a time; each has a bounce buffer of a chunk."""
+"""Threads that read at a time, the caller's among them; each has a bounce buffer of a chunk."""
 GAP = 1 << 20  # what lies between two weights is read along if it is less
 
 
@@ -41,7 +41,7 @@ class Reader:
 
     def __init__(self) -> None:
         self._plans: dict[Block, list[_Read]] = {}
-        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="reader")
+        self._pool = ThreadPoolExecutor(READERS - 1, thread_name_prefix="reader")
         self._local = threading.local()
 
     def read(self, block: Block, target: int) -> None:
@@ -54,12 +54,21 @@ class Reader:
         if block not in self._plans:
             self._plans[block] = _plan(block)
         reads = self._plans[block]
-        under_way = [self._pool.submit(self._read, read, target) for read in reads]
-        wait(under_way)  # all, before any is looked at: nothing may write to the target after this returns
-        for done in under_way:
-            done.result()
+        left = iter(reads)
+        helpers = [self._pool.submit(self._read_all, left, target) for _ in reads[1:READERS]]
+        try:
+            self._read_all(left, target)
+        finally:
+            wait(helpers)  # whatever happened: nothing may write to the target after this returns
+        for helper in helpers:
+            helper.result()
         for file in {read.file for read in reads}:
             file.check()
+
+    def _read_all(self, left: Iterator[_Read], target: int) -> None:
+        """Take one read after another, as other threads do."""
+        for read in left:
+            self._read(read, target)
 
     def _read(self, read: _Read, target: int) -> None:
         bounce = self._bounce()

@@ -241,8 +241,11 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_two_encoders_in_turn_one_asked_for_its_layers(encoders: Path, dtype: torch.dtype) -> None:
+def test_two_encoders_in_turn_one_asked_for_its_layers(
+    encoders: Path, dtype: torch.dtype, whole: bool
+) -> None:
     """What a call asks its library to collect on the way is its own, not its neighbours'."""
     models = (
         (CLIPTextModel, encoders / "text_encoder", "text_model.encoder.layers"),
@@ -251,7 +254,8 @@ def test_two_encoders_in_turn_one_asked_for_its_layers(encoders: Path, dtype: to
     worker = placer(dtype)
     residents = [reference(cls, folder, dtype) for cls, folder, _ in models]
     streamed = [
-        place("stream", cls, folder, dtype, {blocks: "disk"}, placer=worker) for cls, folder, blocks in models
+        place("stream", cls, folder, dtype, {"" if whole else blocks: "disk"}, placer=worker)
+        for cls, folder, blocks in models
     ]
 
     def encode(clip: Any, t5: Any, n: int) -> list[torch.Tensor]:

@@ -1,0 +1,135 @@
+"""The command with all blocks streamed: the same files, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from checkpoints import DEMO
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+    from project import Outcome, Project
+
+MANIFEST = """
+version = 1
+name = "streamed"
+[model]
+source = "./model"
+[budget]
+device = "cpu"
+threads = 1
+[[stage]]
+name = "encode"
+uses = "flux.encode"
+save_dtype = "bfloat16"
+[stage.with]
+max_sequence_length = 24
+[[stage]]
+name = "diffuse"
+uses = "flux.diffuse"
+[[stage]]
+name = "decode"
+uses = "flux.decode"
+[batch]
+file = "items.jsonl"
+"""
+ITEMS: list[dict[str, Any]] = [
+    {"id": "wide", "prompt": "a red circle", "seed": 1, "steps": 80, "height": 64, "width": 96},
+    {"id": "fails", "prompt": "a star", "steps": 5, "height": 64, "width": 64, "true_cfg_scale": 2.0},
+    {"id": "tall", "prompt": "a blue star", "seed": 2, "steps": 25, "height": 96, "width": 48},
+    {
+        "id": "cfg",
+        "prompt": "a yellow heart",
+        "seed": 3,
+        "steps": 30,
+        "height": 64,
+        "width": 64,
+        "negative_prompt": "black",
+        "true_cfg_scale": 2.5,
+    },
+    {"id": "tiles", "prompt": "a square", "seed": 4, "steps": 3, "height": 80, "width": 144, "tiling": 128},
+]
+STAGES = ("encode", "diffuse", "decode")
+
+
+def command(placement: str, name: str) -> list[str]:
+    placements = [f"stage.{stage}.placement={placement}" for stage in STAGES]
+    return [
+        "run",
+        "streamed.toml",
+        "--json",
+        *(w for s in (*placements, f"name={name}") for w in ("--set", s)),
+    ]
+
+
+def while_it_denoises(project: Project, disturb: Any) -> tuple[int, str, float]:
+    """Do something to a streamed run in the middle of its steps: its exit code, its words, how long it took."""
+    process: subprocess.Popen[str] = project.start(*command("stream", "streamed"))
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = json.loads(line)
+        if event["event"] == "progress" and event["step"] >= 3:
+            break
+    started = time.monotonic()
+    disturb(process)
+    _, stderr = process.communicate(timeout=60)
+    return process.returncode, stderr, time.monotonic() - started
+
+
+def test_an_interrupted_batch_ends_as_an_undisturbed_one(project: Project) -> None:
+    model = shutil.copytree(DEMO, project.folder / "model")
+    project.write("streamed.toml", MANIFEST)
+    project.write("items.jsonl", "\n".join(map(json.dumps, ITEMS)))
+    undisturbed = project.runner(*command("resident", "resident"))
+    assert undisturbed.code == 1, undisturbed
+
+    code, stderr, seconds = while_it_denoises(project, lambda process: process.send_signal(signal.SIGINT))
+    assert code == 130, stderr
+    assert seconds < 5
+    assert "stopped in stage 'diffuse'" in stderr
+
+    weights = model / "transformer" / "diffusion_pytorch_model.safetensors"
+    code, stderr, _ = while_it_denoises(project, lambda _: cut(weights))
+    assert code == 8, stderr
+    assert f"{weights.name} was c" in stderr  # cut off, or changed, by what is seen first
+    assert "while it was in use" in stderr
+    shutil.copy(DEMO / "transformer" / weights.name, weights)
+
+    outcome = project.runner(*command("stream", "streamed"))
+    assert outcome.code == 1, outcome
+    assert failures(outcome) == failures(undisturbed)
+    assert [event["placement"] for event in outcome.of("stage_started")] == ["stream"] * 2
+    assert all(event["streamed"]["read"] > 0 for event in outcome.of("stage_finished") if event["done"])
+    assert project.outputs("streamed") == project.outputs("resident")
+    assert len(project.outputs("streamed")) == 4
+    assert handoffs(project, "streamed") == handoffs(project, "resident")
+
+
+def cut(weights: Path) -> None:
+    os.truncate(weights, weights.stat().st_size // 2)
+
+
+def failures(outcome: Outcome) -> list[tuple[str, str]]:
+    return [(e["item"], e["error"]) for e in outcome.of("item_finished") if e["status"] == "failed"]
+
+
+def handoffs(project: Project, run: str) -> dict[str, list[bytes]]:
+    """What each stage handed off, without what is told of how it was made."""
+    from safetensors.torch import load_file
+
+    return {
+        f"{file.parent.name}/{file.name}": [
+            tensor.view(-1).numpy().tobytes()
+            if tensor.dtype.itemsize > 2
+            else tensor.float().numpy().tobytes()
+            for _, tensor in sorted(load_file(file).items())
+        ]
+        for file in (project.folder / "runs" / run / "handoff").rglob("*.safetensors")
+    }
