@@ -46,7 +46,7 @@ class Recipe:
 
 
 # How long a finished transformer is trained further: the layout is learnt, the outlines are not.
-FURTHER = Schedule(2_000, 1e-3, warm=200, cooling=0.8)
+FURTHER = Schedule(4_000, 1e-3, warm=200)
 
 
 def run(recipe: Recipe, place: Place, out: Path, only: str | None = None) -> None:
