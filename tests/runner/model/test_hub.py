@@ -131,7 +131,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(project: Project, hub: 
 def test_a_hub_that_breaks_for_good_is_exit_8_and_what_came_is_kept(project: Project, hub: Hub) -> None:
     repository = hub.repositories["some-lab/tiny-flux"]
     shard = next(name for name in repository.files if name.startswith(SHARD))
-    repository.cuts[shard] = [PIECE + 1000] * 2  # the first request is for the header alone * 50
+    repository.cuts[shard] = [PIECE + 1000] * 50
     outcome = project.runner("run", "hub.toml")
     assert outcome.code == 8, outcome
     assert "could not be fetched whole" in outcome.stderr
