@@ -94,74 +94,18 @@ def long_header(tensors: int, data: int = 4) -> tuple[bytes, int]:
     return head, len(head) + tensors * data
 
 
-def published_flux() -> dict[str, bytes | Sparse]:
-    """Files as FLUX.1-dev has them: names, shapes and sizes, and zeros for weights."""
-    import torch
-    from diffusers import AutoencoderKL, FluxTransformer2DModel
-    from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
-
-    clip = CLIPTextConfig(
-        vocab_size=49408,
-        hidden_size=768,
-        intermediate_size=3072,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-    )
-    t5 = T5Config(
-        vocab_size=32128,
-        d_model=4096,
-        d_ff=10240,
-        num_layers=24,
-        num_heads=64,
-        feed_forward_proj="gated-gelu",
-    )
-    channels = (128, 256, 512, 512)
-    with torch.device("meta"):
-        models = {
-            "text_encoder/model": (CLIPTextModel(clip), 10e9),
-            "text_encoder_2/model": (T5EncoderModel(t5), 5e9),
-            "transformer/diffusion_pytorch_model": (FluxTransformer2DModel(guidance_embeds=True), 10e9),
-            "vae/diffusion_pytorch_model": (
-                AutoencoderKL(
-                    block_out_channels=channels,
-                    down_block_types=("DownEncoderBlock2D",) * 4,
-                    up_block_types=("UpDecoderBlock2D",) * 4,
-                    layers_per_block=2,
-                    latent_channels=16,
-                    use_quant_conv=False,
-                    use_post_quant_conv=False,
-                ),
-                10e9,
-            ),
-        }
-    files: dict[str, bytes | Sparse] = {"scheduler/scheduler_config.json": b"{}"}
-    for folder in ("tokenizer", "tokenizer_2"):
-        files[f"{folder}/tokenizer_config.json"] = b"{}"
-    for name, (model, most) in models.items():
-        weights = {n: w for n, w in model.state_dict().items() if n != "encoder.embed_tokens.weight"}
-        files |= _shards(name, weights, most)
-        config = model.config.to_dict() if hasattr(model.config, "to_dict") else dict(model.config)
-        files[f"{name.partition('/')[0]}/config.json"] = json.dumps(config).encode()
-    return files
+def published(folder: Path) -> dict[str, bytes | Sparse]:
+    """A folder's files by their paths, as a repository on the hub has them; zeros for weights."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        path.relative_to(folder).as_posix(): _sparse(path)
+        if path.suffix == ".safetensors"
+        else path.read_bytes()
+        for path in paths
+    }
 
 
-def _shards(name: str, weights: dict[str, Any], most: float) -> dict[str, bytes | Sparse]:
-    shards: list[dict[str, Any]] = [{}]
-    end = 0
-    for weight, tensor in weights.items():
-        size = 2 * tensor.numel()
-        if end + size > most:
-            shards.append({})
-            end = 0
-        shards[-1][weight] = {
-            "dtype": "BF16",
-            "shape": list(tensor.shape),
-            "data_offsets": [end, end + size],
-        }
-        end += size
-    names = [f"{name}-{n + 1:05}-of-{len(shards):05}.safetensors" for n in range(len(shards))]
-    heads = [
-        (weight_file(shard), max(table["data_offsets"][1] for table in shard.values())) for shard in shards
-    ]
-    files = {n: Sparse(head, len(head) + data) for n, (head, data) in zip(names, heads, strict=True)}
-    return files if len(files) > 1 else {f"{name}.safetensors": next(iter(files.values()))}
+def _sparse(path: Path) -> Sparse:
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        return Sparse(prefix + file.read(*struct.unpack("<Q", prefix)), path.stat().st_size)

@@ -28,15 +28,13 @@ def load(opened: Opened, device: torch.device, placing: Placing) -> torch.nn.Mod
         for name, weight in list(module.named_parameters(remove_duplicate=False)):
             tier = placing.tier(name)
             if tier == "disk":
-                offloaded.mapped[name] = weight.detach()
+                offloaded.mapped[name] = weight
             elif tier == "cpu" and device != HOST:
                 offloaded.held[name] = opened.own(weight, HOST)
             else:
                 continue
             _leave_empty(module, name, opened.dtype_of(weight))
-        for tensor in (*module.parameters(), *module.buffers()):
-            if not tensor.is_meta:
-                tensor.data = opened.own(tensor, device)
+    opened.bring(device)
     for name, part in module.named_modules():
         prefix = f"{name}." if name else ""
         if any(prefix + own in offloaded for own, _ in part.named_parameters(recurse=False)):

@@ -1,30 +1,32 @@
 """Loading a component with its own library's ``from_pretrained``, safetensors only, no network.
 
-The libraries map files into memory where a weight needs no cast, so that loading costs nothing until the
-weights are copied: placements decide what is copied, when, and to where.
+The libraries map files into memory, so that loading costs nothing until the weights are copied: placements
+decide what is copied, when, and to where.
 """
 
 from __future__ import annotations
 
-import json
+import logging
+import os
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file
 
 from runner.errors import ModelError
+from runner.manifest.units import format_size
+from runner.placement.casts import WaitingCasts
+from runner.placement.plain import open_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from runner.api import Component
     from runner.model.files import ComponentFiles
 
-
-STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-# what the libraries keep in float32 by name where the rest is computed in less
-KEPT = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Opened:
     """A component whose weights are still in their files, wherever that is possible."""
 
     module: torch.nn.Module
-    dtype: torch.dtype | None
-    """What they are cast to when they are copied; None where the library has cast them."""
+    dtypes: Mapping[torch.Tensor, torch.dtype]
+    """What they are to be cast to when they are copied, where they are not in it already."""
 
     def own(self, weight: torch.Tensor, device: torch.device) -> torch.Tensor:
         """A copy of a weight in memory of our own, on the device, in the dtype to compute in.
@@ -43,9 +45,17 @@ class Opened:
         """
         return weight.detach().to(device, self.dtype_of(weight), copy=True)
 
+    def bring(self, device: torch.device) -> torch.nn.Module:
+        """The module with all weights that have not been taken elsewhere owned, on the device."""
+        with torch.no_grad():
+            for tensor in chain(self.module.parameters(), self.module.buffers()):
+                if not tensor.is_meta:
+                    tensor.data = self.own(tensor, device)
+        return self.module
+
     def dtype_of(self, weight: torch.Tensor) -> torch.dtype:
         """The dtype that a weight computes in."""
-        return self.dtype if self.dtype is not None and weight.is_floating_point() else weight.dtype
+        return self.dtypes.get(weight, weight.dtype)
 
 
 def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened:
@@ -56,23 +66,33 @@ def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened:
 
     """
     folder = files.folder / files.component.path
-    stored = [STORED.get(name) for name in files.shapes.dtypes]
-    keeps = dtype != torch.float32 and any(getattr(cls, name, None) for name in KEPT)
-    if len(stored) != 1 or stored[0] in (None, dtype) or keeps:
-        return Opened(from_pretrained(cls, folder, dtype), None)
-    module = from_pretrained(cls, folder, stored[0])
-    if _computes_buffers(module):
-        return Opened(from_pretrained(cls, folder, dtype), None)
-    return Opened(module, dtype)
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # transformers' other threads would cast unseen
+    with WaitingCasts(files) as casts:
+        module = from_pretrained(cls, folder, dtype)
+    opened = Opened(module, casts.dtypes(module))
+    if casts.computed:
+        opened = Opened(from_pretrained(cls, folder, dtype), {})
+    _compare_with_plan(opened, files.component, dtype)
+    return opened
 
 
-def _computes_buffers(module: torch.nn.Module) -> bool:
-    """Whether there are numbers that the class computed itself, in the dtype that it was loaded in."""
-    return any(
-        name in part._non_persistent_buffers_set and buffer.is_floating_point()  # noqa: SLF001
-        for part in module.modules()
-        for name, buffer in part.named_buffers(recurse=False)
-    )
+def _compare_with_plan(opened: Opened, component: Component, dtype: torch.dtype) -> None:
+    """The plan takes the plugin's word for what stays in float32: tell its author where that is wrong."""
+    if dtype == torch.float32:
+        return
+    beside = str(dtype).removeprefix("torch.")
+    declared = {*component.float32.get(beside, ())}
+    wrong = {
+        name: weight.numel() * (4 - dtype.itemsize)
+        for name, weight in opened.module.named_parameters()
+        if (opened.dtype_of(weight) == torch.float32) != bool(declared & {*name.split(".")})
+    }
+    if wrong:
+        _log.warning(
+            "%s: what it keeps in float32 beside %s is not what its Component.float32 says, for %d weights "
+            "(%s among them); the plan is off by %s",
+            *(component.name, beside, len(wrong), next(iter(wrong)), format_size(sum(wrong.values()))),
+        )
 
 
 def from_pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
@@ -86,7 +106,9 @@ def from_pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
     """
     module = isinstance(cls, type) and issubclass(cls, torch.nn.Module)
     if not hasattr(cls, "from_pretrained"):
-        return _plain_module(cls, folder, dtype)
+        plain, lacking = open_plain(cls, folder)
+        _check_complete(cls, folder, {"missing_keys": lacking})
+        return plain.to(dtype)
     if not module:
         return cls.from_pretrained(str(folder))
     family = {base.__module__.partition(".")[0] for base in cls.__mro__}
@@ -111,18 +133,3 @@ def _check_complete(cls: Any, folder: Path, told: Mapping[str, Any]) -> None:
             f"the files in {folder} lack {len(missing)} weights of {cls.__name__}, {missing[0]} among them: "
             "it is another model, or saved by a version of its library that names weights differently"
         )
-
-
-def _plain_module(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    config = folder / "config.json"
-    module: torch.nn.Module = cls(**(json.loads(config.read_bytes()) if config.exists() else {}))
-    lacking = set(module.state_dict())
-    for file in sorted(folder.glob("*.safetensors")):
-        if "." not in file.stem:  # variants are no part of the key, see runner.model.files
-            weights = load_file(file)
-            module.load_state_dict(weights, strict=False)
-            lacking -= set(weights)
-    tied = {tensor.data_ptr() for name, tensor in module.state_dict().items() if name not in lacking}
-    lacking = {name for name in lacking if module.state_dict()[name].data_ptr() not in tied}
-    _check_complete(cls, folder, {"missing_keys": lacking})
-    return module.to(dtype)

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 
-from runner.placement import resident
-
 if TYPE_CHECKING:
     from runner.placement.library import Opened
 
@@ -24,7 +22,7 @@ class Turns:
 
     def load(self, opened: Opened) -> torch.nn.Module:
         """The component in RAM; it comes to the device when it runs, and the others leave."""
-        module = resident.load(opened, HOST)
+        module = opened.bring(HOST)
         self._modules.append(module)
         add_hook_to_module(module, _Comes(self), append=True)
         return module
@@ -50,7 +48,7 @@ def load_in_groups(opened: Opened, device: torch.device) -> torch.nn.Module:
     """Diffusers' group offloading: layer after layer through a stream of copies, from pinned RAM."""
     from diffusers.hooks import apply_group_offloading
 
-    module = resident.load(opened, HOST)
+    module = opened.bring(HOST)
     on_cuda = device.type == "cuda"
     # single layers hold least on the device, and are no slower than whole blocks where copies overlap
     apply_group_offloading(module, device, HOST, offload_type="leaf_level", use_stream=on_cuda)

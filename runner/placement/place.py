@@ -6,8 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner.placement import dispatched, offloaded, resident, streamed
+from runner.placement import dispatched, offloaded
 from runner.placement.library import Opened, from_pretrained, open_module
+from runner.protocol import (
+    DEVICE_MAP,
+    GROUP_OFFLOAD,
+    MODEL_OFFLOAD,
+    RESIDENT,
+    SEQUENTIAL_OFFLOAD,
+    STREAM,
+)
 from runner.stream.stream import Stream
 
 if TYPE_CHECKING:
@@ -15,8 +23,6 @@ if TYPE_CHECKING:
 
     from runner.model.files import ComponentFiles
     from runner.protocol import Placing
-
-RESIDENT, STREAM = "resident", "stream"
 
 
 class Placer:
@@ -27,11 +33,11 @@ class Placer:
         self._dtype = dtype
         self._turns = offloaded.Turns(device)
         self._placements: dict[str, Callable[[Opened, Placing], torch.nn.Module]] = {
-            RESIDENT: lambda opened, _: resident.load(opened, device),
-            "device-map": lambda opened, placing: dispatched.load(opened, device, placing),
-            "sequential-offload": lambda opened, placing: dispatched.load(opened, device, placing),
-            "model-offload": lambda opened, _: self._turns.load(opened),
-            "group-offload": lambda opened, _: offloaded.load_in_groups(opened, device),
+            RESIDENT: lambda opened, _: opened.bring(device),
+            DEVICE_MAP: lambda opened, placing: dispatched.load(opened, device, placing),
+            SEQUENTIAL_OFFLOAD: lambda opened, placing: dispatched.load(opened, device, placing),
+            MODEL_OFFLOAD: lambda opened, _: self._turns.load(opened),
+            GROUP_OFFLOAD: lambda opened, _: offloaded.load_in_groups(opened, device),
         }
         self.stream = Stream(device)
 
@@ -46,7 +52,8 @@ class Placer:
             return from_pretrained(cls, files.folder / files.component.path, self._dtype)
         opened = open_module(cls, files, self._dtype)
         if placing.placement == STREAM:
-            module = streamed.load(opened, files, placing, self.stream, self._device)
+            self.stream.take(opened.module, files, placing.names, placing.keeps, opened.dtype_of)
+            module = opened.bring(self._device)
         else:
             module = self._placements[placing.placement](opened, placing)
         return module.eval().requires_grad_(requires_grad=False)

@@ -6,20 +6,27 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from runner.memory.reads import CHUNK, READERS
 from runner.plan.memory.pace import group_size
 from runner.plan.memory.placed import (
-    RESIDENT,
-    SMALL,
-    STREAM,
     PlacedComponent,
     blocks_of,
     evenly,
     in_one_stretch,
+    is_small,
     mapped,
     maps_of,
     whole,
 )
-from runner.protocol import Placing
+from runner.protocol import (
+    DEVICE_MAP,
+    GROUP_OFFLOAD,
+    MODEL_OFFLOAD,
+    RESIDENT,
+    SEQUENTIAL_OFFLOAD,
+    STREAM,
+    Placing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -28,12 +35,28 @@ if TYPE_CHECKING:
     from runner.plan.memory.limits import Limits
     from runner.plan.memory.need import Need
 
-DEVICE_MAP = "device-map"
-MODEL, GROUP, SEQUENTIAL = "model-offload", "group-offload", "sequential-offload"
 MARGIN = 0.02  # of a limit: what is left when it is filled with blocks, since predictions are off by as much
 PINNED = 2.0  # diffusers pins a copy of every weight beside the weight itself
-CHUNKS = 33 << 20  # bytes of the reads under way, see runner.stream.reader: two of 16 MiB, and their pages
 WAITING = "weights that wait in RAM"
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The most bytes that a worker is predicted to hold of ``kind``, "VRAM" or "RAM"."""
+
+    kind: str
+    parts: Mapping[str, int]
+    """What it is made of, in words."""
+    limit: int | None
+
+    @property
+    def size(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def lack(self) -> int:
+        """Bytes beyond the limit."""
+        return 0 if self.limit is None else max(0, self.size - self.limit)
 
 
 @dataclass(frozen=True)
@@ -56,13 +79,22 @@ class Candidate:
     def vram(self) -> int | None:
         return None if self.vram_parts is None else sum(self.vram_parts.values())
 
-    def fits(self, limits: Limits) -> bool:
-        return self.lacks(limits) == (0, 0)
+    @property
+    def predicted(self) -> dict[str, int | None]:
+        """Peaks in bytes of "vram" (None on the CPU) and "ram"."""
+        return {"vram": self.vram, "ram": self.ram}
 
-    def lacks(self, limits: Limits) -> tuple[int, int]:
-        """Bytes of VRAM and RAM that it would need beyond the limits."""
-        vram = max(0, (self.vram or 0) - limits.vram) if limits.vram is not None else 0
-        return vram, max(0, self.ram - limits.ram) if limits.ram is not None else 0
+    def peaks(self, limits: Limits) -> list[Peak]:
+        """Each peak with its limit; there is none of VRAM on the CPU."""
+        vram = [] if self.vram_parts is None else [Peak("VRAM", self.vram_parts, limits.vram)]
+        return [*vram, Peak("RAM", self.ram_parts, limits.ram)]
+
+    def lack(self, limits: Limits) -> int:
+        """Bytes beyond the limits, of all memory."""
+        return sum(peak.lack for peak in self.peaks(limits))
+
+    def fits(self, limits: Limits) -> bool:
+        return self.lack(limits) == 0
 
     @property
     def placings(self) -> dict[str, Placing]:
@@ -91,10 +123,10 @@ def candidates(
     if blocks_of(need):
         yield _stream(need, limits, fill=fill)
     if not limits.on_cpu:
-        yield _offload(need, GROUP, {})
+        yield _offload(need, GROUP_OFFLOAD, {})
     yield _device_map(need, limits)
     if not limits.on_cpu:
-        yield _offload(need, SEQUENTIAL, {"": "cpu"})
+        yield _offload(need, SEQUENTIAL_OFFLOAD, {"": "cpu"})
 
 
 def lowest(need: Need, limits: Limits) -> Candidate | None:
@@ -106,19 +138,19 @@ def lowest(need: Need, limits: Limits) -> Candidate | None:
 
 
 def _model_offload(need: Need) -> Candidate:
-    placed = [whole(shapes, need.dtype, Placing(MODEL), stays=False) for shapes in need.shapes]
+    placed = [whole(shapes, need.dtype, Placing(MODEL_OFFLOAD), stays=False) for shapes in need.shapes]
     host = {WAITING: sum(p.loaded for p in placed)}
-    return _candidate(MODEL, need, placed, host, transient=max(p.loaded for p in placed))
+    return _candidate(MODEL_OFFLOAD, need, placed, host, transient=max(p.loaded for p in placed))
 
 
 def _offload(need: Need, placement: str, device_map: Mapping[str, str]) -> Candidate:
     """Layers one by one; small components are resident beside the others."""
-    small = [s for s in need.shapes if s.loaded_bytes(need.dtype) <= SMALL * need.weights]
-    big = [s for s in need.shapes if s not in small]
+    small = [shapes for shapes in need.shapes if is_small(shapes, need)]
+    big = [shapes for shapes in need.shapes if not is_small(shapes, need)]
     placed = [whole(s, need.dtype, Placing(RESIDENT), stays=True) for s in small]
     placed += [whole(s, need.dtype, Placing(placement, device_map), stays=False) for s in big]
     moved, layer = sum(p.moved for p in placed), max(_largest_layer(s, need.dtype) for s in big)
-    if placement == GROUP:  # one layer computes while the next one arrives
+    if placement == GROUP_OFFLOAD:  # one layer computes while the next one arrives
         return _candidate(
             placement, need, placed, {"weights in RAM, and pinned": int(moved * PINNED)}, 2 * layer
         )
@@ -180,7 +212,7 @@ def _slots(components: Iterable[ComponentShapes], dtype: str) -> int:
             stored = sum(shapes.stored_of(name) for name in names)
             loaded = sum(shapes.tensor_bytes(name, dtype) for name in names)
             largest, cast = max(largest, stored), max(cast, loaded if loaded != stored else 0)
-    return 2 * largest + cast + CHUNKS if largest else 0
+    return 2 * largest + cast + READERS * CHUNK if largest else 0
 
 
 def _tier_name(device: str | int) -> str:

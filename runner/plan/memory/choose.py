@@ -11,9 +11,9 @@ from runner.plan.memory.candidates import Candidate, candidates, lowest
 from runner.plan.memory.limits import Limits, limits_of
 from runner.plan.memory.need import CUDA_CONTEXT, Need, need_of
 from runner.plan.memory.pace import Pace, pace_of
-from runner.plan.memory.placed import RESIDENT, STREAM
 from runner.plan.memory.reasons import reasons_for
 from runner.plan.memory.remedies import remedies
+from runner.protocol import MODEL_OFFLOAD, RESIDENT, STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,11 +42,6 @@ class StagePlan:
     """Why nothing fits, with the nearest changes that would; empty if the chosen placement fits."""
 
     @property
-    def predicted(self) -> dict[str, int | None]:
-        """Peaks in bytes of "vram" (None on the CPU) and "ram"."""
-        return predicted(self.chosen)
-
-    @property
     def allocatable(self) -> int | None:
         """Bytes that the allocator may reserve on the device: the limit without the CUDA context."""
         return None if self.limits.vram is None else max(0, self.limits.vram - CUDA_CONTEXT)
@@ -60,10 +55,6 @@ class StagePlan:
         """
         if self.misfit:
             raise BudgetError(self.misfit)
-
-
-def predicted(candidate: Candidate) -> dict[str, int | None]:
-    return {"vram": candidate.vram, "ram": candidate.ram}
 
 
 def plan_stage(
@@ -89,7 +80,7 @@ def plan_stage(
     known = list(candidates(need, limits, stage.table.device_map, fill=fill))
     asked = _asked(stage, known, need, limits)
     fitting = [candidate for candidate in asked if candidate.fits(limits)]
-    chosen = fitting[0] if fitting else min(asked, key=lambda c: sum(c.lacks(limits)))
+    chosen = fitting[0] if fitting else min(asked, key=lambda c: c.lack(limits))
     misfit = "" if fitting else _misfit(pipeline, stage, shapes, need, limits, chosen)
     pace = pace_of(chosen.components, chosen.group, need, limits)
     reasons = reasons_for(stage, limits, chosen, known, pace)
@@ -104,7 +95,7 @@ def _asked(stage: PipelineStage, known: list[Candidate], need: Need, limits: Lim
         return known
     asked = [candidate for candidate in known if candidate.placement == wanted]
     if not asked:
-        if wanted == "model-offload" and not limits.on_cpu:  # of a single component: it is alone in its turn
+        if wanted == MODEL_OFFLOAD and not limits.on_cpu:  # of a single component: it is alone in its turn
             return [candidate for candidate in known if candidate.placement == RESIDENT]
         names = ", ".join(candidate.placement for candidate in known)
         device = "the CPU" if limits.on_cpu else "an accelerator"
@@ -134,15 +125,12 @@ def _misfit(
     least: Candidate,
 ) -> str:
     lines = [f"stage '{stage.name}' does not fit, as {least.placement} (which needs least):"]
-    vram, ram = least.lacks(limits)
-    for kind, lack, parts, limit in (
-        ("VRAM", vram, least.vram_parts, limits.vram),
-        ("RAM", ram, least.ram_parts, limits.ram),
-    ):
-        if lack and parts is not None:
-            needs, may = format_size(sum(parts.values())), format_size(limit or 0)
-            lines.append(f"  {format_size(lack)} of {kind} are missing: it needs {needs}, and may take {may}")
-            lines += [f"    {format_size(size):>11}  {part}" for part, size in parts.items() if size]
+    for peak in least.peaks(limits):
+        if peak.lack:
+            needs, may = format_size(peak.size), format_size(peak.limit or 0)
+            lack = f"{format_size(peak.lack)} of {peak.kind}"
+            lines.append(f"  {lack} are missing: it needs {needs}, and may take {may}")
+            lines += [f"    {format_size(size):>11}  {part}" for part, size in peak.parts.items() if size]
     lines += [f"  {note}" for note in limits.notes]
     lines += [f"  would fit: {change}" for change in remedies(pipeline, stage, shapes, need, limits, least)]
     return "\n".join(lines)

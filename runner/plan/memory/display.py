@@ -41,7 +41,7 @@ def as_dict(plan: StagePlan) -> dict[str, Any]:
     return {
         "device": plan.limits.device,
         "placement": plan.chosen.placement,
-        "predicted": plan.predicted,
+        "predicted": plan.chosen.predicted,
         "limits": {"vram": plan.limits.vram, "ram": plan.limits.ram},
         "notes": list(plan.limits.notes),
         "fits": not plan.misfit,

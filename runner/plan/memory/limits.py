@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from runner.errors import BudgetError
 from runner.manifest.units import format_size
-from runner.memory.devices import accelerators
+from runner.memory.devices import accelerators, choose_device
 from runner.memory.machine import usable_ram
 from runner.memory.meter import core_count
 from runner.memory.rates import cached
@@ -40,8 +41,9 @@ class Limits:
 
 def limits_of(budget: Budget) -> Limits:
     """The limits for a stage; its device need not be here: then the budget alone counts."""
-    device = _device(budget)
-    if device is None:
+    try:
+        device = choose_device(budget.device, vram_budget=budget.vram is not None)
+    except BudgetError:
         note = "planned for a card of that size: this machine has no such accelerator"
         return Limits("cuda", budget.vram, budget.ram, (note,))
     vram, notes = budget.vram, []
@@ -74,12 +76,3 @@ def limits_alone(budget: Budget) -> Limits:
     if budget.device == "cpu" or (budget.device == "auto" and budget.vram is None):
         return Limits("cpu", None, budget.ram)
     return Limits("cuda", budget.vram, budget.ram)
-
-
-def _device(budget: Budget) -> str | None:
-    """The torch device of this machine that the budget means, None if there is none such."""
-    found = accelerators()
-    if budget.device == "cpu" or (budget.device == "auto" and not found and budget.vram is None):
-        return "cpu"
-    number = int(budget.device.partition(":")[2] or 0)
-    return f"cuda:{number}" if number < len(found) else None

@@ -118,9 +118,9 @@ def _activations(
     formula = load_object(stage.spec.memory)
     found = []
     for item in pipeline.items:
-        upstream = {
-            name: _params(pipeline.stages[source.stage], item, {}) for name, source in stage.wires.items()
-        }
+        sources = {source.stage for source in stage.wires.values()}
+        given = {n: _params(pipeline.stages[n], item, {}) for n in sources}
+        upstream = {name: given[source.stage] for name, source in stage.wires.items()}
         try:
             told = formula(_params(stage, item, changed), replace(sizes, upstream=upstream))
             found.append(told if isinstance(told, Activations) else Activations(int(told)))

@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.protocol import Placing
+from runner.protocol import RESIDENT, STREAM, Placing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
     from runner.plan.memory.need import Need
 
-RESIDENT, STREAM = "resident", "stream"
 SMALL = 0.1  # of a stage's weights: a component up to this share is resident beside one that is not
 Blocks = dict[tuple[int, str], int]
 """Bytes of each block, by the number of its component and its name there."""
@@ -62,15 +61,20 @@ def mapped(
     )
 
 
+def is_small(shapes: ComponentShapes, need: Need) -> bool:
+    """Whether it is worth no trouble beside the stage's other components."""
+    return shapes.loaded_bytes(need.dtype) <= SMALL * need.weights
+
+
 def blocks_of(need: Need) -> Blocks:
-    """The blocks of the stage's components, but for small ones beside others, which are worth no trouble.
+    """The blocks of the stage's components, but for small ones beside others.
 
     By number, not by name: files sort 10 before 2.
     """
     return {
         (n, block): size
         for n, shapes in enumerate(need.shapes)
-        if shapes.loaded_bytes(need.dtype) > SMALL * need.weights
+        if not is_small(shapes, need)
         for block, size in sorted(shapes.block_bytes(need.dtype).items(), key=_by_number)
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.manifest.units import format_size
-from runner.plan.memory.placed import RESIDENT
+from runner.protocol import GROUP_OFFLOAD, MODEL_OFFLOAD, RESIDENT, SEQUENTIAL_OFFLOAD
 
 if TYPE_CHECKING:
     from runner.plan.memory.candidates import Candidate
@@ -41,28 +41,28 @@ def _why_not_faster(limits: Limits, chosen: Candidate, known: list[Candidate]) -
     faster = known[: known.index(chosen)] if chosen in known else []
     if not faster:
         return "a device map is given"
-    vram, ram = faster[0].lacks(limits)
-    lacking = [f"{format_size(size)} of {kind}" for kind, size in (("VRAM", vram), ("RAM", ram)) if size]
+    told = f"{RESIDENT} lacks {_lacking(faster[0], limits)}"
     last = faster[-1]
-    told = f"resident lacks {' and '.join(lacking)}"
     if last.placement != RESIDENT:
-        vram, ram = last.lacks(limits)
-        more = [f"{format_size(size)} of {kind}" for kind, size in (("VRAM", vram), ("RAM", ram)) if size]
-        told += f" and {last.placement} {' and '.join(more)}"
+        told += f" and {last.placement} {_lacking(last, limits)}"
     return told
+
+
+def _lacking(candidate: Candidate, limits: Limits) -> str:
+    """``3.20 GiB of VRAM and 1.00 GiB of RAM``."""
+    peaks = candidate.peaks(limits)
+    return " and ".join(f"{format_size(peak.lack)} of {peak.kind}" for peak in peaks if peak.lack)
 
 
 def _what_it_means(placed: PlacedComponent, limits: Limits) -> str:
     place = "RAM" if limits.on_cpu else "VRAM"
-    match placed.placing.placement:
-        case "resident":
-            return f"its {format_size(placed.loaded)} stay in {place}"
-        case "model-offload":
-            return f"its {format_size(placed.loaded)} come to VRAM while it runs, and leave for the next"
-        case "group-offload" | "sequential-offload":
-            return f"its {format_size(placed.moved)} cross the bus each pass, layer by layer"
-    if not placed.moved:
+    placement = placed.placing.placement
+    if placement == RESIDENT:
         return f"its {format_size(placed.loaded)} stay in {place}"
+    if placement == MODEL_OFFLOAD:
+        return f"its {format_size(placed.loaded)} come to VRAM while it runs, and leave for the next"
+    if placement in (GROUP_OFFLOAD, SEQUENTIAL_OFFLOAD):
+        return f"its {format_size(placed.moved)} cross the bus each pass, layer by layer"
     blocks = {tier: _count(placed, tier) for tier in ("cpu", "disk")}
     told = f"{format_size(placed.resident)} stay in {place}"
     waiting = placed.moved - placed.read

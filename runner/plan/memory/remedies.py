@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.manifest.units import format_size
+from runner.manifest.units import format_size, in_quarters
 from runner.plan.memory.candidates import candidates
 from runner.plan.memory.need import Need, need_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from runner.model.shapes import ComponentShapes
     from runner.plan.memory.candidates import Candidate
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from runner.plan.pipeline import Pipeline
     from runner.plan.stage import PipelineStage
 
-STEP = 1 << 28  # budgets are proposed in quarters of a GiB
 LESS_MEMORY = "less_memory"
 """A parameter's ``json_schema_extra`` key: values that need less memory, the mildest first."""
 
@@ -44,11 +43,11 @@ def remedies(
         halved = need_of(pipeline, stage, shapes, limits.device, dtype="bfloat16")
         if _first_fit(halved, limits) is not None:
             yield 'dtype = "bfloat16" (other low bits)'
-    more = []
-    for kind, lack, peak in zip(("vram", "ram"), least.lacks(limits), (least.vram, least.ram), strict=True):
-        if lack:
-            rounded = -(-(peak or 0) // STEP) * STEP
-            more.append(f'{kind} = "{rounded / (1 << 30):g}GiB"')
+    more = [
+        f'{peak.kind.lower()} = "{in_quarters(peak.size, up=True)}"'
+        for peak in least.peaks(limits)
+        if peak.lack
+    ]
     yield f"a budget of {' and '.join(more)}"
 
 
@@ -63,7 +62,5 @@ def knobs(stage: PipelineStage) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _first_fit(
-    need: Need, limits: Limits, own_map: Mapping[str, str | int] | None = None
-) -> Candidate | None:
-    return next((c for c in candidates(need, limits, own_map) if c.fits(limits)), None)
+def _first_fit(need: Need, limits: Limits) -> Candidate | None:
+    return next((c for c in candidates(need, limits, None) if c.fits(limits)), None)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from runner.errors import UsageError
-from runner.manifest.units import format_size, parse_size
+from runner.manifest.units import format_size, in_quarters, parse_size
 from runner.memory.devices import accelerators
 from runner.memory.machine import usable_ram
 from runner.plan.memory.limits import SPARE
-from runner.plan.pipeline import ACCELERATOR_ONLY
 from runner.plan.tailor.knobs import NO_PICTURE, Change
+from runner.protocol import ACCELERATOR_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from runner.manifest.load import Manifest
     from runner.manifest.positions import Path
     from runner.manifest.schema import Budget
-
-STEP = 1 << 28  # what is found here is written in quarters of a GiB, rounded down
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def completed(given: Hardware) -> tuple[Hardware, list[str]]:
         number, found = int(device.partition(":")[2] or 0), accelerators()
         if number < len(found):
             card = found[number]
-            vram = _rounded(card.memory)
+            vram = in_quarters(card.memory)
             notes.append(f'vram = "{vram}": {card.name} has {format_size(card.memory)}')
         elif device == "auto":
             device = "cpu"
@@ -83,7 +81,7 @@ def completed(given: Hardware) -> tuple[Hardware, list[str]]:
         else:
             raise UsageError(f"--device {device}: this machine has none to take the size of; give --vram")
     if not ram:
-        ram = _rounded(usable_ram() - SPARE)
+        ram = in_quarters(usable_ram() - SPARE)
         notes.append(f'ram = "{ram}": what this machine (or its container) leaves to a worker')
     return Hardware(device, vram, ram), notes
 
@@ -138,10 +136,6 @@ def _device(own: str | None, given: str | None) -> str | None:
         return own
     other_card = given.startswith("cuda") and own.startswith("cuda")
     return given if given == "cpu" or other_card else own
-
-
-def _rounded(size: int) -> str:
-    return f"{max(STEP, size // STEP * STEP) / (1 << 30):g}GiB"
 
 
 def _spaced(size: str | None) -> str:

@@ -18,9 +18,7 @@ _PREDICTED = re.compile(r"^([ \t]*)# predicted:[^\r\n]*", re.MULTILINE)
 
 def in_words(plan: StagePlan) -> str:
     """The placement and the peaks of a plan: ``device-map, VRAM 7.81 GiB, RAM 12.96 GiB``."""
-    peaks = [
-        f"{kind.upper()} {format_size(size)}" for kind, size in plan.predicted.items() if size is not None
-    ]
+    peaks = [f"{peak.kind} {format_size(peak.size)}" for peak in plan.chosen.peaks(plan.limits)]
     without = [] if plan.need.has_formula else ["without activations, whose formula its plugin lacks"]
     return ", ".join([plan.chosen.placement, *peaks, *without])
 

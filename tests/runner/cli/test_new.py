@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import tomli
-from described import published_flux
+from described import published
 from hub import Hub, Repository
 from large import make_full_flux
 
@@ -34,9 +34,10 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flux(project: Project, full: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project with the model in ``./flux``, on a machine of 1 TiB without a card."""
     (project.folder / "flux").symlink_to(full)
-    for module in ("runner.plan.memory.limits", "runner.plan.tailor.hardware"):
-        monkeypatch.setattr(f"{module}.usable_ram", lambda: 1 << 40)
-        monkeypatch.setattr(f"{module}.accelerators", lambda: ())
+    for module in ("plan.memory.limits", "plan.tailor.hardware"):
+        monkeypatch.setattr(f"runner.{module}.usable_ram", lambda: 1 << 40)
+    for module in ("memory.devices", "plan.tailor.hardware"):
+        monkeypatch.setattr(f"runner.{module}.accelerators", lambda: ())
     return project
 
 
@@ -192,17 +193,6 @@ def test_what_cannot_be(flux: Project, arguments: list[str], code: int, words: s
     assert made.stdout == ""
 
 
-def test_a_model_that_no_template_serves(project: Project) -> None:
-    project.write("model/model_index.json", '{"_class_name": "WeatherPipeline"}')
-    made = project.invoke("new", "--vram", "8GiB", "--ram", "30GiB", "--model", "./model")
-    assert made.code == 4, made
-    assert (
-        "'./model' is of class WeatherPipeline, and no installed plugin has a template for that"
-        in made.stderr
-    )
-    assert "flux (FluxPipeline, from runner-flux)" in made.stderr
-
-
 def test_a_model_index_that_cannot_be_read_leaves_the_only_template(flux: Project, full: Path) -> None:
     (flux.folder / "flux").unlink()
     (flux.folder / "flux").mkdir()
@@ -212,135 +202,8 @@ def test_a_model_index_that_cannot_be_read_leaves_the_only_template(flux: Projec
     assert flux.invoke("new", "--vram", "8GiB", "--ram", "30GiB", "--model", "./flux").code == 0
 
 
-PLUGIN = """
-from pydantic import BaseModel
-from runner.api import Stage, Template, Text, hookimpl
-
-RUNNER_API = 1
-
-class Params(BaseModel):
-    prompt: str
-
-@hookimpl
-def runner_stages():
-    return [Stage("{name}.say", "{name}:start", params="{name}:Params", outputs=(Text("said"),))]
-
-@hookimpl
-def runner_templates():
-    return [{templates}]
-"""
-TEMPLATE = """
-# Purpose:   says it, on {hardware}
-# Command:   runner run {manifest}
-version = 1
-name = "says"
-[[stage]]  # the only one
-name = "say"
-uses = "third.say"
-[batch]
-prompts = ["{hardware} is no blank here"]
-"""
-
-
-def third(project: Project, *templates: str, name: str = "third") -> Project:
-    """Another plugin with templates, in a package of its own."""
-    source = PLUGIN.replace("{name}", name).replace("{templates}", ", ".join(templates))
-    project.plugin(name, source)
-    module = project.packages / f"{name}.py"
-    project.write(f"packages/{name}/__init__.py", module.read_text())
-    module.unlink()
-    sys.modules.pop(name, None)  # another test's
-    project.write(f"packages/{name}/new.toml", TEMPLATE)
-    return project
-
-
-def test_a_template_of_another_plugin(project: Project) -> None:
-    third(project, 'Template("saying", ("SayPipeline",), "new.toml")')
-    project.write("model/model_index.json", '{"_class_name": "SayPipeline"}')
-    made = project.invoke("new", "--vram", "1GiB", "--ram", "2GiB", "--model", "./model", "-o", "say.toml")
-    assert made.code == 0, made
-    text = (project.folder / "say.toml").read_text()
-    assert text.startswith(
-        "# Purpose:   says it, on a CUDA card with 1 GiB, 2 GiB of RAM.\n# Command:   runner run say.toml\n"
-    )
-    assert "[[stage]]  # the only one\n# predicted: resident, VRAM" in text
-    assert "without activations, whose formula its plugin lacks" in text
-    assert '"{hardware} is no blank here"' in text
-    assert tomli.loads(text)["model"] == {"source": "./model"}
-    assert project.invoke("plan", "say.toml").code == 0
-
-
-def test_where_several_templates_could_be_meant_one_is_named(project: Project) -> None:
-    templates = [f'Template("{name}", ("SayPipeline",), "new.toml")' for name in ("saying", "shouting")]
-    third(project, *templates)
-    arguments = ["new", "--vram", "1GiB", "--ram", "2GiB"]
-    made = project.invoke(*arguments)
-    assert made.code == 2, made
-    assert "several templates could be meant, choose with --model or --template: " in made.stderr
-    assert project.invoke(*arguments, "--template", "shouting").code == 0
-    project.write("model/model_index.json", '{"_class_name": "SayPipeline"}')
-    made = project.invoke(*arguments, "--model", "./model")
-    assert made.code == 2, made
-    assert "choose with --template: saying (SayPipeline, from third-plugin), shouting" in made.stderr
-    project.write("model/model_index.json", "[]")
-    made = project.invoke(*arguments, "--model", "./model")
-    assert made.code == 8, made
-    assert "model_index.json of model './model' names no pipeline" in made.stderr
-
-
-@pytest.mark.parametrize(
-    ("templates", "words"),
-    [
-        (["'new.toml'"], "runner_templates returned 'new.toml', which is no Template"),
-        (['Template("t", "SayPipeline", "new.toml")'], "pipelines is not what it should be: 'SayPipeline'"),
-        (['Template("t", (), "../new.toml")'], "path is no path in the plugin's folder: '../new.toml'"),
-        (['Template("t", (), "/new.toml")'], "path is no path in the plugin's folder: '/new.toml'"),
-        (['Template("t", (), None)'], "path is no string: None"),
-        (["1 / 0"], "ZeroDivisionError"),
-    ],
-)
-def test_a_plugin_whose_templates_break_the_contract_is_set_aside(
-    project: Project, templates: list[str], words: str
-) -> None:
-    third(project, *templates)
-    told = json.loads(project.invoke("plugins", "list", "--json").stdout)
-    assert [broken["name"] for broken in told["broken"]] == ["third"]
-    assert words in told["broken"][0]["reason"]
-
-
-def test_a_template_has_no_place_in_a_single_module(project: Project) -> None:
-    source = PLUGIN.replace("{name}", "alone").replace("{templates}", 'Template("t", (), "new.toml")')
-    project.plugin("alone", source)
-    told = json.loads(project.invoke("plugins", "list", "--json").stdout)
-    assert "alone is a single module; a template lies in a package's folder" in told["broken"][0]["reason"]
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (None, "cannot be read: No such file or directory"),
-        ("version = ", "new.toml:1:11: "),
-        (TEMPLATE.replace("uses", "used"), "unknown key 'used'; did you mean 'uses'?"),
-        (TEMPLATE.replace("third.say", "third.sing"), "stage 'third.sing' is offered by no installed plugin"),
-    ],
-    ids=["absent", "syntax", "key", "stage"],
-)
-def test_a_template_that_is_broken_is_exit_4_and_the_plugins_stages_still_work(
-    project: Project, text: str | None, words: str
-) -> None:
-    third(project, 'Template("saying", (), "new.toml")')
-    template = project.packages / "third/new.toml"
-    project.write("run.toml", TEMPLATE)
-    template.unlink() if text is None else template.write_text(text)
-    made = project.invoke("new", "--vram", "1GiB", "--ram", "2GiB", "--template", "saying")
-    assert made.code == 4, made
-    assert "the template 'saying' of plugin 'third' (from third-plugin) is broken:" in made.stderr
-    assert words in made.stderr
-    assert project.invoke("validate", "run.toml").code == 0
-
-
-def test_a_hub_model_that_is_not_here_is_described_by_its_headers_alone(project: Project) -> None:
-    files = {**published_flux(), "model_index.json": b'{"_class_name": "FluxPipeline"}'}
+def test_a_hub_model_that_is_not_here_is_described_by_its_headers_alone(project: Project, full: Path) -> None:
+    files = published(full)
     hub = Hub({"some-lab/flux": Repository(files)})
     with hub.served():
         project.environment["HF_ENDPOINT"] = hub.url

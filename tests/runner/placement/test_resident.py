@@ -52,22 +52,6 @@ def test_what_has_no_weights_is_just_loaded() -> None:
     assert scheduler.config.use_dynamic_shifting is True
 
 
-class Plain(torch.nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layer = torch.nn.Linear(width, width)
-
-
-def test_a_plain_module_needs_a_config_and_weights_alone(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    original = Plain(3)
-    (tmp_path / "config.json").write_text('{"width": 3}')
-    save_file(original.state_dict(), tmp_path / "model.safetensors")
-    module = place("resident", Plain, tmp_path, torch.float32)
-    assert torch.equal(module.layer.weight, original.layer.weight)
-
-
 def test_weights_that_no_file_has_are_told_not_made_up(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 

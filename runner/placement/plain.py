@@ -1,0 +1,74 @@
+"""Modules of classes without ``from_pretrained``: made from ``config.json`` and the weights beside it."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file
+from torch.utils.weak import WeakIdKeyDictionary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def open_plain(cls: Any, folder: Path) -> tuple[torch.nn.Module, list[str]]:
+    """The module with its weights mapped from the files, and the names of those that no file has."""
+    config = folder / "config.json"
+    options = json.loads(config.read_bytes()) if config.exists() else {}
+    weights: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        if "." not in file.stem:  # variants are no part of the key, see runner.model.files
+            weights |= load_file(file)
+    module = _made(cls, options)
+    own = module.state_dict()
+    for name in weights.keys() & own.keys():
+        if not (weights[name].is_floating_point() and own[name].is_floating_point()):
+            weights[name] = weights[name].to(own[name].dtype)  # numbers of floating point are cast by others
+    tied = defaultdict(list)
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        tied[parameter].append(name)
+    lacking = set(module.load_state_dict(weights, strict=False, assign=True).missing_keys)
+    for empty, names in tied.items():
+        there = [loaded for name in names if (loaded := module.get_parameter(name)) is not empty]
+        for name in names if there else ():
+            owner, _, leaf = name.rpartition(".")
+            setattr(module.get_submodule(owner), leaf, there[-1])
+            lacking.discard(name)
+    return module, sorted(lacking)
+
+
+def _made(cls: Any, options: dict[str, Any]) -> torch.nn.Module:
+    """An object of the class, its parameters empty if it can be made so."""
+    with suppress(Exception), _empty_parameters():
+        module: torch.nn.Module = cls(**options)
+        if not any(buffer.is_meta for buffer in module.buffers()):
+            return module
+    # it makes numbers of its parameters; or fails whatever they are, and then says here why
+    made: torch.nn.Module = cls(**options)
+    return made
+
+
+@contextmanager
+def _empty_parameters() -> Iterator[None]:
+    """Let the modules that are made meanwhile have parameters without memory, and all else as ever."""
+    register = torch.nn.Module.register_parameter
+    emptied = WeakIdKeyDictionary()
+
+    def register_empty(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> None:
+        if parameter is not None and not parameter.is_meta:
+            if parameter not in emptied:  # one that has several owners is to have them still
+                meta = parameter.detach().to("meta")
+                emptied[parameter] = torch.nn.Parameter(meta, requires_grad=parameter.requires_grad)
+            parameter = emptied[parameter]
+        register(module, name, parameter)
+
+    torch.nn.Module.register_parameter = register_empty  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.nn.Module.register_parameter = register  # type: ignore[method-assign]
