@@ -8,7 +8,7 @@ by dotted strings (``"package.module:object"``) and imported in the worker proce
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pluggy
 
@@ -77,6 +77,8 @@ class Component:
     are streamed one by one; left out, they are found. With ``config_only`` nothing but ``config.json`` is
     fetched and read (``ctx.config``). ``files`` are glob patterns of what the class reads besides JSON,
     text, tokenizer models and safetensors: only files that are named are fetched and are part of the key.
+    ``float32`` tells the plan what the class keeps in float32 where the stage computes in less: by dtype,
+    parts of weights' names between dots, ``{"float16": ("wo",)}``.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Component:
     blocks: tuple[str, ...] = ()
     config_only: bool = False
     files: tuple[str, ...] = ()
+    float32: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def path(self) -> str:
@@ -190,6 +193,14 @@ class Context(Protocol):
         """The component's ``config.json``."""
 
 
+class Saved(NamedTuple):
+    """How far an item had come: ``state`` is what :meth:`Item.step` was given with ``step``."""
+
+    step: int
+    """Steps that are done."""
+    state: Any
+
+
 class Item(Protocol):
     """What the function for one item is given."""
 
@@ -198,11 +209,15 @@ class Item(Protocol):
     """The stage's parameters for this item: an instance of ``Stage.params``."""
     inputs: Mapping[str, Any]
     """Tensors (on the CPU), strings and paths by name; absent optional inputs are left out."""
-    saved: Any
-    """The state that an earlier, interrupted attempt left through :meth:`step`, or None."""
+    saved: Saved | None
+    """What an earlier, interrupted attempt saved through :meth:`step`: go on from there."""
 
     def step(self, step: int, steps: int, state: Any = None) -> None:
-        """Report that ``step`` of ``steps`` is done: progress, cancellation and checkpoint in one call."""
+        """Report that ``step`` of ``steps`` is done: progress, cancellation and checkpoint in one call.
+
+        ``state`` is a tensor, or a dict of tensors: all that the steps after this one need. It is saved every
+        ``checkpoint_every`` steps and when the run is interrupted, with the state of the random generators.
+        """
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from runner.redact import redact
+
 
 class ExitCode(IntEnum):
     """The exit codes of every command, grouped by cause."""
@@ -44,6 +46,10 @@ class RunnerError(Exception):
     exit_code: ExitCode = ExitCode.BUG
     prefix = "error: "
 
+    def __str__(self) -> str:
+        """The message, free of secrets: it may quote what a server, a library or a worker said."""
+        return redact(super().__str__())
+
 
 class UsageError(RunnerError):
     exit_code = ExitCode.USAGE
@@ -67,6 +73,16 @@ class LockedError(RunnerError):
 
 class StageError(RunnerError):
     exit_code = ExitCode.STAGE
+
+
+class WorkerDiedError(StageError):
+    """A worker crashed, hung, or was killed: in a fresh one, its items may be better off."""
+
+
+class ItemFailedError(RunnerError):
+    """An item failed, and the run was to stop at the first that does."""
+
+    exit_code = ExitCode.ITEMS_FAILED
 
 
 class ModelError(RunnerError):

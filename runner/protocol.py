@@ -21,10 +21,15 @@ if TYPE_CHECKING:
 STOP = b"stop\n"
 MESSAGE_LIMIT = 1 << 16  # bytes of a message between supervisor and fork server
 
+RESIDENT, STREAM, DEVICE_MAP = "resident", "stream", "device-map"
+MODEL_OFFLOAD, GROUP_OFFLOAD, SEQUENTIAL_OFFLOAD = "model-offload", "group-offload", "sequential-offload"
+ACCELERATOR_ONLY = (MODEL_OFFLOAD, GROUP_OFFLOAD, SEQUENTIAL_OFFLOAD)
+"""Placements, by the names that manifests have for them."""
+
 
 @dataclass(frozen=True)
 class Placing:
-    """How one component's weights are placed: ``placement`` as the manifest names it.
+    """How one component's weights are placed.
 
     ``device_map`` gives blocks or modules, by the names of files or modules, the tier that they live on:
     ``"cpu"`` or ``"disk"``; what it does not name lives on the device. ``""`` is the whole component.
@@ -38,6 +43,10 @@ class Placing:
         under = f"{_plain(weight)}."
         found = [name for name in self.device_map if not name or under.startswith(f"{_plain(name)}.")]
         return self.device_map[max(found, key=len)] if found else "device"
+
+    def keeps(self, module: str) -> bool:
+        """Whether what is streamed of a module waits in RAM, not on disk."""
+        return self.tier(module) == "cpu"
 
     def names(self, module: str) -> bool:
         """Whether the map has a module away from the device, by its own name or by that of its list."""
@@ -69,6 +78,8 @@ class JobItem:
     params: Given
     inputs: Mapping[str, Input]
     handoff: Path | None
+    state: Path
+    """What an interrupted attempt saves, and the next one goes on from; removed when it is heard to be done."""
     files: Mapping[str, Path]
     lineage: Mapping[str, Any]
     """This stage's entry in the lineage: the key's ingredients and the model's source."""
@@ -95,6 +106,10 @@ class Job:
     """Items that streamed weights are brought for together."""
     model: Path | None
     retries: int
+    timeout: float | None
+    """Seconds that one item may compute."""
+    checkpoint_every: int
+    """Steps between saved states."""
     items: tuple[JobItem, ...]
 
     def send(self, pipe: IO[bytes]) -> None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import re
-import socket
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from runner.errors import LockedError
 from runner.journal import now
-from runner.storage import TEMPORARY, storage_errors
+from runner.lock import Lock
+from runner.storage import TEMPORARY, refuse_linked_folders, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from runner.lock import Waiting
 
 KEY_IN_NAME = 8  # hex digits of the key in an output's name
 
@@ -35,6 +33,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.outputs = path / "outputs"
 
     @property
     def manifest(self) -> Path:
@@ -45,11 +44,19 @@ class RunDirectory:
         return self.path / "journal.jsonl"
 
     @property
-    def outputs(self) -> Path:
-        return self.path / "outputs"
+    def report(self) -> Path:
+        return self.path / "report.html"
 
     def handoff(self, stage: str, key: str) -> Path:
         return self.path / "handoff" / stage / f"{key}.safetensors"
+
+    def state(self, stage: str, key: str) -> Path:
+        """What an interrupted item keeps between its steps."""
+        return self.path / "state" / stage / f"{key}.safetensors"
+
+    def states(self, stage: str) -> Iterator[Path]:
+        """The states that there are; each is named after its key."""
+        return (self.path / "state" / stage).glob("*.safetensors")
 
     def handoff_file(self, stage: str, key: str, output: str, suffix: str) -> Path:
         """A file that a stage leaves for a later stage."""
@@ -64,71 +71,30 @@ class RunDirectory:
         stamp = re.sub(r"[-:]|\.\d+", "", now())
         return self.path / "logs" / f"{stamp}-{stage}.log"
 
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
     @contextlib.contextmanager
-    def locked(self) -> Iterator[int]:
+    def locked(self, waiting: Waiting | None = None) -> Iterator[int]:
         """Hold the directory; yields the lock's descriptor, to be passed on to workers.
 
-        The lock is the kernel's: it is free as soon as no process that has the descriptor lives.
+        Where another run holds it, wait for that, after ``waiting`` was told who it is.
 
         Raises:
-            LockedError: another run holds it.
+            LockedError: another run holds it, and ``waiting`` is None.
+            StorageError: it cannot be written, or a link in it would have runs write elsewhere.
 
         """
-        lock = self.path / ".lock"
-        with storage_errors(lock):
+        with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if not _try_lock(descriptor):
-                raise LockedError(f"{self.path} is held by another run: {_holder(lock)}")
-            os.ftruncate(descriptor, 0)
-            os.lseek(descriptor, 0, os.SEEK_SET)
-            os.write(descriptor, json.dumps(_self()).encode())
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        with Lock(self.lock) as lock:
+            lock.acquire(str(self.path), waiting)
+            refuse_linked_folders(self.path)
+            yield lock.descriptor
 
     def sweep(self) -> None:
         """Remove temporary files that a killed run left. Only for the holder of the lock."""
         for leftover in self.path.rglob(f".*{TEMPORARY}"):
             with contextlib.suppress(OSError):
                 leftover.unlink()
-
-
-def _self() -> dict[str, Any]:
-    return {"pid": os.getpid(), "host": socket.gethostname(), "start": now()}
-
-
-def _holder(lock: Path) -> str:
-    # the holder writes its name right after it got the lock: give it that moment
-    for _ in range(20):
-        try:
-            holder = json.loads(lock.read_text())
-        except (OSError, ValueError):
-            time.sleep(0.01)
-            continue
-        return f"process {holder['pid']} on {holder['host']} since {holder['start']}"
-    return "it has not left its name"
-
-
-if os.name == "posix":
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-else:
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        # a byte far behind the text, so that others can read who holds it
-        os.lseek(descriptor, 1 << 20, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True

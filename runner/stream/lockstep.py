@@ -7,8 +7,10 @@ next block. Calls may differ in sizes, steps, and in the way that they take thro
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 import greenlet  # type: ignore[import-untyped]
@@ -17,11 +19,18 @@ from runner.stream.state import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from runner.stream.blocks import Block
     from runner.stream.state import State
 
     Stop = Callable[[], BaseException | None]
+    During = Callable[[int], AbstractContextManager[object]]
+
+
+def nothing(_call: int) -> AbstractContextManager[object]:
+    """Nobody wants to know whose turn it is."""
+    return contextlib.nullcontext()
 
 
 class Lockstep:
@@ -38,16 +47,17 @@ class Lockstep:
         self._order[block] = len(self._order)
         block.module.register_forward_pre_hook(lambda *_: self._arrive(block), prepend=True)
 
-    def run(self, calls: Sequence[Callable[[], object]], stop: Stop) -> None:
+    def run(self, calls: Sequence[Callable[[], object]], stop: Stop, during: During = nothing) -> None:
         """Run the calls to their ends; what one raises ends the others, and is raised here.
 
         ``stop`` is asked whenever a call is to go on: what it returns is raised in every call, at its block.
+        ``during`` gives, for the number of a call, what is to be entered while that call has its turn.
         """
         if self._hub is not None:
             raise RuntimeError("a call in lockstep cannot run others in lockstep")
         self._hub = greenlet.getcurrent()
         try:
-            _Run(self._bring, self._order, stop).run(calls)
+            _Run(self._bring, self._order, stop, during).run(calls)
         finally:
             self._hub = None
 
@@ -66,7 +76,13 @@ class Lockstep:
 class _Call:
     """A call under way, and the block that it waits at."""
 
-    def __init__(self, function: Callable[[], object], state: State) -> None:
+    def __init__(
+        self,
+        function: Callable[[], object],
+        state: State,
+        during: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        self.during = during
         self.greenlet = greenlet.greenlet(function)
         self.greenlet.gr_context = contextvars.copy_context()
         self.state = state
@@ -82,10 +98,13 @@ class _Call:
 class _Run:
     """One group of calls, from their starts to their ends."""
 
-    def __init__(self, bring: Callable[[Block], None], order: Mapping[Block, int], stop: Stop) -> None:
+    def __init__(
+        self, bring: Callable[[Block], None], order: Mapping[Block, int], stop: Stop, during: During
+    ) -> None:
         self._bring = bring
         self._order = order
         self._stop = stop
+        self._during = during
         self._turns = Turns()
         self._calls: list[_Call] = []
 
@@ -102,11 +121,11 @@ class _Run:
 
     def _start(self, functions: Sequence[Callable[[], object]]) -> BaseException | None:
         """Let each call come to its first block; returns the reason to stop, if there is one."""
-        for function in functions:
+        for number, function in enumerate(functions):
             reason = self._stop()
             if reason is not None:
                 return reason
-            self._calls.append(_Call(function, self._turns.another()))
+            self._calls.append(_Call(function, self._turns.another(), partial(self._during, number)))
             self._go_on(self._calls[-1])
         return None
 
@@ -128,7 +147,9 @@ class _Run:
         """Give a call its turn, until it waits again or ends."""
         self._turns.turn_to(call.state)
         call.block = None
-        arrived = call.waiting.switch() if error is None else call.waiting.throw(error.with_traceback(None))
+        with call.during():
+            waiting = call.waiting
+            arrived = waiting.switch() if error is None else waiting.throw(error.with_traceback(None))
         if not call.ended:
             call.block, call.waiting = arrived
 

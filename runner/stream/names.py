@@ -79,6 +79,15 @@ def locate(module: torch.nn.Module, files: ComponentFiles) -> dict[str, Place]:
     return found
 
 
+def mappings(files: ComponentFiles) -> list[range]:
+    """Addresses that a component's files are mapped to now; empty where the system does not tell."""
+    if not MAPS.exists():
+        return []
+    paths = {str((files.folder / name).resolve()) for name in files.headers}
+    lines = os.fsdecode(MAPS.with_name("maps").read_bytes()).split("\n")
+    return [range(start, end) for start, end, _, path in filter(None, map(_mapping, lines)) if path in paths]
+
+
 class _Regions:
     """The parts of this process's memory that files are mapped to."""
 
@@ -101,14 +110,22 @@ def _regions(lines: Iterable[str], files: Mapping[str, OpenFile]) -> Iterator[_R
     """The regions of these files: each has a line as in ``/proc/self/maps``, and below it its figures."""
     region: _Region | None = None
     for line in lines:
-        first, _, rest = line.partition(" ")
-        fields = rest.split(maxsplit=4)
-        if first == "Anonymous:" and region is not None:
-            yield replace(region, written=fields[0] != "0")
+        if line.startswith("Anonymous:") and region is not None:
+            yield replace(region, written=line.split()[1] != "0")
             region = None
-        elif len(fields) == 5 and fields[4] in files and not first.endswith(":"):
-            start, end = (int(address, 16) for address in first.split("-"))
-            region = _Region(start, end, files[fields[4]], int(fields[1], 16))
+        elif (mapping := _mapping(line)) is not None and mapping[3] in files:
+            start, end, offset, path = mapping
+            region = _Region(start, end, files[path], offset)
+
+
+def _mapping(line: str) -> tuple[int, int, int, str] | None:
+    """Start, end, offset and path of a line of ``/proc/self/maps`` that names a file."""
+    addresses, _, rest = line.partition(" ")
+    fields = rest.split(maxsplit=4)
+    if len(fields) < 5 or addresses.endswith(":"):
+        return None
+    start, end = (int(address, 16) for address in addresses.split("-"))
+    return start, end, int(fields[1], 16), fields[4]
 
 
 def _differs(place: Place, address: int) -> bool:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runner.memory.reads import CHUNK, READERS
 from runner.stream.file import PAGE, OpenFile
 
 if TYPE_CHECKING:
@@ -16,10 +17,6 @@ if TYPE_CHECKING:
 
     from runner.stream.blocks import Block
 
-CHUNK = 16 << 20
-"""Bytes of one read."""
-READERS = 2
-"""Threads that read at a time, the caller's among them; each has a bounce buffer of a chunk."""
 GAP = 1 << 20  # what lies between two weights is read along if it is less
 
 

@@ -30,7 +30,10 @@ class _Slot:
 
 
 class Slots:
-    """Brings blocks, and guesses which one comes next: the one that came next the last time."""
+    """Brings blocks, and guesses which one comes next: the one that came next the last time.
+
+    At first it is the first two.
+    """
 
     def __init__(self, blocks: Sequence[Block], device: torch.device, reader: Reader) -> None:
         self._device = device
@@ -51,6 +54,8 @@ class Slots:
         """Bytes of weights that were read, or are being read ahead."""
         self.waited = 0.0
         """Seconds that computing has waited for weights."""
+        for slot, block in zip(self._slots, blocks, strict=False):
+            self._fill(slot, block)
 
     def bring(self, block: Block) -> None:
         """Have the block's weights in place; the block that was there before is released.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.stream.blocks import Block, find_blocks, parts_outside
-from runner.stream.lockstep import Lockstep
+from runner.stream.lockstep import Lockstep, nothing
 from runner.stream.names import locate
 from runner.stream.reader import Reader
 from runner.stream.slots import Slots
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from runner.model.files import ComponentFiles
+    from runner.stream.lockstep import During
 
 
 class Stream:
@@ -62,7 +63,6 @@ class Stream:
             ModelError: a file cannot be opened.
 
         """
-        self._put_away()
         places = locate(module, files)
         weights = dict(module.named_parameters(remove_duplicate=False))
         blocks = find_blocks(module, streamed)
@@ -76,10 +76,18 @@ class Stream:
             if block.weights:
                 block.kept = kept(block.name)
                 self._watch(block)
+        self._put_away()
+        if self._blocks:  # what comes first is read while the other components are loaded
+            self._slots = Slots(self._blocks, self._device, self._reader)
 
-    def run(self, calls: Sequence[Callable[[], object]], stop: Callable[[], BaseException | None]) -> None:
+    def run(
+        self,
+        calls: Sequence[Callable[[], object]],
+        stop: Callable[[], BaseException | None],
+        during: During = nothing,
+    ) -> None:
         """Run calls in lockstep, see :meth:`Lockstep.run`."""
-        self._lockstep.run(calls, stop)
+        self._lockstep.run(calls, stop, during)
 
     def _watch(self, block: Block) -> None:
         self._blocks.append(block)
@@ -87,15 +95,14 @@ class Stream:
         block.module.register_forward_hook(lambda _module, _args, output: self._lend(output))
 
     def _bring(self, block: Block) -> None:
-        if self._slots is None:  # when first used: all components are there then
-            self._slots = Slots(self._blocks, self._device, self._reader)
-        self._slots.bring(block)
+        if self._slots is not None:
+            self._slots.bring(block)
 
     def _lend(self, output: object) -> object:
         return output if self._slots is None else self._slots.lend(output)
 
     def _put_away(self) -> None:
-        """Let the slots go: another component may have larger blocks."""
+        """Let the slots go: a component that has joined may have larger blocks."""
         if self._slots is not None:
             self._slots.close()
             self._read, self._waited, self._slots = self.bytes_read, self.waited, None

@@ -6,6 +6,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from runner.api import ItemResult, Run, StageResult, Summary
+from runner.machine import machine_of, versions_of
+from runner.memory.devices import choose_device
+from runner.memory.series import Series
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,12 +25,17 @@ class Announcer:
 
     def __init__(self, pipeline: Pipeline, directory: RunDirectory, events: Events) -> None:
         self.events = events
+        self._pipeline = pipeline
         self._plugins = pipeline.plugins
+        self._stages = {stage.name: stage for stage in pipeline.stages}
+        self._items = {item.id: item for item in pipeline.items}
+        self._memory = Series()
+        self._stage_started = 0.0
         self._started = time.monotonic()
         self._run = Run(
             name=pipeline.manifest.table.name,
             directory=directory.path,
-            manifest=pipeline.manifest.path,
+            manifest=pipeline.manifest.path.absolute(),
             stages=[stage.name for stage in pipeline.stages],
             items=len(pipeline.items),
         )
@@ -40,6 +48,8 @@ class Announcer:
             manifest=str(run.manifest),
             stages=list(run.stages),
             items=run.items,
+            machine=machine_of(self._pipeline),
+            versions=versions_of(self._pipeline),
         )
         self._plugins.notify("runner_run_started", run=run)
 
@@ -48,10 +58,26 @@ class Announcer:
         self.events.emit("progress", stage="fetch", item=source, step=done, steps=total)
 
     def stage_started(self, stage: str, items: int, placement: str, predicted: Mapping[str, Any]) -> None:
+        self._memory, self._stage_started = Series(), time.monotonic()
+        bound = self._stages[stage]
+        budget = bound.budget
         self.events.emit(
-            "stage_started", stage=stage, items=items, placement=placement, predicted=dict(predicted)
+            "stage_started",
+            stage=stage,
+            items=items,
+            placement=placement,
+            predicted=dict(predicted),
+            budget={"vram": budget.vram, "ram": budget.ram},
+            device=choose_device(budget.device, vram_budget=budget.vram is not None),
+            dtype=bound.table.dtype,
+            last=bound.is_last,
         )
         self._plugins.notify("runner_stage_started", run=self._run, stage=stage)
+
+    def memory(self, stage: str, ram: int) -> None:
+        """Bytes of RAM that the stage's worker holds now."""
+        self._memory.add(time.monotonic() - self._stage_started, ram)
+        self.events.emit("memory", stage=stage, ram=ram)
 
     def out_of_memory(
         self,
@@ -73,13 +99,17 @@ class Announcer:
             next=next_placement,
         )
 
+    def worker_died(self, stage: str, items: Sequence[str], error: str) -> None:
+        """A worker crashed, hung or was killed, at these items; they are tried once more."""
+        self.events.emit("worker_died", stage=stage, items=list(items), error=error)
+
     def item_finished(self, item: ItemResult, **more: Any) -> None:
         """``more`` goes to the log alone: a traceback, the number of attempts."""
-        self.events.emit("item_finished", **vars(item), **more)
+        self.events.emit("item_finished", **vars(item), params=self._params(item), **more)
         self._plugins.notify("runner_item_finished", run=self._run, item=item)
 
     def stage_finished(self, result: StageResult) -> None:
-        self.events.emit("stage_finished", **vars(result))
+        self.events.emit("stage_finished", **vars(result), memory=self._memory.points)
         self._plugins.notify("runner_stage_finished", run=self._run, result=result)
 
     def run_finished(self, code: ExitCode, outputs: Sequence[Path], error: RunnerError | None) -> None:
@@ -91,3 +121,10 @@ class Announcer:
         }
         self.events.emit("run_finished", **told, **({"error": str(error)} if error else {}))
         self._plugins.notify("runner_run_finished", run=self._run, summary=summary)
+
+    def _params(self, item: ItemResult) -> dict[str, Any]:
+        """What the item has set up to this stage: a log tells the prompt of what fails half-way too."""
+        params: dict[str, Any] = {}
+        for bound in self._items[item.item].params[: self._stages[item.stage].index + 1]:
+            params |= bound.canonical
+        return params

@@ -1,14 +1,14 @@
-"""One stage to its end: its placement, and after running out of memory the ones that hold less."""
+"""One stage to its end: new workers where they die, placements that hold less where memory runs out."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from runner.api import StageResult
-from runner.errors import OutOfMemoryError
-from runner.plan.memory.choose import predicted
+from runner.errors import ItemFailedError, OutOfMemoryError, WorkerDiedError
 from runner.supervisor.jobs import make_job
 from runner.supervisor.limits import Limits
 from runner.supervisor.stage import Outcome, StageRun
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from runner.supervisor.signals import Interrupts
 
 
+PATIENCE = 4  # workers that die in a row with no item done, before the stage is given up
+
+
 @dataclass
 class Attempts:
     """The attempts at one stage; each goes on with the items that the ones before left."""
@@ -40,13 +43,18 @@ class Attempts:
     interrupts: Interrupts
     settle: Callable[[Task, bool], None]
     """Told of each task that ended, and whether it is done."""
+    fail_fast: bool = False
     outcome: Outcome = field(default_factory=Outcome)
     placed: Candidate = field(init=False)
+    _death: WorkerDiedError | None = None
+    """How the last worker that died did so."""
 
     def run(self, tasks: Sequence[Task], cached: int) -> None:
         """Run the stage; ``cached`` items were found done.
 
         Raises:
+            WorkerDiedError: workers die, and no item gets done.
+            ItemFailedError: an item failed, and that is to end the run.
             OutOfMemoryError: there is no placement left, or the manifest says ``on_oom = "fail"``.
             RunnerError: what else a stage ends with.
 
@@ -55,9 +63,14 @@ class Attempts:
         self.placed = self.memory.chosen
         items = sum(len(task.items) for task in tasks)
         name = self.memory.stage.name
-        self.announcer.stage_started(name, items, self.placed.placement, predicted(self.placed))
+        self.announcer.stage_started(name, items, self.placed.placement, self.placed.predicted)
         try:
             self._run_down(list(tasks))
+            if self.fail_fast and self.outcome.failed:
+                failed = self.outcome.failed[0]
+                raise ItemFailedError(f"stopped: item '{failed}' failed in stage '{name}' (--fail-fast)")
+            if self._death is not None and not self.outcome.done and not cached:
+                raise self._death
         finally:
             self.announcer.stage_finished(
                 StageResult(
@@ -66,8 +79,8 @@ class Attempts:
                     done=len(self.outcome.done),
                     cached=cached,
                     failed=len(self.outcome.failed),
-                    predicted=predicted(self.placed),
-                    measured={"vram": self.outcome.vram, "ram": self.outcome.ram},
+                    predicted=self.placed.predicted,
+                    measured=self.outcome.measured,
                     streamed=self.outcome.streamed,
                 )
             )
@@ -76,21 +89,19 @@ class Attempts:
         """Run, going down the placements where memory runs out; ``placed`` is where it came to."""
         for lower in (*self._ladder(), None):
             try:
-                self._attempt(tasks, self.placed)
+                self._run_through(tasks)
             except OutOfMemoryError as error:
                 next_ = lower.placement if lower is not None else None
-                measured = {"vram": self.outcome.vram, "ram": self.outcome.ram}
                 self.announcer.out_of_memory(
                     self.memory.stage.name,
                     self.placed.placement,
-                    predicted(self.placed),
-                    measured,
+                    self.placed.predicted,
+                    self.outcome.measured,
                     str(error),
                     next_,
                 )
                 if lower is None:
                     raise
-                tasks = [task for task in tasks if not {task.item.id} & {*self.outcome.ended}]
                 self.placed = lower
                 self.outcome.vram, self.outcome.ram = None, 0
             else:
@@ -105,11 +116,51 @@ class Attempts:
             return ()
         return self.memory.lower or (self.memory.chosen,)
 
-    def _attempt(self, tasks: list[Task], placed: Candidate) -> None:
+    def _run_through(self, tasks: list[Task]) -> None:
+        """Run all tasks that have not ended, in a new worker whenever one dies.
+
+        Tasks that a worker died at come last, one by one; one that brings down a second worker has failed.
+        """
+        deaths: Counter[str] = Counter()
+        barren = 0
+        while left := self._left(tasks):
+            calm = [task for task in left if not deaths[task.item.id]]
+            done = len(self.outcome.done)
+            run = self._worker(calm or left, self.placed.group if calm else 1)
+            try:
+                run.run(self.launchers, self.directory.log(self.memory.stage.name))
+            except WorkerDiedError as error:
+                self._death = error
+                self.announcer.worker_died(self.memory.stage.name, list(run.in_flight), str(error))
+                barren = 0 if len(self.outcome.done) > done else barren + 1
+                if barren == PATIENCE:
+                    raise
+                deaths.update(list(run.in_flight))
+                for item in run.in_flight:
+                    if deaths[item] > 1:
+                        run.end_item(item, 0.0, f"set aside, for a second worker died: {error}")
+            if self.fail_fast and self.outcome.failed:
+                break
+
+    def _left(self, tasks: list[Task]) -> list[Task]:
+        ended = self.outcome.ended
+        return [task for task in tasks if task.item.id not in ended]
+
+    def _worker(self, tasks: list[Task], group: int) -> StageRun:
         stage, pipeline = self.memory.stage, self.assembly.pipeline
         model = self.assembly.model(stage)
-        job = make_job(pipeline, stage, tasks, self.keys, model, self.memory, placed, self.directory)
+        job = make_job(
+            pipeline, stage, tasks, self.keys, model, self.memory, self.placed, group, self.directory
+        )
         # what the machine lets a worker have is a limit too, but a soft one: others may need less today
         limits = Limits(timeout=stage.table.timeout, ram=stage.budget.ram)
-        run = StageRun(job, tasks, self.announcer, self.interrupts, limits, self.settle, self.outcome)
-        run.run(self.launchers.get(job.device, job.threads), self.directory.log(stage.name))
+        return StageRun(
+            job,
+            tasks,
+            self.announcer,
+            self.interrupts,
+            limits,
+            self.settle,
+            self.outcome,
+            fail_fast=self.fail_fast,
+        )

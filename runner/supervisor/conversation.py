@@ -14,7 +14,7 @@ from runner.protocol import STOP, Job, decode_event
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.supervisor.launch import Process
+    from runner.supervisor.spawn import Process
 
 SAMPLE_SECONDS = 0.05
 GRACE_SECONDS = 10.0  # for a worker to exit after it has said all

@@ -30,6 +30,7 @@ def make_job(
     model: Model | None,
     memory: StagePlan,
     placed: Candidate,
+    group: int,
     directory: RunDirectory,
 ) -> Job:
     """The job of one stage for the items that need it, its weights placed as ``placed`` says."""
@@ -44,9 +45,11 @@ def make_job(
         threads=stage.budget.threads or core_count(),
         vram=memory.allocatable,
         placings=placed.placings,
-        group=placed.group,
+        group=group,
         model=model.folder if model else None,
         retries=table.retries,
+        timeout=table.timeout,
+        checkpoint_every=pipeline.manifest.table.run.checkpoint_every,
         items=tuple(_job_item(pipeline, stage, task, keys, model, directory) for task in tasks),
     )
 
@@ -67,8 +70,9 @@ def _job_item(
         params=task.item.params[stage.index].given,
         inputs=_inputs(pipeline, stage, keys[task.item.id], directory),
         handoff=handoff,
+        state=directory.state(stage.name, key),
         files=output_paths(stage, directory, task.item.id, key),
-        lineage=_lineage(task.keyed, model),
+        lineage=_lineage(stage, task, model),
     )
 
 
@@ -87,6 +91,18 @@ def _inputs(
     return found
 
 
-def _lineage(keyed: Keyed, model: Model | None) -> dict[str, Any]:
-    source = {"source": model.source, "revision": model.revision} if model else None
-    return {**keyed.ingredients, "source": source, "key": keyed.key}
+def _lineage(stage: PipelineStage, task: Task, model: Model | None) -> dict[str, Any]:
+    """What the stage's output is made from, and all that it takes to make it again."""
+    bound = task.item.params[stage.index]
+    as_written = {
+        name: value
+        for name, value in bound.given.values.items()
+        if isinstance(value, str) and bound.canonical.get(name) != value
+    }
+    return {
+        **task.keyed.ingredients,
+        "key": task.keyed.key,
+        "place": stage.index,
+        "as_written": as_written,
+        "source": model.record() if model else None,
+    }

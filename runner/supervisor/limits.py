@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a worker may take: seconds for one item, bytes of RAM."""
+    """What a worker may take: seconds that one item computes, bytes of RAM."""
 
     timeout: float | None = None
     ram: int | None = None

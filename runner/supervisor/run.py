@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from runner.errors import ExitCode, InterruptedRunError, RunnerError
+from runner.history import failed_items
 from runner.journal import Events, Journal
 from runner.manifest.record import as_run
 from runner.memory import cgroup
@@ -15,9 +16,12 @@ from runner.memory.devices import choose_device
 from runner.plan.assemble import Assembly, assemble, fetch_missing, forced_stages
 from runner.plan.demand import Task, demand, make_links, output_paths
 from runner.plan.memory.choose import StagePlan, plan_stage
-from runner.storage import write_atomically
+from runner.report.live import LiveReport
+from runner.storage import storage_errors, write_atomically
 from runner.supervisor.announce import Announcer
 from runner.supervisor.attempts import Attempts
+from runner.supervisor.devices import DeviceLocks
+from runner.supervisor.kept import NeededHandoffs
 from runner.supervisor.launch import Launchers
 from runner.supervisor.signals import Interrupts
 
@@ -31,6 +35,20 @@ if TYPE_CHECKING:
     from runner.rundir import RunDirectory
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What a run is asked for besides its manifest."""
+
+    fresh: str | None = None
+    """The stage, or ``ALL_STAGES``, from which all is made again."""
+    wait: bool = False
+    """Wait while another run holds the run directory."""
+    retry_failed: bool = False
+    """Only the items that failed the last time."""
+    fail_fast: bool = False
+    """Stop at the first item that fails."""
+
+
 @dataclass
 class Supervisor:
     """Runs a pipeline in a run directory, and tells ``events`` of it."""
@@ -38,7 +56,7 @@ class Supervisor:
     pipeline: Pipeline
     directory: RunDirectory
     events: Events
-    fresh: str | None = None
+    wishes: Wishes
     interrupts: Interrupts = field(default_factory=Interrupts)
 
     def run(self) -> ExitCode:
@@ -48,24 +66,34 @@ class Supervisor:
             RunnerError: the run cannot begin. Once it has, errors are told through ``run_finished`` too.
 
         """
-        for stage in self.pipeline.stages:
+        devices = [
             choose_device(stage.budget.device, vram_budget=stage.budget.vram is not None)
-        forced = forced_stages(self.pipeline, self.fresh)
+            for stage in self.pipeline.stages
+        ]
+        forced = forced_stages(self.pipeline, self.wishes.fresh)
         assembly = assemble(self.pipeline)
         for stage in self.pipeline.stages:
             assembly.components(stage)  # a broken model is told before anything is written
         with self.interrupts.caught(), ExitStack() as stack:
-            lock = stack.enter_context(self.directory.locked())
+            lock = stack.enter_context(self.directory.locked(self.tell_waiting if self.wishes.wait else None))
             journal = Journal(self.directory.journal)
             stack.callback(journal.close)
             self.events.listeners.append(journal)
+            report = LiveReport(self.directory)
+            stack.callback(report.close)
+            self.events.listeners.append(report)
             self.directory.sweep()
             cgroup.sweep()
             write_atomically(self.directory.manifest, as_run(self.pipeline.manifest, self.directory.path))
             announcer = Announcer(self.pipeline, self.directory, self.events)
-            launchers = stack.enter_context(Launchers(self.pipeline, self.directory, inherit=(lock,)))
-            run = _Running(self, assembly, forced, announcer, launchers)
-            return run.run()
+            cards = DeviceLocks(devices, stack)
+            inherit = (lock, *cards.descriptors)
+            launchers = stack.enter_context(Launchers(self.pipeline, self.directory, inherit))
+            return _Running(self, assembly, forced, announcer, launchers, cards).run()
+
+    def tell_waiting(self, reason: str) -> None:
+        """Have whoever watches know what the run waits for."""
+        self.events.emit("waiting", reason=reason)
 
 
 @dataclass
@@ -77,7 +105,9 @@ class _Running:
     forced: list[int]
     announcer: Announcer
     launchers: Launchers
+    cards: DeviceLocks
     keys: Mapping[str, tuple[Keyed, ...]] = field(default_factory=dict)
+    needed: NeededHandoffs | None = None
     failed: set[tuple[int, str]] = field(default_factory=set)
     """Stages (by index) and keys that could not be made: what takes from them cannot be made either."""
 
@@ -107,14 +137,32 @@ class _Running:
         supervisor = self.supervisor
         found = demand(supervisor.pipeline, self.keys, supervisor.directory, self.forced)
         for path in found.damaged:
-            path.unlink(missing_ok=True)
+            with storage_errors(path):
+                path.unlink(missing_ok=True)
         make_links(found.renamed)
+        self._remove_states(found.tasks)
+        if supervisor.pipeline.manifest.table.run.keep_handoffs == "needed":
+            self.needed = NeededHandoffs(supervisor.pipeline, self.keys, supervisor.directory, found.tasks)
+            self.needed.remove_unneeded()
+        if supervisor.wishes.retry_failed:
+            failed = failed_items(supervisor.directory.journal)
+            found.tasks = [[t for t in tasks if failed.intersection(t.items)] for tasks in found.tasks]
         stages = [stage for stage in supervisor.pipeline.stages if found.tasks[stage.index]]
         plans = self._plan(stages)
         for stage, plan in zip(stages, plans, strict=True):
             tasks = [task for task in found.tasks[stage.index] if self._is_possible(stage, task)]
             if tasks:
                 self._run_stage(plan, tasks, found.cached[stage.index])
+
+    def _remove_states(self, tasks: Sequence[Sequence[Task]]) -> None:
+        """Remove what was saved of items that are done: a supervisor that is killed may leave some behind."""
+        directory = self.supervisor.directory
+        for stage, theirs in zip(self.supervisor.pipeline.stages, tasks, strict=True):
+            done = {keyed[stage.index].key for keyed in self.keys.values()} - {t.keyed.key for t in theirs}
+            for state in directory.states(stage.name):
+                if state.stem in done:
+                    with storage_errors(state):
+                        state.unlink(missing_ok=True)
 
     def _plan(self, stages: Sequence[PipelineStage]) -> list[StagePlan]:
         """Plan stages, and refuse them all if one does not fit: before the first starts, not hours later.
@@ -138,7 +186,7 @@ class _Running:
 
     def _run_stage(self, plan: StagePlan, tasks: list[Task], cached: int) -> None:
         supervisor = self.supervisor
-        Attempts(
+        attempts = Attempts(
             assembly=self.assembly,
             memory=plan,
             keys=self.keys,
@@ -147,7 +195,10 @@ class _Running:
             launchers=self.launchers,
             interrupts=supervisor.interrupts,
             settle=partial(self._settle, plan.stage),
-        ).run(tasks, cached)
+            fail_fast=supervisor.wishes.fail_fast,
+        )
+        with self.cards.held(plan.limits.device, supervisor.tell_waiting):
+            attempts.run(tasks, cached)
 
     def _settle(self, stage: PipelineStage, task: Task, done: bool) -> None:
         """Give what was made for one item to all that have its key; remember what could not be made."""
@@ -159,6 +210,8 @@ class _Running:
             for item in task.sharing:
                 theirs = output_paths(stage, directory, item, key)
                 make_links([(own[name], theirs[name]) for name in own if own[name].exists()])
+        if done and self.needed is not None:
+            self.needed.done(stage, task)
 
     def _outputs(self) -> list[Path]:
         """Files that the last stages leave, in the order of the items."""

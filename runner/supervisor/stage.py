@@ -1,4 +1,4 @@
-"""Running one stage: a worker, its events, its limits, its end."""
+"""Running one worker for a stage: its events, its limits, its end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner.api import ItemResult
-from runner.errors import InterruptedRunError, OutOfMemoryError, StageError, error_of
+from runner.errors import InterruptedRunError, OutOfMemoryError, WorkerDiedError, error_of
 from runner.manifest.units import format_size
 from runner.plan.memory.need import CUDA_CONTEXT
+from runner.storage import storage_errors
 from runner.supervisor.conversation import Conversation
 from runner.supervisor.limits import Limits, limited
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from runner.plan.demand import Task
     from runner.protocol import Job
     from runner.supervisor.announce import Announcer
-    from runner.supervisor.launch import Launcher
+    from runner.supervisor.launch import Launchers
     from runner.supervisor.signals import Interrupts
 
 LOG_LINES = 12  # of a stage's log that are shown when it fails
+SILENCE = 20.0  # seconds; a worker that watches its items' time says something every second
 
 
 @dataclass
@@ -39,12 +41,16 @@ class Outcome:
     streamed: dict[str, float] | None = None
 
     @property
-    def ended(self) -> list[str]:
-        return [*self.done, *self.failed]
+    def ended(self) -> set[str]:
+        return {*self.done, *self.failed}
+
+    @property
+    def measured(self) -> dict[str, int | None]:
+        return {"vram": self.vram, "ram": self.ram}
 
 
 class StageRun:
-    """One stage's worker, from start to exit."""
+    """One worker of a stage, from start to exit."""
 
     def __init__(
         self,
@@ -55,6 +61,8 @@ class StageRun:
         limits: Limits,
         settle: Callable[[Task, bool], None],
         outcome: Outcome,
+        *,
+        fail_fast: bool,
     ) -> None:
         """``settle`` is told of each task that ended, and whether it is done, before anybody else.
 
@@ -68,38 +76,44 @@ class StageRun:
         self._tasks = {task.item.id: task for task in tasks}
         self._items = {item.id: item for item in job.items}
         self.outcome = outcome
+        self._fail_fast = fail_fast
         self._failure: dict[str, Any] | None = None
         self._finished = False
-        self._current: dict[str, float] = {}
-        """Items under way, and when they began: several where weights are streamed."""
+        self._heard = 0.0
+        self.in_flight: dict[str, None] = {}
+        """Items under way, in their order: several where weights are streamed."""
 
-    def run(self, launcher: Launcher, log: Path) -> None:
+    def run(self, launchers: Launchers, log: Path) -> None:
         """Run the stage to its end; ``outcome`` says how far it came, also after an error.
 
         Raises:
-            StageError: the worker crashed, or an item took longer than its time.
+            WorkerDiedError: the worker crashed, or hung; ``in_flight`` are the items that it was at.
             OutOfMemoryError: the worker held more RAM than its budget, or could not allocate more.
             InterruptedRunError: the user asked to stop.
             RunnerError: what the worker could not go on from (storage, model, budget).
 
         """
+        launcher = launchers.get(self._job.device, self._job.threads)
         process = launcher.start(log)  # imports: a signal ends this at once
         with self._interrupts.watched(), limited(process.pid, self._limits.ram) as group:
             self._watch(Conversation(process, self._job), log, group)
 
     def _watch(self, talk: Conversation, log: Path, group: MemoryGroup | None) -> None:
         asked = 0
+        self._heard = time.monotonic()
         try:
             for event in talk.events():
                 if event is not None:
                     self._take(event)
                     continue
                 self._tell_memory(talk)
-                self._check_time()
+                self._check_life(log)
                 self._check_memory(talk.memory.now)
-                if self._interrupts.count > asked:
-                    asked = self._interrupts.count
-                    talk.ask_to_stop() if asked == 1 else talk.kill()
+                wishes = self._interrupts.count or int(self._fail_fast and bool(self.outcome.failed))
+                if wishes > asked:
+                    asked = wishes
+                    # a worker that is at no item has nothing to keep
+                    talk.ask_to_stop() if asked == 1 and self.in_flight else talk.kill()
         except BaseException:
             talk.kill()
             for _ in talk.events():  # until it is gone: the next worker must find the memory free
@@ -111,18 +125,28 @@ class StageRun:
             raise self._over(talk.memory.peak)
         if self._interrupts.count:
             raise InterruptedRunError(f"stopped in stage '{self._job.name}'")
-        self._check_end(talk.exit_code, log)
+        if not asked:
+            self._check_end(talk.exit_code, log)
 
     def _take(self, event: dict[str, Any]) -> None:
+        self._heard = time.monotonic()
         kind = event["event"]
         if kind == "item_started":
-            self._current[event["item"]] = time.monotonic()
+            self.in_flight[event["item"]] = None
         elif kind == "progress":
             told = {name: event[name] for name in ("item", "step", "steps")}
             self._announcer.events.emit("progress", stage=self._job.name, **told)
+        elif kind == "state_discarded":
+            self._announcer.events.emit(**event, stage=self._job.name)
+        elif kind == "retrying":
+            self.in_flight.pop(event["item"], None)
+            self._announcer.events.emit(**event, stage=self._job.name)
         elif kind == "item_finished":
-            self._current.pop(event["item"], None)
-            self._finish(event)
+            self.in_flight.pop(event["item"], None)
+            more = {name: event[name] for name in ("traceback", "attempts") if name in event}
+            self.end_item(event["item"], event["seconds"], event.get("error"), **more)
+        elif kind == "stuck":
+            self._end_stuck(event["item"], event["seconds"])
         elif kind == "failed":
             self._failure = event
             self._note_vram(event)
@@ -131,25 +155,34 @@ class StageRun:
             self.outcome.streamed = event["streamed"]
             self._note_vram(event)
 
+    def _end_stuck(self, item: str, seconds: float) -> None:
+        self.in_flight.clear()  # the others are not to blame
+        told = f"took longer than its timeout of {self._limits.timeout:g} s"
+        self.end_item(item, seconds, f"it {told}, and came to no end")
+        raise WorkerDiedError(f"stage '{self._job.name}': item '{item}' {told}")
+
     def _note_vram(self, event: dict[str, Any]) -> None:
         if event.get("vram") is not None:
             # what torch does not count is on the device all the same
             self.outcome.vram = max(self.outcome.vram or 0, event["vram"] + CUDA_CONTEXT)
 
-    def _finish(self, event: dict[str, Any]) -> None:
-        task = self._tasks[event["item"]]
-        error = event.get("error") or self._not_written(task)
-        status = "failed" if error else "done"
+    def end_item(self, id_: str, seconds: float, error: str | None, **more: Any) -> None:
+        """Have a task and all that share it be done, or failed; ``more`` is for the log."""
+        task = self._tasks[id_]
+        error = error or self._not_written(task)
+        if not error:
+            state = self._items[id_].state
+            with storage_errors(state):
+                state.unlink(missing_ok=True)
         self._settle(task, not error)
-        more = {name: event[name] for name in ("traceback", "attempts") if name in event}
         for item in task.items:
             (self.outcome.failed if error else self.outcome.done).append(item)
             result = ItemResult(
                 stage=self._job.name,
                 item=item,
                 key=task.keyed.key,
-                status=status,
-                seconds=round(event["seconds"], 4),
+                status="failed" if error else "done",
+                seconds=round(seconds, 4),
                 error=error,
             )
             self._announcer.item_finished(result, **more)
@@ -164,16 +197,13 @@ class StageRun:
         return f"{missing} is not there, though the stage ended well" if missing else None
 
     def _tell_memory(self, talk: Conversation) -> None:
-        self._announcer.events.emit("memory", stage=self._job.name, ram=talk.memory.now)
+        self._announcer.memory(self._job.name, talk.memory.now)
 
-    def _check_time(self) -> None:
+    def _check_life(self, log: Path) -> None:
+        """A worker that keeps an eye on its items' time, and says nothing for long, can no longer do so."""
         limit = self._limits.timeout
-        for item, started in self._current.items():
-            # items in lockstep take turns: each has its share of the time
-            if limit is not None and time.monotonic() - started > limit * len(self._current):
-                raise StageError(
-                    f"stage '{self._job.name}': item '{item}' took longer than its timeout of {limit:g} s"
-                )
+        if limit is not None and self.in_flight and time.monotonic() - self._heard > limit + SILENCE:
+            raise WorkerDiedError(f"stage '{self._job.name}': its worker hung{self._where()}\n{_tail(log)}")
 
     def _check_memory(self, held: int) -> None:
         limit = self._limits.ram
@@ -181,7 +211,7 @@ class StageRun:
             raise self._over(held)
 
     def _over(self, held: int) -> OutOfMemoryError:
-        during = f"making {self._making()}" if self._current else f"loading {self._loading()}"
+        during = f"making {self._making()}" if self.in_flight else f"loading {self._loading()}"
         return OutOfMemoryError(
             f"stage '{self._job.name}' went over its RAM budget while {during}: it held "
             f"{format_size(held)} of {format_size(self._limits.ram or 0)} and was ended; "
@@ -189,7 +219,10 @@ class StageRun:
         )
 
     def _making(self) -> str:
-        return ", ".join(f"'{item}'" for item in self._current)
+        return ", ".join(f"'{item}'" for item in self.in_flight)
+
+    def _where(self) -> str:
+        return f" while it made {self._making()}" if self.in_flight else ""
 
     def _loading(self) -> str:
         return ", ".join(self._job.placings) or "its code"
@@ -202,8 +235,7 @@ class StageRun:
             raise error_of(self._failure["code"], f"{told}\n{_tail(log)}")
         if not self._finished:
             how = f"was ended by signal {-code}" if code and code < 0 else f"exited with code {code}"
-            where = f" while it made {self._making()}" if self._current else ""
-            raise StageError(f"stage '{self._job.name}': its worker {how}{where}\n{_tail(log)}")
+            raise WorkerDiedError(f"stage '{self._job.name}': its worker {how}{self._where()}\n{_tail(log)}")
 
 
 def _tail(log: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a stage's code sees: the context of the worker, and one item at a time."""
+"""What a stage's code sees of the worker: where to compute, and its components."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runner.model.files import open_component, read_config
-from runner.placement.place import RESIDENT, Placer
+from runner.placement.place import Placer
 from runner.plugins import load_object
-from runner.protocol import Placing
+from runner.protocol import RESIDENT, Placing
+from runner.worker.item import check_at_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from runner.api import Component
     from runner.protocol import Job
     from runner.stream.stream import Stream
-
-
-class CancelledError(BaseException):
-    """The supervisor asked to stop. No ``Exception``, so that a stage's own handlers let it pass."""
 
 
 class WorkerContext:
@@ -38,7 +35,10 @@ class WorkerContext:
             declared = self._component(component)
             files = open_component(self._model_folder(), declared)
             placing = self._job.placings.get(component, Placing(RESIDENT))
-            self._loaded[component] = self._placer.place(load_object(declared.cls), files, placing)
+            loaded = self._placer.place(load_object(declared.cls), files, placing)
+            if isinstance(loaded, torch.nn.Module):
+                check_at_blocks(loaded)
+            self._loaded[component] = loaded
         return self._loaded[component]
 
     @property
@@ -59,23 +59,3 @@ class WorkerContext:
             if component.name == name:
                 return component
         raise LookupError(f"{self._job.stage.name} declares no component '{name}'")
-
-
-class WorkerItem:
-    """Implements :class:`runner.api.Item`."""
-
-    def __init__(
-        self,
-        id: str,  # noqa: A002 - the word that stage authors read
-        params: Any,
-        inputs: Mapping[str, Any],
-        on_step: Callable[[int, int], None],
-    ) -> None:
-        self.id = id
-        self.params = params
-        self.inputs = inputs
-        self.saved: Any = None
-        self._on_step = on_step
-
-    def step(self, step: int, steps: int, state: Any = None) -> None:  # noqa: ARG002
-        self._on_step(int(step), int(steps))

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import random
-import time
-import traceback
-from collections.abc import Callable
+import threading
+from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load as load_tensors
 
 from runner import handoff
-from runner.errors import BudgetError, RunnerError
+from runner.errors import BudgetError
 from runner.params import Given, names_of, validate
 from runner.plugins import load_object
-from runner.worker.allocator import is_out_of_memory, limit_vram, vram_peak
-from runner.worker.context import CancelledError, WorkerContext, WorkerItem
+from runner.worker.allocator import limit_vram, vram_peak
+from runner.worker.clock import Clock, Watchdog
+from runner.worker.context import WorkerContext
+from runner.worker.item import CancelledError, ItemRun, WorkerItem
 from runner.worker.publish import OutputError, publish
+from runner.worker.saved import StateFile
 from runner.worker.versions import installed_versions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+
     from runner.protocol import Input, Job, JobItem
     from runner.stream.stream import Stream
+    from runner.worker.item import Report
 
-Report = Callable[..., None]
-# characters of what a failing item may say; the log has it whole
-ERROR_LIMIT = 1000
-TRACEBACK_LIMIT = 20_000
+BACK_OFF, LONGEST_BACK_OFF = 0.5, 30.0  # seconds before failed items are tried again; doubled each time
 
 
 class Loop:
@@ -37,12 +40,13 @@ class Loop:
     def __init__(self, job: Job, report: Report) -> None:
         self._job = job
         self._report = report
-        self._stopping = False
+        self._stopping = threading.Event()
+        self._group: list[ItemRun] = []
         self._save_dtype = getattr(torch, job.save_dtype) if job.save_dtype else None
 
     def stop(self) -> None:
-        """End at the next step or item. Called from another thread."""
-        self._stopping = True
+        """End at the next block, step or item. Called from another thread."""
+        self._stopping.set()
 
     def run(self) -> None:
         """Run every item, or until stopped.
@@ -55,87 +59,91 @@ class Loop:
         torch.set_num_threads(job.threads)
         _check_device(job.device)
         limit_vram(job.device, job.vram)
-        self._versions = installed_versions(job.distribution)
+        self._circumstances = {
+            "versions": installed_versions(job.distribution),
+            "device": _device_name(job.device),
+            "threads": str(job.threads),
+        }
         self._params = load_object(job.stage.params) if job.stage.params else None
         with torch.inference_mode():
             context = WorkerContext(job)
             one = load_object(job.stage.start)(context)
             self._report("ready")
             stream = context.stream
-            if stream.active:
-                self._run_in_groups(one, stream)
-            else:
-                self._run_one_by_one(one)
+            with self._watched():
+                self._run_rounds(partial(self._make, one), stream)
         told = {"read": stream.bytes_read, "waited": round(stream.waited, 3)} if stream.active else None
         self._report("finished", vram=vram_peak(job.device), streamed=told)
 
-    def _run_one_by_one(self, one: Callable[[WorkerItem], Any]) -> None:
-        for item in self._job.items:
-            if self._stopping or not self._attempt(one, item):
-                break
+    def _watched(self) -> AbstractContextManager[None]:
+        if self._job.timeout is None:
+            return nullcontext()
+        return Watchdog(
+            lambda: [run.clock for run in self._group], lambda: self._report("alive"), self._tell_stuck
+        )
 
-    def _run_in_groups(self, one: Callable[[WorkerItem], Any], stream: Stream) -> None:
-        """Items in lockstep, a group at a time: each block's weights come once a step for all of a group."""
-        items = self._job.items
-        for first in range(0, len(items), self._job.group):
-            group = items[first : first + self._job.group]
-            if self._stopping:
-                break
-            calls = [partial(self._attempt, one, item) for item in group]
-            stream.run(calls, self._reason_to_stop)
+    def _tell_stuck(self, clock: Clock) -> None:
+        run = next(run for run in self._group if run.clock is clock)
+        self._report("stuck", item=run.item.id, seconds=clock.seconds)
+
+    def _run_of(self, item: JobItem) -> ItemRun:
+        file = StateFile(item.state, item.key, torch.device(self._job.device), self._circumstances)
+        clock = Clock(self._job.timeout)
+        every = self._job.checkpoint_every
+        return ItemRun(item, file, clock, self._report, lambda: not self._stopping.is_set(), every)
+
+    def _run_rounds(self, make: Callable[[ItemRun], None], stream: Stream) -> None:
+        """Run all items; those that failed are tried again when the others have had their turn."""
+        failed = self._run_in_groups(map(self._run_of, self._job.items), make, stream)
+        for attempt in range(self._job.retries):
+            if not failed or self._stopping.wait(min(LONGEST_BACK_OFF, BACK_OFF * 2**attempt)):
+                return
+            failed = self._run_in_groups(iter(failed), make, stream)
+
+    def _run_in_groups(
+        self, runs: Iterator[ItemRun], make: Callable[[ItemRun], None], stream: Stream
+    ) -> list[ItemRun]:
+        """Items one by one; where weights are streamed, each block's come once a step for all of a group.
+
+        Returns those that failed.
+        """
+        size = self._job.group if stream.active else 1
+        failed: list[ItemRun] = []
+        while not self._stopping.is_set() and (group := list(islice(runs, size))):
+            self._group = group
+            calls = [partial(self._attempt, run, make) for run in group]
+            if stream.active:
+                stream.run(calls, self._reason_to_stop, [run.clock for run in group].__getitem__)
+            else:
+                with group[0].clock:
+                    calls[0]()
+            failed += [run for run in group if run.failure]
+        return failed
 
     def _reason_to_stop(self) -> CancelledError | None:
-        return CancelledError() if self._stopping else None
+        return CancelledError() if self._stopping.is_set() else None
 
-    def _attempt(self, one: Callable[[WorkerItem], Any], item: JobItem) -> bool:
-        """Run one item, again as often as it may; False if the supervisor asked to stop."""
-        self._report("item_started", item=item.id)
-        started = time.monotonic()
-        told: dict[str, Any] = {}
-        for attempt in range(1, self._job.retries + 2):
-            try:
-                self._run_item(one, item)
-            except CancelledError:
-                return False
-            except RunnerError:
-                raise
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise
-                traceback.print_exc()
-                told = {
-                    "error": f"{type(error).__name__}: {error}"[:ERROR_LIMIT],
-                    "traceback": traceback.format_exc()[-TRACEBACK_LIMIT:],
-                    "attempts": attempt,
-                }
-            else:
-                told = {}
-                break
-        status = "failed" if told else "done"
-        seconds = time.monotonic() - started
-        self._report("item_finished", item=item.id, status=status, seconds=seconds, **told)
-        return True
+    def _attempt(self, run: ItemRun, make: Callable[[ItemRun], None]) -> None:
+        run.attempt(make)
+        if run.failure and run.attempts <= self._job.retries:
+            self._report("retrying", item=run.item.id, **run.failure)
+        elif run.ended or run.failure:
+            status = "failed" if run.failure else "done"
+            seconds = run.clock.seconds
+            self._report("item_finished", item=run.item.id, status=status, seconds=seconds, **run.failure)
 
-    def _run_item(self, one: Callable[[WorkerItem], Any], item: JobItem) -> None:
-        _seed_everything(item.key)
+    def _make(self, one: Callable[[WorkerItem], Any], run: ItemRun) -> None:
+        item = run.item
         inputs, texts, lineage = self._inputs(item)
         params = None
         if self._params is not None:
             params = validate(self._params, Given({**item.params.values, **texts}, item.params.text_only))
-
-        def on_step(step: int, steps: int) -> None:
-            self._report("progress", item=item.id, step=step, steps=steps)
-            if self._stopping:
-                raise CancelledError
-
-        returned = one(WorkerItem(item.id, params, inputs, on_step))
+        returned = one(WorkerItem(run, params, inputs, run.begin()))
         provenance = {
             "key": item.key,
             "stage": self._job.name,
-            "lineage": {**lineage, self._job.name: item.lineage},
-            "versions": self._versions,
-            "device": _device_name(self._job.device),
-            "threads": str(self._job.threads),
+            "lineage": {**lineage, self._job.name: {**item.lineage, **self._circumstances}},
+            **self._circumstances,
         }
         publish(self._job.stage, item, returned, self._save_dtype, provenance)
 
@@ -171,16 +179,6 @@ def _value(source: Input, found: handoff.Handoff, tensors: dict[str, torch.Tenso
     tensor = tensors.get(source.output)
     # a copy lies at torch's own boundary, as results to the bit require
     return None if tensor is None else tensor.clone()
-
-
-def _seed_everything(key: str) -> None:
-    """Random numbers that a stage draws without a generator depend on its item alone, not on the batch."""
-    seed = int(key[:16], 16)
-    random.seed(seed)
-    torch.manual_seed(seed)
-    import numpy as np
-
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the legacy generator is what careless code draws from
 
 
 def _check_device(device: str) -> None:

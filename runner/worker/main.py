@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
 import traceback
 from typing import IO, Any
 
 from runner.errors import ExitCode, RunnerError
 from runner.protocol import Job, encode_event
+from runner.redact import redact
 from runner.worker import lifeline
 
 
 def serve(commands: IO[bytes], events: int) -> int:
     """Do the job that arrives on ``commands``, tell ``events`` (a descriptor) of it; returns an exit code."""
+    telling = threading.Lock()
 
     def report(event: str, **fields: Any) -> None:
         line = memoryview(encode_event(event, **fields))
-        while line:
-            line = line[os.write(events, line) :]
+        with telling:
+            while line:
+                line = line[os.write(events, line) :]
 
     job = Job.receive(commands)
     try:
@@ -30,7 +35,7 @@ def serve(commands: IO[bytes], events: int) -> int:
         report("failed", code=error.exit_code, error=str(error))
         return error.exit_code
     except BaseException as error:
-        traceback.print_exc()
+        sys.stderr.write(redact(traceback.format_exc()))
         from runner.worker.allocator import is_out_of_memory, vram_peak
 
         if is_out_of_memory(error):

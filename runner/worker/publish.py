@@ -54,12 +54,13 @@ def publish(
     beside = {}
     for name, data in files.items():  # before the hand-off that records them
         path = item.files[name]
+        made = {**provenance_, "output": name}
         if item.handoff is not None and path.parent == item.handoff.parent:
-            told = provenance.with_provenance(data, provenance_)
+            told = provenance.with_provenance(data, made)
             write_atomically(path, told)
             beside[name] = handoff.record_of_file(path.name, told)
         else:
-            provenance.write_with_provenance(path, data, provenance_)
+            provenance.write_with_provenance(path, data, made)
     if item.handoff is not None:
         tables = {**provenance_, "item": item.id, "text": texts, "files": beside}
         metadata = {

@@ -255,7 +255,7 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
     from runner.plan.memory.candidates import candidates
     from runner.plan.memory.limits import Limits
     from runner.plan.memory.need import Need
-    from runner.plan.memory.placed import STREAM
+    from runner.protocol import STREAM
 
     files = open_component(
         asked.model.parent, Component(asked.model.name, "diffusers:FluxTransformer2DModel")

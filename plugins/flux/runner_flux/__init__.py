@@ -23,7 +23,7 @@ ENCODE = Stage(
     ),
     components=(
         Component("text_encoder", "transformers:CLIPTextModel"),
-        Component("text_encoder_2", "transformers:T5EncoderModel"),
+        Component("text_encoder_2", "transformers:T5EncoderModel", float32={"float16": ("wo",)}),
         Component("tokenizer", "transformers:CLIPTokenizer"),
         Component("tokenizer_2", "transformers:T5TokenizerFast"),
     ),

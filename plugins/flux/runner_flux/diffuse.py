@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,6 +22,19 @@ TENSORS = (
 )
 
 
+class RestOfSchedule(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+    """The schedule without its first steps: an interrupted item has done them."""
+
+    done = 0
+    timesteps: torch.Tensor
+    sigmas: torch.Tensor
+
+    @wraps(FlowMatchEulerDiscreteScheduler.set_timesteps)  # pipelines look at what it takes
+    def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
+        super().set_timesteps(*args, **kwargs)
+        self.timesteps, self.sigmas = self.timesteps[self.done :], self.sigmas[self.done :]
+
+
 def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
     """Load the transformer; what is returned makes (C, H, W) latents of one item's embeddings."""
     transformer = ctx.load("transformer")
@@ -32,8 +46,14 @@ def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
         if params.true_cfg_scale > 1 and "negative_prompt_embeds" not in item.inputs:
             raise ValueError('true_cfg_scale over 1 needs a negative_prompt (it may be "")')
         # a pipeline and a scheduler of the item's own: both keep state between steps
+        schedule = RestOfSchedule.from_config(scheduler.config)
+        latents = None
+        if item.saved is not None:
+            schedule.done = item.saved.step
+            latents = item.saved.state.to(ctx.device)
+        done = schedule.done
         pipeline = FluxPipeline(
-            scheduler=FlowMatchEulerDiscreteScheduler.from_config(scheduler.config),
+            scheduler=schedule,
             vae=None,
             text_encoder=None,
             tokenizer=None,
@@ -48,7 +68,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
         }
 
         def on_step(_pipeline: Any, step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
-            item.step(step + 1, params.steps, state["latents"])
+            item.step(done + step + 1, params.steps, state["latents"])
             return state
 
         packed = pipeline(
@@ -60,10 +80,11 @@ def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
             true_cfg_scale=params.true_cfg_scale,
             # on the CPU, so that every device starts from the same noise
             generator=torch.Generator("cpu").manual_seed(params.seed),
+            latents=latents,
             output_type="latent",
             callback_on_step_end=on_step,
         ).images
-        latents = pipeline._unpack_latents(packed, params.height, params.width, scale)  # noqa: SLF001
-        return {"latents": latents[0]}
+        unpacked = pipeline._unpack_latents(packed, params.height, params.width, scale)  # noqa: SLF001
+        return {"latents": unpacked[0]}
 
     return one

@@ -12,13 +12,6 @@ if TYPE_CHECKING:
     from project import Project
 
 
-def test_an_item_over_its_time_is_exit_7(toy: Project) -> None:
-    toy.write("toy.toml", BEHAVING.format("hang"))
-    outcome = toy.runner("run", "toy.toml", "--set", "stage.make.timeout=1")
-    assert outcome.code == 7, outcome
-    assert "item 'item' took longer than its timeout of 1 s" in outcome.stderr
-
-
 def test_a_worker_over_its_ram_is_ended_and_nothing_else(toy: Project) -> None:
     toy.write("toy.toml", BEHAVING.format("grow"))
     outcome = toy.runner("run", "toy.toml", "--set", "budget.ram=600MiB", "--json")

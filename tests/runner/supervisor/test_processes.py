@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pty
 import signal
 from typing import TYPE_CHECKING
 
@@ -9,6 +12,8 @@ import psutil
 import pytest
 from toy_plugin import BEHAVING
 from waiting import wait_until
+
+from runner.journal import read_journal
 
 if TYPE_CHECKING:
     import subprocess
@@ -80,6 +85,35 @@ def test_a_run_directory_has_one_runner(toy: Project) -> None:
     assert process.returncode == 0
 
 
+def test_wait_queues_behind_the_holder(toy: Project) -> None:
+    process, _ = running(toy, "wait")
+    second = toy.start("run", "toy.toml", "--wait", "--json")
+    assert second.stdout is not None
+    waiting = json.loads(second.stdout.readline())
+    assert waiting["event"] == "waiting"
+    assert f"process {process.pid} on " in waiting["reason"]
+    (toy.folder / "flags/item.go").touch()
+    process.communicate(timeout=60)
+    stdout, stderr = second.communicate(timeout=60)
+    assert (process.returncode, second.returncode) == (0, 0), stderr
+    assert "stage_started" not in stdout  # the first has made all of it
+
+
+def test_a_closed_terminal_ends_nothing(toy: Project) -> None:
+    toy.write("toy.toml", BEHAVING.format("wait"))
+    ours, theirs = pty.openpty()
+    process = toy.start("run", "toy.toml", stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    wait_until((toy.folder / "flags/item").exists, 60, "the item has begun")
+    os.close(ours)  # what is written from now on fails
+    process.send_signal(signal.SIGHUP)
+    (toy.folder / "flags/item.go").touch()
+    process.wait(60)
+    assert process.returncode == 0
+    journal = list(read_journal(toy.folder / "runs/toy/journal.jsonl"))
+    assert (journal[-1]["event"], journal[-1]["exit_code"]) == ("run_finished", 0)
+
+
 def test_never_two_workers_at_once(toy: Project) -> None:
     toy.write("toy.toml", BEHAVING.format("well"))
     process = toy.start("run", "toy.toml")
@@ -101,17 +135,20 @@ def test_never_two_workers_at_once(toy: Project) -> None:
     [
         ("die", "its worker was ended by signal 9 while it made 'item'"),
         ("exit", "its worker exited with code 3"),
+        ("hang", "item 'item' took longer than its timeout of 1 s"),
     ],
 )
-def test_a_worker_that_dies_is_exit_7_and_what_was_done_stays(toy: Project, behave: str, words: str) -> None:
-    toy.write("toy.toml", BEHAVING.format(behave))
-    outcome = toy.runner("run", "toy.toml", "--json")
+def test_a_stage_that_gets_nothing_done_is_exit_7(toy: Project, behave: str, words: str) -> None:
+    toy.write("toy.toml", BEHAVING.format(behave).replace('"first"', '"item0"'))
+    alone = ("--set", "stage.make.timeout=1", "--set", f"item.item0.behave={behave}")
+    outcome = toy.runner("run", "toy.toml", "--json", *alone)
     assert outcome.code == 7, outcome
     assert words in outcome.stderr
     assert outcome.of("run_finished")[0]["exit_code"] == 7
-    outcome = toy.runner("run", "toy.toml", "--set", "item.item.behave=well", "--json")
+    outcome = toy.runner(
+        "run", "toy.toml", "--set", "item.item.behave=well", "--set", "item.item0.behave=well"
+    )
     assert outcome.code == 0, outcome
-    assert [e["items"] for e in outcome.of("stage_started")] == [1, 2]
 
 
 def test_a_plugin_in_the_current_folder_works_in_workers_too(toy: Project) -> None:

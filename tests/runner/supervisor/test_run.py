@@ -151,14 +151,6 @@ def test_numbers_drawn_without_a_generator_do_not_depend_on_the_batch(toy: Proje
     assert len({d for n, d in before.items() if n.endswith(".txt")}) == 2
 
 
-def test_failing_items_are_tried_again_as_often_as_the_stage_says(toy: Project) -> None:
-    item = {"id": "bad", "prompt": "x", "behave": "raise"}
-    toy.write("toy.toml", with_items(item))
-    outcome = toy.runner("run", "toy.toml", "--json", "--set", "stage.make.retries=2")
-    assert outcome.code == 1, outcome
-    assert outcome.of("item_finished")[0]["attempts"] == 3
-
-
 def test_the_manifest_is_kept_as_it_was_run(toy: Project) -> None:
     toy.write("in/toy.toml", STAGES + '# a comment\n[batch]\nfile = "prompts.txt"\n')
     toy.write("in/prompts.txt", "one\n")

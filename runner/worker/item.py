@@ -1,0 +1,167 @@
+"""One item on its way through a stage: its own time, what it keeps between steps, and what becomes of it."""
+
+from __future__ import annotations
+
+import contextvars
+import sys
+import traceback
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from runner.errors import RunnerError
+from runner.redact import redact
+from runner.worker import randomness
+from runner.worker.allocator import is_out_of_memory
+from runner.worker.clock import TimedOutError
+from runner.worker.saved import DiscardedError, snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from runner.api import Saved
+    from runner.protocol import JobItem
+    from runner.worker.clock import Clock
+    from runner.worker.saved import StateFile
+
+    Report = Callable[..., None]
+
+# characters of what a failing item may say; the log has it whole
+ERROR_LIMIT = 1000
+TRACEBACK_LIMIT = 20_000
+
+
+class CancelledError(BaseException):
+    """The supervisor asked to stop. No ``Exception``, so that a stage's own handlers let it pass."""
+
+
+class WorkerItem:
+    """Implements :class:`runner.api.Item`."""
+
+    def __init__(self, run: ItemRun, params: Any, inputs: Mapping[str, Any], saved: Saved | None) -> None:
+        self.id = run.item.id
+        self.params = params
+        self.inputs = inputs
+        self.saved = saved
+        self._run = run
+
+    def step(self, step: int, steps: int, state: Any = None) -> None:
+        self._run.on_step(int(step), int(steps), state)
+
+
+class ItemRun:
+    """The attempts at one item."""
+
+    def __init__(
+        self,
+        item: JobItem,
+        file: StateFile,
+        clock: Clock,
+        report: Report,
+        may_go_on: Callable[[], bool],
+        checkpoint_every: int,
+    ) -> None:
+        self.item = item
+        self.clock = clock
+        self.attempts = 0
+        self.failure: dict[str, Any] = {}
+        """What it is told of with, where the last attempt failed."""
+        self.ended = False
+        self._file = file
+        self._report = report
+        self._may_go_on = may_go_on
+        self._every = checkpoint_every
+        self._kept: tuple[int, int, dict[str, torch.Tensor]] | None = None
+        """The last step with its state, until that is saved."""
+        self._saved_at = 0
+
+    def attempt(self, make: Callable[[ItemRun], None]) -> None:
+        """Make the item once. A failure is noted; how it looks when the supervisor asked to stop, too.
+
+        Raises:
+            RunnerError: nothing more can be done here (storage, device, model).
+
+        """
+        _CURRENT.set(self)
+        self.attempts += 1
+        self._report("item_started", item=self.item.id)
+        try:
+            make(self)
+        except CancelledError:
+            self._save()
+        except RunnerError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            sys.stderr.write(redact(traceback.format_exc()))
+            self.failure = {
+                "error": _words(error)[:ERROR_LIMIT],
+                "traceback": traceback.format_exc()[-TRACEBACK_LIMIT:],
+                "attempts": self.attempts,
+            }
+            # the next attempt begins anew: what led here may be in the state
+            self._kept, self._saved_at = None, 0
+            self._file.remove()
+        else:
+            # its state stays until the supervisor knows: who is killed before that goes on from it
+            self.failure, self.ended = {}, True
+
+    def begin(self) -> Saved | None:
+        """Set the random generators, and find what an interrupted attempt saved."""
+        randomness.seed_everything(self.item.key, self._file.device)
+        try:
+            saved = self._file.load()
+        except DiscardedError as reason:
+            self._report("state_discarded", item=self.item.id, reason=str(reason))
+            return None
+        self._saved_at = saved.step if saved else 0
+        return saved
+
+    def on_step(self, step: int, steps: int, state: Any) -> None:
+        self._report("progress", item=self.item.id, step=step, steps=steps)
+        if state is not None and step < steps:
+            self._kept = (step, steps, snapshot(state))
+            if step - self._saved_at >= self._every:
+                self._save()
+        self.check()
+
+    def check(self) -> None:
+        """Leave the stage's code here if the item is to end: at its steps, and at each block.
+
+        Raises:
+            CancelledError: the supervisor asked to stop.
+            TimedOutError: the item's time is over.
+
+        """
+        if not self._may_go_on():
+            raise CancelledError
+        self.clock.check()
+
+    def _save(self) -> None:
+        if self._kept is not None:
+            # what is not finite must not be gone on from
+            if all(bool(torch.isfinite(tensor).all()) for tensor in self._kept[2].values()):
+                self._file.save(*self._kept)
+            self._saved_at, self._kept = self._kept[0], None
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, TimedOutError) else f"{type(error).__name__}: {error}"
+
+
+_CURRENT: contextvars.ContextVar[ItemRun | None] = contextvars.ContextVar("item", default=None)
+
+
+def check_at_blocks(module: torch.nn.Module) -> None:
+    """Have the item that runs look at each block of the module whether it is to end there."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.ModuleList) and len(part) > 1:
+            for block in part:
+                block.register_forward_pre_hook(_check)
+
+
+def _check(_module: torch.nn.Module, _args: object) -> None:
+    run = _CURRENT.get()
+    if run is not None:
+        run.check()

@@ -1,0 +1,74 @@
+"""Denoising that was interrupted goes on from its last saved latents, and draws the same picture to the bit."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from project import Project
+
+MANIFEST = """
+version = 1
+name = "resumed"
+[model]
+source = "plugin:flux/demo"
+[budget]
+device = "cpu"
+threads = 1
+[run]
+checkpoint_every = 10
+[[stage]]
+name = "encode"
+uses = "flux.encode"
+[stage.with]
+max_sequence_length = 64
+[[stage]]
+name = "diffuse"
+uses = "flux.diffuse"
+dtype = "bfloat16"
+placement = "{placement}"
+[stage.with]
+steps = 100
+height = 64
+width = 96
+[[stage]]
+name = "decode"
+uses = "flux.decode"
+[[item]]
+prompt = "a red circle"
+seed = 1
+[[item]]
+prompt = "a blue star"
+negative_prompt = "black"
+true_cfg_scale = 2.0
+steps = 60
+"""
+
+
+@pytest.mark.parametrize("placement", ["resident", "stream"])
+def test_a_killed_run_goes_on_from_its_last_checkpoint(project: Project, placement: str) -> None:
+    project.write("flux.toml", MANIFEST.format(placement=placement))
+    process = project.start("run", "flux.toml", "--json")
+    assert process.stdout is not None
+    events = map(json.loads, process.stdout)
+    killed = next(e for e in events if e["event"] == "progress" and e["steps"] == 100 and e["step"] == 25)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    psutil.wait_procs(children, timeout=10)
+
+    outcome = project.runner("run", "flux.toml", "--json")
+
+    assert outcome.code == 0, outcome
+    steps = [e["step"] for e in outcome.of("progress") if e["item"] == killed["item"]]
+    # it may have come a little further between being seen and being killed
+    assert steps[0] % 10 == 1
+    assert steps[0] >= 21
+    assert steps == list(range(steps[0], 101))
+    whole = project.runner("run", "flux.toml", "--set", "name=whole")
+    assert whole.code == 0, whole
+    assert project.outputs("resumed") == project.outputs("whole")
