@@ -41,11 +41,18 @@ def _usage_or_bug(error: Exception) -> int:
     if show is not None:
         show()
         return int(getattr(error, "exit_code", ExitCode.USAGE))
+    return tell_bug()
+
+
+def tell_bug() -> ExitCode:
+    """Tell of the exception that is being handled, which nobody expected."""
     import traceback
 
-    traceback.print_exc()
+    from runner.redact import redact
+
     print(  # noqa: T201
-        "\nThis is a bug of runner's own; please report it with the traceback above.",
+        f"{redact(traceback.format_exc())}\n"
+        "This is a bug of runner's own; please report it with the traceback above.",
         file=sys.stderr,
     )
     return ExitCode.BUG

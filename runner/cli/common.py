@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ from runner.plugins import Plugins, discover
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rich.console import Console
+
 
 @dataclass(frozen=True)
 class Options:
@@ -25,6 +29,9 @@ class Options:
     fresh: str | None = None
     runs_dir: Path = Path("runs")
     as_json: bool = False
+    wait: bool = False
+    retry_failed: bool = False
+    fail_fast: bool = False
 
 
 def open_pipeline(manifest: Path, options: Options) -> Pipeline:
@@ -47,8 +54,18 @@ def warn(plugins: Plugins) -> None:
 
 
 def say(line: str) -> None:
-    """Tell a person something: stderr, since stdout is for data."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    """Tell a person something, if anybody still listens: stderr, since stdout is for data."""
+    with contextlib.suppress(OSError):  # the terminal was closed
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Where tables go: as wide as the terminal is; in a file or a pipe, as wide as the text."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    wide = None if stream.isatty() or "COLUMNS" in os.environ else 250
+    return Console(stderr=stderr, width=wide, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_json(value: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -48,8 +49,8 @@ class PlainDisplay:
             case "stage_started":
                 self._total, self._seen = event["items"], 0
                 say(f"{event['stage']}: {_items(event['items'])} ({event['placement']})")
-            case "out_of_memory":
-                say(memory_line(event))
+            case "out_of_memory" | "worker_died" | "retrying" | "state_discarded" | "waiting":
+                say(trouble_line(event))
             case "item_finished":
                 self._seen += 1
                 place = f"{event['stage']} {self._seen}/{max(self._total, self._seen)}"
@@ -98,9 +99,14 @@ class LiveDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        with contextlib.suppress(OSError):
+            self._progress.stop()
 
     def take(self, event: Event) -> None:
+        with contextlib.suppress(OSError):  # the terminal was closed
+            self._take(event)
+
+    def _take(self, event: Event) -> None:
         match event["event"]:
             case "stage_started":
                 self._start(event["stage"], event["items"])
@@ -108,8 +114,8 @@ class LiveDisplay:
                 self._step(event)
             case "item_finished":
                 self._finish_item(event)
-            case "out_of_memory":
-                self._console.print(memory_line(event), style="yellow", highlight=False)
+            case "out_of_memory" | "worker_died" | "retrying" | "state_discarded" | "waiting":
+                self._console.print(trouble_line(event), style="yellow", highlight=False, markup=False)
             case "memory":
                 self._update(event["stage"], memory=self._memory(event))
             case "stage_finished":
@@ -173,11 +179,23 @@ def stage_line(event: Event) -> str:
     return f"{event['stage']}: {', '.join(counts)} in {event['seconds']:.1f} s, {_measured(event)}"
 
 
-def memory_line(event: Event) -> str:
-    """What a stage does about having run out of memory, in a line."""
-    first = str(event["error"]).partition("\n")[0]
-    next_ = f"; going on as {event['next']}" if event["next"] else ""
-    return f"out of memory as {event['placement']}: {first}{next_}"
+def trouble_line(event: Event) -> str:
+    """What went wrong, and how the run goes on, in a line."""
+    first = str(event.get("error", "")).partition("\n")[0]
+    match event["event"]:
+        case "out_of_memory":
+            next_ = f"; going on as {event['next']}" if event["next"] else ""
+            return f"out of memory as {event['placement']}: {first}{next_}"
+        case "worker_died":
+            return f"{first}; going on in a new worker"
+        case "retrying":
+            return f"{event['stage']} {event['item']} failed: {first}; it will be tried again"
+        case "state_discarded":
+            return (
+                f"{event['stage']} {event['item']} begins anew: what it saved is of no use, {event['reason']}"
+            )
+        case _:
+            return f"waiting: {event['reason']}"
 
 
 def run_line(event: Event) -> str:

@@ -69,15 +69,10 @@ def _reasons(plan: StagePlan) -> list[str]:
 def _peaks(plan: StagePlan) -> list[str]:
     """The predicted peaks, each with its limit and what it is made of."""
     lines = []
-    kinds = (
-        ("VRAM", plan.chosen.vram_parts, plan.limits.vram),
-        ("RAM", plan.chosen.ram_parts, plan.limits.ram),
-    )
-    for kind, parts, limit in kinds:
-        if parts is not None:
-            of = f" of {format_size(limit)}" if limit is not None else ""
-            made_of = " + ".join(f"{format_size(size)} {part}" for part, size in parts.items() if size)
-            lines.append(f"{kind} peak {format_size(sum(parts.values()))}{of}: {made_of}")
+    for peak in plan.chosen.peaks(plan.limits):
+        of = f" of {format_size(peak.limit)}" if peak.limit is not None else ""
+        made_of = " + ".join(f"{format_size(size)} {part}" for part, size in peak.parts.items() if size)
+        lines.append(f"{peak.kind} peak {format_size(peak.size)}{of}: {made_of}")
     if not plan.need.has_formula:
         lines.append(
             "(its plugin has no activation formula: what an item takes beside the weights is not in this)"

@@ -6,52 +6,49 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from runner.cli.common import Options, open_pipeline, print_json, say
+from runner.cli.common import Options, open_pipeline, print_json
 from runner.cli.display import Display, LiveDisplay, PlainDisplay
-from runner.errors import ExitCode, RunnerError
 from runner.journal import Event, Events
 from runner.plan.assemble import run_directory
-from runner.supervisor.run import Supervisor
+from runner.supervisor.run import Supervisor, Wishes
+from runner.supervisor.signals import Interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
-
-def run_all(manifests: Sequence[Path], options: Options) -> int:
-    """Run manifests in turn; the exit code is the largest. Only an interruption keeps one from its turn."""
-    if len(manifests) == 1:
-        return run(manifests[0], options)
-    codes = []
-    for manifest in manifests:
-        say(f"== {manifest}")
-        try:
-            codes.append(run(manifest, options))
-        except RunnerError as error:
-            say(f"{error.prefix}{error}")
-            codes.append(error.exit_code)
-            if error.exit_code == ExitCode.INTERRUPTED:
-                break
-    return max(codes)
+    from runner.plan.pipeline import Pipeline
 
 
 def run(manifest: Path, options: Options) -> int:
     """Run a manifest and show how it goes: live where stderr is a terminal, else a line an item."""
-    pipeline = open_pipeline(manifest, options)
+    return run_pipeline(open_pipeline(manifest, options), options, Interrupts())
+
+
+def run_pipeline(
+    pipeline: Pipeline,
+    options: Options,
+    interrupts: Interrupts,
+    listeners: Sequence[Callable[[Event], None]] = (),
+) -> int:
+    """Run what a manifest was bound to; ``listeners`` are told of it beside the display."""
     events = Events()
     budgets = {stage.name: stage.budget for stage in pipeline.stages}
     display: Display = LiveDisplay(budgets) if sys.stderr.isatty() else PlainDisplay()
-    events.listeners.append(display.take)
+    events.listeners += [display.take, *listeners]
     if options.as_json:
-        events.listeners.append(_print_event)
+        events.listeners.append(print_event)
     with display:
-        return Supervisor(pipeline, run_directory(pipeline, options.runs_dir), events, options.fresh).run()
+        directory = run_directory(pipeline, options.runs_dir)
+        wishes = Wishes(options.fresh, options.wait, options.retry_failed, options.fail_fast)
+        return Supervisor(pipeline, directory, events, wishes, interrupts).run()
 
 
-def _print_event(event: Event) -> None:
+def print_event(event: Event) -> None:
+    """Print an event for ``--json``."""
     if event["event"] == "memory":
         return
     try:
         print_json(event)
-    except BrokenPipeError:  # the reader has gone; the run goes on, for files are the truth
+    except OSError:  # the reader has gone; the run goes on, for files are the truth
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115

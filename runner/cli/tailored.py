@@ -52,6 +52,6 @@ def stage_as_dict(plan: StagePlan) -> dict[str, Any]:
     return {
         "stage": plan.stage.name,
         "placement": plan.chosen.placement,
-        "predicted": plan.predicted,
+        "predicted": plan.chosen.predicted,
         "moved": moved(plan),
     }

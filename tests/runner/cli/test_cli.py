@@ -110,16 +110,6 @@ def test_a_bug_is_a_traceback_and_exit_70(toy: Project, monkeypatch: pytest.Monk
     assert "bug of runner's own" in outcome.stderr
 
 
-def test_several_manifests_run_in_turn_and_the_largest_code_counts(toy: Project) -> None:
-    toy.write("broken.toml", "version = 2\n")
-    text = (toy.folder / "toy.toml").read_text()
-    toy.write("second.toml", text.replace('name = "toy"', 'name = "second"'))
-    outcome = toy.runner("run", "toy.toml", "broken.toml", "second.toml")
-    assert outcome.code == 3, outcome
-    assert (toy.folder / "runs/toy/outputs").is_dir()
-    assert (toy.folder / "runs/second/outputs").is_dir()
-
-
 def test_a_reader_that_goes_away_does_not_stop_the_run(toy: Project) -> None:
     with toy.start("run", "toy.toml", "--json") as process:
         assert process.stdout is not None

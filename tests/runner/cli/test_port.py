@@ -74,9 +74,10 @@ def home(project: Project, full: Path, monkeypatch: pytest.MonkeyPatch) -> Proje
 
     (project.folder / "flux").symlink_to(full)
     project.write("home.toml", MANIFEST.encode())
-    for module in ("runner.plan.memory.limits", "runner.plan.tailor.hardware"):
-        monkeypatch.setattr(f"{module}.usable_ram", asked)
-        monkeypatch.setattr(f"{module}.accelerators", asked)
+    for module in ("plan.memory.limits", "plan.tailor.hardware"):
+        monkeypatch.setattr(f"runner.{module}.usable_ram", asked)
+    for module in ("memory.devices", "plan.tailor.hardware"):
+        monkeypatch.setattr(f"runner.{module}.accelerators", asked)
     return project
 
 
@@ -110,7 +111,7 @@ def test_what_is_written_fits_and_all_else_is_as_it_was(
     ]
 
     monkeypatch.setattr("runner.plan.memory.limits.usable_ram", lambda: 1 << 40)
-    monkeypatch.setattr("runner.plan.memory.limits.accelerators", lambda: ())
+    monkeypatch.setattr("runner.memory.devices.accelerators", lambda: ())
     home.write("ported.toml", ported.stdout.encode())
     planned = home.invoke("plan", "ported.toml", "--json")
     assert planned.code == 0, planned

@@ -1,0 +1,123 @@
+"""Commands that take a manifest: run it, or say what that would do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from runner.cli import completion
+from runner.cli.options import RUNS, Fresh, Json, Manifest, Prompts, RunsDir, Sets
+
+commands = typer.Typer()
+
+
+@commands.command()
+def run(
+    manifests: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MANIFEST...",
+            help="Manifests, and quoted patterns of them, run one after the other.",
+            autocompletion=completion.manifests,
+        ),
+    ],
+    sets: Sets = None,
+    prompts: Prompts = None,
+    fresh: Fresh = None,
+    runs_dir: RunsDir = RUNS,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait while another run holds the run directory.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Only what failed the last time.")
+    ] = False,
+    fail_fast: Annotated[
+        bool, typer.Option("--fail-fast", help="Stop at the first item that fails.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Make what the manifest asks for and is not there yet; run it again and it goes on where it was.
+
+    Example: runner run manifests/demo.toml --set stage.diffuse.with.steps=8
+    """
+    from runner.cli.common import Options
+
+    options = Options(sets or [], prompts or [], fresh, runs_dir, as_json, wait, retry_failed, fail_fast)
+    from runner.cli import run_several as several
+
+    found = several.expand(manifests)
+    if dry_run:
+        from runner.cli.plan import plan as show
+
+        if len(found) == 1:
+            return show(found[0], options)
+        return several.plan_several(found, lambda manifest: show(manifest, options))
+    if len(found) > 1:
+        return several.run_several(found, options)
+    from runner.cli.run import run as run_one
+
+    return run_one(found[0], options)
+
+
+@commands.command()
+def plan(
+    manifest: Manifest,
+    sets: Sets = None,
+    prompts: Prompts = None,
+    fresh: Fresh = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: Json = False,
+) -> int:
+    """Show the stages, what each loads, and what there is to do and why. Writes nothing.
+
+    Example: runner plan manifests/flux_8gb.toml --set budget.device=cuda
+    """
+    from runner.cli.common import Options
+    from runner.cli.plan import plan as show
+
+    return show(manifest, Options(sets or [], prompts or [], fresh, runs_dir, as_json))
+
+
+@commands.command()
+def explain(
+    manifest: Manifest,
+    item: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--item", metavar="ID", help="Only this item.", autocompletion=completion.items),
+    ] = None,
+    stage: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--stage", metavar="STAGE", help="Only this stage.", autocompletion=completion.stages),
+    ] = None,
+    sets: Sets = None,
+    prompts: Prompts = None,
+    fresh: Fresh = None,
+    runs_dir: RunsDir = RUNS,
+    as_json: Json = False,
+) -> int:
+    """Say for each item and stage why it would run or not, and what changed since. Writes nothing.
+
+    Example: runner explain manifests/demo.toml --set stage.diffuse.with.steps=28
+    """
+    from runner.cli.common import Options
+    from runner.cli.explain import explain as show
+
+    options = Options(sets or [], prompts or [], fresh, runs_dir, as_json)
+    return show(manifest, options, item, stage)
+
+
+@commands.command()
+def validate(manifest: Manifest, sets: Sets = None, prompts: Prompts = None, as_json: Json = False) -> int:
+    """Check a manifest, its items and its model folders without running anything.
+
+    Example: runner validate manifests/demo.toml
+    """
+    from runner.cli.common import Options
+    from runner.cli.validate import validate as check
+
+    return check(manifest, Options(sets or [], prompts or [], as_json=as_json))

@@ -1,0 +1,111 @@
+"""What shells offer to complete: manifests, stages, keys of ``--set``, plugins. Heavy imports wait."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import BaseModel
+
+Context = typer.Context
+
+
+def manifests(incomplete: str) -> list[str]:
+    """TOML files, and folders on the way to them."""
+    folder, _, begun = incomplete.rpartition("/")
+    base = Path(f"{folder}/") if folder or incomplete.startswith("/") else Path()
+    with contextlib.suppress(OSError):
+        found = [p for p in sorted(base.expanduser().iterdir()) if p.name.startswith(begun or "")]
+        shown = [p for p in found if (p.is_dir() or p.suffix == ".toml") and not p.name.startswith(".")]
+        return [f"{incomplete[: len(incomplete) - len(begun)]}{p.name}{'/' * p.is_dir()}" for p in shown]
+    return []
+
+
+def stages(ctx: Context, incomplete: str) -> list[str]:
+    """Names of the manifest's stages."""
+    named = [stage.get("name") for stage in _tables(ctx).get("stage", []) if isinstance(stage, dict)]
+    return [name for name in named if isinstance(name, str) and name.startswith(incomplete)]
+
+
+def items(ctx: Context, incomplete: str) -> list[str]:
+    """Ids of the manifest's items."""
+    from runner.errors import RunnerError
+    from runner.manifest.items import expand
+    from runner.manifest.load import load
+
+    with contextlib.suppress(RunnerError):
+        return [item.id for item in expand(load(_manifest(ctx))) if item.id.startswith(incomplete)]
+    return []
+
+
+def plugins(incomplete: str) -> list[str]:
+    """Names of the installed plugins, broken ones too: they are those that one checks."""
+    from runner.plugins import discover
+
+    found = discover()
+    names = {*(plugin.name for plugin in found.loaded), *(plugin.name for plugin in found.broken)}
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
+def settings(ctx: Context, incomplete: str) -> list[str]:
+    """``KEY=VALUE`` for ``--set``, with the value that it has now."""
+    tables = _tables(ctx)
+    return [found for found in _settings(tables) if found.startswith(incomplete)] if tables else []
+
+
+def _settings(tables: dict[str, Any]) -> Iterator[str]:
+    from runner.errors import RunnerError
+    from runner.manifest import schema
+    from runner.plugins import discover, load_object
+
+    for name, table in (("budget", schema.Budget), ("model", schema.ModelSource), ("run", schema.RunTable)):
+        yield from _of(name, table, tables.get(name))
+    installed = discover()
+    for stage in tables.get("stage", []):
+        path = f"stage.{stage.get('name')}"
+        yield from (
+            key for key in _of(path, schema.StageTable, stage) if not key.startswith(_no_values(path))
+        )
+        with contextlib.suppress(RunnerError):
+            spec = installed.stage(str(stage.get("uses")))
+            if spec.params:
+                yield from _of(f"{path}.with", load_object(spec.params), stage.get("with"))
+
+
+def _no_values(path: str) -> tuple[str, ...]:
+    """What names a stage, and the tables in it: nothing that is set by itself."""
+    return tuple(f"{path}.{name}=" for name in ("name", "uses", "budget", "model", "device_map"))
+
+
+def _of(path: str, model: type[BaseModel], given: Any) -> Iterator[str]:
+    """The keys of one table, each with what is given or else the default; tables in it have their own."""
+    from runner.params import canonical, names_of
+
+    values = {**canonical(model.model_construct()), **(given if isinstance(given, dict) else {})}
+    for name in names_of(model):
+        value = values.get(name)
+        if isinstance(value, dict):
+            continue
+        shown = str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+        yield f"{path}.{name}={'' if ' ' in shown else shown}"
+
+
+def _tables(ctx: Context) -> dict[str, Any]:
+    """The manifest that stands on the command line already, as far as it is one."""
+    import tomli
+
+    with contextlib.suppress(OSError, ValueError):
+        return tomli.loads(_manifest(ctx).read_text(encoding="utf-8"))
+    return {}
+
+
+def _manifest(ctx: Context) -> Path:
+    """The first that stands on the command line; with an option half written, click has it in the rest."""
+    named = ctx.params.get("manifest") or ctx.params.get("manifests") or ctx.args
+    return Path(next(iter(named), "")) if isinstance(named, list | tuple) else Path(str(named))

@@ -1,0 +1,60 @@
+"""What several commands take: arguments and options, each told once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from runner.cli import completion
+
+RUNS = Path("runs")
+
+Manifest = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MANIFEST", help="The manifest, a TOML file.", autocompletion=completion.manifests
+    ),
+]
+Sets = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer before 0.16 reads no `list[str] | None` here
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a value, such as stage.diffuse.with.steps=4 or budget.vram=6GiB. May be repeated.",
+        autocompletion=completion.settings,
+    ),
+]
+Prompts = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Option("--prompt", metavar="TEXT", help="Use this prompt in place of the batch. May be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+RunsDir = Annotated[Path, typer.Option("--runs-dir", metavar="DIR", help="Where run directories are kept.")]
+Fresh = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--fresh",
+        metavar="[STAGE]",
+        help="Make it all again, or from STAGE on, though it is there.",
+        autocompletion=completion.stages,
+    ),
+]
+Vram = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--vram", metavar="SIZE", help="Device memory that a stage may take, such as 8GiB."),
+]
+Ram = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--ram", metavar="SIZE", help="RAM that a stage may take, such as 30GiB."),
+]
+Device = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
+]
+Out = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--output", "-o", metavar="FILE", help="Write it there; to stdout if left out."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite the file that is there.")]

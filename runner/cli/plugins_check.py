@@ -1,0 +1,69 @@
+"""``runner plugins check``."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.cli.common import print_json, say
+from runner.errors import ExitCode
+from runner.kit.checks import BROKEN, INTERLEAVES, NOT_RUN, OK, WARN
+from runner.kit.examine import Examination, installed
+from runner.manifest.load import load
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from runner.kit.checks import Verdict
+
+_STYLES = {OK: "green", WARN: "yellow", BROKEN: "bold red", NOT_RUN: "dim"}
+_SUMMARY = {BROKEN: "broken", WARN: "to look at", NOT_RUN: "not run", OK: "well"}
+
+
+def check(names: Sequence[str], manifest: Path | None, seconds: float, *, as_json: bool) -> int:
+    """Check some plugins or all; exit code 4 if anything is broken."""
+    entries = installed(names)
+    loaded = load(manifest) if manifest is not None else None
+    with tempfile.TemporaryDirectory(prefix="runner-check-") as folder:
+        examination = Examination(Path(folder), seconds, loaded, lambda what: say(f"{what} ..."))
+        verdicts = list(examination.run_manifest())
+        for entry in entries:
+            verdicts += examination.plugin(entry)
+    code = ExitCode.PLUGIN if any(verdict.status == BROKEN for verdict in verdicts) else ExitCode.DONE
+    if as_json:
+        print_json(
+            {"ok": code == ExitCode.DONE, "exit_code": int(code), "checks": [vars(v) for v in verdicts]}
+        )
+    elif not entries:
+        say("no plugin is installed; `runner plugins new NAME` writes one")
+    else:
+        _show(verdicts)
+    return code
+
+
+def _show(verdicts: Sequence[Verdict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    for subject in dict.fromkeys(verdict.subject for verdict in verdicts):
+        table = Table.grid(padding=(0, 2))
+        table.add_column(no_wrap=True, min_width=len(NOT_RUN))
+        table.add_column(no_wrap=True, min_width=len(INTERLEAVES))
+        table.add_column(overflow="fold")
+        for verdict in verdicts:
+            if verdict.subject == subject:
+                status = Text(verdict.status, _STYLES[verdict.status])
+                table.add_row(status, verdict.check, Text(verdict.told))
+                for more, style in ((verdict.advice and f"> {verdict.advice}", ""), (verdict.log, "dim")):
+                    if more:
+                        table.add_row("", "", Text(more, style))
+        console.print(Text(subject, "bold"))
+        console.print(table)
+    counts = Counter(verdict.status for verdict in verdicts)
+    console.print(
+        "\n" + ", ".join(f"{counts[s]} {w}" for s, w in _SUMMARY.items() if counts[s]), highlight=False
+    )

@@ -1,0 +1,184 @@
+"""``runner reproduce``."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.cli.common import print_json, say, warn
+from runner.cli.display import Display, LiveDisplay, PlainDisplay
+from runner.cli.tailored import refuse_overwriting
+from runner.errors import ExitCode, InterruptedRunError, RunnerError, UsageError
+from runner.journal import Events
+from runner.manifest.problems import ManifestError
+from runner.plan.assemble import run_directory
+from runner.plan.lineage import read_lineage
+from runner.plan.remake import Original, manifest_of, pipeline_of
+from runner.plugins import Plugins, discover
+from runner.provenance import sidecar
+from runner.storage import write_atomically
+from runner.supervisor.reproduce import Differing, Reproduction
+from runner.supervisor.reproduce import reproduce as make_again
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from runner.journal import Event
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the command line says besides the files."""
+
+    model: str | None = None
+    sets: Sequence[str] = ()
+    out: Path | None = None
+    """Where what is made is kept: a file, or a folder where there are several."""
+    force: bool = False
+    runs_dir: Path | None = None
+    """Where the run directory is kept; it is removed, if left out."""
+    as_json: bool = False
+
+
+def reproduce(files: Sequence[Path], wanted: Wanted) -> int:
+    """Make outputs again from what they say of themselves, and say of each whether it is the same.
+
+    A file that cannot be made again keeps no other from its turn; the largest exit code counts.
+    """
+    into = wanted.out is not None and (len(files) > 1 or wanted.out.is_dir())
+    targets = {file: wanted.out / file.name if wanted.out and into else wanted.out for file in files}
+    for target in targets.values():
+        refuse_overwriting(target, force=wanted.force)
+    if into and len(set(targets.values())) < len(targets):
+        raise UsageError(f"-o {wanted.out}: two of the files have the same name")
+    plugins = discover()
+    warn(plugins)
+    with _runs(wanted.runs_dir) as runs:
+        return max(_Turns(wanted, plugins, runs, targets).take())
+
+
+@contextmanager
+def _runs(kept: Path | None) -> Iterator[Path]:
+    if kept is not None:
+        yield kept
+        return
+    with tempfile.TemporaryDirectory(prefix="runner-reproduce-") as folder:
+        yield Path(folder)
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """Files in groups that one run makes again."""
+
+    wanted: Wanted
+    plugins: Plugins
+    runs: Path
+    targets: dict[Path, Path | None]
+
+    def take(self) -> Iterator[int]:
+        """Make them again; yields an exit code for each file."""
+        groups: dict[str, list[Original]] = {}
+        for file in self.targets:
+            try:
+                said = read_lineage(file)
+                text = manifest_of(said, self.plugins, self.wanted.model)
+            except RunnerError as error:
+                yield from self._failed([file], error)
+            else:
+                groups.setdefault(text, []).append(Original(file, said))
+        for text, originals in groups.items():
+            yield from self._group(text, originals)
+
+    def _group(self, text: str, originals: list[Original]) -> Iterator[int]:
+        try:
+            made = self._make_again(text, originals)
+        except InterruptedRunError:
+            raise
+        except ManifestError as error:
+            if len(originals) == 1:
+                yield from self._failed([originals[0].file], error)
+            else:  # what is wrong with one keeps no other from being made
+                for original in originals:
+                    yield from self._group(text, [original])
+        except RunnerError as error:
+            yield from self._failed([original.file for original in originals], error)
+        else:
+            for original, one in zip(originals, made, strict=True):
+                yield self._made(original, one)
+
+    def _make_again(self, text: str, originals: list[Original]) -> list[Reproduction]:
+        pipeline = pipeline_of(text, originals, self.plugins, self.wanted.sets)
+        events = Events()
+        budgets = {stage.name: stage.budget for stage in pipeline.stages}
+        display: Display = LiveDisplay(budgets) if sys.stderr.isatty() else PlainDisplay()
+        events.listeners.append(_but_its_end(display.take))
+        with display:
+            return make_again(originals, pipeline, run_directory(pipeline, self.runs), events)
+
+    def _failed(self, files: Sequence[Path], error: RunnerError) -> Iterator[int]:
+        say(f"{error.prefix}{error}")
+        for file in files:
+            if self.wanted.as_json:
+                told = {"ok": False, "exit_code": int(error.exit_code), "file": str(file)}
+                print_json({**told, "error": str(error)})
+            yield error.exit_code
+
+    def _made(self, original: Original, made: Reproduction) -> int:
+        target = self.targets[original.file] if made.output is not None else None
+        if made.output is not None and target is not None:
+            if sidecar(made.output).exists():
+                write_atomically(sidecar(target), sidecar(made.output).read_bytes())
+            write_atomically(target, made.output.read_bytes())
+        if self.wanted.as_json:
+            print_json(_as_dict(original, made, target))
+        else:
+            _tell(original.file, made)
+        return made.exit_code
+
+
+def _but_its_end(listener: Callable[[Event], None]) -> Callable[[Event], None]:
+    """Where a run left its outputs is of no interest: of each it is told by itself, and they may not stay."""
+
+    def take(event: Event) -> None:
+        if event["event"] != "run_finished":
+            listener(event)
+
+    return take
+
+
+def _tell(file: Path, made: Reproduction) -> None:
+    say(f"{file}: {made.told}")
+    for line in (*_lines(made.unlike), *_lines(made.circumstances)):
+        say(f"  {line}")
+    if made.exit_code == ExitCode.ITEMS_FAILED and made.output is not None and not made.circumstances:
+        say("  versions, device and threads are the same: a stage draws at random, or its code was changed")
+
+
+def _lines(differing: Differing) -> list[str]:
+    """A line for each difference, with the stages that it is at."""
+    stages: dict[str, list[str]] = {}
+    for stage, many in differing.items():
+        for one in many:
+            stages.setdefault(str(one), []).append(stage)
+    return [f"{', '.join(at)}: {told}" for told, at in stages.items()]
+
+
+def _as_dict(original: Original, made: Reproduction, target: Path | None) -> dict[str, Any]:
+    return {
+        "ok": made.exit_code == ExitCode.DONE,
+        "exit_code": int(made.exit_code),
+        "file": str(original.file),
+        "key": original.said.key,
+        "result": made.told,
+        "output": str(target) if target is not None else None,
+        "unlike": _differing(made.unlike),
+        "circumstances": _differing(made.circumstances),
+    }
+
+
+def _differing(differing: Differing) -> list[dict[str, Any]]:
+    return [{"stage": stage, **one.as_dict()} for stage, many in differing.items() for one in many]

@@ -1,0 +1,56 @@
+"""What shells are offered, as a shell asks for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from project import Project
+
+
+def offered(project: Project, line: str) -> list[str]:
+    """As bash asks: the words so far, the last of them unfinished."""
+    words = line.split(" ")
+    environment = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_RUNNER_COMPLETE": "complete_bash"}
+    told = subprocess.run(
+        [sys.executable, "-c", "from runner.cli import main; main()"],
+        env={**project.environment, **environment},
+        cwd=project.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.stderr == ""
+    return told.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("runner repr", ["reproduce"]),
+        ("runner run t", ["toy.toml"]),
+        ("runner plan sub/", ["sub/deep/", "sub/other.toml"]),
+        ("runner run toy.toml --fresh ", ["make", "write"]),
+        ("runner explain toy.toml --stage w", ["write"]),
+        ("runner explain toy.toml --item t", ["two"]),
+        ("runner run toy.toml --set budget.d", ["budget.device=cpu"]),
+        (
+            "runner run toy.toml --set stage.make.with.s",
+            ["stage.make.with.seed=0", "stage.make.with.steps=2"],
+        ),
+        ("runner run --set stage.", []),
+        ("runner run nowhere.toml --set stage.", []),
+        ("runner run wrong.toml --fresh ", []),
+        ("runner plugins check t", ["toy"]),
+    ],
+)
+def test_a_shell_is_offered_what_could_follow(toy: Project, line: str, expected: list[str]) -> None:
+    toy.write("sub/other.toml", "")
+    toy.write("sub/notes.txt", "")
+    toy.write("sub/deep/one.toml", "")
+    toy.write("wrong.toml", "[[[")
+    assert offered(toy, line) == expected
