@@ -1,0 +1,82 @@
+"""Keeping the page up to date while a run goes on, at its own pace: the run never waits for it."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from runner.report.page import Page
+
+if TYPE_CHECKING:
+    from runner.journal import Event
+    from runner.rundir import RunDirectory
+
+FIRST = 1.0  # seconds; a run that has nothing to do is over by then
+PAUSE = 5.0  # seconds between two writings
+SHARE = 0.02  # of the time, at most, goes into writing, however large the page is
+
+
+class LiveReport:
+    """Writes ``report.html`` as a run goes on: a listener, to be closed when the run has ended.
+
+    A thread of its own does the work. That the page cannot be written costs a line, and never the run.
+    """
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._page = Page(directory)
+        journal = directory.journal
+        self._before: int | None = journal.stat().st_size if journal.exists() else 0
+        self._settled = self._page.is_settled
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._trouble = ""
+        self._thread = threading.Thread(target=self._follow, name="report", daemon=True)
+        self._thread.start()
+
+    def __call__(self, event: Event) -> None:
+        self._events.put(event)
+
+    def close(self) -> None:
+        """Write the page as it stays."""
+        self._events.put(None)
+        self._thread.join()
+        if self._trouble:
+            print(f"runner: report.html is not up to date: {self._trouble}", file=sys.stderr)  # noqa: T201
+
+    def _follow(self) -> None:
+        due = time.monotonic() + FIRST
+        fresh: list[Event] = []
+        while True:
+            try:
+                event = self._events.get(timeout=max(0.0, due - time.monotonic()) if fresh else None)
+            except queue.Empty:
+                began = time.monotonic()
+                self._write(fresh, live=True)
+                now = time.monotonic()
+                due = now + max(PAUSE, (now - began) / SHARE)
+                continue
+            if event is None:
+                break
+            fresh.append(event)
+        if self._settled and [e.get("exit_code", 0) for e in fresh] == [0, 0]:
+            self._page.keep()  # the run began and ended, and there was nothing to do
+        else:
+            self._write(fresh, live=False)
+
+    def _write(self, fresh: list[Event], *, live: bool) -> None:
+        """Tell the page what is new, and write it."""
+        if self._before is not None:
+            self._page.read(self._before)
+            self._before = None
+        self._settled = False
+        for event in fresh:
+            self._page.take(event)
+        fresh.clear()
+        try:
+            self._page.write(live=live)
+        except Exception as error:
+            self._trouble = f"{type(error).__name__}: {error}"
+        else:
+            self._trouble = ""

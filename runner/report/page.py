@@ -1,0 +1,152 @@
+"""The page: what is known of a run directory as JSON, in a template of our own."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections import deque
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner import __version__
+from runner.history import RunHistory
+from runner.journal import now, read_journal
+from runner.memory.series import Series
+from runner.redact import redact
+from runner.report.gallery import Gallery
+from runner.report.items import Items, exact
+from runner.report.runs import as_json
+from runner.storage import write_atomically
+
+if TYPE_CHECKING:
+    from runner.journal import Event
+    from runner.rundir import RunDirectory
+
+RUNS = 12  # the latest ones, which are shown stage by stage
+MANIFEST_LIMIT = 100_000  # characters that are shown
+_HEAD = 1 << 17  # characters that hold the page's style, its markup, and the beginning of its data
+_FOLDER = Path(__file__).with_name("page")
+_SCRIPTS = ("base.js", "gallery.js", "viewer.js", "stages.js", "page.js")
+
+
+class Page:
+    """The page of a run directory: takes the journal's events from the first on, then a live run's."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self._directory = directory
+        self._items = Items()
+        self._gallery = Gallery(directory.outputs, self._items)
+        self._earlier: deque[str] = deque(maxlen=RUNS - 1)  # JSON: a run that has ended does not change
+        self._run: RunHistory | None = None
+        self._activity: Event | None = None
+        self._memory = Series()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the page is there, and tells all that the journal has."""
+        try:
+            newer = self._directory.report.stat().st_mtime_ns >= self._directory.journal.stat().st_mtime_ns
+            with self._directory.report.open(encoding="utf-8") as file:
+                return newer and '"live": false' in file.read(_HEAD)
+        except (OSError, ValueError):
+            return False
+
+    def keep(self) -> None:
+        """Leave the page as it is: what the journal has got since is not worth telling."""
+        self._directory.report.touch()
+
+    def read(self, until: int | None = None) -> None:
+        """Take what the journal has so far, or had when it was ``until`` bytes long."""
+        if self._directory.journal.exists():
+            for event in read_journal(self._directory.journal, until):
+                self.take(event)
+
+    def take(self, event: Event) -> None:
+        """Learn from the next event."""
+        if event["event"] == "memory":
+            self._take_memory(event)
+            return
+        if event["event"] == "run_started":
+            if self._run is not None:
+                self._earlier.append(json.dumps(exact(as_json(self._run, going=False))))
+            self._run = RunHistory()
+        elif event["event"] == "stage_started":
+            self._memory = Series()
+        self._activity = event if event["event"] == "progress" else None
+        if self._run is not None:  # else the journal has lost the beginning
+            self._run.take({**event, "traceback": ""})  # ten thousand may fail, and the items keep some
+        self._items.take(event)
+
+    def _take_memory(self, event: Event) -> None:
+        """A sample of the stage that goes on; the journal has its series when it has ended."""
+        stage = self._run.current if self._run else None
+        if stage is not None and stage.started is not None:
+            passed = datetime.fromisoformat(event["time"]) - stage.started
+            self._memory.add(passed.total_seconds(), event["ram"])
+            stage.memory = self._memory.points
+
+    def write(self, *, live: bool) -> None:
+        """Write the page; ``live`` if the run goes on, and the page will be written again.
+
+        Raises:
+            StorageError: it cannot be written.
+
+        """
+        name = self._directory.path.name
+        title, data = html.escape(name), self._data(live=live)
+        write_atomically(self._directory.report, _rendered(title=title, data=data).encode())
+
+    def _data(self, *, live: bool) -> str:
+        head = {
+            "name": self._directory.path.name,
+            "updated": now(),
+            "version": __version__,
+            "live": live,
+            "activity": self._activity if live else None,
+            "manifest": self._manifest(),
+        }
+        runs = list(self._earlier)
+        if self._run is not None:
+            runs.append(json.dumps(exact(as_json(self._run, going=live))))
+        cards = ",\n".join(self._gallery.cards())
+        text = f'{json.dumps(head)[:-1]}, "runs": [{",".join(runs)}], "cards": [{cards}]}}'
+        return text.replace("<", "\\u003c")  # nothing in it may end the element that it stands in
+
+    def _manifest(self) -> str:
+        try:
+            text = redact(self._directory.manifest.read_text(encoding="utf-8"))
+        except OSError:
+            return ""
+        cut = f"{text[:MANIFEST_LIMIT]}\n... (the rest is in manifest.toml)"
+        return text if len(text) <= MANIFEST_LIMIT else cut
+
+
+def _rendered(**values: str) -> str:
+    """The template with the values in place; what stands in a value is left as it is."""
+    fixed = _fixed()
+    parts = re.split(r"\{\{(\w+)\}\}", fixed["template"])
+    names = {**fixed, **values}
+    return "".join(names[part] if n % 2 else part for n, part in enumerate(parts))
+
+
+@cache
+def _fixed() -> dict[str, str]:
+    """Template, style and script, and the policy that lets no other script or style work, and no network."""
+    read = {
+        name: (_FOLDER / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", *_SCRIPTS)
+    }
+    style, script = read["style.css"], "\n".join(read[name] for name in _SCRIPTS)
+    policy = (
+        f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
+        "img-src 'self' file: data:; base-uri 'none'; form-action 'none'"
+    )
+    return {"template": read["page.html"], "style": style, "script": script, "policy": policy}
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

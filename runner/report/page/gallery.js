@@ -1,0 +1,164 @@
+const STATUSES = { done: "Done", failed: "Failed", unfinished: "Unfinished", earlier: "Earlier" };
+const IMAGES = /\.(png|jpe?g|webp|gif|avif|bmp)$/i;
+
+data.cards.forEach((card) => {
+  card.took = Object.values(card.seconds).reduce((sum, one) => sum + one, 0);
+  card.prompt = typeof card.params.prompt === "string" ? card.params.prompt : "";
+  card.words = [card.id, card.prompt, card.key, card.status, card.file, card.error].join("\n").toLowerCase();
+  card.link = card.file && `outputs/${encodeURIComponent(card.file)}`;
+});
+
+const MARGIN = 0.7; // of a screen, above and below, that is drawn too
+
+const gallery = {
+  list: byId("gallery"),
+  shown: [],
+  cells: new Map(),
+  view: { query: "", status: "", order: "run", ...session.get("view") },
+
+  start() {
+    byId("search").value = this.view.query;
+    byId("order").value = this.view.order;
+    byId("search").addEventListener("input", (event) => this.look({ query: event.target.value }));
+    byId("order").addEventListener("change", (event) => this.look({ order: event.target.value }));
+    this.list.addEventListener("keydown", (event) => this.move(event));
+    window.addEventListener("scroll", () => requestAnimationFrame(() => this.draw()), { passive: true });
+    new ResizeObserver(() => this.draw()).observe(this.list);
+    this.offerStatuses();
+    this.look({});
+  },
+
+  offerStatuses() {
+    const counted = (status) => data.cards.filter((card) => card.status === status).length;
+    const there = Object.keys(STATUSES).filter((status) => counted(status));
+    if (there.length < 2) {
+      if (!there.includes(this.view.status)) this.view.status = "";
+      return;
+    }
+    const chip = (status, label, number) =>
+      el("button", { type: "button", "data-status": status, click: () => this.look({ status }) },
+        `${label} ${number.toLocaleString()}`);
+    byId("statuses").replaceChildren(
+      chip("", "All", data.cards.length),
+      ...there.map((status) => chip(status, STATUSES[status], counted(status))),
+    );
+  },
+
+  /** Show what is looked for. */
+  look(change) {
+    Object.assign(this.view, change);
+    session.set("view", this.view);
+    const { query, status, order } = this.view;
+    const words = query.toLowerCase().split(/\s+/).filter(Boolean);
+    this.shown = data.cards.filter(
+      (card) => (!status || card.status === status) && words.every((word) => card.words.includes(word)),
+    );
+    const orders = {
+      newest: (a, b) => (b.time || "").localeCompare(a.time || ""),
+      slowest: (a, b) => b.took - a.took,
+      name: (a, b) => a.id.localeCompare(b.id, undefined, { numeric: true }),
+    };
+    if (orders[order]) this.shown.sort(orders[order]);
+    this.draw();
+    for (const button of byId("statuses").children) {
+      button.setAttribute("aria-pressed", String(button.dataset.status === status));
+    }
+    const all = data.cards.length;
+    byId("count").textContent = this.shown.length === all
+      ? all.toLocaleString() : `${this.shown.length.toLocaleString()} of ${all.toLocaleString()}`;
+    byId("nothing").hidden = this.shown.length > 0;
+    byId("nothing").textContent = all ? "Nothing here is like that." : "There is nothing yet.";
+  },
+
+  /** Columns, and the pixels from row to row. */
+  grid() {
+    const style = getComputedStyle(this.list);
+    const tracks = style.gridTemplateColumns.split(" ");
+    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const caption = parseFloat(style.getPropertyValue("--caption")) * rem;
+    return { columns: tracks.length, row: parseFloat(tracks[0]) + caption + parseFloat(style.rowGap) };
+  },
+
+  /** Draw the rows in sight, and leave room for the others: ten thousand pictures cost what a screen of them does. */
+  draw() {
+    const { columns, row } = this.grid();
+    const { top } = this.list.getBoundingClientRect();
+    const rows = Math.ceil(this.shown.length / columns);
+    const within = (number) => Math.min(rows, Math.max(0, number));
+    const from = within(Math.floor((-top - MARGIN * innerHeight) / row));
+    const to = within(Math.ceil((-top + (1 + MARGIN) * innerHeight) / row));
+    this.list.style.paddingBlock = `${from * row}px ${(rows - to) * row}px`;
+    const cards = this.shown.slice(from * columns, to * columns);
+    const wanted = new Set(cards);
+    for (const [card, cell] of this.cells) {
+      if (!wanted.has(card)) {
+        cell.remove();
+        this.cells.delete(card);
+      }
+    }
+    cards.forEach((card, n) => {
+      if (!this.cells.has(card)) this.cells.set(card, el("li", {}, cardOf(card)));
+      const [cell, there] = [this.cells.get(card), this.list.children[n]];
+      cell.setAttribute("aria-posinset", from * columns + n + 1);
+      cell.setAttribute("aria-setsize", this.shown.length);
+      if (cell !== there) this.list.insertBefore(cell, there ?? null); // those that stay keep the focus
+    });
+  },
+
+  /** Arrows go from picture to picture. */
+  move(event) {
+    const at = this.shown.findIndex((card) => this.cells.get(card)?.contains(event.target));
+    const { columns } = this.grid();
+    const last = this.shown.length - 1;
+    const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: last - at };
+    const to = at + steps[event.key];
+    if (at < 0 || !(to >= 0 && to <= last)) return;
+    event.preventDefault();
+    this.focus(this.shown[to]);
+  },
+
+  focus(card) {
+    const at = this.shown.indexOf(card);
+    if (at >= 0 && !this.cells.has(card)) {
+      const { columns, row } = this.grid();
+      const top = this.list.getBoundingClientRect().top + Math.floor(at / columns) * row;
+      window.scrollBy({ top: top - innerHeight / 3, behavior: "instant" });
+      this.draw();
+    }
+    this.cells.get(card)?.firstChild.focus();
+  },
+};
+
+function cardOf(card) {
+  const { width, height, steps, seed } = card.params;
+  const made = [
+    seed === undefined ? null : `seed ${seed}`,
+    width && height ? `${width} × ${height}` : null,
+    steps === undefined ? null : count(steps, "step"),
+  ].filter(Boolean).join(" · ");
+  const time = card.took ? `${duration(card.took)} · ` : "";
+  const open = (event) => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    viewer.show(card);
+  };
+  return el("a", { class: `card ${card.status}`, href: card.link || "#pictures", click: open, title: card.prompt || card.id },
+    el("div", { class: "frame" },
+      thumbnail(card),
+      card.status === "done" ? null : el("span", { class: "badge" }, STATUSES[card.status])),
+    el("div", { class: "caption" },
+      el("div", { class: "prompt" }, card.prompt || card.id),
+      el("div", { class: "small" }, made || card.id),
+      el("div", { class: "small" }, time, el("span", { class: "mono" }, (card.key || "").slice(0, 8)))),
+  );
+}
+
+function thumbnail(card) {
+  if (card.file && IMAGES.test(card.file)) {
+    const gone = (event) => event.target.replaceWith(el("span", { class: "glyph" }, "not there"));
+    return el("img", { src: card.link, alt: "", loading: "lazy", decoding: "async", error: gone });
+  }
+  if (card.text !== undefined) return el("span", { class: "excerpt" }, card.text);
+  if (card.status === "failed") return el("span", { class: "glyph" }, card.error);
+  return el("span", { class: "glyph" }, card.file ? card.file.split(".").pop() : "…");
+}

@@ -1,0 +1,79 @@
+/** One picture by itself, with all that is known of it. */
+const viewer = {
+  dialog: byId("viewer"),
+  card: null,
+
+  start() {
+    this.dialog.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      const next = step && gallery.shown[gallery.shown.indexOf(this.card) + step];
+      if (next) this.show(next);
+    });
+    this.dialog.addEventListener("click", (event) => {
+      if (event.target === this.dialog) this.dialog.close();
+    });
+    this.dialog.addEventListener("close", () => gallery.focus(this.card));
+  },
+
+  show(card) {
+    this.card = card;
+    const [light, aside] = this.dialog.children;
+    light.replaceChildren(this.large(card));
+    aside.replaceChildren(
+      el("p", { class: "full" }, card.prompt || card.id),
+      facts([
+        ["Status", STATUSES[card.status]],
+        ...Object.entries(card.params).filter(([name, value]) => name !== "prompt" && value !== null).map(([name, value]) => [name, told(value)]),
+        null,
+        ...Object.entries(card.seconds).map(([stage, seconds]) => [stage, duration(seconds)]),
+        card.time ? ["Made", date(card.time)] : null,
+        null,
+        ["Item", el("span", { class: "mono" }, card.id)],
+        ["Key", el("span", { class: "mono" }, card.key || "")],
+        card.file ? ["File", el("a", { href: card.link }, card.file)] : null,
+      ]),
+    );
+    if (!this.dialog.open) this.dialog.showModal();
+  },
+
+  large(card) {
+    if (card.file && IMAGES.test(card.file)) {
+      return el("a", { href: card.link, "aria-label": "Open the file" }, el("img", { src: card.link, alt: card.prompt || card.id }));
+    }
+    if (card.error) return el("pre", { class: "code", tabindex: "0" }, card.traceback || card.error);
+    if (card.text !== undefined) return el("pre", { class: "code", tabindex: "0" }, card.text);
+    return card.file ? el("a", { href: card.link }, card.file) : el("span", { class: "dim" }, "Not made yet");
+  },
+};
+
+const told = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+
+/** Names and values; null is a rule between two groups. */
+function facts(pairs) {
+  const rows = [];
+  for (const pair of pairs) {
+    if (pair) rows.push(el("dt", {}, pair[0]), el("dd", {}, pair[1]));
+    else if (rows.length && rows.at(-1).tagName === "DD") rows.push(el("div", { class: "rule" }));
+  }
+  if (rows.length && rows.at(-1).className === "rule") rows.pop();
+  return el("dl", { class: "facts" }, ...rows);
+}
+
+const FAILURES = 100; // the others are among the pictures
+
+function showFailures() {
+  const failed = data.cards.filter((card) => card.status === "failed");
+  byId("failures").hidden = failed.length === 0;
+  const rows = failed.slice(0, FAILURES).map((card, n) => el("details", { open: n ? null : "" },
+    el("summary", {},
+      el("b", {}, card.id),
+      el("span", { class: "dim" }, ` in ${card.stage}`, card.attempts > 1 ? `, tried ${card.attempts} times` : ""),
+      el("span", { class: "why" }, card.error.split("\n")[0])),
+    card.prompt ? el("p", { class: "what" }, card.prompt) : null,
+    el("pre", { class: "code traceback", tabindex: "0" },
+      card.traceback || `${card.error}\n\n(its traceback, if it has one, is in journal.jsonl)`),
+  ));
+  const more = failed.length - rows.length;
+  byId("failure-list").replaceChildren(...rows,
+    ...(more > 0 ? [el("p", { class: "more" }, `${more.toLocaleString()} more are among the pictures.`)] : []));
+}

@@ -1,0 +1,79 @@
+"""A run's history in the shape that the page's script reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import EXIT_MEANINGS
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from runner.history import Lowering, RunHistory, StageHistory
+
+NEITHER: dict[str, int | None] = {"vram": None, "ram": None}
+
+
+def as_json(run: RunHistory, *, going: bool) -> dict[str, Any]:
+    """What the page shows of a run; ``going`` if it has not ended."""
+    counts = run.counts
+    lasted = run.seconds if run.seconds is not None else _seconds(run.started, run.latest)
+    return {
+        "manifest": run.manifest,
+        "started": run.started.isoformat() if run.started else None,
+        "seconds": lasted,
+        "exit_code": run.exit_code,
+        "state": _state(run, going=going),
+        "error": run.error,
+        "items": run.items,
+        "made": counts.made,
+        "failed": counts.failed,
+        "cached": counts.cached,
+        "stage_names": run.stage_names,
+        "stages": [_stage(run, stage) for stage in run.stages.values()],
+        "machine": run.machine,
+        "versions": run.versions,
+    }
+
+
+def _state(run: RunHistory, *, going: bool) -> str:
+    if run.exit_code is None:
+        return "running" if going else "not ended"
+    meaning = next((told for code, told in EXIT_MEANINGS.items() if code == run.exit_code), "ended")
+    return meaning.partition(";")[0]
+
+
+def _stage(run: RunHistory, stage: StageHistory) -> dict[str, Any]:
+    lasted = stage.seconds if stage.seconds is not None else _seconds(stage.started, run.latest)
+    points = stage.memory
+    return {
+        "name": stage.name,
+        "placement": stage.placement,
+        "dtype": stage.dtype,
+        "device": stage.device,
+        "offset": _seconds(run.started, stage.started),
+        "seconds": lasted,
+        "items": stage.items,
+        "done": stage.done,
+        "failed": stage.failed,
+        "cached": stage.cached,
+        "predicted": NEITHER | stage.predicted,
+        "measured": NEITHER | (stage.measured or {"ram": max((held for _, held in points), default=None)}),
+        "budget": NEITHER | stage.budget,
+        "memory": points,
+        "streamed": stage.streamed,
+        "lowered": [_fall(stage, fall) for fall in stage.lowered],
+    }
+
+
+def _fall(stage: StageHistory, fall: Lowering) -> dict[str, Any]:
+    return {
+        "placement": fall.placement,
+        "next": fall.next,
+        "measured": fall.measured,
+        "offset": _seconds(stage.started, fall.time),
+    }
+
+
+def _seconds(begin: datetime | None, end: datetime | None) -> float:
+    return max(0.0, (end - begin).total_seconds()) if begin and end else 0.0

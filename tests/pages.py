@@ -1,0 +1,95 @@
+"""Run directories told of without running anything, and what the page of one holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from runner.journal import Events, Journal
+from runner.provenance import write_with_provenance
+from runner.report import write
+from runner.rundir import RunDirectory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GIB = 1 << 30
+PEAKS = {"vram": None, "ram": GIB}
+# the smallest PNG: one grey pixel
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
+    "0000000a49444154789c636800000082008177cd72b60000000049454e44ae426082"
+)
+
+
+def data_of(page: Path) -> dict[str, Any]:
+    """The data in a page, read as a browser finds them."""
+    found = re.search(
+        r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL
+    )
+    data: dict[str, Any] = json.loads(found[1], parse_constant=_refuse)  # type: ignore[index]
+    return data
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def card(item: str, data: dict[str, Any]) -> dict[str, Any]:
+    return next(card for card in data["cards"] if card["id"] == item)
+
+
+class Telling:
+    """A run of one stage, ``draw``, told to a journal event by event."""
+
+    def __init__(self, folder: Path, name: str = "told") -> None:
+        self.directory = RunDirectory(folder / name)
+        self.events = Events()
+        self.journal = Journal(self.directory.journal)
+        self.events.listeners.append(self.journal)
+        self.outputs: list[str] = []
+
+    def start(self, items: int) -> None:
+        self.outputs = []
+        self.events.emit("run_started", run="told", manifest="told.toml", stages=["draw"], items=items)
+        self.events.emit(
+            "stage_started",
+            stage="draw",
+            items=items,
+            placement="resident",
+            predicted=PEAKS,
+            budget={"vram": None, "ram": 2 * GIB},
+            device="cpu",
+            dtype="float32",
+            last=True,
+        )
+
+    def item(self, item: str, key: str, error: str | None = None, **more: Any) -> None:
+        told = {"params": {"prompt": f"a picture of {item}", "seed": 7}, **more}
+        if error is None:
+            path = self.directory.output(item, key, "", ".png")
+            write_with_provenance(path, PIXEL, {"key": key, "lineage": {"draw": {"params": told["params"]}}})
+            self.outputs.append(str(path))
+        status = "failed" if error else "done"
+        self.events.emit(
+            "item_finished", stage="draw", item=item, key=key, status=status, seconds=0.5, error=error, **told
+        )
+
+    def end(self, code: int = 0) -> None:
+        self.events.emit(
+            "stage_finished",
+            stage="draw",
+            seconds=8.0,
+            done=len(self.outputs),
+            cached=0,
+            failed=0,
+            predicted=PEAKS,
+            measured=PEAKS,
+            streamed=None,
+            memory=[(second, GIB) for second in range(8)],
+        )
+        self.events.emit("run_finished", exit_code=code, outputs=self.outputs, seconds=9.0)
+
+    def page(self) -> Path:
+        return write(self.directory.path)

@@ -1,0 +1,205 @@
+"""The page in a browser, as people meet it."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import toy_plugin
+from browsing import chromium, visit
+from pages import Telling, data_of
+from waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from project import Project
+
+HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)>"
+STATE, CARDS, COUNT = "#state", ".card", "#count"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as browser:
+        yield browser
+
+
+def key(n: int) -> str:
+    return f"{n:08x}" * 8
+
+
+@pytest.fixture
+def mixed(told: Telling) -> Path:
+    """Two pictures, one of them of a hostile prompt, and a failure."""
+    told.start(3)
+    told.item(
+        "fox",
+        key(1),
+        params={"prompt": "a red fox", "seed": 2**64 - 1, "width": 64, "height": 32, "steps": 4},
+    )
+    told.item("evil", key(2), params={"prompt": HOSTILE, "seed": 0})
+    trace = 'Traceback (most recent call last):\n  File "stage.py", line 3, in one\nValueError: <b>no</b>'
+    told.item(
+        "owl", key(3), "ValueError: <b>no</b>", traceback=trace, attempts=2, params={"prompt": "an owl"}
+    )
+    told.end(1)
+    told.directory.manifest.write_text(f'# {HOSTILE}\nversion = 1\nname = "told"\n')
+    return told.page()
+
+
+def test_everything_is_text_and_in_its_place(browser: Any, mixed: Path) -> None:
+    with visit(browser, mixed) as seen:
+        assert seen.texts("h1") == ["told"]
+        assert seen.texts(STATE) == ["some items failed, the others are done"]
+        assert seen.texts(".card .prompt") == ["a red fox", HOSTILE, "an owl"]
+        assert "seed 18446744073709551615 · 64 × 32 · 4 steps" in seen.texts(".card .small")  # noqa: RUF001 - as it is shown
+        assert seen.page.locator(".card img").count() == 2
+        assert seen.page.locator("img[onerror], main script").count() == 0
+        # the failure, with all that it said
+        assert seen.page.locator(".traceback").is_visible()
+        assert seen.texts(".traceback")[0].endswith("ValueError: <b>no</b>")
+        assert seen.texts("#manifest-text")[0].startswith(f"# {HOSTILE}")
+        # the stage: its peak beside the prediction and the budget, and its curve
+        assert seen.texts(".stage h3") == ["draw"]
+        assert seen.texts(".meter span") == ["RAM", "1.00 GiB", "predicted 1.00 GiB", "budget 2.00 GiB"]
+        for line in ("edge", "predicted", "budget"):
+            assert seen.page.locator(f".chart .{line}").count() == 1
+    pictures = [url for url in seen.requests if url.endswith(".png")]
+    assert len(pictures) == 2
+    assert all("/told/outputs/" in url for url in pictures)
+
+
+def test_search_and_filters(browser: Any, mixed: Path) -> None:
+    with visit(browser, mixed) as seen:
+        seen.page.keyboard.press("/")
+        for query, found in {
+            "RED Fox": ["a red fox"],
+            "alert(1)": [HOSTILE],
+            key(3)[:8]: ["an owl"],
+            "owl fox": [],
+            "failed": ["an owl"],
+            "": ["a red fox", HOSTILE, "an owl"],
+        }.items():
+            seen.page.locator("#search").fill(query)
+            assert seen.texts(".card .prompt") == found, query
+            assert seen.page.locator("#nothing").is_visible() == (not found)
+        seen.page.get_by_role("button", name="Failed 1").click()
+        assert seen.texts(".card .prompt") == ["an owl"]
+        assert seen.texts(COUNT) == ["1 of 3"]
+
+
+def test_a_picture_by_itself(browser: Any, mixed: Path) -> None:
+    with visit(browser, mixed) as seen:
+        first = seen.page.locator(CARDS).first
+        assert first.get_attribute("href") == f"outputs/fox-{key(1)[:8]}.png"
+        first.focus()
+        seen.page.keyboard.press("ArrowRight")
+        seen.page.keyboard.press("Enter")
+        assert seen.texts("#viewer .full") == [HOSTILE]
+        seen.page.keyboard.press("ArrowLeft")
+        assert seen.texts("#viewer .full") == ["a red fox"]
+        assert (
+            seen.page.locator("#viewer img").evaluate(
+                "image => image.decode().then(() => image.naturalWidth)"
+            )
+            == 1
+        )
+        assert key(1) in seen.texts("#viewer dd")
+        seen.page.keyboard.press("Escape")
+        assert not seen.page.locator("#viewer").is_visible()
+        assert first.evaluate("card => card === document.activeElement")
+
+
+def test_dark_and_light(browser: Any, mixed: Path) -> None:
+    brightness = "getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).reduce((a, b) => a + +b, 0)"
+    shown = {}
+    for scheme in ("light", "dark"):
+        with visit(browser, mixed, color_scheme=scheme) as seen:
+            system = seen.page.evaluate(brightness)
+            seen.page.locator("#theme").click()
+            shown[scheme] = (system, seen.page.evaluate(brightness))
+            seen.page.reload()
+            assert seen.page.evaluate(brightness) == shown[scheme][1]
+    assert shown["light"] == shown["dark"][::-1]
+    assert shown["light"][0] > 600
+    assert shown["light"][1] < 150
+
+
+def test_a_thousand_pictures(browser: Any, told: Telling) -> None:
+    told.start(1000)
+    for n in range(1000):
+        told.item(f"item-{n}", key(n))
+    told.end()
+    with visit(browser, told.page()) as seen:
+        cards = seen.page.locator(CARDS)
+        assert seen.texts(COUNT) == ["1,000"]
+        assert 6 <= cards.count() < 100
+        height = "document.documentElement.scrollHeight"
+        before = seen.page.evaluate(height)
+        seen.page.locator("#search").fill("item-777")
+        assert seen.texts(".card .prompt") == ["a picture of item-777"]
+        seen.page.locator("#search").fill("item-99")
+        assert seen.texts(COUNT) == ["11 of 1,000"]
+        seen.page.locator("#search").fill("")
+        assert seen.page.evaluate(height) == before
+        # to the last by keyboard, far from what is drawn
+        cards.first.focus()
+        seen.page.keyboard.press("End")
+        assert seen.page.evaluate("document.activeElement.title") == "a picture of item-999"
+        assert cards.count() < 100
+        seen.page.keyboard.press("Home")
+        assert seen.page.evaluate("document.activeElement.title") == "a picture of item-0"
+
+
+def test_a_fall_and_a_stopped_run_are_told(browser: Any, told: Telling) -> None:
+    told.start(1)
+    held = {"vram": None, "ram": 3 << 30}
+    told.events.emit(
+        "out_of_memory",
+        stage="draw",
+        placement="resident",
+        predicted=held,
+        measured=held,
+        error="no",
+        next="stream",
+    )
+    told.events.emit(
+        "run_finished", exit_code=7, outputs=[], seconds=2.0, error="stage 'draw': its <i>worker</i> died"
+    )
+    with visit(browser, told.page()) as seen:
+        assert seen.texts(".fall") == [
+            "Ran out of memory as resident, which held 3.00 GiB of RAM; went on as stream."
+        ]
+        assert seen.texts(".notice") == ["stage 'draw': its <i>worker</i> died"]
+        assert seen.texts("#nothing") == ["There is nothing yet."]
+
+
+def test_the_page_follows_a_run_and_outlives_its_end(browser: Any, toy: Project) -> None:
+    toy.write("wait.toml", toy_plugin.BEHAVING.format("wait"))
+    page, flags = toy.folder / "runs/toy/report.html", toy.folder / "flags"
+
+    def has_first() -> bool:
+        return page.exists() and any(card["id"] == "first" for card in data_of(page)["cards"])
+
+    with toy.start("run", "wait.toml") as run:
+        wait_until(has_first, 30, "the page shows the first item while the second goes on")
+        with visit(browser, page) as seen:
+            assert seen.texts(STATE) == ["running"]
+            assert seen.texts(".card .badge") == ["Unfinished"]
+            assert seen.texts(".stage h3") == ["make"]
+            assert seen.page.locator("#updates").is_visible()
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+
+    (flags / "item.go").touch()
+    outcome = toy.runner("run", "wait.toml")
+    assert outcome.code == 0, outcome
+    with visit(browser, page) as seen:
+        assert seen.texts(STATE) == ["done"]
+        assert seen.texts(".card .prompt") == ["first", "x"]
+        assert seen.page.locator(".card .badge").count() == 0
+        assert [text.rpartition(", ")[2] for text in seen.texts("#runs option")] == ["done", "not ended"]
+        assert not seen.page.locator("#updates").is_visible()
