@@ -1,0 +1,186 @@
+"""The process that is sent out (``python -m runner.kit ERRAND``, see :mod:`runner.kit.errands`).
+
+What it finds it tells on stdout, a JSON object a line; what plugins print goes to stderr.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import sys
+import traceback
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from runner.errors import ExitCode, RunnerError
+from runner.kit.checks import BROKEN, LOADS, NOT_RUN, OK, RUNS, Verdict
+from runner.kit.errands import Errand
+from runner.plugins import GROUP, discover, load_object
+from runner.supervisor.launch import CAN_FORK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from runner.api import Stage
+    from runner.journal import Event
+    from runner.kit.trial import Trial
+
+_NEEDS_MODEL = "give --manifest M with a small model and two items; in a StageContract, set `model`"
+_MEND = "give --manifest M with two items; in a StageContract, set `params`"
+
+
+class Teller:
+    """Tells the sender, a line at a time."""
+
+    def __init__(self, told: IO[str], seconds: float) -> None:
+        self._told = told
+        self._seconds = seconds
+
+    def began(self, check: str, subject: str) -> None:
+        """Say what is looked at from now on."""
+        self.tell(began=check, subject=subject, seconds=self._seconds)
+
+    def tell(self, **line: Any) -> None:
+        """Tell one thing, and how much has been printed when it was told."""
+        printed = os.lseek(2, 0, os.SEEK_END)
+        self._told.write(json.dumps({**line, "at": printed}) + "\n")
+
+    def verdicts(self, found: Iterable[Verdict]) -> None:
+        """Tell verdicts as they are found; when the time is over, print where and exit."""
+        faulthandler.dump_traceback_later(self._seconds, exit=True)
+        for verdict in found:
+            self.tell(verdict=vars(verdict))
+        faulthandler.cancel_dump_traceback_later()
+
+
+def main(errand: Errand, teller: Teller) -> None:
+    """Do the errand and tell what is found."""
+    if len(errand.stages) > 1:
+        import runner.kit.trying  # noqa: F401 - torch, once for all of them
+    for stage in errand.stages:
+        teller.began(RUNS, stage)
+        _apart(partial(teller.verdicts, _try(errand, stage, teller)), teller)
+    if not errand.stages and errand.manifest:
+        teller.began(RUNS, errand.manifest)
+        teller.verdicts(_run(errand))
+    elif not errand.stages:
+        from runner.kit.loading import check_loading
+
+        teller.began(LOADS, errand.plugin)
+        teller.verdicts(check_loading(_entry(errand)))
+
+
+def _apart(do: Callable[[], None], teller: Teller) -> None:
+    """Do it in a fork of this process, where that can be: what it breaks or leaves behind is gone with it."""
+    if not CAN_FORK:
+        do()
+        return
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            do()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        teller.tell(died=code)
+
+
+def _entry(errand: Errand) -> metadata.EntryPoint:
+    named = metadata.entry_points(group=GROUP, name=errand.plugin)
+    return next(entry for entry in named if not entry.dist or entry.dist.name == errand.distribution)
+
+
+def _run(errand: Errand) -> Iterator[Verdict]:
+    """Run the first items of a manifest, so that the inputs of each stage are there."""
+    from runner.journal import Events
+    from runner.kit.trial import first_items
+    from runner.manifest.load import load
+    from runner.plan.assemble import run_directory
+    from runner.plan.pipeline import bind
+    from runner.supervisor.run import Supervisor, Wishes
+
+    failed: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event["event"] == "item_finished" and event.get("error"):
+            failed.append(f"{event['item']} failed in stage '{event['stage']}': {event['error']}")
+
+    try:
+        pipeline = first_items(bind(load(Path(errand.manifest)), discover()))
+        supervisor = Supervisor(pipeline, run_directory(pipeline, Path(errand.folder)), Events(), Wishes())
+        supervisor.events.listeners.append(listen)
+        code = supervisor.run()
+    except RunnerError as error:
+        yield Verdict(errand.manifest, RUNS, BROKEN, str(error))
+        return
+    if code != ExitCode.DONE:
+        yield Verdict(errand.manifest, RUNS, BROKEN, failed[0] if failed else f"exit code {code}")
+    else:
+        yield Verdict(errand.manifest, RUNS, OK, f"{len(pipeline.items)} items")
+
+
+def _try(errand: Errand, stage: str, teller: Teller) -> Iterator[Verdict]:
+    from runner.kit.parameters import CannotMakeUpError
+    from runner.kit.trial import from_manifest
+    from runner.manifest.problems import ManifestError
+
+    plugins = discover() if errand.manifest else discover([_entry(errand)])
+    runs = Path(errand.folder, "" if errand.manifest else stage)  # what a manifest made is for all
+    runs.mkdir(exist_ok=True)
+    made_up = not errand.manifest and errand.case is None
+    try:
+        if errand.manifest:
+            trial = from_manifest(Path(errand.manifest), stage, plugins, runs)
+        else:
+            spec = plugins.stage(stage)
+            load_object(spec.start)
+            if spec.components and not (errand.case or {}).get("model"):
+                names = ", ".join(component.name for component in spec.components)
+                yield Verdict(spec.name, RUNS, NOT_RUN, f"it needs a model: it loads {names}", _NEEDS_MODEL)
+                return
+            trial = _alone(spec, errand, plugins, runs)
+    except CannotMakeUpError as error:
+        yield Verdict(stage, RUNS, NOT_RUN, str(error), "give --manifest M with two items")
+        return
+    except ManifestError as error:
+        told = "; ".join(problem.message for problem in error.problems)
+        yield Verdict(
+            stage, RUNS, NOT_RUN if made_up else BROKEN, f"what it is given is refused: {told}", _MEND
+        )
+        return
+    except RunnerError as error:
+        yield Verdict(stage, RUNS, BROKEN, str(error))
+        return
+    from runner.kit.trying import try_stage  # torch: not for a stage that is not tried
+
+    yield from try_stage(trial, runs / "again", teller.began, made_up=made_up)
+
+
+def _alone(stage: Stage, errand: Errand, plugins: Any, runs: Path) -> Trial:
+    from runner.kit import trial
+    from runner.kit.made_up import make_up
+    from runner.kit.parameters import made_up
+
+    model = load_object(stage.params) if stage.params else None
+    case = errand.case or {"params": [{}] * len(trial.ITEMS), "inputs": [], "model": "", "dtype": "float32"}
+    params = [made_up(model, given, n) if model else given for n, given in enumerate(case["params"])]
+    inputs = [trial.Inputs(Path(one["tensors"]), one["texts"], one["files"]) for one in case["inputs"]]
+    inputs = inputs or make_up(stage, runs / "made-up")
+    return trial.alone(stage, trial.Case(params, inputs, case["model"], case["dtype"]), plugins, runs)
+
+
+if __name__ == "__main__":
+    stdout = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    sent = Errand(**json.loads(sys.argv[1]))
+    main(sent, Teller(stdout, sent.seconds))
+    stdout.close()
+    os._exit(0)  # threads that the plugin has started are not waited for

@@ -1,0 +1,73 @@
+"""The most bytes that tensors hold at one time while code runs, as a memory formula counts them."""
+
+from __future__ import annotations
+
+import weakref
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd  # noqa: SLF001 - torch has no other name for it
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts while it is entered: ``peak`` bytes, made ``at`` an operation.
+
+    A storage counts from the operation that makes it until it is gone, once, however many tensors share it.
+    The weights of ``apart`` are not counted, nor are the tensors among it; ``inputs`` are from the start.
+    What kernels take for themselves while they run is no tensor.
+    """
+
+    def __init__(
+        self, apart: Iterable[torch.nn.Module | torch.Tensor] = (), inputs: Iterable[torch.Tensor] = ()
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self.at = ""
+        self._apart = {_key(tensor.untyped_storage()) for one in apart for tensor in _tensors(one)}
+        self._alive: dict[int, tuple[int, weakref.ref[Any]]] = {}
+        for tensor in inputs:
+            self._hold(tensor, "inputs")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        # in inference mode composites arrive whole: take torch's own path through them, with what they make
+        whole = func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(  # noqa: SLF001
+            func.name(), _COMPOSITE
+        )
+        if whole:
+            with self:
+                return func._op_dk(_COMPOSITE, *args, **(kwargs or {}))  # noqa: SLF001
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, torch.Tensor):
+                self._hold(tensor, str(func))
+        return out
+
+    def _hold(self, tensor: torch.Tensor, at: str) -> None:
+        storage = tensor.untyped_storage()
+        key = _key(storage)
+        if key in self._apart or key in self._alive:
+            return
+        self._alive[key] = (storage.nbytes(), weakref.ref(storage, partial(self._gone, key)))
+        self.now += storage.nbytes()
+        if self.now > self.peak:
+            self.peak, self.at = self.now, at
+
+    def _gone(self, key: int, _reference: object) -> None:
+        self.now -= self._alive.pop(key)[0]
+
+
+def _key(storage: torch.UntypedStorage) -> int:
+    return int(storage._cdata)  # noqa: SLF001 - its address; data_ptr() of fake tensors is nothing
+
+
+def _tensors(one: torch.nn.Module | torch.Tensor) -> Iterable[torch.Tensor]:
+    return (one,) if isinstance(one, torch.Tensor) else chain(one.parameters(), one.buffers())

@@ -1,0 +1,105 @@
+"""The guide does what it says: its files are written, its commands run, and no block of it is left out."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from environment import Environment
+from PIL import Image
+
+from runner import handoff
+from runner.kit import checks
+
+if TYPE_CHECKING:
+    from project import Project
+
+GUIDE = (Path(__file__).parents[2] / "plugins/README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", GUIDE, re.DOTALL)
+FILES = {block.partition("\n")[0].removeprefix("# "): block for kind, block in BLOCKS if kind != "sh"}
+TEN_MINUTES, CHECK, WHEEL = (block for kind, block in BLOCKS if kind == "sh")
+PLUGINS = ("words", "enlarge", "notify")
+
+
+@pytest.fixture
+def guided(project: Project) -> Project:
+    """A project with the guide's plugins installed and its other files written."""
+    for name in PLUGINS:
+        project.plugin(name, FILES[f"{name}.py"])
+    for name in FILES.keys() - {f"{plugin}.py" for plugin in PLUGINS}:
+        project.write(name, FILES[name])
+    return project
+
+
+def test_its_files_are_known() -> None:
+    assert {*FILES} == {"words.py", "enlarge.py", "notify.py", "night.toml", "test_stages.py"}
+
+
+def test_a_plugin_in_ten_minutes(tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "environment")
+
+    outcome = environment.shell(TEN_MINUTES, tmp_path)
+
+    assert outcome.code == 0, outcome
+    assert "12 passed" in outcome.stdout, outcome
+    assert "broken" not in outcome.stdout
+    assert "0.1.0" in environment.shell("pip show runner-blur", tmp_path).stdout
+    pictures = sorted(path.name[:4] for path in (tmp_path / "blur/runs/blur/outputs").iterdir())
+    assert pictures == ["dawn", "dusk"]
+
+
+def test_a_wheel_in_an_environment_that_never_saw_the_source(tmp_path: Path) -> None:
+    author, user = (Environment(tmp_path / name) for name in ("author", "user"))
+    built = author.shell(f"runner plugins new blur\ncd blur\n{WHEEL}", tmp_path)
+    assert built.code == 0, built
+    (tmp_path / "elsewhere").mkdir()
+
+    used = user.shell(
+        f"pip install --no-deps {tmp_path}/blur/dist/*.whl\n"
+        f"runner run {tmp_path}/blur/example.toml --set stage.paint.with.width=40\n"
+        "python -c 'import runner_blur; print(runner_blur.__file__)'",
+        tmp_path / "elsewhere",
+    )
+
+    assert used.code == 0, used
+    assert str(tmp_path / "user") in used.stdout
+    (dawn,) = (tmp_path / "elsewhere/runs/blur/outputs").glob("dawn-*.png")
+    with Image.open(dawn) as picture:
+        assert picture.size == (40, 128)
+
+
+def test_text_and_file_stages_and_a_hook_in_one_run(guided: Project) -> None:
+    sender = guided.write("bin/notify-send", '#!/bin/sh\necho "$@" >"$SENT"\n')
+    sender.chmod(0o755)
+    guided.environment["SENT"] = str(guided.folder / "sent")
+    guided.environment["PATH"] = f"{sender.parent}:{guided.environment['PATH']}"
+
+    outcome = guided.runner("run", "night.toml")
+
+    assert outcome.code == 0, outcome
+    outputs = {Path(name).suffix: name for name in guided.outputs("night") if not name.endswith(".json")}
+    folder = guided.folder / "runs/night/outputs"
+    assert (folder / outputs[".txt"]).read_text() == "a picture of 64 x 64, rather red"
+    with Image.open(folder / outputs[".png"]) as picture:
+        assert picture.size == (256, 256)
+    (rewritten,) = (guided.folder / "runs/night/handoff/rewrite").iterdir()
+    assert handoff.read(rewritten).text == {"prompt": "a red circle on a white background"}
+    assert (guided.folder / "sent").read_text() == "night 2 files, exit code 0\n"
+
+
+def test_its_plugins_pass_the_checks(guided: Project, tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "environment")
+    environment.variables["PYTHONPATH"] = str(guided.packages)
+
+    outcome = environment.shell(f"{CHECK}\npytest -q test_stages.py", tmp_path)
+
+    assert outcome.code == 0, outcome
+    assert "\n\n21 well\n" in outcome.stdout, outcome  # and nothing else
+    assert "22 passed" in outcome.stdout, outcome
+
+
+def test_its_table_of_checks_is_that_of_the_code() -> None:
+    for name, meaning in (checks.PLUGIN_CHECKS | checks.STAGE_CHECKS | checks.TRIALS).items():
+        assert f"| `{name}` | {meaning} |" in GUIDE
