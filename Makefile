@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+TABLES := README.md plugins/flux/README.md
 
-.PHONY: demo demo-model test lint format bench wheels clean
+.PHONY: demo demo-model test fuzz lint format bench wheels clean
 
 demo: $(READY)
 	$(BIN)/runner run manifests/demo.toml
@@ -17,14 +18,21 @@ demo-model: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n 2
 
+# SECONDS_EACH is for each kind of input: manifests, items, hand-offs, headers, models, commands
+SECONDS_EACH ?= 60
+fuzz: $(READY)
+	FUZZ_SECONDS=$(SECONDS_EACH) $(BIN)/pytest -n 2 --timeout 0 tests/fuzz
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python docs/tables.py --check $(TABLES)
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python docs/tables.py $(TABLES)
 
 bench: $(READY)
 	$(BIN)/python tests/bench/demo.py

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PLUGIN = "plugin:"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+REVISION = re.compile(r"\w[\w.+@/-]*")
 FOLDER = re.compile(r"[./~\\]|[A-Za-z]:[/\\]")
 
 
@@ -41,6 +42,16 @@ class Model:
         """
         return open_component(self.folder, component)
 
+    def record(self) -> dict[str, str | None]:
+        """The source, and what finds the same files again from anywhere and at any time.
+
+        That is the ``commit`` of a hub model, or the ``folder`` of one that is none of a plugin's.
+        """
+        told = {"source": self.source, "revision": self.revision}
+        if is_hub_id(self.source):
+            return {**told, "commit": self.folder.name}  # the hub's cache: snapshots/COMMIT
+        return told if self.source.startswith(PLUGIN) else {**told, "folder": str(self.folder)}
+
 
 def is_hub_id(source: str) -> bool:
     return not source.startswith(PLUGIN) and FOLDER.match(source) is None
@@ -54,14 +65,22 @@ def check_source(source: ModelSource) -> str | None:
                 f"'{source.source}' is no model source: a hub id is OWNER/NAME, a folder starts with "
                 f"./ or /, a packaged model is plugin:NAME/FOLDER"
             )
+        if source.revision is not None and not _is_revision(source.revision):
+            return f"{source.revision!r} is no revision: it is a branch, a tag or a commit on the hub"
         return None
     if source.revision is not None:
         return "only a model on the hub has a revision"
     name, _, inner = source.source.removeprefix(PLUGIN).partition("/")
     packaged = source.source.startswith(PLUGIN)
-    if packaged and (not name or not inner or ".." in PurePosixPath(inner).parts):
+    path = PurePosixPath(inner)
+    if packaged and (not name or not inner or path.is_absolute() or ".." in path.parts):
         return f"'{source.source}' is no packaged model: write plugin:NAME/FOLDER"
     return None
+
+
+def _is_revision(name: str) -> bool:
+    """Whether git could have it as a name; the hub's client makes a path of it."""
+    return bool(REVISION.fullmatch(name)) and ".." not in name
 
 
 def find(source: ModelSource, base: Path, plugins: Plugins, components: Sequence[Component]) -> Model | None:
@@ -83,9 +102,9 @@ def find(source: ModelSource, base: Path, plugins: Plugins, components: Sequence
         folder = plugin.folder / inner
         missing = f"the plugin '{name}' (from {plugin.distribution}) packages no model '{inner}'"
     else:
-        folder = Path(os.path.abspath(base / Path(source.source).expanduser()))  # noqa: PTH100
+        folder = Path(os.path.abspath(base / os.path.expanduser(source.source)))  # noqa: PTH100, PTH111
         missing = f"there is no model folder {folder}"
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - it raises nothing, whatever the name
         raise ModelError(f"{missing} (the manifest's source is '{source.source}')")
     return Model(source.source, None, folder)
 

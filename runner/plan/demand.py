@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from runner import handoff, provenance
@@ -78,7 +79,6 @@ class _Demand:
         count = len(pipeline.stages)
         self._found = Demand([[] for _ in range(count)], [0] * count)
         self._open: list[dict[str, Task]] = [{} for _ in range(count)]
-        self._outputs = _known_outputs(directory.outputs)
         self._handoffs: dict[Path, str | None] = {}
         self._fresh = [n in fresh for n in range(count)]
         for stage in pipeline.stages:
@@ -142,13 +142,26 @@ class _Demand:
         for name, target in output_paths(stage, self._directory, item.id, key).items():
             if provenance.is_of_key(target, key):
                 continue
-            candidates = self._outputs.get(key_and_rest(target.name), [])
+            candidates = self._known_outputs.get(key_and_rest(target.name), [])
             same = next((path for path in candidates if provenance.is_of_key(path, key)), None)
             if same is not None:
                 self._found.renamed.append((same, target))
             elif name not in optional:  # whether one that may be left out was left, nobody knows
                 return "not made yet"
         return None
+
+    @cached_property
+    def _known_outputs(self) -> dict[tuple[str, str], list[Path]]:
+        """Outputs that are there, by what their names say besides the item."""
+        folder = self._directory.outputs
+        found: dict[tuple[str, str], list[Path]] = {}
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+        except OSError:
+            return found
+        for name in names:
+            found.setdefault(key_and_rest(name), []).append(folder / name)
+        return found
 
 
 def output_paths(stage: PipelineStage, directory: RunDirectory, item: str, key: str) -> dict[str, Path]:
@@ -172,15 +185,3 @@ def make_links(found: list[tuple[Path, Path]]) -> None:
         link(source, target)
         if provenance.sidecar(source).exists():
             link(provenance.sidecar(source), provenance.sidecar(target))
-
-
-def _known_outputs(folder: Path) -> dict[tuple[str, str], list[Path]]:
-    """Outputs that are there, by what their names say besides the item."""
-    found: dict[tuple[str, str], list[Path]] = {}
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
-    except OSError:
-        return found
-    for name in names:
-        found.setdefault(key_and_rest(name), []).append(folder / name)
-    return found

@@ -16,6 +16,7 @@ from runner.plan import wiring
 from runner.plan.binder import Binder, Bound
 from runner.plan.stage import PipelineStage
 from runner.plugins import load_object
+from runner.protocol import ACCELERATOR_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from runner.manifest.load import Manifest
     from runner.manifest.schema import ModelSource
     from runner.plugins import Plugins
-
-ACCELERATOR_ONLY = ("model-offload", "sequential-offload", "group-offload")
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,19 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
         items = expand(manifest)
     except ManifestError as error:
         problems.found += error.problems
+    stages = bind_stages(manifest, plugins, problems)
+    bound = _bind_items(manifest, stages, items, problems)
+    problems.check()
+    return Pipeline(manifest, plugins, stages, bound)
+
+
+def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tuple[PipelineStage, ...]:
+    """The stages of a manifest, wired; what is wrong with them goes to the problems.
+
+    Raises:
+        ManifestError: a plugin is absent or broken.
+
+    """
     specs = _specs(manifest, plugins, problems)
     _stop_at_plugins(problems)
     models = [_params_model(manifest, n, spec, problems) for n, spec in enumerate(specs)]
@@ -90,9 +102,7 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
     )
     for stage in stages:
         _check_stage(manifest, stage, problems)
-    bound = _bind_items(manifest, stages, items, problems)
-    problems.check()
-    return Pipeline(manifest, plugins, stages, bound)
+    return stages
 
 
 def _specs(manifest: Manifest, plugins: Plugins, problems: Problems) -> list[Stage]:
