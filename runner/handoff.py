@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.header import Header, HeaderError, parse_header
+from runner.header import Header, HeaderError, check_size, header_length, parse_header
+from runner.storage import open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 DIGEST = "digest"
 ALIGNMENT = 64  # bytes; where the data begins
+_BESIDE = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class DamagedError(Exception):
@@ -62,8 +66,8 @@ def seal(serialized: bytes, metadata: Mapping[str, str]) -> bytes:
     ``serialized`` is a safetensors file without metadata. (The library writes metadata in an order that
     changes from process to process.)
     """
-    header = _header(serialized)
-    start = 8 + int.from_bytes(serialized[:8], "little")
+    start = 8 + header_length(serialized, len(serialized))
+    header = parse_header(serialized[8:start])
     tables = json.loads(serialized[8:start])
     digest = _digest(Header(header.tensors, metadata, header.size), serialized)
     tables["__metadata__"] = {**metadata, DIGEST: digest}
@@ -80,20 +84,27 @@ def read(path: Path, key: str | None = None) -> Handoff:
         OSError: it cannot be read.
 
     """
-    data = path.read_bytes()
-    try:
-        header = _header(data)
-    except HeaderError as error:
-        raise DamagedError(str(error)) from error
+    with open_to_read(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        try:
+            start = file.read(8)
+            start += file.read(header_length(start, size))
+            header = parse_header(start[8:])
+            check_size(header, size)  # before memory is taken for it
+        except HeaderError as error:
+            raise DamagedError(str(error)) from error
+        file.seek(0)
+        data = file.read(size)
     found = Handoff(header, data)
-    if header.size != len(data) or header.metadata.get(DIGEST) != _digest(header, data):
+    as_checked = len(data) == size and data.startswith(start)
+    if not as_checked or header.metadata.get(DIGEST) != _digest(header, data):
         raise DamagedError("its bytes are not those that were written")
     if key is not None and found.key != key:
         raise DamagedError("it belongs to another key")
-    for output, file in found.files.items():
-        beside = path.parent / Path(file["name"]).name
-        if not beside.exists() or record_of_file(beside.name, beside.read_bytes()) != file:
-            raise DamagedError(f"its file '{output}' is not the one that was written")
+    _check_metadata(found)
+    for output, record in found.files.items():
+        if not _is_there(path, record):
+            raise DamagedError(f"its file {output!r} is not the one that was written")
     return found
 
 
@@ -102,10 +113,30 @@ def record_of_file(name: str, data: bytes) -> dict[str, str]:
     return {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
 
 
-def _header(data: bytes) -> Header:
-    if len(data) < 8 or (length := int.from_bytes(data[:8], "little")) > len(data) - 8:
-        raise HeaderError("it is cut off")
-    return parse_header(data[8 : 8 + length])
+def _check_metadata(found: Handoff) -> None:
+    """A digest says that nothing was altered, not who wrote it: what is read later must be of its type."""
+    try:
+        whole = (
+            all(isinstance(text, str) for text in found.text.values())
+            and all(set(file) == {"name", "sha256"} for file in found.files.values())
+            and all(isinstance(stage["params"], dict) for stage in found.lineage.values())
+        )
+    except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
+        whole = False
+    if not whole:
+        raise DamagedError("its metadata are not what a stage leaves")
+
+
+def _is_there(path: Path, record: Mapping[str, str]) -> bool:
+    """Whether a file that a hand-off names is beside it, under its key, with the content it should have."""
+    name = record["name"]
+    if not isinstance(name, str) or not _BESIDE.fullmatch(name) or not name.startswith(f"{path.stem}."):
+        return False
+    try:
+        with open_to_read(path.with_name(name)) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == record["sha256"]
+    except OSError:
+        return False
 
 
 def _digest(header: Header, data: bytes) -> str:

@@ -8,16 +8,22 @@ https://huggingface.co/docs/safetensors/index#format
 from __future__ import annotations
 
 import json
+import os
 import struct
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from runner.storage import open_to_read
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-HEADER_LIMIT = 100_000_000  # bytes; the format's own limit
+# bytes; the format allows 100 MB, which no model comes near (a tensor's entry takes about 100), and which
+# could take gigabytes of memory when parsed
+HEADER_LIMIT = 16 << 20
+NUMBER_LIMIT = 1 << 63  # of a dimension, an offset, a size
 
 DTYPE_BITS = {
     "BOOL": 8,
@@ -73,21 +79,41 @@ def read_header(path: Path) -> Header:
         OSError: it cannot be read.
 
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        if len(prefix) < 8:
-            raise HeaderError(f"it is {size} bytes long, too short for a safetensors file")
-        (length,) = struct.unpack("<Q", prefix)
-        if length > min(HEADER_LIMIT, size - 8):
-            raise HeaderError("its header reaches past its end: cut off, or no safetensors file")
-        raw = file.read(length)
+    with open_to_read(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        raw = file.read(header_length(file.read(8), size))
     header = parse_header(raw)
-    end = max((info.end for info in header.tensors.values()), default=8 + length)
-    if end != size:
-        what = "cut off" if end > size else "longer than its header says"
-        raise HeaderError(f"it is {what}: {size} bytes where the header counts {end}")
+    check_size(header, size)
     return header
+
+
+def header_length(start: bytes, size: int | None) -> int:
+    """Bytes of the header of a file that starts so and is ``size`` bytes long, if that is known.
+
+    Raises:
+        HeaderError: it does not fit into the file.
+
+    """
+    if len(start) < 8:
+        raise HeaderError(f"it is {len(start)} bytes long, too short for a safetensors file")
+    (length,) = struct.unpack("<Q", start[:8])
+    if size is not None and length > size - 8:
+        raise HeaderError("its header reaches past its end: cut off, or no safetensors file")
+    if length > HEADER_LIMIT:
+        raise HeaderError(f"its header is {length} bytes long, and none needs more than {HEADER_LIMIT}")
+    return int(length)
+
+
+def check_size(header: Header, size: int) -> None:
+    """See that a file is as long as its header says.
+
+    Raises:
+        HeaderError: it is not.
+
+    """
+    if header.size != size:
+        what = "cut off" if header.size > size else "longer than its header says"
+        raise HeaderError(f"it is {what}: {size} bytes where the header counts {header.size}")
 
 
 def parse_header(raw: bytes) -> Header:
@@ -98,7 +124,10 @@ def parse_header(raw: bytes) -> Header:
 
     """
     try:
-        tables = json.loads(raw)
+        # as text: of bytes, Python would take UTF-16 and halves of characters too
+        tables = json.loads(raw.decode(), object_pairs_hook=_table, parse_constant=_refused)
+    except HeaderError:
+        raise
     except (ValueError, RecursionError):
         raise HeaderError("its header is damaged: not JSON") from None
     if not isinstance(tables, dict):
@@ -108,6 +137,10 @@ def parse_header(raw: bytes) -> Header:
         raise HeaderError("its header is damaged: metadata must be strings")
     base = 8 + len(raw)
     tensors = {name: _tensor(name, table, base) for name, table in tables.items()}
+    try:
+        "".join((*tensors, *metadata, *metadata.values())).encode()
+    except UnicodeEncodeError:
+        raise HeaderError("its header is damaged: it holds half a character, which is no text") from None
     expected = base
     for info in sorted(tensors.values(), key=lambda info: (info.start, info.end)):
         if info.start != expected:
@@ -119,10 +152,31 @@ def parse_header(raw: bytes) -> Header:
 def _tensor(name: str, table: Any, base: int) -> TensorInfo:
     try:
         dtype, shape, (start, end) = table["dtype"], tuple(table["shape"]), table["data_offsets"]
-        whole = all(type(n) is int and n >= 0 for n in (*shape, start, end))
-        size = prod(shape) * DTYPE_BITS[dtype] // 8 if whole else -1
+        whole = all(type(n) is int and 0 <= n < NUMBER_LIMIT for n in (*shape, start, end))
+        size = _size(shape, DTYPE_BITS[dtype]) if whole else None
     except (KeyError, TypeError, ValueError):
-        size, start, end = -1, 0, 0
-    if size < 0 or end - start != size:
-        raise HeaderError(f"its header is damaged: the entry of '{name[:80]}' does not fit its type")
+        size = None
+    if size is None or end - start != size:
+        raise HeaderError(f"its header is damaged: the entry of {name[:80]!r} does not fit its type")
     return TensorInfo(dtype, shape, base + start, base + end)
+
+
+def _size(shape: tuple[int, ...], bits: int) -> int | None:
+    """Bytes of a tensor; None where any step to it is more than a file can hold, as the library has it."""
+    elements = 1
+    for dimension in shape:
+        elements *= dimension
+        if elements * bits >= NUMBER_LIMIT:
+            return None
+    return elements * bits // 8
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        raise HeaderError("its header is damaged: it names something twice")
+    return table
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(constant)  # NaN and its kin are Python's, not JSON's

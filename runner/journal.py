@@ -7,11 +7,13 @@ done; the journal is the log of how it came about, and may end in a torn line af
 from __future__ import annotations
 
 import json
+import os
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from runner.storage import storage_errors
+from runner.redact import redact_all
+from runner.storage import open_in_place, storage_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +31,7 @@ class Events:
         self._lock = threading.Lock()  # downloads report from several threads
 
     def emit(self, event: str, **fields: Any) -> None:
-        stamped = {"event": event, "time": now(), **fields}
+        stamped = {"event": event, "time": now(), **redact_all(fields)}
         with self._lock:
             for listener in self.listeners:
                 listener(stamped)
@@ -45,29 +47,31 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            torn = path.exists() and not _ends_line(path)
-            self._file: TextIO = path.open("a", encoding="utf-8")
-            if torn:
-                self._file.write("\n")
+            self._descriptor = open_in_place(path, os.O_RDWR | os.O_APPEND)
+            self._torn = not _ends_line(self._descriptor)
 
     def __call__(self, event: Event) -> None:
-        if event["event"] not in LIVE:
-            with storage_errors(self._path):
-                self._file.write(json.dumps({"version": VERSION, **event}) + "\n")
-                self._file.flush()
+        if event["event"] in LIVE:
+            return
+        line = json.dumps({"version": VERSION, **event}).encode() + b"\n"
+        left = b"\n" + line if self._torn else line
+        with storage_errors(self._path):
+            self._torn = True  # until it is written whole: a disk may fill up within a line
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+            self._torn = False
 
     def close(self) -> None:
-        self._file.close()
+        os.close(self._descriptor)
 
 
-def read_journal(path: Path) -> Iterator[Event]:
-    """The events that can be read; torn lines are passed over."""
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for line in file:
+def read_journal(path: Path, until: int | None = None) -> Iterator[Event]:
+    """The events that can be read, of the first ``until`` bytes if that is given; torn lines are left out."""
+    with path.open("rb") as file:
+        while (until is None or file.tell() < until) and (line := file.readline()):
             try:
-                event = json.loads(line)
-            except ValueError:
+                event = json.loads(line.decode(errors="replace"))
+            except (ValueError, RecursionError):
                 continue
             if isinstance(event, dict) and "event" in event:
                 yield event
@@ -78,9 +82,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _ends_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, 2) == 0:
-            return True
-        file.seek(-1, 2)
-        return file.read(1) == b"\n"
+def _ends_line(descriptor: int) -> bool:
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    if end == 0:
+        return True
+    os.lseek(descriptor, end - 1, os.SEEK_SET)
+    return os.read(descriptor, 1) == b"\n"

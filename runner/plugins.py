@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
+import re
 import sys
 from dataclasses import dataclass, field, replace
 from importlib import metadata, resources
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 GROUP = "runner"
+_OUTPUT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+_SUFFIX = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){0,2}")
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,12 @@ def _check_types(stage: Stage) -> None:
         value: Any = getattr(stage, name)
         if not isinstance(value, tuple | list) or not all(isinstance(one, kind) for one in value):
             raise _RefusedError(f"stage {stage.name!r}: {name} is not what it should be: {value!r}")
+    for output in stage.outputs:  # they become parts of file names
+        suffix = getattr(output, "suffix", "")
+        if not _OUTPUT_NAME.fullmatch(output.name) or not _SUFFIX.fullmatch(suffix):
+            raise _RefusedError(
+                f"stage {stage.name!r}: output {output.name + suffix!r} cannot be part of a file name"
+            )
 
 
 def _check_template(module: ModuleType, template: Template) -> None:

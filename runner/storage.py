@@ -1,24 +1,31 @@
-"""Files that are whole or not there: written aside, synced, renamed."""
+"""Files that are whole or not there, and that lie where their path says."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+    from io import BufferedReader
 
 TEMPORARY = ".tmp"
+# systems that lack one have no use for it
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # a pipe at the file's place is refused, not waited for
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that after any interruption, a power cut too, it is either whole or absent.
 
-    The folder is not synced: a rename that is lost costs the work of one item, a sync costs every item.
+    A symbolic link in its place is replaced, and what it points to left alone. The folder is not synced: a
+    rename that is lost costs the work of one item, a sync costs every item.
 
     Raises:
         StorageError: the disk is full, read-only or failing.
@@ -54,6 +61,50 @@ def link(source: Path, target: Path) -> None:
             write_atomically(target, source.read_bytes())
 
 
+def open_in_place(path: Path, flags: int) -> int:
+    """A descriptor of a file that is written where it lies: a log, a journal. It is made if it is not there.
+
+    ``flags`` are those of ``os.open`` besides ``O_CREAT``.
+
+    Raises:
+        StorageError: it cannot be opened, or is a symbolic link: writing would change another file.
+
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            raise StorageError(f"cannot write {path}: it is a symbolic link to another file; remove the link")
+        # the flag closes the gap between look and leap
+        return _open_regular(str(path), flags | os.O_CREAT | _NO_LINK)
+
+
+def open_to_read(path: Path) -> BufferedReader:
+    """Open a file whose content others chose: it may be anything, but it is a file.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe or a device, which may have no end.
+
+    """
+    return open(path, "rb", opener=_open_regular)
+
+
+def refuse_linked_folders(folder: Path) -> None:
+    """See that no folder below ``folder`` is a symbolic link, so that what is written in it stays in it.
+
+    Raises:
+        StorageError: one is.
+
+    """
+    for within, names, _ in os.walk(folder):
+        for name in names:
+            path = Path(within, name)
+            if path.is_symlink():
+                raise StorageError(
+                    f"cannot write in {path}: it is a symbolic link to another folder; remove the link, or "
+                    f"link the whole of {folder} instead"
+                )
+
+
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn a failing write into the error that users read."""
@@ -61,4 +112,12 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise StorageError(f"cannot write {error.filename or path}: {reason}") from error
+        raise StorageError(f"cannot write {error.filename2 or error.filename or path}: {reason}") from error
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | _NO_WAIT, 0o644)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return descriptor

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import toy_plugin
 from project import Project
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -23,3 +21,16 @@ def toy(project: Project) -> Project:
     (project.folder / "flags").mkdir()
     project.environment["TOY_FLAGS"] = str(project.folder / "flags")
     return project
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many inputs the properties under tests/fuzz tried."""
+    tried: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", "") == "call":
+                kind = Path(report.location[0]).stem.removeprefix("test_")
+                tried[kind] += sum(count for name, count in report.user_properties if name == "inputs")
+    if any(tried.values()):
+        told = ", ".join(f"{kind} {count}" for kind, count in sorted(tried.items()) if count)
+        terminalreporter.write_line(f"fuzzing: {tried.total()} inputs ({told})")

@@ -1,10 +1,11 @@
-"""Loading a component from a folder as a worker would."""
+"""Loading a component from a folder: as a worker would, and as its library does."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import ModelMixin
 
 from runner.api import Component
 from runner.model.files import open_component
@@ -28,3 +29,12 @@ def place(
     files = open_component(folder.parent, Component(folder.name, f"{cls.__module__}:{cls.__qualname__}"))
     placer = placer or Placer(torch.device("cpu"), dtype)
     return placer.place(cls, files, Placing(placement, device_map or {}))
+
+
+def reference(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+    """The model as its library loads it, on cloned parameters (mapped ones lie at other boundaries)."""
+    named = "torch_dtype" if issubclass(cls, ModelMixin) else "dtype"
+    module = cls.from_pretrained(folder, **{named: dtype})
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = tensor.data.clone()
+    return module.eval()

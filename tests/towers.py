@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from runner.api import Component
 from runner.model.files import open_component
-from runner.placement import resident, streamed
 from runner.placement.library import Opened
 from runner.protocol import Placing
 from runner.stream.stream import Stream
@@ -78,7 +77,8 @@ def opened(model: torch.nn.Module, folder: Path, dtype: torch.dtype) -> Opened:
     for file in sorted(folder.glob("*.safetensors")):
         weights |= load_file(file)
     model.load_state_dict(weights, assign=True, strict=False)
-    return Opened(model.requires_grad_(requires_grad=False).eval(), dtype)
+    model.requires_grad_(requires_grad=False).eval()
+    return Opened(model, dict.fromkeys(model.parameters(), dtype))
 
 
 def empty(hidden: Sequence[int] = HIDDEN) -> Tower:
@@ -89,7 +89,7 @@ def empty(hidden: Sequence[int] = HIDDEN) -> Tower:
 def as_resident(
     folder: Path, dtype: torch.dtype = torch.float32, model: torch.nn.Module | None = None
 ) -> Any:
-    return resident.load(opened(model or empty(_hidden(folder)), folder, dtype), CPU)
+    return opened(model or empty(_hidden(folder)), folder, dtype).bring(CPU)
 
 
 def as_streamed(
@@ -104,7 +104,8 @@ def as_streamed(
     files = open_component(folder.parent, Component(folder.name, "towers:Tower"))
     placing = Placing("stream", dict.fromkeys(names, "disk"))
     mapped = opened(model or empty(_hidden(folder)), folder, dtype)
-    return streamed.load(mapped, files, placing, stream, CPU), stream
+    stream.take(mapped.module, files, placing.names, placing.keeps, mapped.dtype_of)
+    return mapped.bring(CPU), stream
 
 
 def together(

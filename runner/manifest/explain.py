@@ -34,7 +34,7 @@ def explain(error: ErrorDetails, known: list[str] | None = None, name: str | Non
     ``known`` are the keys that could have been meant; ``name`` is the field's, if not its location's end.
     """
     kind = error["type"]
-    name = _named(error["loc"]) if name is None else name
+    name = named(error["loc"]) if name is None else name
     if kind == "extra_forbidden":
         return f"unknown key '{name}'{did_you_mean(name, known or [])}"
     if kind == "missing":
@@ -68,7 +68,7 @@ def keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str
     return names_of(current)
 
 
-def _named(location: tuple[int | str, ...]) -> str:
+def named(location: tuple[int | str, ...]) -> str:
     """``steps``, or ``seeds[2]`` for a value in a list."""
     words = [n for n, part in enumerate(location) if isinstance(part, str)]
     if not words:

@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from runner.manifest.bounds import beyond
+from runner.manifest.explain import named
 from runner.manifest.load import read_text
 from runner.manifest.problems import Position, Problems
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-ITEM_FILE_LIMIT = 1 << 30  # bytes
+ITEM_FILE_LIMIT = 1 << 28  # bytes; memory takes a few times as much
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,12 @@ def _read_jsonl(file: str, text: str, problems: Problems) -> Iterator[RawItem]:
         if not isinstance(fields, dict):
             problems.add(_at(file, n, line), 'each line must be an object, such as {"prompt": "a fox"}')
             continue
-        yield RawItem(fields, _field_finder(file, n, line, '"{}"'))
+        where = _field_finder(file, n, line, '"{}"')
+        wrong = list(beyond(fields))
+        for place, what in wrong:
+            problems.add(where(str(place[0])), f"'{named(place)}' {what}")
+        if not wrong:
+            yield RawItem(fields, where)
 
 
 def _read_csv(file: str, text: str, problems: Problems) -> Iterator[RawItem]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.manifest.item_files import RawItem, always, read_items
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from runner.manifest.load import Manifest
 
 SLUG_LIMIT = 60
+SLUG_SOURCE = 1000  # characters of a prompt that make a slug: normal forms take the square of the time
+ITEMS_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ def expand(manifest: Manifest) -> list[BatchItem]:
     problems.check()
     for item in raw:
         _check_text(item, problems)
+    _check_count(raw, manifest, problems)
     seeded = [one for item in raw for one in _times_seeds(item, manifest.table.batch.seeds, problems)]
     items = _name(seeded)
     _check_ids(items, problems)
@@ -66,14 +69,29 @@ def _gather(manifest: Manifest, problems: Problems) -> list[RawItem]:
             problems.add(place, "the prompt is empty")
         raw.append(RawItem({"prompt": prompt}, always(place)))
     if batch.file is not None:
-        path = manifest.folder / Path(batch.file).expanduser()
-        if path.is_file():
+        # these two raise nothing: no home, too long a name, half a character are just no file
+        path = manifest.folder / os.path.expanduser(batch.file)  # noqa: PTH111
+        if os.path.isfile(path):  # noqa: PTH113
             raw += read_items(path, problems)
         else:
             problems.add(manifest.where("batch", "file"), f"there is no file {path}")
     for n, fields in enumerate(manifest.table.item):
         raw.append(RawItem(fields, _table_finder(manifest, n)))
     return raw
+
+
+def _check_count(raw: list[RawItem], manifest: Manifest, problems: Problems) -> None:
+    """Prompts and seeds that are few can be many together.
+
+    Raises:
+        ManifestError: they are more than a run can hold.
+
+    """
+    count = len(raw) * max(1, len(manifest.table.batch.seeds))
+    if count > ITEMS_LIMIT:
+        words = f"{count} items are too many for one manifest, which takes {ITEMS_LIMIT}: split it"
+        problems.add(manifest.where("batch", key=True), words)
+        problems.check()
 
 
 def _check_text(item: RawItem, problems: Problems) -> None:
@@ -126,6 +144,7 @@ def _name(raw: list[RawItem]) -> list[BatchItem]:
     slugs = [_slug(item.fields) for item in raw]
     count = Counter(slugs)
     taken = {str(item.fields["id"]) for item in raw if "id" in item.fields}
+    tried: Counter[str] = Counter()
     items = []
     for item, slug in zip(raw, slugs, strict=True):
         fields = {name: value for name, value in item.fields.items() if name != "id"}
@@ -133,22 +152,23 @@ def _name(raw: list[RawItem]) -> list[BatchItem]:
         if name is None:
             name = slug if count[slug] == 1 else f"{slug}-{_short_hash(fields)}"
             # the same item twice over is told apart by number
-            name = _free(name, taken)
+            name = _free(name, taken, tried)
             taken.add(name)
         items.append(BatchItem(str(name), fields, item.where, item.text_only))
     return items
 
 
-def _free(name: str, taken: set[str]) -> str:
-    number, free = 1, name
+def _free(name: str, taken: set[str], tried: Counter[str]) -> str:
+    """``name``, or with the next number that nothing has; ``tried`` counts how far each name has come."""
+    free = name if not tried[name] else f"{name}-{tried[name] + 1}"
     while free in taken:
-        number += 1
-        free = f"{name}-{number}"
+        tried[name] += 1
+        free = f"{name}-{tried[name] + 1}"
     return free
 
 
 def _slug(fields: Mapping[str, Any]) -> str:
-    prompt = str(fields.get("prompt", ""))
+    prompt = str(fields.get("prompt", ""))[:SLUG_SOURCE]
     plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:SLUG_LIMIT].strip("-")
     if not slug:

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from runner.errors import ExitCode
 from runner.manifest import overrides
-from runner.manifest.explain import explain, keys_at
+from runner.manifest.bounds import DEEPEST, beyond
+from runner.manifest.explain import explain, keys_at, named
 from runner.manifest.positions import Positions
 from runner.manifest.problems import ManifestError, Position, Problem
 from runner.manifest.schema import ManifestTable
@@ -59,14 +60,20 @@ def load(path: Path, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> M
         UsageError: an override is not written as one, or names what is not there.
 
     """
-    text = read_text(path, MANIFEST_LIMIT)
+    return parse(path, read_text(path, MANIFEST_LIMIT), sets, prompts)
+
+
+def parse(path: Path, text: str, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> Manifest:
+    """A manifest of the text that is, or could be, in the file at ``path``; like :func:`load`."""
     try:
         raw = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
         raise ManifestError([Problem(_syntax_position(path, text, error), _lower(error.msg))]) from None
     except RecursionError:
         raise ManifestError([Problem(Position(str(path)), "the TOML is nested too deeply")]) from None
-    where = Positions(str(path), text)
+    except ValueError:  # of Python's own, about the one thing that it does not read
+        raise ManifestError([Problem(Position(str(path)), "a number in it has too many digits")]) from None
+    where = _positions(path, text, raw)
     applied = overrides.apply(raw, sets)
     if prompts:
         _replace_batch(raw, prompts)
@@ -74,6 +81,23 @@ def load(path: Path, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> M
     manifest = Manifest(path, text, table, applied, where, prompts, problems)
     problems += _names_twice(manifest)
     return manifest
+
+
+def _positions(path: Path, text: str, raw: dict[str, Any]) -> Positions:
+    """Where everything stands, if nothing goes beyond the bounds.
+
+    Raises:
+        ManifestError: something does.
+
+    """
+    found = list(beyond(raw))
+    if any(len(place) >= DEEPEST for place, _ in found):  # its places alone would fill the memory
+        where = Positions(str(path), "")
+    else:
+        where = Positions(str(path), text)
+    if found:
+        raise ManifestError(Problem(where.value(place), f"'{named(place)}' {what}") for place, what in found)
+    return where
 
 
 def read_text(path: Path, limit: int) -> str:
@@ -84,11 +108,12 @@ def read_text(path: Path, limit: int) -> str:
 
     """
     try:
-        data = path.read_bytes() if path.stat().st_size <= limit else None
+        with path.open("rb") as file:  # it may be a pipe or a device, whose size nobody knows
+            data = file.read(limit + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ManifestError([Problem(Position(str(path)), f"cannot be read: {reason}")]) from None
-    if data is None:
+    if len(data) > limit:
         raise ManifestError([Problem(Position(str(path)), f"is larger than {limit >> 20} MiB")])
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ManifestError([Problem(Position(str(path)), "is UTF-16; save it as UTF-8")])
@@ -105,7 +130,7 @@ def read_text(path: Path, limit: int) -> str:
 
 def _syntax_position(path: Path, text: str, error: tomli.TOMLDecodeError) -> Position:
     line, column = error.lineno, error.colno
-    lines = text.splitlines()
+    lines = text.split("\n")
     return Position(str(path), line, column, lines[line - 1] if line <= len(lines) else "")
 
 

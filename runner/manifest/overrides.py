@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from runner.errors import UsageError
+from runner.manifest.bounds import DEEPEST, beyond
 from runner.manifest.problems import Position, did_you_mean
 
 if TYPE_CHECKING:
@@ -68,7 +69,12 @@ def _parse(raw: dict[str, Any], text: str) -> Override:
         rest = parts[2:]
         label = "name" if parts[0] == "stage" else "id"
         path.append(_index(raw[parts[0]], label, parts[1] if len(parts) > 1 else "", text))
-    return Override(text, (*path, *rest), _value(value.strip()))
+    override = Override(text, (*path, *rest), _value(value.strip()))
+    for _, what in beyond(override.value):
+        raise UsageError(f"--set {text[:200]}: the value {what}")
+    if len(override.path) > DEEPEST:
+        raise UsageError(f"--set {text[:200]}: the key has more than {DEEPEST} parts")
+    return override
 
 
 def _index(tables: list[Any], label: str, wanted: str, text: str) -> int:
@@ -86,5 +92,5 @@ def _value(text: str) -> Any:
     """A TOML value; what is none is a string, so that `6GiB` needs no quotes."""
     try:
         return tomli.loads(f"value = {text}")["value"]
-    except tomli.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

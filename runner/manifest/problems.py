@@ -7,9 +7,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ExitCode, RunnerError
+from runner.redact import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+
+# of what is shown: a file may be all one line, or all wrong
+PROBLEMS_LIMIT = 200
+MESSAGE_LIMIT = 1000  # characters
+SOURCE_LIMIT = 200  # characters before and after the place
+WORD_LIMIT = 100  # characters of a word that a person meant as another
+# characters that do something to a terminal
+_CONTROL = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\ufffd")
 
 
 @dataclass(frozen=True)
@@ -34,20 +44,21 @@ class Problem:
     exit_code: ExitCode = ExitCode.MANIFEST
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.message}"
+        text = f"{self.where}: {_shown(self.message[:MESSAGE_LIMIT])}"
         if not self.where.source.strip():
             return text
+        start = max(0, self.where.column - SOURCE_LIMIT)
+        source = self.where.source[start : start + 2 * SOURCE_LIMIT]
         # a caret must stand under its character: tabs are kept, all else becomes a space
-        before = self.where.source[: self.where.column - 1]
-        margin = "".join("\t" if c == "\t" else " " for c in before)
-        return f"{text}\n    {self.where.source}\n    {margin}^"
+        margin = "".join("\t" if c == "\t" else " " for c in source[: self.where.column - 1 - start])
+        return f"{text}\n    {_shown(source)}\n    {margin}^"
 
     def as_dict(self) -> dict[str, Any]:
         return {
             "file": self.where.file,
             "line": self.where.line,
             "column": self.where.column,
-            "message": self.message,
+            "message": redact(self.message),
         }
 
 
@@ -59,7 +70,9 @@ class ManifestError(RunnerError):
     def __init__(self, problems: Iterable[Problem]) -> None:
         in_order = sorted(problems, key=lambda p: (p.where.file, p.where.line, p.where.column))
         self.problems = list(dict.fromkeys(in_order))
-        super().__init__("\n".join(map(str, self.problems)))
+        left = len(self.problems) - PROBLEMS_LIMIT
+        more = [f"... and {left} more like these"] if left > 0 else []
+        super().__init__("\n".join([*map(str, self.problems[:PROBLEMS_LIMIT]), *more]))
 
     @property
     def exit_code(self) -> ExitCode:  # type: ignore[override]
@@ -88,5 +101,11 @@ class Problems:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint to end a message with, or nothing where no known word is near."""
+    if len(word) > WORD_LIMIT:
+        return ""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def _shown(text: str) -> str:
+    return text.translate(_CONTROL)

@@ -36,7 +36,7 @@ def as_run(manifest: Manifest, folder: Path) -> bytes:
 
 def _moved(path: str, old: Path, new: Path) -> str:
     """A path from ``old`` as seen from ``new``; it keeps its leading dot."""
-    if Path(path).expanduser().is_absolute():
+    if Path(os.path.expanduser(path)).is_absolute():  # noqa: PTH111 - as it was read: it may name no user
         return path
     try:
         moved = Path(os.path.relpath(old / path, new)).as_posix()

@@ -12,6 +12,7 @@ NAME = r"^[A-Za-z0-9_-]{1,100}$"
 FILE_NAME = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"  # at most NAME_LIMIT long; never dots alone
 NAME_LIMIT = 100
 SEED_LIMIT = 2**64
+STAGES_LIMIT = 1000
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Placement = Literal[
@@ -100,7 +101,7 @@ class ManifestTable(Table):
     name: str = Field(pattern=FILE_NAME, max_length=NAME_LIMIT, description="names the run directory")
     model: ModelSource | None = None
     budget: Budget = Field(default_factory=Budget)
-    stage: list[StageTable] = Field(min_length=1)
+    stage: list[StageTable] = Field(min_length=1, max_length=STAGES_LIMIT)
     batch: Batch = Field(default_factory=Batch)
     item: list[dict[str, Any]] = Field(default_factory=list)
     run: RunTable = Field(default_factory=RunTable)

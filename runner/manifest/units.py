@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)")
 _SIZE_UNITS = {"B": 1} | {
@@ -13,8 +13,10 @@ _SIZE_UNITS = {"B": 1} | {
     for power, prefix in enumerate("KMGT", 1)
     for i in ("", "i")
 }
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h)")
-_DURATION_UNITS = {"s": 1, "m": 60, "h": 3600}
+SIZE_LIMIT = 1 << 63  # bytes
+_QUARTER = 1 << 28
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
+_DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def parse_size(value: Any) -> int:
@@ -27,14 +29,14 @@ def parse_size(value: Any) -> int:
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f'write a size with its unit, such as "8GiB" or "512MiB", not {value!r}')
-    size = int(float(match[1]) * _SIZE_UNITS[match[2]])
-    if size <= 0:
-        raise ValueError("a size must be more than nothing")
-    return size
+    size = float(match[1]) * _SIZE_UNITS[match[2]]
+    if not 1 <= size < SIZE_LIMIT:
+        raise ValueError("a size must be more than nothing, and no more than there can be")
+    return int(size)
 
 
 def parse_duration(value: Any) -> float:
-    """Seconds of ``90``, ``"90s"``, ``"30m"`` or ``"2h"``.
+    """Seconds of ``90``, ``"90s"``, ``"30m"``, ``"2h"`` or ``"30d"``.
 
     Raises:
         ValueError: it is none of these, or not positive.
@@ -59,5 +61,27 @@ def format_size(size: float) -> str:
     raise AssertionError
 
 
-Size = Annotated[int, BeforeValidator(parse_size)]
-Duration = Annotated[float, BeforeValidator(parse_duration)]
+def format_duration(seconds: float) -> str:
+    """``"3 h 12 min"``, ``"12 min 5 s"``, ``"8.4 s"``: the two units that matter."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def in_quarters(size: int, *, up: bool = False) -> str:
+    """``"7.75GiB"``: as a budget writes a size, in quarters of a GiB, rounded down (to one at the least)."""
+    quarters = -(-size // _QUARTER) if up else max(1, size // _QUARTER)
+    return f"{quarters / 4:g}GiB"
+
+
+_MORE_THAN_NOTHING = r"(\d*[1-9]\d*(\.\d+)?|0+\.\d*[1-9]\d*)"
+_SIZE_SCHEMA = {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*([KMGT]i?B|B)\s*$"}
+_DURATION_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0},
+        {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*(s|m|h)\s*$"},
+    ]
+}
+Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
+Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]

@@ -16,6 +16,8 @@ class Accelerator:
     name: str
     memory: int
     """Bytes."""
+    uuid: str = ""
+    """What tells the card from all others, whatever number it has here."""
 
 
 @cache
@@ -69,4 +71,6 @@ def _describe(driver: ctypes.CDLL, number: int) -> Accelerator:
     driver.cuDeviceGet(ctypes.byref(device), number)
     driver.cuDeviceGetName(name, len(name), device)
     driver.cuDeviceTotalMem_v2(ctypes.byref(size), device)
-    return Accelerator(name.value.decode(), size.value)
+    uuid = ctypes.create_string_buffer(16)
+    driver.cuDeviceGetUuid(uuid, device)
+    return Accelerator(name.value.decode(), size.value, uuid.raw.hex())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ModelError
 from runner.header import Header, HeaderError, read_header
 from runner.model.shapes import ComponentShapes
+from runner.storage import open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,6 +30,7 @@ IGNORED = (
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 INDEX = "model_index.json"
 SHARD_INDEX = ".safetensors.index.json"
+TABLE_LIMIT = 16 << 20  # bytes of a config or an index
 
 
 def patterns(components: Iterable[Component]) -> list[str]:
@@ -151,9 +153,14 @@ def _whole_header(path: Path) -> Header:
 
 def _json_table(path: Path) -> dict[str, Any]:
     try:
-        table = json.loads(path.read_bytes())
+        with open_to_read(path) as file:
+            data = file.read(TABLE_LIMIT + 1)
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > TABLE_LIMIT:
+        raise ModelError(f"{path} is damaged: no such table is longer than {TABLE_LIMIT} bytes")
+    try:
+        table = json.loads(data)
     except (ValueError, RecursionError):
         table = None
     if not isinstance(table, dict):

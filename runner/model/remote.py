@@ -9,14 +9,13 @@ import functools
 import hashlib
 import json
 import re
-import struct
 from collections import Counter
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError, RunnerError, StorageError
-from runner.header import HEADER_LIMIT, Header, HeaderError, parse_header
+from runner.header import Header, HeaderError, check_size, header_length, parse_header
 from runner.model import hub
 from runner.model.files import INDEX, open_component
 from runner.model.fingerprint import cache_folder
@@ -172,24 +171,18 @@ def _head(read: Callable[[int, int], bytes], name: str, size: int | None) -> byt
         if limit > CONFIG_LIMIT:
             raise HeaderError(f"it is {size} bytes long, too long for a config")
         return read(0, limit)
-    most = HEADER_LIMIT if size is None else min(HEADER_LIMIT, size - 8)
     head = read(0, FIRST if size is None else min(FIRST, size))
-    if len(head) < 8:
-        raise HeaderError(f"it is {len(head)} bytes long, too short for a safetensors file")
-    (length,) = struct.unpack("<Q", head[:8])
-    if length > most:
-        raise HeaderError("its header reaches past its end: cut off, or no safetensors file")
-    if 8 + length > len(head):
-        head += read(len(head), 8 + length)
-    return head[: 8 + length]
+    end = 8 + header_length(head, size)
+    if end > len(head):
+        head += read(len(head), end)
+    return head[:end]
 
 
 def _parsed(name: str, head: bytes, size: int | None) -> Header | dict[str, Any]:
     if name.endswith(WEIGHTS):
         header = parse_header(head[8:])
-        if size not in (None, header.size):
-            what = "cut off" if header.size > (size or 0) else "longer than its header says"
-            raise HeaderError(f"it is {what}: {size} bytes where the header counts {header.size}")
+        if size is not None:
+            check_size(header, size)
         return header
     try:
         table = json.loads(head)

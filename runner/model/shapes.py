@@ -43,20 +43,24 @@ class ComponentShapes:
         return sorted({tensor.dtype for tensor in self.tensors.values()})
 
     def loaded_bytes(self, dtype: str) -> int:
-        """Bytes in memory when computed in ``dtype`` (``"float32"``, ...); integers stay as they are."""
-        return sum(_loaded(tensor, dtype) for tensor in self.tensors.values())
+        """Bytes in memory when computed in ``dtype`` (``"float32"``, ...)."""
+        return sum(self.tensor_bytes(name, dtype) for name in self.tensors)
 
     def stored_of(self, name: str) -> int:
         """Bytes of one weight in its file."""
         return self.tensors[name].end - self.tensors[name].start
 
     def tensor_bytes(self, name: str, dtype: str) -> int:
-        """Bytes of one weight in ``dtype``."""
-        return _loaded(self.tensors[name], dtype)
+        """Bytes of one weight in ``dtype``, or in what it is kept in beside that."""
+        tensor = self.tensors[name]
+        if tensor.dtype not in FLOATING:
+            return tensor.elements * DTYPE_BITS[tensor.dtype] // 8
+        kept = self.component.float32.get(dtype, ())
+        return tensor.elements * ITEMSIZE["float32" if {*kept} & {*name.split(".")} else dtype]
 
     def largest_bytes(self, dtype: str) -> int:
         """Bytes of the largest single weight in ``dtype``."""
-        return max((_loaded(tensor, dtype) for tensor in self.tensors.values()), default=0)
+        return max((self.tensor_bytes(name, dtype) for name in self.tensors), default=0)
 
     @cached_property
     def blocks(self) -> Mapping[str, tuple[str, ...]]:
@@ -80,7 +84,7 @@ class ComponentShapes:
     def block_bytes(self, dtype: str) -> dict[str, int]:
         """Bytes of each block in ``dtype``."""
         return {
-            block: sum(_loaded(self.tensors[name], dtype) for name in names)
+            block: sum(self.tensor_bytes(name, dtype) for name in names)
             for block, names in self.blocks.items()
         }
 
@@ -92,9 +96,3 @@ class ComponentShapes:
                 return inside[0] + named, index
         match = None if self.component.blocks else _IN_A_LIST.match(name)
         return (match["list"], match["index"]) if match else None
-
-
-def _loaded(tensor: TensorInfo, dtype: str) -> int:
-    if tensor.dtype in FLOATING:
-        return tensor.elements * ITEMSIZE[dtype]
-    return tensor.elements * DTYPE_BITS[tensor.dtype] // 8

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import resource
+import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
+from runner.errors import StorageError
 from runner.journal import Events, Journal, read_journal
 
 if TYPE_CHECKING:
@@ -31,3 +36,41 @@ def test_a_torn_last_line_spoils_no_other(tmp_path: Path) -> None:
     journal({"event": "two"})
     journal.close()
     assert [e["event"] for e in read_journal(path)] == ["one", "two"]
+
+
+def test_lines_that_no_journal_writes_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    odd = [b"\0" * 4096, b"[" * 100_000, b"9" * 5000, b"\xff\xfe", b"[]", b'"event"', b'{"event": NaN']
+    path.write_bytes(b'{"event": "one"}\n' + b"\n".join(odd))
+    journal = Journal(path)
+    journal({"event": "two"})
+    journal.close()
+    assert [e["event"] for e in read_journal(path)] == ["one", "two"]
+
+
+def test_a_line_that_a_full_disk_tore_spoils_no_later_one(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path)
+    journal({"event": "one"})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, limits[1]))
+        with pytest.raises(StorageError, match="cannot write"):
+            journal({"event": "two"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    journal({"event": "three"})
+    journal.close()
+    assert [e["event"] for e in read_journal(path)] == ["one", "three"]
+    assert path.read_bytes().count(b"\n") == 3
+
+
+def test_no_secret_is_told(tmp_path: Path) -> None:
+    events, journal = Events(), Journal(tmp_path / "journal.jsonl")
+    events.listeners.append(journal)
+    events.emit("item_finished", error="401: token hf_" + "a1B2" * 8, outputs=["https://me:pw@host/x"])
+    journal.close()
+    (kept,) = read_journal(tmp_path / "journal.jsonl")
+    assert (kept["error"], kept["outputs"]) == ("401: token ***", ["https://***@host/x"])

@@ -44,6 +44,17 @@ BROKEN = {
         HEAD + "@hookimpl\ndef runner_stages(): return [Stage(name='u.s', version='1', start='u:s')]",
         "version is no integer: '1'",
     ),
+    "outgoing": (
+        HEAD
+        + "@hookimpl\ndef runner_stages(): return [Stage(name='u.s', outputs=(Text('../t'),), start='u:s')]",
+        "output '../t' cannot be part of a file name",
+    ),
+    "wandering": (
+        HEAD.replace("Text", "File")
+        + "@hookimpl\n"
+        + "def runner_stages(): return [Stage(name='u.s', outputs=(File('t', '/../../x'),), start='u:s')]",
+        "output 't/../../x' cannot be part of a file name",
+    ),
     "stageless": (
         HEAD + "@hookimpl\ndef runner_stages(): return ['stage']",
         "returned 'stage', which is no Stage",

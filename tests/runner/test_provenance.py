@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from runner.provenance import is_of_key, sidecar, write_with_provenance
+from runner.provenance import (
+    is_of_key,
+    read_provenance,
+    sidecar,
+    without_provenance,
+    write_with_provenance,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,3 +65,47 @@ def test_a_png_that_was_cut_is_not_whole(tmp_path: Path) -> None:
     write_with_provenance(path, png(), PROVENANCE)
     path.write_bytes(path.read_bytes()[:-1])
     assert not is_of_key(path, KEY)
+
+
+def test_it_is_read_back_and_taken_out_again(tmp_path: Path) -> None:
+    picture, page = tmp_path / "a.png", tmp_path / "a.txt"
+    write_with_provenance(picture, png(), PROVENANCE)
+    write_with_provenance(page, b"text", PROVENANCE)
+    assert read_provenance(picture) == PROVENANCE
+    assert (read_provenance(page) or {})["lineage"] == PROVENANCE["lineage"]
+    assert without_provenance(picture.read_bytes()) == png()
+    assert without_provenance(b"text") == b"text"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("kind", ["iTXt", "tEXt"])
+def test_it_is_read_from_what_other_programs_saved(tmp_path: Path, kind: str, packed: bool) -> None:
+    text = json.dumps(PROVENANCE)  # in ASCII: tEXt holds Latin-1
+    chunks = PngInfo()
+    chunks.add_text("Software", "another", zip=packed)
+    if kind == "iTXt":
+        chunks.add_itxt("runner", text, "de", "Läufer", zip=packed)
+    else:
+        chunks.add_text("runner", text, zip=packed)
+    with Image.open(io.BytesIO(png())) as picture:
+        picture.save(tmp_path / "a.png", pnginfo=chunks)
+    assert read_provenance(tmp_path / "a.png") == PROVENANCE
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"text", png(), png()[:40], b"\x89PNG\r\n\x1a\n\xff\xff\xff\xffiTXtrunner"]
+)
+def test_a_file_that_tells_nothing(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    assert read_provenance(path) is None
+    sidecar(path).write_text("[1]")
+    assert read_provenance(path) is None
+
+
+def test_a_pipe_in_the_place_of_an_output_keeps_nobody_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    os.mkfifo(sidecar(tmp_path / "b.txt"))
+    (tmp_path / "b.txt").write_text("x")
+    assert not is_of_key(tmp_path / "a.png", "k" * 64)
+    assert not is_of_key(tmp_path / "b.txt", "k" * 64)

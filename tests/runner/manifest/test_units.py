@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.manifest.units import format_size, parse_duration, parse_size
+from runner.manifest.units import format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -27,8 +27,15 @@ def test_what_is_no_size(wrong: object) -> None:
 
 
 def test_durations() -> None:
-    assert [parse_duration(v) for v in (90, 0.5, "90s", "30m", "2h")] == [90, 0.5, 90, 1800, 7200]
-    for wrong in (0, -1, True, "soon", "1d", float("inf"), float("nan")):
+    assert [parse_duration(v) for v in (90, 0.5, "90s", "30m", "2h", "1d")] == [
+        90,
+        0.5,
+        90,
+        1800,
+        7200,
+        86400,
+    ]
+    for wrong in (0, -1, True, "soon", "1y", float("inf"), float("nan")):
         with pytest.raises(ValueError):
             parse_duration(wrong)
 
@@ -36,3 +43,8 @@ def test_durations() -> None:
 def test_sizes_are_shown_in_binary_units() -> None:
     shown = [format_size(n) for n in (0, 1023, 1536, 5 * 2**20, 7.4 * 2**30, 3000 * 2**30)]
     assert shown == ["0 B", "1023 B", "1.5 KiB", "5.0 MiB", "7.40 GiB", "3000.00 GiB"]
+
+
+def test_durations_are_shown_in_the_units_that_matter() -> None:
+    shown = [format_duration(n) for n in (0, 8.44, 59.9, 60, 725.4, 3600, 11_540)]
+    assert shown == ["0.0 s", "8.4 s", "59.9 s", "1 min 0 s", "12 min 5 s", "1 h 0 min", "3 h 12 min"]

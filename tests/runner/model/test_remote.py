@@ -19,11 +19,12 @@ from described import (
     describe,
     long_header,
     opened,
-    published_flux,
+    published,
     start,
     weight_file,
 )
 from hub import COMMIT, Hub, Repository, Sparse
+from large import make_full_flux
 from waiting import wait_until
 
 from runner.model.remote import FIRST, _head, _parsed
@@ -40,6 +41,11 @@ SHARD = "transformer/diffusion_pytorch_model-0000"
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_flux(tmp_path_factory.mktemp("hub") / "flux")
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_full_flux(tmp_path_factory.mktemp("published") / "flux")
 
 
 @pytest.fixture
@@ -71,8 +77,8 @@ def test_the_hub_tells_what_the_folder_tells_and_is_asked_once(
     assert hub.requests == 1
 
 
-def test_a_model_of_34_gb_takes_kilobytes(project: Project, hub: Hub) -> None:
-    repository = Repository(published_flux())
+def test_a_model_of_34_gb_takes_kilobytes(project: Project, hub: Hub, full: Path) -> None:
+    repository = Repository(published(full))
     hub.repositories[MODEL] = repository
     weights = [name for name in repository.files if name.endswith(".safetensors")]
     assert sum(map(repository.size, weights)) > 33e9
@@ -94,8 +100,8 @@ def _parameters(described: tuple[dict[str, Any], Any]) -> int:
     return sum((info["end"] - info["start"]) // 2 for info in described[0].values())
 
 
-def test_a_server_that_ignores_ranges_sends_no_whole_file(project: Project, hub: Hub) -> None:
-    hub.repositories[MODEL] = repository = Repository(published_flux(), ranges=False)
+def test_a_server_that_ignores_ranges_sends_no_whole_file(project: Project, hub: Hub, full: Path) -> None:
+    hub.repositories[MODEL] = repository = Repository(published(full), ranges=False)
     outcome = describe(project)
     assert outcome.code == 0, outcome
     weights = {name for name in repository.files if name.endswith(".safetensors")}

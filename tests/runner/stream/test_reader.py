@@ -162,8 +162,9 @@ def test_a_file_that_is_cut_while_it_is_in_use(tmp_path: Path, size: int) -> Non
 
 def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After whatever was looked at first: reads that come to its end do not go on for ever."""
-    folder = make(tmp_path / "tower", hidden=(300,))
+    folder = make(tmp_path / "tower", hidden=(300, 300, 300))
     tower, stream = as_streamed(folder)
+    tower(numbers(1), [0, 1])
     whole = os.preadv
 
     def preadv(*arguments: Any) -> int:
@@ -172,7 +173,7 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(os, "preadv", preadv)
     with pytest.raises(ModelError, match=r"was cut off while it was in use; fetch it again") as raised:
-        together(stream, [lambda: tower(numbers(1))])
+        together(stream, [lambda: tower(numbers(1), [0])])
     assert raised.value.exit_code == 8
 
 
@@ -182,8 +183,9 @@ def test_a_file_that_is_rewritten_in_place(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_rewritten_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = make(tmp_path / "tower", hidden=(300,))
+    folder = make(tmp_path / "tower", hidden=(300, 300, 300))
     tower, stream = as_streamed(folder)
+    tower(numbers(1), [0, 1])
     whole = os.preadv
 
     def preadv(*arguments: Any) -> int:
@@ -192,7 +194,7 @@ def test_a_file_that_is_rewritten_while_it_is_read(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "preadv", preadv)
     with pytest.raises(ModelError, match="was changed"):
-        together(stream, [lambda: tower(numbers(1))])
+        together(stream, [lambda: tower(numbers(1), [0])])
 
 
 def test_a_file_that_is_replaced_is_read_on_as_it_was(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from towers import as_resident, as_streamed, make, numbers, stored_bytes, togeth
 from waiting import wait_until
 
 if TYPE_CHECKING:
+    import pytest
+
     from runner.stream.stream import Stream
 
 MIB = 1 << 20
@@ -55,7 +58,8 @@ def test_a_component_may_join_when_the_slots_are_made(tmp_path: Path) -> None:
     read, waited = stream.bytes_read, stream.waited
     assert read == stored_bytes(first, [f"blocks.{n}" for n in range(3)])
     other, _ = as_streamed(larger, stream=stream)
-    assert (stream.bytes_read, stream.waited) == (read, waited)
+    assert stream.bytes_read == read + stored_bytes(first, ["blocks.0", "blocks.1"])
+    assert stream.waited == waited
     assert all(weight.is_meta for weight in tower.blocks.parameters() if weight.numel())
 
     results = together(stream, [lambda n=n: tower(other(tower(numbers(n)))) for n in range(3)])
@@ -63,6 +67,25 @@ def test_a_component_may_join_when_the_slots_are_made(tmp_path: Path) -> None:
         assert torch.equal(results[n], residents[0](residents[1](residents[0](numbers(n)))))
     assert stream.bytes_read > read
     assert stream.waited > waited
+
+
+def test_the_first_two_blocks_are_read_before_they_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the stage's start goes on."""
+    folder = make(tmp_path / "tower")
+    whole, reads = os.preadv, []
+
+    def preadv(descriptor: int, buffers: Any, offset: int) -> int:
+        reads.append(offset)
+        return whole(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    tower, stream = as_streamed(folder)
+    wait_until(lambda: len(reads) == 2, 5, "two blocks are read, each at once")
+    assert stream.bytes_read == stored_bytes(folder, ["blocks.0", "blocks.1"])
+    assert torch.equal(tower(numbers(1)), as_resident(folder)(numbers(1)))
+    assert stream.bytes_read == stored_bytes(folder) + stored_bytes(folder, ["blocks.0"])
 
 
 def test_the_same_component_twice(tmp_path: Path) -> None:

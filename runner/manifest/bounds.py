@@ -1,0 +1,33 @@
+"""What TOML and JSON can write and nothing here needs: nesting and numbers that know no end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.manifest.positions import Path
+
+DEEPEST = 32  # levels of tables and lists, one in another
+DIGITS = 100  # of a whole number; Python itself shows no more than 4300
+
+
+def beyond(value: Any) -> Iterator[tuple[Path, str]]:
+    """What goes beyond the bounds in a parsed value: where in it, and in words. Takes no recursion itself."""
+    level: list[tuple[Path, Any]] = [((), value)]
+    for _ in range(DEEPEST):
+        for path, one in level:
+            if type(one) is int and abs(one) >= 10**DIGITS:
+                yield path, f"is a whole number of more than {DIGITS} digits"
+        level = [((*path, name), inner) for path, one in level for name, inner in _within(one)]
+        if not level:
+            return
+    yield level[0][0], f"is nested deeper than {DEEPEST} levels"
+
+
+def _within(value: Any) -> Iterator[tuple[str | int, Any]]:
+    if isinstance(value, dict):
+        yield from value.items()
+    elif isinstance(value, list):
+        yield from enumerate(value)

@@ -1,0 +1,142 @@
+"""Ends processes of a run at chosen moments. Every interpreter that has this folder on its path imports it.
+
+``SABOTAGE`` names a folder. In it, ``orders.json`` lists what to end and when: ``[moment, count, victims]``, at
+the ``count``-th time that any process comes to the moment. A moment is ``"<role> <what> <of what>"``: the roles
+are supervisor, server and worker; what may be, for a file that is written aside and renamed,
+
+    half      half of its bytes are written
+    unsynced  all are
+    unnamed   they are on the disk
+    named     it has its name
+
+``kept`` and ``removed`` around the removal of a file, and ``untold``, ``torn`` and ``told`` around a line of the
+journal or an event that a worker sends. ``fired`` there is a log of the orders that were carried out, ``trace`` of
+the events that workers sent, ``moments`` of all that could have been chosen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import stat
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_fsync, _replace, _unlink, _write = os.fsync, os.replace, os.unlink, os.write
+_IN_A_RUN = re.compile(r".*/runs/[^/]+/(?:(handoff/[^/]+|state|outputs|logs)/)?\.?([^/]*?)(?:\.\d+\.tmp)?")
+_EVENT = re.compile(rb'{"event": "(\w+)"')
+
+
+class Saboteur:
+    """What one process, and those forked from it, know of the orders."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.role = "server" if "runner.worker.forkserver" in sys.orig_argv else "supervisor"
+        self._orders: list[tuple[str, int, list[str]]] = []
+        with contextlib.suppress(OSError), open(f"{folder}/orders.json", encoding="utf-8") as file:
+            self._orders = json.load(file)
+
+    def forked(self) -> None:
+        if self.role == "server":
+            self.role = "worker"
+
+    def at(self, what: str, of: str | None, spoil: Callable[[], Any] | None = None) -> None:
+        """Come to a moment; ``spoil`` is done first by who is ended there."""
+        if of is None:
+            return
+        moment = f"{self.role} {what} {of}"
+        self.note("moments", moment)
+        for number, (chosen, count, victims) in enumerate(self._orders):
+            # a byte for each time: appending tells every process how many there were
+            if chosen == moment and self.note(f"count{number}", "") == count:
+                self._carry_out(moment, victims, spoil)
+
+    def note(self, name: str, line: str) -> int:
+        """Add a line; returns the size of the file."""
+        file = os.open(f"{self._folder}/{name}", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        _write(file, f"{line}\n".encode())
+        size = os.fstat(file).st_size
+        os.close(file)
+        return size
+
+    def trace(self, event: Any) -> None:
+        """Note an event that this worker tells."""
+        stage = os.readlink("/proc/self/fd/1").rpartition("-")[2].removesuffix(".log")
+        self.note("trace", json.dumps({"pid": os.getpid(), "stage": stage, **json.loads(bytes(event))}))
+
+    def _carry_out(self, moment: str, victims: list[str], spoil: Callable[[], Any] | None) -> None:
+        self.note("fired", f"{moment}: {', '.join(victims)}")
+        chain = {self.role: os.getpid()}
+        if self.role == "worker":
+            chain["server"] = os.getppid()
+            with open(f"/proc/{os.getppid()}/stat", encoding="ascii") as file:
+                chain["supervisor"] = int(file.read().rpartition(")")[2].split()[1])
+        for victim in victims:
+            role, _, name = victim.partition(" ")
+            if role != self.role:
+                os.kill(chain[role], signal.Signals[f"SIG{name}"])
+        for victim in victims:
+            role, _, name = victim.partition(" ")
+            if role == self.role:
+                if spoil is not None:
+                    spoil()
+                os.kill(os.getpid(), signal.Signals[f"SIG{name}"])
+
+
+def kind(path: Any) -> str | None:
+    """What a file of a run directory is, by its path or descriptor."""
+    if isinstance(path, int):
+        if not stat.S_ISREG(os.fstat(path).st_mode):
+            return None
+        path = os.readlink(f"/proc/self/fd/{path}")
+    match = _IN_A_RUN.fullmatch(os.path.abspath(path))
+    return (match[1] or match[2]) if match else None
+
+
+def sabotage(saboteur: Saboteur) -> None:
+    """Have the calls that change files come to their moments."""
+    os.register_at_fork(after_in_child=saboteur.forked)
+
+    def fsync(file: int) -> None:
+        of = kind(file)
+        saboteur.at("half", of, lambda: os.truncate(file, os.fstat(file).st_size // 2))
+        saboteur.at("unsynced", of)
+        _fsync(file)
+
+    def replace(source: Any, target: Any, **more: Any) -> None:
+        of = kind(target)
+        saboteur.at("unnamed", of)
+        _replace(source, target, **more)
+        saboteur.at("named", of)
+
+    def unlink(path: Any, **more: Any) -> None:
+        of = kind(path) if os.path.lexists(path) else None
+        saboteur.at("kept", of)
+        _unlink(path, **more)
+        saboteur.at("removed", of)
+
+    def write(file: int, data: Any) -> int:
+        event = _EVENT.match(data) if saboteur.role == "worker" else None
+        of = event[1].decode() if event else kind(file)
+        if of == "progress":  # it was done, whoever hears of it
+            saboteur.trace(data)
+        saboteur.at("untold", of)
+        saboteur.at("torn", of, lambda: _write(file, data[: len(data) // 2]))
+        written = _write(file, data)
+        if event and of != "progress":
+            saboteur.trace(data)
+        saboteur.at("told", of)
+        return written
+
+    os.fsync, os.replace, os.unlink, os.write = fsync, replace, unlink, write  # type: ignore[assignment]
+
+
+if "SABOTAGE" in os.environ:
+    sabotage(Saboteur(os.environ["SABOTAGE"]))

@@ -1,0 +1,58 @@
+"""Secrets are in nothing that is told, in time that grows with the text."""
+
+from __future__ import annotations
+
+import pytest
+
+from runner.errors import ModelError
+from runner.manifest.problems import Position, Problem
+from runner.redact import redact, redact_all
+
+TOKEN = "hf_" + "aB3" * 11
+CASES = {
+    f"401 for {TOKEN}, try again": "401 for ***, try again",
+    "api_org_" + "x" * 30: "***",
+    "hf_oauth_eyJhbGciOiJFZERTQSJ9.eyJzY29wZSI6WyJv": "***",
+    "https://me:secret@mirror.example/a/b": "https://***@mirror.example/a/b",
+    "https://secret@mirror.example/a": "https://***@mirror.example/a",
+    "GET /file?token=abc&revision=main": "GET /file?token=***&revision=main",
+    "https://cdn/x?Expires=1&Signature=a~b_&Key-Pair-Id=K": "https://cdn/x?Expires=1&Signature=***&Key-Pair-Id=***",
+    "?X-Amz-Credential=AK%2F1&X-Amz-Date=2": "?X-Amz-Credential=***&X-Amz-Date=2",
+    "Authorization: Bearer abc.def": "Authorization: Bearer ***",
+    "{'authorization': 'Basic dTpw', 'range': 'bytes=0-1'}": "{'authorization': 'Basic ***', 'range': 'bytes=0-1'}",
+}
+PLAIN = [
+    "runs/demo/outputs/fox-0123abcd.png",
+    "a@b.example wrote to http://example.org/a@b?seed=7&steps=4",
+    "the pad_token=<pad>; the bearer of news; hf_hub_download(); hf_internal",
+    "0123456789abcdef" * 4,
+]
+
+
+@pytest.mark.parametrize("text", CASES)
+def test_secrets_are_known_by_their_form(text: str) -> None:
+    assert redact(text) == CASES[text]
+
+
+@pytest.mark.parametrize("text", PLAIN)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_secrets_of_the_environment_have_any_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "nobody knows me")
+    assert redact_all({"error": ["x nobody knows me y"], "n": 1}) == {"error": ["x *** y"], "n": 1}
+    monkeypatch.setenv("HF_TOKEN", "a")  # too short to be one
+    assert redact("a cat") == "a cat"
+
+
+def test_errors_tell_none() -> None:
+    assert str(ModelError(f"refused with {TOKEN}")) == "refused with ***"
+    assert Problem(Position("x.toml"), f"not {TOKEN}").as_dict()["message"] == "not ***"
+
+
+@pytest.mark.parametrize(
+    "piece", ["://", "&", "&token", "&a=b", "hf_", "authorization", "authorization ", "a:/@"]
+)
+def test_a_long_text_takes_no_time_to_speak_of(piece: str) -> None:
+    assert redact(piece * 200_000 + "\n") != ""  # with a pattern that looks back, this would take hours
