@@ -146,12 +146,14 @@ class Activations:
     ``peak`` is the most bytes that one item's tensors hold at a time, ``suspended`` what they hold while it
     waits at a block for its weights (as much, if left out). ``tokens`` go through each weight in a pass and
     ``passes`` go over the weights: they tell how many items must share a pass to hide its transfer.
+    ``leaves`` are the bytes that the item's outputs take on the disk: room for all is asked for beforehand.
     """
 
     peak: int
     suspended: int | None = None
     tokens: int = 0
     passes: int = 0
+    leaves: int = 0
 
 
 @dataclass(frozen=True)
@@ -171,11 +173,22 @@ class Sizes:
     """``config.json`` of each component that has one, by component."""
     upstream: Mapping[str, Any] = field(default_factory=dict)
     """The parameters of the stage that each input comes from, for the same item, by input."""
+    save_dtype: str | None = None
+    """What it hands off in, if not in ``dtype``."""
 
     @property
     def itemsize(self) -> int:
         """Bytes of one number in ``dtype``."""
-        return 4 if self.dtype == "float32" else 2
+        return _itemsize(self.dtype)
+
+    @property
+    def save_itemsize(self) -> int:
+        """Bytes of one number as it is handed off."""
+        return _itemsize(self.save_dtype or self.dtype)
+
+
+def _itemsize(dtype: str) -> int:
+    return 4 if dtype == "float32" else 2
 
 
 class Context(Protocol):

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 RUNS = 12  # the latest ones, which are shown stage by stage
 MANIFEST_LIMIT = 100_000  # characters that are shown
 _HEAD = 1 << 17  # characters that hold the page's style, its markup, and the beginning of its data
-_FOLDER = Path(__file__).with_name("page")
+_FOLDER = Path(__file__).with_name("assets")
 _SCRIPTS = ("base.js", "gallery.js", "viewer.js", "stages.js", "page.js")
 
 

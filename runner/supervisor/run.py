@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from runner.errors import ExitCode, InterruptedRunError, RunnerError
+from runner.errors import ExitCode, InterruptedRunError, RunnerError, StorageError
 from runner.history import failed_items
 from runner.journal import Events, Journal
 from runner.manifest.record import as_run
+from runner.manifest.units import format_size
 from runner.memory import cgroup
 from runner.memory.devices import choose_device
 from runner.plan.assemble import Assembly, assemble, fetch_missing, forced_stages
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from runner.plan.pipeline import Pipeline
     from runner.plan.stage import PipelineStage
     from runner.rundir import RunDirectory
+
+
+ROOM = 16 << 20  # bytes that should be free for the journal, logs and saved states
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class Supervisor:
             assembly.components(stage)  # a broken model is told before anything is written
         with self.interrupts.caught(), ExitStack() as stack:
             lock = stack.enter_context(self.directory.locked(self.tell_waiting if self.wishes.wait else None))
+            stack.callback(self.directory.sweep)  # workers that are killed leave something too
             journal = Journal(self.directory.journal)
             stack.callback(journal.close)
             self.events.listeners.append(journal)
@@ -152,6 +158,7 @@ class _Running:
         for stage, plan in zip(stages, plans, strict=True):
             tasks = [task for task in found.tasks[stage.index] if self._is_possible(stage, task)]
             if tasks:
+                self._check_room(plan, len(tasks))
                 self._run_stage(plan, tasks, found.cached[stage.index])
 
     def _remove_states(self, tasks: Sequence[Sequence[Task]]) -> None:
@@ -175,6 +182,23 @@ class _Running:
         for plan in plans:
             plan.check()
         return plans
+
+    def _check_room(self, plan: StagePlan, items: int) -> None:
+        """Refuse a stage whose results the disk cannot hold: now, and not in the middle of the night.
+
+        Raises:
+            StorageError: it cannot.
+
+        """
+        folder = self.supervisor.directory.path
+        with storage_errors(folder):
+            free = shutil.disk_usage(folder).free
+        needed = plan.need.item.leaves * items
+        if needed + ROOM > free:
+            raise StorageError(
+                f"stage '{plan.stage.name}': its {items} items leave up to {format_size(needed)} in {folder}, "
+                f"and {format_size(free)} are free there; make room, or keep the run elsewhere (--runs-dir)"
+            )
 
     def _is_possible(self, stage: PipelineStage, task: Task) -> bool:
         keys = self.keys[task.item.id]

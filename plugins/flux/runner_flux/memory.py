@@ -37,14 +37,16 @@ def encode(params: Encode, sizes: Sizes) -> Activations:
     tokens = params.max_sequence_length
     pooled = int(clip["hidden_size"]) * sizes.itemsize
     embeds = int(t5["d_model"]) * sizes.itemsize * tokens
-    kept = pooled + embeds if params.negative_prompt is not None else 0
+    prompts = 1 if params.negative_prompt is None else 2
+    kept = (prompts - 1) * (pooled + embeds)
     bias = int(t5["num_heads"]) * tokens * tokens * sizes.itemsize
     return Activations(
         peak=kept + max(_clip(clip, sizes), pooled + _t5(t5, tokens, sizes)) + SCALARS,
         # between two of T5's layers: what passes from one to the other, the embeddings, and `position_bias`
         suspended=kept + pooled + 2 * tokens * int(t5["d_model"]) * FLOAT32 + bias + SCALARS,
         tokens=tokens,
-        passes=1 if params.negative_prompt is None else 2,
+        passes=prompts,
+        leaves=prompts * (pooled + embeds) * sizes.save_itemsize // sizes.itemsize,
     )
 
 
@@ -111,6 +113,7 @@ def diffuse(params: Diffuse, sizes: Sizes) -> Activations:
         suspended=int(kept + state + SCALARS),  # between two blocks: what passes from one to the other
         tokens=tokens,
         passes=params.steps * (2 if guided else 1),
+        leaves=image * config["in_channels"] * sizes.save_itemsize,
     )
 
 
@@ -126,7 +129,7 @@ def _single_block(tokens: int, width: int, size: int) -> int:
     return 3 * state + mlp + max(rotation, projection)
 
 
-def decode(params: Decode, sizes: Sizes) -> int:
+def decode(params: Decode, sizes: Sizes) -> Activations:
     """Bytes of the decoder on the picture or a tile, the tiles put together, or pixels on the way to a PNG.
 
     A picture of unknown size is taken to be 1024 x 1024. With FLUX.1's VAE and ``tiling = "auto"`` no other
@@ -141,7 +144,8 @@ def decode(params: Decode, sizes: Sizes) -> int:
     side = (tile_size(params.tiling, height, width) or max(height, width)) // _scale(vae)
     tiled = max(rows, columns) > side
     decoded = _tiles(vae, rows, columns, side, sizes) if tiled else _decoder(vae, rows * columns, sizes)
-    return int(latents + max(decoded, _postprocess(RGB * height * width, sizes)) + SCALARS)
+    pixels = RGB * height * width  # a PNG of noise is as large
+    return Activations(int(latents + max(decoded, _postprocess(pixels, sizes)) + SCALARS), leaves=pixels)
 
 
 def _postprocess(numbers: int, sizes: Sizes) -> int:

@@ -99,6 +99,7 @@ def need_of(
         dtype=dtype or stage.table.dtype,
         device="cpu" if on_cpu else "cuda",
         configs={s.component.name: s.config for s in known if s.config},
+        save_dtype=stage.table.save_dtype,
     )
     return Need(
         shapes=tuple(s for s in known if s.tensors and not s.component.config_only),
@@ -140,6 +141,7 @@ def _most(found: list[Activations]) -> Activations:
         suspended=max(one.peak if one.suspended is None else one.suspended for one in found),
         tokens=min(one.tokens for one in found),
         passes=max(one.passes for one in found),
+        leaves=max(one.leaves for one in found),
     )
 
 
