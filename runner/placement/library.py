@@ -66,14 +66,17 @@ def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened:
 
     """
     folder = files.folder / files.component.path
-    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # transformers' other threads would cast unseen
-    with WaitingCasts(files) as casts:
-        module = from_pretrained(cls, folder, dtype)
-    opened = Opened(module, casts.dtypes(module))
-    if casts.computed:
-        opened = Opened(from_pretrained(cls, folder, dtype), {})
+    opened = _open_uncast(cls, files, dtype) or Opened(from_pretrained(cls, folder, dtype), {})
     _compare_with_plan(opened, files.component, dtype)
     return opened
+
+
+def _open_uncast(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened | None:
+    """None for a class that computes with its weights while it is loaded."""
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # transformers' other threads would cast unseen
+    with WaitingCasts(files) as casts:
+        module = from_pretrained(cls, files.folder / files.component.path, dtype)
+    return None if casts.computed else Opened(module, casts.dtypes(module))
 
 
 def _compare_with_plan(opened: Opened, component: Component, dtype: torch.dtype) -> None:
