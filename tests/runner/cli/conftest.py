@@ -30,6 +30,8 @@ def ran(toy: Project, finished: Path) -> Project:
     """A project whose manifests ``toy.toml``, ``numbers.toml`` and ``failing.toml`` were run."""
     write_manifests(toy)
     shutil.copytree(finished, toy.folder / "runs")
+    for journal in (toy.folder / "runs").glob("*/journal.jsonl"):  # which says where a manifest is
+        journal.write_text(journal.read_text().replace(str(finished.parent), str(toy.folder)))
     return toy
 
 
