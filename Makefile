@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TABLES := README.md plugins/flux/README.md
 
-.PHONY: demo demo-model test fuzz lint format bench wheels clean
+.PHONY: demo demo-model test fuzz chaos lint format bench wheels clean
 
 demo: $(READY)
 	$(BIN)/runner run manifests/demo.toml
@@ -22,6 +22,12 @@ test: $(READY)
 SECONDS_EACH ?= 60
 fuzz: $(READY)
 	FUZZ_SECONDS=$(SECONDS_EACH) $(BIN)/pytest -n 2 --timeout 0 tests/fuzz
+
+# KILLS at random moments and writes, and what else may befall a run; the same SEED chooses the same
+KILLS ?= 200
+SEED ?= 0
+chaos: $(READY)
+	CHAOS_KILLS=$(KILLS) CHAOS_SEED=$(SEED) $(BIN)/pytest -n 2 --timeout 0 -rP tests/chaos
 
 lint: $(READY)
 	$(BIN)/ruff check .

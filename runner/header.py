@@ -151,8 +151,10 @@ def parse_header(raw: bytes) -> Header:
 
 def _tensor(name: str, table: Any, base: int) -> TensorInfo:
     try:
-        dtype, shape, (start, end) = table["dtype"], tuple(table["shape"]), table["data_offsets"]
-        whole = all(type(n) is int and 0 <= n < NUMBER_LIMIT for n in (*shape, start, end))
+        dtype, dimensions, (start, end) = table["dtype"], table["shape"], table["data_offsets"]
+        shape = tuple(dimensions)
+        whole = len(table) == 3 and isinstance(dimensions, list)
+        whole = whole and all(type(n) is int and 0 <= n < NUMBER_LIMIT for n in (*shape, start, end))
         size = _size(shape, DTYPE_BITS[dtype]) if whole else None
     except (KeyError, TypeError, ValueError):
         size = None

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     Waiting = Callable[[str], None]
 
 
+# no link is followed, and nobody waits for the other end of a pipe that somebody put there
+_IN_PLACE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
 class Lock:
     """A file that one run at a time holds."""
 
@@ -55,6 +59,14 @@ class Lock:
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, json.dumps(_self()).encode(), 0)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the file that is held is the one at its path, and not removed or moved away."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self.descriptor))
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Give it up and keep it open; closing alone leaves it to processes that have the descriptor too."""
         _unlock(self.descriptor)
@@ -79,7 +91,7 @@ def holder_of(path: Path) -> dict[str, Any] | None:
     """Who held the lock last: ``pid``, ``host`` and ``start``; None if nobody has left a name."""
     try:
         holder = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return holder if isinstance(holder, dict) and {"pid", "host", "start"} <= set(holder) else None
 
@@ -87,7 +99,7 @@ def holder_of(path: Path) -> dict[str, Any] | None:
 def held_by(path: Path) -> dict[str, Any] | None:
     """Who holds the lock now, empty if no name can be read; None if nobody does. Writes nothing."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        descriptor = os.open(path, os.O_RDONLY | _IN_PLACE)
     except OSError:
         return None
     try:
@@ -103,7 +115,7 @@ def _self() -> dict[str, Any]:
 
 
 def _open(path: Path, mode: int) -> int:
-    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_RDWR | _IN_PLACE
     try:
         return os.open(path, flags)
     except FileNotFoundError:

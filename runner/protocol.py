@@ -79,7 +79,7 @@ class JobItem:
     inputs: Mapping[str, Input]
     handoff: Path | None
     state: Path
-    """What an interrupted attempt saves, and the next one goes on from; removed when it is heard to be done."""
+    """What an interrupted attempt saves, and the next one goes on from; removed when it is done."""
     files: Mapping[str, Path]
     lineage: Mapping[str, Any]
     """This stage's entry in the lineage: the key's ingredients and the model's source."""

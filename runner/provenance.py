@@ -55,7 +55,7 @@ def write_with_provenance(path: Path, data: bytes, provenance: Mapping[str, Any]
     data = with_provenance(data, provenance)
     if not _is_png(data):
         record = {**provenance, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
-        write_atomically(sidecar(path), json.dumps(record, ensure_ascii=False, indent=1).encode())
+        write_atomically(sidecar(path), json.dumps(record, ensure_ascii=False).encode())
     write_atomically(path, data)
 
 

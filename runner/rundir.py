@@ -6,6 +6,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
+from runner.errors import StorageError
 from runner.journal import now
 from runner.lock import Lock
 from runner.storage import TEMPORARY, refuse_linked_folders, storage_errors
@@ -34,6 +35,7 @@ class RunDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.outputs = path / "outputs"
+        self._lock: Lock | None = None
 
     @property
     def manifest(self) -> Path:
@@ -91,10 +93,24 @@ class RunDirectory:
         with Lock(self.lock) as lock:
             lock.acquire(str(self.path), waiting)
             refuse_linked_folders(self.path)
+            self._lock = lock
             yield lock.descriptor
 
+    def check_held(self) -> None:
+        """See that the directory is the one that was locked: what is made anew at its path nobody holds.
+
+        Raises:
+            StorageError: it was removed or moved away in the meantime.
+
+        """
+        if self._lock is None or not self._lock.in_place:
+            raise StorageError(
+                f"{self.path} was removed or moved away under the run, or the {self.lock.name} in it was; "
+                "run again to make what is missing"
+            )
+
     def sweep(self) -> None:
-        """Remove temporary files that a killed run left. Only for the holder of the lock."""
+        """Remove temporary files that a killed process left. Only for the holder of the lock."""
         for leftover in self.path.rglob(f".*{TEMPORARY}"):
             with contextlib.suppress(OSError):
                 leftover.unlink()

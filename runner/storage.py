@@ -13,6 +13,7 @@ from runner.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import BufferedWriter
     from io import BufferedReader
 
 TEMPORARY = ".tmp"
@@ -32,11 +33,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     """
     with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-        temporary.unlink(missing_ok=True)  # of a process with our number that was killed here
         try:
-            with temporary.open("xb") as file:
+            with _open_anew(temporary) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -44,6 +43,16 @@ def write_atomically(path: Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _open_anew(path: Path) -> BufferedWriter:
+    try:
+        return path.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # of a process with our number that was killed here
+        path.unlink()
+    return path.open("xb")
 
 
 def link(source: Path, target: Path) -> None:

@@ -136,7 +136,7 @@ class _Running:
             error, code = stopped, stopped.exit_code
             raise
         finally:
-            self.announcer.run_finished(code, [p for p in self._outputs() if p.exists()], error)
+            self.announcer.run_finished(code, [p for p in self._outputs() if p.is_file()], error)
         return code
 
     def _run_stages(self) -> None:
@@ -196,8 +196,9 @@ class _Running:
         needed = plan.need.item.leaves * items
         if needed + ROOM > free:
             raise StorageError(
-                f"stage '{plan.stage.name}': its {items} items leave up to {format_size(needed)} in {folder}, "
-                f"and {format_size(free)} are free there; make room, or keep the run elsewhere (--runs-dir)"
+                f"stage '{plan.stage.name}': its {items} items leave up to {format_size(needed)} in "
+                f"{folder}, and {format_size(free)} are free there; make room, or keep the run elsewhere "
+                "(--runs-dir)"
             )
 
     def _is_possible(self, stage: PipelineStage, task: Task) -> bool:
@@ -225,7 +226,13 @@ class _Running:
             attempts.run(tasks, cached)
 
     def _settle(self, stage: PipelineStage, task: Task, done: bool) -> None:
-        """Give what was made for one item to all that have its key; remember what could not be made."""
+        """Give what was made for one item to all that have its key; remember what could not be made.
+
+        Raises:
+            StorageError: that cannot be written, or the run directory is gone.
+
+        """
+        self.supervisor.directory.check_held()
         if not done:
             self.failed.add((stage.index, task.keyed.key))
         elif stage.is_last:

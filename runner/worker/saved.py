@@ -62,6 +62,13 @@ class StateFile:
             return None
         except handoff.DamagedError as error:
             raise DiscardedError(str(error)) from error
+        try:
+            return self._saved(found)
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            # sealed, and yet not as `save` makes it
+            raise DiscardedError(f"it is no saved state: {type(error).__name__}: {error}") from error
+
+    def _saved(self, found: handoff.Handoff) -> Saved:
         told = found.header.metadata
         before = json.loads(told["circumstances"])
         for name, now in self._circumstances.items():
@@ -71,7 +78,7 @@ class StateFile:
         randomness.restore(_under(RANDOM, tensors), self.device)
         # copies lie at torch's own boundaries, as results to the bit require
         state: Any = {name: tensor.clone() for name, tensor in _under(STATE, tensors).items()}
-        return Saved(json.loads(told["step"]), state[WHOLE] if set(state) == {WHOLE} else state)
+        return Saved(int(told["step"]), state[WHOLE] if set(state) == {WHOLE} else state)
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

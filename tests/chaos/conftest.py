@@ -1,19 +1,22 @@
 from __future__ import annotations
 
-import os
+import shutil
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 from chaos.batch import Batch, made
+from chaos.kills import SEED
+from project import Project
+from toy_plugin import STAGES, TOY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
-KILLS = int(os.environ.get("CHAOS_KILLS", "0"))
-"""How many in all; 0 for a short form."""
-SEED = os.environ.get("CHAOS_SEED", "0")
+if sys.platform != "linux":  # it looks into /proc
+    collect_ignore_glob = ["test_*.py"]
+EIGHT = f"{STAGES}[batch]\nprompts = {[f'page {n}' for n in range(8)]}\n"
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,24 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     outcome = batch.runner(*batch.command)
     assert outcome.code == 0, outcome
     return Undisturbed(made(batch.run), batch.noted("moments"))
+
+
+@pytest.fixture(scope="session")
+def eight_undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = Project(tmp_path_factory.mktemp("eight"))
+    project.plugin("toy", TOY)
+    project.write("toy.toml", EIGHT)
+    outcome = project.runner("run", "toy.toml")
+    assert outcome.code == 0, outcome
+    return project.folder / "runs"
+
+
+@pytest.fixture
+def eight(toy: Project, eight_undisturbed: Path) -> Project:
+    """Eight small items; ``undisturbed`` is what a run makes of them that nothing happens to."""
+    toy.write("toy.toml", EIGHT)
+    shutil.copytree(eight_undisturbed, toy.folder / "undisturbed")
+    return toy
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

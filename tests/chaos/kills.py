@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from chaos.batch import Batch, Order
 
+KILLS = int(os.environ.get("CHAOS_KILLS", "0"))
+"""How many there are to be, at least; 0 for the few of a short form."""
+SEED = os.environ.get("CHAOS_SEED", "0")
+
 ENDS = 60.0  # seconds; for what was ended, or must end by itself, to be gone
 # what a run may end with: it got through, a stage crashed, it was interrupted, it was ended
 CODES = {0, 1, 7, 130, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT}

@@ -66,6 +66,8 @@ HOSTILE = {
     "NaN where nobody looks": entry("a", more=float("nan")),
     "a float": entry("a", shape=[1.0]),
     "a boolean": entry("a", shape=[True]),
+    "a shape that is a table": entry("a", shape={}),
+    "a shape that is a string": entry("a", shape=""),
     "a negative number": entry("a", shape=[-1], data_offsets=[1, 0]),
     "a product that overflows": entry("a", shape=[2**62, 4]),
     "a product that overflows, times nothing": entry("a", shape=[2**62, 4, 0], data_offsets=[0, 0]),

@@ -5,6 +5,7 @@ Writes and starts are seen by an audit hook, in whatever library they happen.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import resource
 import signal
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "0"))
 """How long each kind of input is tried; 0 for one round of the same inputs every time."""
-ROUND = 150  # inputs
-HANGS = 20  # seconds of computing after which an input is said to hang; what waits, pytest's time-out ends
+ROUND = 120  # inputs
+HANGS = 20  # seconds of computing after which an input is said to hang
 MEMORY = 2 << 30  # bytes that may be asked for beyond what the process has
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
@@ -100,11 +101,14 @@ def watched() -> Iterator[None]:
     _seen = seen = []
     before = signal.signal(signal.SIGPROF, _hung)
     signal.setitimer(signal.ITIMER_PROF, HANGS)
+    # a loop in C hears no signal: this ends the whole process, and says where it was
+    faulthandler.dump_traceback_later(10 * HANGS, exit=True, file=sys.__stderr__)
     writes_code, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield
     finally:
         sys.dont_write_bytecode = writes_code
+        faulthandler.cancel_dump_traceback_later()
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
         _seen = None

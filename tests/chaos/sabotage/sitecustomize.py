@@ -12,17 +12,24 @@ are supervisor, server and worker; what may be, for a file that is written aside
 ``kept`` and ``removed`` around the removal of a file, and ``untold``, ``torn`` and ``told`` around a line of the
 journal or an event that a worker sends. ``fired`` there is a log of the orders that were carried out, ``trace`` of
 the events that workers sent, ``moments`` of all that could have been chosen.
+
+``SABOTAGE_CLOCK`` has the clock of the day jump about by so many seconds each time that it is looked at; at 0
+it stands still.
 """
 
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import json
 import os
+import random
 import re
 import signal
 import stat
 import sys
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -40,8 +47,8 @@ class Saboteur:
         self._folder = folder
         self.role = "server" if "runner.worker.forkserver" in sys.orig_argv else "supervisor"
         self._orders: list[tuple[str, int, list[str]]] = []
-        with contextlib.suppress(OSError), open(f"{folder}/orders.json", encoding="utf-8") as file:
-            self._orders = json.load(file)
+        with contextlib.suppress(OSError):
+            self._orders = json.loads(Path(folder, "orders.json").read_text())
 
     def forked(self) -> None:
         if self.role == "server":
@@ -68,7 +75,7 @@ class Saboteur:
 
     def trace(self, event: Any) -> None:
         """Note an event that this worker tells."""
-        stage = os.readlink("/proc/self/fd/1").rpartition("-")[2].removesuffix(".log")
+        stage = Path("/proc/self/fd/1").readlink().stem.rpartition("-")[2]
         self.note("trace", json.dumps({"pid": os.getpid(), "stage": stage, **json.loads(bytes(event))}))
 
     def _carry_out(self, moment: str, victims: list[str], spoil: Callable[[], Any] | None) -> None:
@@ -76,8 +83,8 @@ class Saboteur:
         chain = {self.role: os.getpid()}
         if self.role == "worker":
             chain["server"] = os.getppid()
-            with open(f"/proc/{os.getppid()}/stat", encoding="ascii") as file:
-                chain["supervisor"] = int(file.read().rpartition(")")[2].split()[1])
+            server = Path(f"/proc/{os.getppid()}/stat").read_text()
+            chain["supervisor"] = int(server.rpartition(")")[2].split()[1])
         for victim in victims:
             role, _, name = victim.partition(" ")
             if role != self.role:
@@ -95,8 +102,8 @@ def kind(path: Any) -> str | None:
     if isinstance(path, int):
         if not stat.S_ISREG(os.fstat(path).st_mode):
             return None
-        path = os.readlink(f"/proc/self/fd/{path}")
-    match = _IN_A_RUN.fullmatch(os.path.abspath(path))
+        path = Path(f"/proc/self/fd/{path}").readlink()
+    match = _IN_A_RUN.fullmatch(str(Path(path).absolute()))
     return (match[1] or match[2]) if match else None
 
 
@@ -138,5 +145,20 @@ def sabotage(saboteur: Saboteur) -> None:
     os.fsync, os.replace, os.unlink, os.write = fsync, replace, unlink, write  # type: ignore[assignment]
 
 
+def jump_about(seconds: float) -> None:
+    """Have the clock jump by up to so many seconds."""
+    start = time.time()
+
+    class Jumping(dt.datetime):
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> Jumping:
+            return cls.fromtimestamp(time.time(), tz)
+
+    time.time = lambda: start + seconds * random.uniform(-1, 1)
+    dt.datetime = Jumping  # type: ignore[misc]
+
+
 if "SABOTAGE" in os.environ:
     sabotage(Saboteur(os.environ["SABOTAGE"]))
+if "SABOTAGE_CLOCK" in os.environ:
+    jump_about(float(os.environ["SABOTAGE_CLOCK"]))

@@ -49,5 +49,7 @@ def test_the_allocator_gives_out_what_is_predicted(
 def test_the_allocator_gives_out_what_is_predicted_in_float16(tmp_path: Path) -> None:
     """Where oneDNN has no such convolutions, and torch unfolds nine pixels for each."""
     peak = given_out(tmp_path, decode, Decode(), "narrow", latents(96, 160), "float16")
-    predicted = memory.decode(Decode(), sizes("narrow", "float16", latents=Diffuse(height=96, width=160))).peak
+    predicted = memory.decode(
+        Decode(), sizes("narrow", "float16", latents=Diffuse(height=96, width=160))
+    ).peak
     assert peak <= predicted, f"{predicted:,} for {peak:,}"

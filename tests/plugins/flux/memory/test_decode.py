@@ -54,7 +54,9 @@ def test_on_a_card_pixels_leave_for_ram(
     instead(monkeypatch, "numpy_to_pil", lambda pixels: [pixels])
     params = Decode.model_validate({"tiling": tiling})
     live = measured(decode, params, configs, dtype, latents(96, 208), on_a_card=True)
-    holds(memory.decode(params, sizes(configs, dtype, "cuda", latents=Diffuse(height=96, width=208))).peak, live)
+    holds(
+        memory.decode(params, sizes(configs, dtype, "cuda", latents=Diffuse(height=96, width=208))).peak, live
+    )
 
 
 def test_numpy_holds_what_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
