@@ -13,8 +13,7 @@ from runner.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from io import BufferedWriter
-    from io import BufferedReader
+    from io import BufferedReader, BufferedWriter
 
 TEMPORARY = ".tmp"
 # systems that lack one have no use for it
