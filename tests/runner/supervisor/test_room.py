@@ -23,7 +23,7 @@ class Make(BaseModel):
 @hookimpl
 def runner_stages():
     numbers = Tensor("numbers", "floating", ("N",))
-    return [Stage(name="large.make", params="large:Make", outputs=(numbers,), start="large:start", memory="large:memory")]
+    return [Stage(name="roomy.make", params="roomy:Make", outputs=(numbers,), start="roomy:start", memory="roomy:memory")]
 
 def memory(params, sizes):
     return Activations(0, leaves=1000 * params.thousands * sizes.save_itemsize)
@@ -32,12 +32,12 @@ def start(ctx):
     import torch
     return lambda item: {"numbers": torch.zeros(4, dtype=ctx.dtype)}
 """
-MAKE = STAGES.partition('[[stage]]\nname = "write"')[0].replace("toy.make", "large.make")
+MAKE = STAGES.partition('[[stage]]\nname = "write"')[0].replace("toy.make", "roomy.make")
 TWO = '[[item]]\nid = "a"\nprompt = "x"\nthousands = 1\n[[item]]\nid = "b"\nprompt = "y"\nthousands = {}\n'
 
 
 def test_what_the_disk_cannot_hold_is_refused_before_anything_is_made(toy: Project) -> None:
-    toy.plugin("large", LEAVES)
+    toy.plugin("roomy", LEAVES)
     free = shutil.disk_usage(toy.folder).free
     # one alone would fit, two of the largest would not
     toy.write("toy.toml", MAKE + TWO.format(int(0.75 * free) // 4000))
@@ -54,7 +54,7 @@ def test_what_the_disk_cannot_hold_is_refused_before_anything_is_made(toy: Proje
 
 
 def test_the_plan_tells_what_an_item_leaves(toy: Project) -> None:
-    toy.plugin("large", LEAVES)
+    toy.plugin("roomy", LEAVES)
     toy.write("toy.toml", MAKE + TWO.format(1024))
     assert toy.invoke("plan", "toy.toml", "--json").events[0]["stages"][0]["leaves"] == 4096 * 1000
     assert "an item leaves up to 3.9 MiB on the disk" in toy.invoke("plan", "toy.toml").stdout
