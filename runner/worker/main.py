@@ -21,8 +21,11 @@ def serve(commands: IO[bytes], events: int) -> int:
     def report(event: str, **fields: Any) -> None:
         line = memoryview(encode_event(event, **fields))
         with telling:
-            while line:
-                line = line[os.write(events, line) :]
+            try:
+                while line:
+                    line = line[os.write(events, line) :]
+            except OSError:
+                os._exit(1)  # the supervisor is gone: an error here would look like the item's own
 
     job = Job.receive(commands)
     try:

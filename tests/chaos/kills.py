@@ -66,8 +66,11 @@ def draw_orders(moments: list[str], chance: Random, number: int) -> list[Order]:
     orders: list[Order] = []
     for moment in chance.sample(kinds, min(number, len(kinds))):
         role, what, _ = moment.split()
-        # what is written half must stay so
-        victims = [f"{role} KILL"] if what in ("half", "torn") else chance.choice(AT_A_MOMENT[role])
+        victims = chance.choice(AT_A_MOMENT[role])
+        if what in ("half", "torn"):  # what is written half must stay so
+            victims = [f"{role} KILL"]
+        elif what == "unheard":
+            victims = []
         orders.append((moment, 1 + chance.randrange(moments.count(moment)), victims))
     return orders
 

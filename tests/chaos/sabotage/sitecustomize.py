@@ -2,16 +2,17 @@
 
 ``SABOTAGE`` names a folder. In it, ``orders.json`` lists what to end and when: ``[moment, count, victims]``, at
 the ``count``-th time that any process comes to the moment. A moment is ``"<role> <what> <of what>"``: the roles
-are supervisor, server and worker; what may be, for a file that is written aside and renamed,
+are supervisor, server and worker; what may be
 
-    half      half of its bytes are written
-    unsynced  all are
-    unnamed   they are on the disk
-    named     it has its name
+    half, unsynced       of a file that is written aside: half of its bytes are written, all are
+    unnamed, named       it is on the disk, it has its name
+    unlinked, linked     around a second name for a file
+    kept, removed        around the removal of a file
+    untold, torn, told   around a line of the journal, or an event that a worker sends, and in its middle
+    unheard              the supervisor is gone, and the worker that sends it an event not yet: nobody need be ended
 
-``kept`` and ``removed`` around the removal of a file, and ``untold``, ``torn`` and ``told`` around a line of the
-journal or an event that a worker sends. ``fired`` there is a log of the orders that were carried out, ``trace`` of
-the events that workers sent, ``moments`` of all that could have been chosen.
+``fired`` there is a log of the orders that were carried out, ``trace`` of the events that workers sent, ``moments``
+of all that could have been chosen.
 
 ``SABOTAGE_CLOCK`` has the clock of the day jump about by so many seconds each time that it is looked at; at 0
 it stands still.
@@ -35,8 +36,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_fsync, _replace, _unlink, _write = os.fsync, os.replace, os.unlink, os.write
-_IN_A_RUN = re.compile(r".*/runs/[^/]+/(?:(handoff/[^/]+|state|outputs|logs)/)?\.?([^/]*?)(?:\.\d+\.tmp)?")
+_fsync, _link, _replace, _unlink, _write = os.fsync, os.link, os.replace, os.unlink, os.write
+_IN_A_RUN = re.compile(
+    r".*/runs/[^/]+/(?:((?:handoff|state)/[^/]+|outputs|logs)/)?\.?([^/]*?)(?:\.\d+\.tmp)?"
+)
 _EVENT = re.compile(rb'{"event": "(\w+)"')
 
 
@@ -55,7 +58,7 @@ class Saboteur:
             self.role = "worker"
 
     def at(self, what: str, of: str | None, spoil: Callable[[], Any] | None = None) -> None:
-        """Come to a moment; ``spoil`` is done first by who is ended there."""
+        """Come to a moment; ``spoil`` is done there, before who comes to it ends."""
         if of is None:
             return
         moment = f"{self.role} {what} {of}"
@@ -83,18 +86,27 @@ class Saboteur:
         chain = {self.role: os.getpid()}
         if self.role == "worker":
             chain["server"] = os.getppid()
-            server = Path(f"/proc/{os.getppid()}/stat").read_text()
+            server = Path(f"/proc/{chain['server']}/stat").read_text()
             chain["supervisor"] = int(server.rpartition(")")[2].split()[1])
         for victim in victims:
             role, _, name = victim.partition(" ")
-            if role != self.role:
-                os.kill(chain[role], signal.Signals[f"SIG{name}"])
+            if role != self.role and _is_of_a_run(chain[role]):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(chain[role], signal.Signals[f"SIG{name}"])
+        if spoil is not None:
+            spoil()
         for victim in victims:
             role, _, name = victim.partition(" ")
             if role == self.role:
-                if spoil is not None:
-                    spoil()
                 os.kill(os.getpid(), signal.Signals[f"SIG{name}"])
+
+
+def _is_of_a_run(process: int) -> bool:
+    """Whether it is one of the processes that are to be ended: who lost its parent has another."""
+    try:
+        return b"\0-m\0runner" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def kind(path: Any) -> str | None:
@@ -123,6 +135,12 @@ def sabotage(saboteur: Saboteur) -> None:
         _replace(source, target, **more)
         saboteur.at("named", of)
 
+    def link(source: Any, target: Any, **more: Any) -> None:
+        of = kind(target)
+        saboteur.at("unlinked", of)
+        _link(source, target, **more)
+        saboteur.at("linked", of)
+
     def unlink(path: Any, **more: Any) -> None:
         of = kind(path) if os.path.lexists(path) else None
         saboteur.at("kept", of)
@@ -136,13 +154,22 @@ def sabotage(saboteur: Saboteur) -> None:
             saboteur.trace(data)
         saboteur.at("untold", of)
         saboteur.at("torn", of, lambda: _write(file, data[: len(data) // 2]))
+        if event:
+            saboteur.at("unheard", of, lambda: _break(file))
         written = _write(file, data)
         if event and of != "progress":
             saboteur.trace(data)
         saboteur.at("told", of)
         return written
 
-    os.fsync, os.replace, os.unlink, os.write = fsync, replace, unlink, write  # type: ignore[assignment]
+    os.fsync, os.link, os.replace, os.unlink, os.write = fsync, link, replace, unlink, write  # type: ignore[assignment]
+
+
+def _break(pipe: int) -> None:
+    """Have nobody read from the pipe."""
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, pipe)
 
 
 def jump_about(seconds: float) -> None:
