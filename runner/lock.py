@@ -18,7 +18,7 @@ from runner.journal import now
 from runner.storage import storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     Waiting = Callable[[str], None]
@@ -82,9 +82,14 @@ class Lock:
         for _ in range(20):
             holder = holder_of(self.path)
             if holder is not None:
-                return f"process {holder['pid']} on {holder['host']} since {holder['start']}"
+                return in_words(holder)
             time.sleep(0.01)
         return "it has not left its name"
+
+
+def in_words(holder: Mapping[str, Any]) -> str:
+    """Who holds a lock, as people are told."""
+    return f"process {holder['pid']} on {holder['host']} since {holder['start']}"
 
 
 def holder_of(path: Path) -> dict[str, Any] | None:

@@ -29,10 +29,9 @@ def machine_of(pipeline: Pipeline) -> dict[str, Any]:
 
 def versions_of(pipeline: Pipeline) -> dict[str, str]:
     """Versions of Python, of the libraries, and of the plugins that the stages come from."""
-    owners = pipeline.plugins.stages()
     found: dict[str, str] = {}
     for stage in pipeline.stages:
-        found |= installed_versions(owners[stage.spec.name][0].distribution)
+        found |= installed_versions(pipeline.plugins.distribution_of(stage.spec.name))
     return found
 
 

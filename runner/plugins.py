@@ -78,6 +78,10 @@ class Plugins:
     def stages(self) -> dict[str, tuple[Plugin, Stage]]:
         return {stage.name: (plugin, stage) for plugin in self.loaded for stage in plugin.stages}
 
+    def distribution_of(self, stage: str) -> str:
+        """What the plugin that offers a stage is installed from."""
+        return self.stages()[stage][0].distribution
+
     def templates(self) -> list[tuple[Plugin, Template]]:
         return [(plugin, template) for plugin in self.loaded for template in plugin.templates]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -113,16 +113,19 @@ class Job:
     items: tuple[JobItem, ...]
 
     def send(self, pipe: IO[bytes]) -> None:
-        pickle.dump(self, pipe)
+        """Send it, item by item: in one go, ten thousand items would take a hundred MB for a moment."""
+        pickle.dump((replace(self, items=()), len(self.items)), pipe)
+        for item in self.items:
+            pickle.dump(item, pipe)
         pipe.flush()
 
     @staticmethod
     def receive(pipe: IO[bytes]) -> Job:
         # the pipe comes from our own supervisor: nothing from outside is ever unpickled
-        job = pickle.load(pipe)  # noqa: S301
+        job, count = pickle.load(pipe)  # noqa: S301
         if not isinstance(job, Job):
             raise TypeError(f"not a job: {type(job)}")
-        return job
+        return replace(job, items=tuple(pickle.load(pipe) for _ in range(count)))  # noqa: S301
 
 
 def encode_event(event: str, **fields: Any) -> bytes:

@@ -12,7 +12,7 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from runner.storage import open_to_read, write_atomically
+from runner.storage import open_to_read, read_ends, read_regular, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -64,8 +64,7 @@ def sidecar(path: Path) -> Path:
 
 
 def _sidecar_bytes(path: Path) -> bytes:
-    with open_to_read(sidecar(path)) as file:
-        return file.read()
+    return read_regular(sidecar(path))
 
 
 def _is_png(data: bytes) -> bool:
@@ -74,14 +73,14 @@ def _is_png(data: bytes) -> bool:
 
 
 def is_of_key(path: Path, key: str) -> bool:
-    """Whether the file is whole, as far as its ends tell, and was made under this key."""
+    """Whether the file is whole, as far as its ends tell, and was made under this key.
+
+    A run asks this of each of its outputs, so it makes few calls to the system.
+    """
     try:
-        with open_to_read(path) as file:
-            head = file.read(_HEAD)
-            if head[_IHDR_END:].startswith(_text_chunk(KEY_CHUNK, key)):
-                file.seek(-len(PNG_END), 2)
-                return file.read() == PNG_END
-            size = file.seek(0, 2)
+        head, size, end = read_ends(path, _HEAD, len(PNG_END))
+        if head[_IHDR_END:].startswith(_text_chunk(KEY_CHUNK, key)):
+            return end == PNG_END
         record = json.loads(_sidecar_bytes(path))
     except (OSError, ValueError, RecursionError):
         return False

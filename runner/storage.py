@@ -96,6 +96,33 @@ def open_to_read(path: Path) -> BufferedReader:
     return open(path, "rb", opener=_open_regular)
 
 
+def read_regular(path: Path) -> bytes:
+    """All of such a file, in as few calls to the system as can be.
+
+    Raises:
+        OSError: as :func:`open_to_read`.
+
+    """
+    return read_ends(path, None, 0)[0]
+
+
+def read_ends(path: Path, first: int | None, last: int) -> tuple[bytes, int, bytes]:
+    """The first bytes of such a file (None: all), its size, and its last bytes.
+
+    Raises:
+        OSError: as :func:`open_to_read`.
+
+    """
+    descriptor = _open_regular(str(path), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        head = os.pread(descriptor, size if first is None else first, 0)
+        end = head[-last:] if len(head) == size else os.pread(descriptor, last, max(0, size - last))
+        return head, size, end if last else b""
+    finally:
+        os.close(descriptor)
+
+
 def refuse_linked_folders(folder: Path) -> None:
     """See that no folder below ``folder`` is a symbolic link, so that what is written in it stays in it.
 

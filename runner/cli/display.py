@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from runner.journal import Event
     from runner.manifest.schema import Budget
+    from runner.plan.pipeline import Pipeline
 
 
 ID_WIDTH = 32
@@ -170,6 +172,13 @@ class LiveDisplay:
     def _update(self, stage: str, **fields: Any) -> None:
         if stage in self._tasks:
             self._progress.update(self._tasks[stage], **fields)
+
+
+def display_of(pipeline: Pipeline) -> Display:
+    """How a pipeline's run is shown: live where stderr is a terminal, else a line an item."""
+    if not sys.stderr.isatty():
+        return PlainDisplay()
+    return LiveDisplay({stage.name: stage.budget for stage in pipeline.stages})
 
 
 def stage_line(event: Event) -> str:

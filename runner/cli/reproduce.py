@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import print_json, say, warn
-from runner.cli.display import Display, LiveDisplay, PlainDisplay
+from runner.cli.display import display_of
 from runner.cli.tailored import refuse_overwriting
 from runner.errors import ExitCode, InterruptedRunError, RunnerError, UsageError
 from runner.journal import Events
@@ -113,8 +112,7 @@ class _Turns:
     def _make_again(self, text: str, originals: list[Original]) -> list[Reproduction]:
         pipeline = pipeline_of(text, originals, self.plugins, self.wanted.sets)
         events = Events()
-        budgets = {stage.name: stage.budget for stage in pipeline.stages}
-        display: Display = LiveDisplay(budgets) if sys.stderr.isatty() else PlainDisplay()
+        display = display_of(pipeline)
         events.listeners.append(_but_its_end(display.take))
         with display:
             return make_again(originals, pipeline, run_directory(pipeline, self.runs), events)

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from runner.cli.common import Options, open_pipeline, print_json
-from runner.cli.display import Display, LiveDisplay, PlainDisplay
+from runner.cli.display import display_of
 from runner.journal import Event, Events
 from runner.plan.assemble import run_directory
 from runner.supervisor.run import Supervisor, Wishes
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run(manifest: Path, options: Options) -> int:
-    """Run a manifest and show how it goes: live where stderr is a terminal, else a line an item."""
+    """Run a manifest and show how it goes."""
     return run_pipeline(open_pipeline(manifest, options), options, Interrupts())
 
 
@@ -33,8 +33,7 @@ def run_pipeline(
 ) -> int:
     """Run what a manifest was bound to; ``listeners`` are told of it beside the display."""
     events = Events()
-    budgets = {stage.name: stage.budget for stage in pipeline.stages}
-    display: Display = LiveDisplay(budgets) if sys.stderr.isatty() else PlainDisplay()
+    display = display_of(pipeline)
     events.listeners += [display.take, *listeners]
     if options.as_json:
         events.listeners.append(print_event)

@@ -158,7 +158,7 @@ def _foresee(pipeline: Pipeline) -> None:
 
     """
     for stage in pipeline.stages:
-        choose_device(stage.budget.device, vram_budget=stage.budget.vram is not None)
+        choose_device(stage.budget)
     assembly = assemble(pipeline)
     for stage in pipeline.stages:
         plan_stage(pipeline, stage, assembly.shapes(stage)).check()

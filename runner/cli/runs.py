@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.common import console, print_json, say
 from runner.errors import EXIT_MEANINGS, ExitCode, UsageError
 from runner.history import RunHistory, read_runs
-from runner.lock import held_by
+from runner.lock import held_by, in_words
 from runner.manifest.problems import did_you_mean
 from runner.manifest.units import format_size
 from runner.rundir import RunDirectory
@@ -93,7 +93,7 @@ def state_of(run: RunHistory | None, holder: dict[str, Any] | None) -> State:
     """How a run stands, given who holds its directory now."""
     at = _progress(run) if run else ""
     if holder is not None:
-        who = f": process {holder['pid']} on {holder['host']} since {holder['start']}" if holder else ""
+        who = f": {in_words(holder)}" if holder else ""
         return State("running", f"running{at}{who}")
     if run is None:
         return State("empty", "no run yet")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.kit.checks import BROKEN, Verdict
-from runner.supervisor.spawn import WORKER_ENVIRONMENT
+from runner.supervisor.spawn import WORKER_ENVIRONMENT, kill_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,9 +68,7 @@ def send(errand: Errand) -> list[Verdict]:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End it with what it started."""
-    if os.name == "posix":
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+    kill_group(process.pid)
     process.kill()
     process.wait()
 

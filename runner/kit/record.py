@@ -121,7 +121,7 @@ class Recording:
         if event == "item_finished" and "error" in fields:
             self.errors.append(fields["error"])
         if event == "item_finished":  # the supervisor's part
-            next(item for item in self.job.items if item.id == fields["item"]).state.unlink(missing_ok=True)
+            self._job_item(fields["item"]).state.unlink(missing_ok=True)
         if event == "progress" and fields["step"] == self.stop_at:
             self._loop.stop()
 

@@ -7,8 +7,12 @@ import ctypes.util
 import os
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
+
+if TYPE_CHECKING:
+    from runner.manifest.schema import Budget
 
 
 @dataclass(frozen=True)
@@ -32,20 +36,21 @@ def accelerators() -> tuple[Accelerator, ...]:
     return tuple(_describe(driver, n) for n in range(count.value))
 
 
-def choose_device(wanted: str, *, vram_budget: bool) -> str:
-    """The torch device for a budget's ``device``: ``auto`` is the accelerator if there is one.
+def choose_device(budget: Budget) -> str:
+    """The torch device for a budget: ``auto`` is the accelerator if there is one.
 
     Raises:
         BudgetError: the device is not here; or a VRAM budget is given and there is nothing to spend it on.
 
     """
+    wanted = budget.device
     if wanted == "cpu":
         return "cpu"
     found = accelerators()
     if wanted == "auto":
         if found:
             return "cuda:0"
-        if vram_budget:
+        if budget.vram is not None:
             raise BudgetError(
                 "the budget gives vram, and this machine has no accelerator (or no driver for it); "
                 "to run on the CPU all the same, slowly: --set budget.device=cpu"

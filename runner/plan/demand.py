@@ -82,7 +82,7 @@ class _Demand:
         self._handoffs: dict[Path, str | None] = {}
         self._fresh = [n in fresh for n in range(count)]
         for stage in pipeline.stages:
-            if any(self._fresh[source.stage] for source in stage.wires.values()):
+            if any(self._fresh[n] for n in stage.sources):
                 self._fresh[stage.index] = True
 
     def walk(self) -> Demand:
@@ -94,7 +94,7 @@ class _Demand:
                     self._found.cached[stage.index] += 1
                     continue
                 if self._must_run(stage, item):
-                    needed |= {source.stage for source in stage.wires.values()}
+                    needed |= stage.sources
         return self._found
 
     def _must_run(self, stage: PipelineStage, item: PipelineItem) -> bool:

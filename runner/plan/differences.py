@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runner.rundir import KEY_IN_NAME
+from runner.worker.versions import installed_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,6 +61,11 @@ def parts(record: Mapping[str, Any], kinds: Sequence[str] = INGREDIENTS) -> Part
         else:
             found[kind,] = _json(value)
     return found
+
+
+def versions_here(distribution: str) -> Parts:
+    """Versions of the libraries installed here, and of what a plugin is installed from."""
+    return parts({"versions": installed_versions(distribution)}, ["versions"])
 
 
 def differences(old: Parts, new: Parts) -> list[Difference]:

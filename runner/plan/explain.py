@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from runner.header import HeaderError, read_header
 from runner.plan.demand import demand
-from runner.plan.differences import HASHES, INGREDIENTS, Difference, Parts, differences, parts
+from runner.plan.differences import (
+    HASHES,
+    INGREDIENTS,
+    Difference,
+    Parts,
+    differences,
+    parts,
+    versions_here,
+)
 from runner.plan.keys import keys_of
 from runner.provenance import read_provenance
 from runner.rundir import KEY_IN_NAME
-from runner.worker.versions import installed_versions
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -76,7 +83,6 @@ class Explainer:
         ]
         self._records = list(_records(directory))
         self._earlier = cache(self._look_for_earlier)
-        self._offered = self._pipeline.plugins.stages()
 
     def explain(self, item: str, stage: PipelineStage) -> Explanation:
         keyed = self._keys[item][stage.index]
@@ -108,8 +114,7 @@ class Explainer:
         recorded = next((one.versions for one in self._earlier(stage.index) if one.key == key), None)
         if recorded is None:
             return []
-        here = installed_versions(self._offered[stage.spec.name][0].distribution)
-        return differences(recorded, parts({"versions": here}, ["versions"]))
+        return differences(recorded, versions_here(self._pipeline.plugins.distribution_of(stage.spec.name)))
 
     def _look_for_earlier(self, stage: int) -> list[Earlier]:
         """What was made at a stage, as all that came of it tells: its hand-off itself may be gone."""

@@ -90,8 +90,7 @@ def _add(
         needs.asked |= {(stage.name, keyed[stage.index].key) for keyed in keys.values()}
         for task in found.tasks[stage.index]:
             needs.to_make.add((stage.name, task.keyed.key))
-            sources = {source.stage for source in stage.wires.values()}
-            needs.taken |= {(pipeline.stages[n].name, keys[task.item.id][n].key) for n in sources}
+            needs.taken |= {(pipeline.stages[n].name, keys[task.item.id][n].key) for n in stage.sources}
     if found.nothing and not found.renamed:
         return
     outputs = [source for source, _ in found.renamed]

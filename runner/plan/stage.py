@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from runner.api import File, Stage, Tensor, Text
@@ -32,12 +33,17 @@ class PipelineStage:
     def name(self) -> str:
         return self.table.name
 
+    @cached_property
+    def sources(self) -> set[int]:
+        """Stages, by index, that it takes from."""
+        return {source.stage for source in self.wires.values()}
+
     @property
     def is_last(self) -> bool:
         """Whether what it leaves is for people: no other stage takes any of it."""
         return not self.consumed
 
-    @property
+    @cached_property
     def files(self) -> tuple[File, ...]:
         """What it leaves as files: its ``File`` outputs and, where it is last, its texts for people."""
         files = [output for output in self.spec.outputs if isinstance(output, File)]
@@ -46,7 +52,7 @@ class PipelineStage:
             files += [File(text.name, ".txt", text.optional) for text in texts]
         return tuple(files)
 
-    @property
+    @cached_property
     def leaves_handoff(self) -> bool:
         """Whether there is a hand-off: always for later stages, else for tensors, or if no file is sure."""
         tensors = any(isinstance(output, Tensor) for output in self.spec.outputs)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from runner.journal import Event
     from runner.rundir import RunDirectory
 
-FIRST = 1.0  # seconds; a run that has nothing to do is over by then
+FIRST = 1.0  # seconds until the page is first written
 PAUSE = 5.0  # seconds between two writings
 SHARE = 0.02  # of the time, at most, goes into writing, however large the page is
 
@@ -50,7 +50,7 @@ class LiveReport:
         fresh: list[Event] = []
         while True:
             try:
-                event = self._events.get(timeout=max(0.0, due - time.monotonic()) if fresh else None)
+                event = self._events.get(timeout=self._pause(fresh, due))
             except queue.Empty:
                 began = time.monotonic()
                 self._write(fresh, live=True)
@@ -64,6 +64,14 @@ class LiveReport:
             self._page.keep()  # the run began and ended, and there was nothing to do
         else:
             self._write(fresh, live=False)
+
+    def _pause(self, fresh: list[Event], due: float) -> float | None:
+        """Seconds until the page is to be written; None while there is nothing to tell.
+
+        That a run began or ended is nothing: it may have found nothing to do, and is closed when it ends.
+        """
+        telling = any(event["event"] not in ("run_started", "run_finished") for event in fresh)
+        return max(0.0, due - time.monotonic()) if telling else None
 
     def _write(self, fresh: list[Event], *, live: bool) -> None:
         """Tell the page what is new, and write it."""

@@ -68,7 +68,7 @@ class Announcer:
             placement=placement,
             predicted=dict(predicted),
             budget={"vram": budget.vram, "ram": budget.ram},
-            device=choose_device(budget.device, vram_budget=budget.vram is not None),
+            device=choose_device(budget),
             dtype=bound.table.dtype,
             last=bound.is_last,
         )

@@ -38,7 +38,7 @@ def make_job(
     return Job(
         name=stage.name,
         stage=stage.spec,
-        distribution=pipeline.plugins.stages()[stage.spec.name][0].distribution,
+        distribution=pipeline.plugins.distribution_of(stage.spec.name),
         dtype=table.dtype,
         save_dtype=table.save_dtype,
         device=memory.limits.device,

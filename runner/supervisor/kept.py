@@ -65,7 +65,7 @@ class NeededHandoffs:
 
     def _sources(self, stage: PipelineStage, item: str) -> set[tuple[int, str]]:
         keys = self._keys[item]
-        return {(source.stage, keys[source.stage].key) for source in stage.wires.values()}
+        return {(n, keys[n].key) for n in stage.sources}
 
     def _remove(self, index: int, key: str) -> None:
         stage = self._pipeline.stages[index]

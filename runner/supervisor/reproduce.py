@@ -11,11 +11,18 @@ from runner.memory.devices import choose_device
 from runner.pictures import Comparison, compare
 from runner.plan.assemble import assemble
 from runner.plan.demand import output_paths
-from runner.plan.differences import CIRCUMSTANCES, HASHES, INGREDIENTS, Difference, differences, parts
+from runner.plan.differences import (
+    CIRCUMSTANCES,
+    HASHES,
+    INGREDIENTS,
+    Difference,
+    differences,
+    parts,
+    versions_here,
+)
 from runner.plan.keys import keys_of
 from runner.plan.lineage import read_lineage
 from runner.supervisor.run import Supervisor, Wishes
-from runner.worker.versions import installed_versions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +83,7 @@ def reproduce(
 def _check_devices(said: Provenance, pipeline: Pipeline) -> None:
     for stage in pipeline.stages:
         try:
-            choose_device(stage.budget.device, vram_budget=stage.budget.vram is not None)
+            choose_device(stage.budget)
         except BudgetError as error:
             made = said.lineage[stage.name].device
             hint = "--set budget.device=cpu makes it on the CPU, with other low bits"
@@ -123,11 +130,10 @@ def _output(said: Provenance, item: str, pipeline: Pipeline, directory: RunDirec
 def _refused(said: Provenance, pipeline: Pipeline, unlike: Differing) -> Reproduction:
     """Nothing ran that could tell of devices: versions alone are told beside."""
     of_model = any(one.part == ("model",) for many in unlike.values() for one in many)
-    offered = pipeline.plugins.stages()
     versions = {
         name: differences(
             _parts(record, ["versions"]),
-            parts({"versions": installed_versions(offered[record.stage][0].distribution)}, ["versions"]),
+            versions_here(pipeline.plugins.distribution_of(record.stage)),
         )
         for name, record in said.lineage.items()
     }

@@ -71,10 +71,7 @@ class Supervisor:
             RunnerError: the run cannot begin. Once it has, errors are told through ``run_finished`` too.
 
         """
-        devices = [
-            choose_device(stage.budget.device, vram_budget=stage.budget.vram is not None)
-            for stage in self.pipeline.stages
-        ]
+        devices = [choose_device(stage.budget) for stage in self.pipeline.stages]
         forced = forced_stages(self.pipeline, self.wishes.fresh)
         assembly = assemble(self.pipeline)
         for stage in self.pipeline.stages:
@@ -165,8 +162,11 @@ class _Running:
         """Remove what was saved of items that are done: a supervisor that is killed may leave some behind."""
         directory = self.supervisor.directory
         for stage, theirs in zip(self.supervisor.pipeline.stages, tasks, strict=True):
+            states = list(directory.states(stage.name))
+            if not states:
+                continue
             done = {keyed[stage.index].key for keyed in self.keys.values()} - {t.keyed.key for t in theirs}
-            for state in directory.states(stage.name):
+            for state in states:
                 if state.stem in done:
                     with storage_errors(state):
                         state.unlink(missing_ok=True)
@@ -203,7 +203,7 @@ class _Running:
 
     def _is_possible(self, stage: PipelineStage, task: Task) -> bool:
         keys = self.keys[task.item.id]
-        sources = {(source.stage, keys[source.stage].key) for source in stage.wires.values()}
+        sources = {(n, keys[n].key) for n in stage.sources}
         if sources & self.failed:
             self.failed.add((stage.index, task.keyed.key))
             return False

@@ -106,7 +106,7 @@ class StageRun:
                 if event is not None:
                     self._take(event)
                     continue
-                self._tell_memory(talk)
+                self._announcer.memory(self._job.name, talk.memory.now)
                 self._check_life(log)
                 self._check_memory(talk.memory.now)
                 wishes = self._interrupts.count or int(self._fail_fast and bool(self.outcome.failed))
@@ -195,9 +195,6 @@ class StageRun:
         expected += [item.handoff] if item.handoff else []
         missing = next((path for path in expected if not path.exists()), None)
         return f"{missing} is not there, though the stage ended well" if missing else None
-
-    def _tell_memory(self, talk: Conversation) -> None:
-        self._announcer.memory(self._job.name, talk.memory.now)
 
     def _check_life(self, log: Path) -> None:
         """A worker that keeps an eye on its items' time, and says nothing for long, can no longer do so."""

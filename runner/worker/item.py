@@ -94,10 +94,11 @@ class ItemRun:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            sys.stderr.write(redact(traceback.format_exc()))
+            trace = traceback.format_exc()
+            sys.stderr.write(redact(trace))
             self.failure = {
                 "error": _words(error)[:ERROR_LIMIT],
-                "traceback": traceback.format_exc()[-TRACEBACK_LIMIT:],
+                "traceback": trace[-TRACEBACK_LIMIT:],
                 "attempts": self.attempts,
             }
             # the next attempt begins anew: what led here may be in the state

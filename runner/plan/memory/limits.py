@@ -42,7 +42,7 @@ class Limits:
 def limits_of(budget: Budget) -> Limits:
     """The limits for a stage; its device need not be here: then the budget alone counts."""
     try:
-        device = choose_device(budget.device, vram_budget=budget.vram is not None)
+        device = choose_device(budget)
     except BudgetError:
         note = "planned for a card of that size: this machine has no such accelerator"
         return Limits("cuda", budget.vram, budget.ram, (note,))

@@ -119,8 +119,7 @@ def _activations(
     formula = load_object(stage.spec.memory)
     found = []
     for item in pipeline.items:
-        sources = {source.stage for source in stage.wires.values()}
-        given = {n: _params(pipeline.stages[n], item, {}) for n in sources}
+        given = {n: _params(pipeline.stages[n], item, {}) for n in stage.sources}
         upstream = {name: given[source.stage] for name, source in stage.wires.items()}
         try:
             told = formula(_params(stage, item, changed), replace(sizes, upstream=upstream))
