@@ -6,13 +6,13 @@ Run it again to go on after an interruption.
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from . import assemble, distill, drawing, evaluate, prompts, text, transformer, vae, vocabulary
+from . import assemble, distill, drawing, evaluate, prompts, straighten, text, transformer, vae, vocabulary
 from .training import Place, Schedule
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ class Recipe:
     scenes: int = 14_000
     transformer: Schedule = field(default_factory=lambda: Schedule(12_000, 1.5e-3, warm=150))
     distilled: Schedule = field(default_factory=lambda: Schedule(1100, 6e-4, warm=50, cooling=0.7))
+    straight: Schedule = field(default_factory=lambda: Schedule(2500, 6e-4, warm=50, cooling=0.7))
+    drawings: int = 3_200
     batch: int = 32
     scored: int = prompts.COUNT  # captions
 
@@ -40,13 +42,10 @@ class Recipe:
             "text": lambda: text.train(self.text, self.text_batch, place),
             "transformer": lambda: transformer.train(self.transformer, self.batch, self.scenes, place),
             "distill": lambda: distill.train(self.distilled, self.batch, self.scenes, place),
+            "straighten": lambda: straighten.train(self.straight, self.batch, self.drawings, place),
             "assemble": lambda: assemble.assemble(place, out),
             "score": lambda: _score(out, self.scored, place),
         }
-
-
-# How long a finished transformer is trained further: the layout is learnt, the outlines are not.
-FURTHER = Schedule(4_000, 1e-3, warm=200)
 
 
 def run(recipe: Recipe, place: Place, out: Path, only: str | None = None) -> None:
@@ -88,16 +87,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--only", choices=names, help="this part alone")
-    parser.add_argument("--go-on-from", type=Path, help="train this checkpoint further")
+    parser.add_argument("--go-on-from", type=Path, help="straighten this checkpoint further")
     asked = parser.parse_args()
     if asked.threads:
         torch.set_num_threads(asked.threads)
-    recipe, place = Recipe(), Place(asked.work, torch.device(asked.device), asked.seed)
-    if asked.go_on_from:
-        recipe = replace(recipe, transformer=FURTHER)
-        if not place.result("text.pt").exists():
-            assemble.take_apart(asked.go_on_from, place)
-    run(recipe, place, asked.out, asked.only)
+    place = Place(asked.work, torch.device(asked.device), asked.seed)
+    if asked.go_on_from and not place.result("distilled.pt").exists():
+        assemble.take_apart(asked.go_on_from, place)
+        for done in names[: names.index("straighten")]:
+            place.result(f"{done}.done").touch()
+    run(Recipe(), place, asked.out, asked.only)
 
 
 if __name__ == "__main__":

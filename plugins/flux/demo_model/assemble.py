@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import diffusers
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file, save_file
 
-from . import transformer, vae
+from . import sampler, transformer, vae
 from .drawing import Settings
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ MODEL_INDEX = {
 }
 
 
-def assemble(place: Place, out: Path, weights: str = "distilled.pt") -> None:
+def assemble(place: Place, out: Path, weights: str = "straight.pt") -> None:
     """Write the checkpoint, in bfloat16; first aside, so that `out` is always whole."""
     aside, old = out.with_name(out.name + ".new"), out.with_name(out.name + ".old")
     shutil.rmtree(aside, ignore_errors=True)
@@ -49,11 +48,7 @@ def assemble(place: Place, out: Path, weights: str = "distilled.pt") -> None:
     _forget_path(aside / "vae" / "config.json")
     for name in ("tokenizer", "tokenizer_2"):
         shutil.copytree(place.result(name), aside / name)
-    # The settings of FLUX.1-dev's own scheduler.
-    FlowMatchEulerDiscreteScheduler(
-        num_train_timesteps=1000, shift=3.0, use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15,
-        base_image_seq_len=256, max_image_seq_len=4096,
-    ).save_pretrained(aside / "scheduler")  # fmt: skip
+    sampler.scheduler().save_pretrained(aside / "scheduler")
     (aside / "model_index.json").write_text(json.dumps(MODEL_INDEX, indent=2) + "\n")
     write_card(aside, "Not scored yet.")
     shutil.rmtree(old, ignore_errors=True)
@@ -64,22 +59,21 @@ def assemble(place: Place, out: Path, weights: str = "distilled.pt") -> None:
 
 
 def take_apart(checkpoint: Path, place: Place) -> None:
-    """Lay an assembled checkpoint's parts out as the finished parts of a training that goes on from it.
+    """Lay an assembled checkpoint out as the finished parts of a training that goes on with straightening.
 
-    What `assemble` leaves out, the readers of the training, starts anew.
+    What `assemble` leaves out, the readers of the training, starts anew; they have no part in what follows.
     """
     place.work.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer", "tokenizer_2", "vae"):
         shutil.copytree(checkpoint / name, place.result(name), dirs_exist_ok=True)
+    torch.manual_seed(place.seed)
+    weights = transformer.Model(place).state_dict()
     parts = {"net": "transformer", "text.clip": "text_encoder", "text.t5": "text_encoder_2"}
-    weights = {}
     for prefix, folder in parts.items():
         (file,) = (checkpoint / folder).glob("*.safetensors")
         for name, weight in load_file(file).items():
             weights[f"{prefix}.{name.removeprefix('text_model.')}"] = weight.float()
-    torch.save(weights, place.result("text.pt"))
-    for name in ("vocabulary", "vae", "text"):
-        place.result(f"{name}.done").touch()
+    torch.save(weights, place.result("distilled.pt"))
 
 
 def _name_as_published(weights: Path) -> None:

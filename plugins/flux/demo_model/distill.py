@@ -40,12 +40,12 @@ def train(plan: Schedule, batch_size: int, scenes: int, place: Place) -> None:
         told = tokens[:-1], pooled[:-1]
         untold = tokens[-1:].expand_as(told[0]), pooled[-1:].expand_as(told[1])
         with torch.no_grad():
-            with_caption = transformer.velocity(teacher, batch, *told, none, place)
-            without = transformer.velocity(teacher, batch, *untold, none, place)
+            with_caption = transformer.velocity(teacher, batch, told, none, place)
+            without = transformer.velocity(teacher, batch, untold, none, place)
             # Half the teacher's word, half the truth: one is steady, the other goes on teaching.
-            told_way = (with_caption + batch.noise - batch.latents) / 2
+            told_way = (with_caption + batch.way) / 2
             target = told_way + (guidance - 1)[:, None, None] * (with_caption - without)
-        guess = transformer.velocity(model.net, batch, *told, guidance, place)
+        guess = transformer.velocity(model.net, batch, told, guidance, place)
         return functional.mse_loss(guess, target), {}
 
     groups = [{"params": list(model.net.parameters())}]

@@ -59,6 +59,13 @@ def pack(latents: Tensor) -> Tensor:
     return patches.reshape(batch, height * width // 4, channels * 4)
 
 
+def unpack(tokens: Tensor, canvas: tuple[int, int]) -> Tensor:
+    """The inverse of pack."""
+    rows, columns = canvas[0] // PATCH, canvas[1] // PATCH
+    patches = tokens.reshape(len(tokens), rows, columns, -1, 2, 2).permute(0, 3, 1, 4, 2, 5)
+    return patches.reshape(len(tokens), -1, 2 * rows, 2 * columns)
+
+
 def token_ids(canvas: tuple[int, int], device: torch.device) -> Tensor:
     """The image tokens' positions, as the pipeline counts them: tokens x 3."""
     height, width = canvas[0] // PATCH, canvas[1] // PATCH
@@ -81,8 +88,7 @@ def _fill(canvas: tuple[int, int], count: int, place: Place) -> Pool:
         pixels = vae_part.to_tensor([paint(*scene, canvas) for scene in drawn], place.device)
         with place.autocast():
             encoded = vae_part.encode(vae, pixels)
-        scaled = (encoded - vae.config.shift_factor) * vae.config.scaling_factor
-        latents.append(pack(scaled).to("cpu", torch.bfloat16))
+        latents.append(pack(vae_part.scaled(vae, encoded)).to("cpu", torch.bfloat16))
         maps.append(torch.from_numpy(np.stack([_map(*scene, canvas) for scene in drawn])))
         if first % 3200 == 0:
             print(f"pool {canvas[0]}x{canvas[1]}: {first}/{count}", flush=True)

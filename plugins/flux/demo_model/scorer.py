@@ -53,8 +53,8 @@ class Verdict:
 def judge(picture: Picture, scene: Scene) -> Verdict:
     """Compare a picture (height x width x 3) with a scene."""
     labels = _nearest_colours(picture)
+    masks = _masks(labels, scene)
     ground = COLOUR_NAMES.index(scene.background)
-    masks = [_biggest(labels == COLOUR_NAMES.index(thing.colour)) for thing in scene.things]
     wanted = [spot.radius for spot in nominal_spots(scene)]
     least = [0.3 * _unit(thing.shape)[0] * r**2 for thing, r in zip(scene.things, wanted, strict=True)]
     background = bool(_border_colour(labels) == ground and (labels == ground).mean() > 0.3)
@@ -74,6 +74,19 @@ def judge(picture: Picture, scene: Scene) -> Verdict:
         crisp=all(fit.overlap >= CRISP_OVERLAP for fit in fits),
         clean=clean,
     )
+
+
+def locate(picture: Picture, scene: Scene) -> tuple[Spot, ...] | None:
+    """Where a picture shows the things of its scene; None unless it is right."""
+    if not judge(picture, scene).right:
+        return None
+    masks = _masks(_nearest_colours(picture), scene)
+    return tuple(_fit(mask, thing.shape).spot for mask, thing in zip(masks, scene.things, strict=True))
+
+
+def _masks(labels: NDArray[np.intp], scene: Scene) -> list[Mask]:
+    """The pixels of each thing: the biggest patch of its colour."""
+    return [_biggest(labels == COLOUR_NAMES.index(thing.colour)) for thing in scene.things]
 
 
 def _nearest_radius(scene: Scene, spot: Spot) -> float:

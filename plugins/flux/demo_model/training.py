@@ -60,8 +60,9 @@ class Place:
         return self.work / part
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 is 2 to 5 times as fast as float32, on CPU too."""
-        return torch.autocast(self.device.type, torch.bfloat16)
+        """bfloat16 where there are instructions for it: up to 5 times as fast, else 10 times slower."""
+        fast = self.device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
 
 
 def generator_of(seed: int, part: str, step: int) -> np.random.Generator:

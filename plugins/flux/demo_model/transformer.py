@@ -35,23 +35,34 @@ TEXT_PACE = 0.3  # the text encoders' learning rate, as a share of the transform
 
 
 @dataclass
-class Batch:
-    """What one step is trained on."""
+class Noisy:
+    """Latents on the straight way to noise."""
 
     canvas: tuple[int, int]
+    latents: Tensor  # batch x tokens x 64
+    noise: Tensor  # as latents
+    sigma: Tensor  # batch: how far on the way; 1 is all noise
+
+    @property
+    def here(self) -> Tensor:
+        """Where on the way they are."""
+        sigma = self.sigma[:, None, None]
+        return (1 - sigma) * self.latents + sigma * self.noise
+
+    @property
+    def way(self) -> Tensor:
+        """What the transformer is to guess."""
+        return self.noise - self.latents
+
+
+@dataclass
+class Batch(Noisy):
+    """What one step is trained on."""
+
     scenes: list[Scene]
     captions: list[Caption]
     length: int  # tokens that the captions are padded to
-    latents: Tensor  # batch x tokens x 64
     maps: Tensor  # batch x tokens x channels, see pool
-    noise: Tensor  # as latents
-    sigma: Tensor  # batch: 1 is all noise
-
-    @property
-    def noisy(self) -> Tensor:
-        """The latents on the straight way to the noise."""
-        sigma = self.sigma[:, None, None]
-        return (1 - sigma) * self.latents + sigma * self.noise
 
 
 def build() -> FluxTransformer2DModel:
@@ -123,21 +134,25 @@ def draw_batch(
     captions = [Caption("", ()) if rng.random() < empty else write_caption(scene, rng) for scene in scenes]
     latents = pool.latents[chosen].float()
     noise = torch.randn(latents.shape)
-    # Logit-normal, as in Stable Diffusion 3 (Esser et al. 2024).
-    sigma = torch.sigmoid(torch.randn(len(chosen)) * 1.2 + lean)
-    maps = pool.maps[chosen].float()
-    on_device = (part.to(place.device) for part in (latents, maps, noise, sigma))
-    return Batch(pool.canvas, scenes, captions, length, *on_device)
+    sigma, maps = noise_levels(len(chosen), lean), pool.maps[chosen].float()
+    latents, noise, sigma, maps = (part.to(place.device) for part in (latents, noise, sigma, maps))
+    return Batch(pool.canvas, latents, noise, sigma, scenes, captions, length, maps)
+
+
+def noise_levels(count: int, lean: float) -> Tensor:
+    """Logit-normal, as in Stable Diffusion 3 (Esser et al. 2024); `lean` is LAYOUT or EDGES."""
+    return torch.sigmoid(torch.randn(count) * 1.2 + lean)
 
 
 def velocity(
-    net: FluxTransformer2DModel, batch: Batch, tokens: Tensor, pooled: Tensor, guidance: Tensor, place: Place
+    net: FluxTransformer2DModel, noisy: Noisy, told: tuple[Tensor, Tensor], guidance: Tensor, place: Place
 ) -> Tensor:
-    """The transformer's guess at noise - latents: batch x tokens x 64."""
+    """The transformer's guess at `noisy.way`; `told` are the captions' tokens and pooled vectors."""
+    tokens, pooled = told
     with place.autocast():
         out = net(
-            hidden_states=batch.noisy, encoder_hidden_states=tokens, pooled_projections=pooled,
-            timestep=batch.sigma, guidance=guidance, img_ids=pools.token_ids(batch.canvas, place.device),
+            hidden_states=noisy.here, encoder_hidden_states=tokens, pooled_projections=pooled,
+            timestep=noisy.sigma, guidance=guidance, img_ids=pools.token_ids(noisy.canvas, place.device),
             txt_ids=torch.zeros(tokens.shape[1], 3, device=place.device), return_dict=False,
         )[0]  # fmt: skip
     return cast("Tensor", out.float())
@@ -157,8 +172,8 @@ class Model(text.TextModel):
         """Of the flow, of what the patches know, and of what the text encoders know; and numbers to show."""
         with place.autocast():
             tokens, pooled = self.text([caption.text for caption in batch.captions], batch.length)
-        guess = velocity(self.net, batch, tokens, pooled, torch.ones_like(batch.sigma), place)
-        flow = functional.mse_loss(guess, batch.noise - batch.latents)
+        guess = velocity(self.net, batch, (tokens, pooled), torch.ones_like(batch.sigma), place)
+        flow = functional.mse_loss(guess, batch.way)
         patches = self.patches(batch.maps)
         told = [index for index, caption in enumerate(batch.captions) if caption.text]
         read, notes = torch.zeros((), device=place.device), {"text": 0.0, "place": 0.0}

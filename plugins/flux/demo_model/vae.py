@@ -103,6 +103,16 @@ def encode(vae: AutoencoderKL, pixels: Tensor) -> Tensor:
     return cast("Tensor", vae.encoder(pixels)[:, :LATENT_CHANNELS].float())
 
 
+def scaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Latents as the transformer sees them."""
+    return cast("Tensor", (latents - vae.config.shift_factor) * vae.config.scaling_factor)
+
+
+def unscaled(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """The inverse of scaled: latents as the decoder takes them."""
+    return cast("Tensor", latents / vae.config.scaling_factor + vae.config.shift_factor)
+
+
 def _loss(
     vae: AutoencoderKL, place: Place, plan: Schedule, step: int, rng: np.random.Generator
 ) -> tuple[Tensor, dict[str, float]]:
