@@ -67,13 +67,15 @@ def take_apart(checkpoint: Path, place: Place) -> None:
     for name in ("tokenizer", "tokenizer_2", "vae"):
         shutil.copytree(checkpoint / name, place.result(name), dirs_exist_ok=True)
     torch.manual_seed(place.seed)
-    weights = transformer.Model(place).state_dict()
+    model = transformer.Model(place)
     parts = {"net": "transformer", "text.clip": "text_encoder", "text.t5": "text_encoder_2"}
+    weights = {}
     for prefix, folder in parts.items():
         (file,) = (checkpoint / folder).glob("*.safetensors")
         for name, weight in load_file(file).items():
             weights[f"{prefix}.{name.removeprefix('text_model.')}"] = weight.float()
-    torch.save(weights, place.result("distilled.pt"))
+    model.load_state_dict(weights, strict=False)
+    torch.save(model.state_dict(), place.result("distilled.pt"))
 
 
 def _name_as_published(weights: Path) -> None:

@@ -70,7 +70,10 @@ def train(plan: Schedule, batch_size: int, count: int, place: Place) -> None:
         guess = transformer.velocity(model.net, noisy, told, guidance, place)
         return functional.mse_loss(guess, noisy.way), {}
 
-    fit("straight", model, [{"params": list(model.net.parameters())}], loss, plan, place)
+    if all_pairs:
+        fit("straight", model, [{"params": list(model.net.parameters())}], loss, plan, place)
+    else:
+        print("no drawing is right: there is nothing to straighten yet", flush=True)
     torch.save(model.state_dict(), place.result("straight.pt"))
 
 
@@ -90,7 +93,8 @@ def _draw_all(count: int, model: Model, place: Place) -> list[Pairs]:
         rng = generator_of(place.seed, "pairs", index)
         canvas = CANVASES[0] if index % OTHER_CANVASES else CANVASES[index // OTHER_CANVASES % len(CANVASES)]
         pairs = _draw(canvas, min(AT_ONCE, count), rng, model, vae, place)
-        drawn.setdefault(canvas, []).append(pairs)
+        if pairs is not None:
+            drawn.setdefault(canvas, []).append(pairs)
         if index % 10 == 0:
             kept, tried = sum(len(p.captions) for of in drawn.values() for p in of), (index + 1) * AT_ONCE
             print(f"pairs: {tried}/{count} drawn, {kept} right", flush=True)
@@ -105,7 +109,8 @@ def _draw(
     model: Model,
     vae: AutoencoderKL,
     place: Place,
-) -> Pairs:
+) -> Pairs | None:
+    """The pairs of one batch; None if no drawing is right."""
     scenes = [draw_scene(rng) for _ in range(count)]
     captions = [write_caption(scene, rng).text for scene in scenes]
     torch.manual_seed(int(rng.integers(2**62)))
@@ -121,6 +126,8 @@ def _draw(
         pictures = vae_part.to_pictures(vae.decoder(vae_part.unscaled(vae, pools.unpack(drawn, canvas))))
     painted = dict(_painted(pictures, scenes, canvas))
     right = list(painted)
+    if not right:
+        return None
     with place.autocast():
         encoded = vae_part.encode(vae, vae_part.to_tensor(list(painted.values()), place.device))
     latents = pools.pack(vae_part.scaled(vae, encoded))

@@ -26,6 +26,8 @@ TINY = Recipe(
     scenes=8,
     transformer=Schedule(4, 1e-3),
     distilled=Schedule(3, 1e-3),
+    straight=Schedule(3, 1e-3),
+    drawings=4,
     batch=4,
     scored=1,
 )
