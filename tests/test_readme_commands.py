@@ -69,7 +69,9 @@ class Clone:
         night = folder / "night/flux.toml"
         night.parent.mkdir()
         demo = (folder / "manifests/demo.toml").read_text()
-        night.write_text(demo.replace('name = "demo"', 'name = "flux-8gb"').replace("steps = 12", "steps = 2"))
+        night.write_text(
+            demo.replace('name = "demo"', 'name = "flux-8gb"').replace("steps = 12", "steps = 2")
+        )
         self.environment = {
             **os.environ,
             "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
