@@ -50,11 +50,12 @@ class Check:
         return "broken" if self.broken else "warn" if self.advice else "ok"
 
 
-def doctor(*, as_json: bool, measure_disks: bool, runs: Path) -> int:
+def doctor(*, as_json: bool, measure: bool, runs: Path) -> int:
     """Look at everything and tell; exit code 4 if a plugin is broken, else 0."""
-    if measure_disks and not as_json:
-        say("measuring how fast disks read, up to 5 s each (--no-disk leaves it out) ...")
-    checks = [*_devices(), *_memory(), *_disks(runs, measure=measure_disks), *_software(), *_plugins()]
+    if measure and not as_json:
+        say("measuring disks and devices, up to 10 s each (--no-measure leaves it out) ...")
+    machine = [*_devices(measure=measure), *_memory(), *_disks(runs, measure=measure)]
+    checks = [*machine, *_software(), *_plugins()]
     code = ExitCode.PLUGIN if any(check.broken for check in checks) else ExitCode.DONE
     if as_json:
         print_json({"ok": code == ExitCode.DONE, "exit_code": int(code), "checks": _as_dicts(checks)})
@@ -95,19 +96,40 @@ def _summary(checks: list[Check]) -> str:
     return ", ".join(found) or "all is well"
 
 
-def _devices() -> Iterator[Check]:
+def _devices(*, measure: bool) -> Iterator[Check]:
+    look = rates.measure_device if measure else rates.cached_device
     cores = core_count()
-    yield Check("cpu", f"{cores} cores, {platform.machine()}", facts={"cores": cores})
+    speed = look("cpu")
+    told = f"{cores} cores, {platform.machine()}{_pace(speed, cores)}"
+    yield Check("cpu", told, facts={"cores": cores, **_rates(speed, cores)})
     found = accelerators()
     for n, device in enumerate(found):
-        facts = {"device": f"cuda:{n}", "memory": device.memory}
-        yield Check("accelerator", f"cuda:{n}, {device.name}, {format_size(device.memory)}", facts=facts)
+        speed = look(f"cuda:{n}")
+        told = f"cuda:{n}, {device.name}, {format_size(device.memory)}{_pace(speed, 1)}"
+        facts = {"device": f"cuda:{n}", "memory": device.memory, **_rates(speed, 1)}
+        yield Check("accelerator", told, facts=facts)
     if not found:
         yield Check(
             "accelerator",
             "none, or no driver for it: stages run on the CPU",
             "fine for small models; for an NVIDIA card, install its driver (`nvidia-smi` shows it then)",
         )
+
+
+def _pace(speed: rates.DeviceRates | None, cores: int) -> str:
+    """``, computes float32 at 0.11 and bfloat16 at 0.02 TFLOPS``."""
+    if speed is None:
+        return ""
+    told = " and ".join(f"{d} at {speed.compute[d] * cores / 1e12:.3g}" for d in ("float32", "bfloat16"))
+    bus = f", reached at {speed.bus / 1e9:.1f} GB/s" if speed.bus else ""
+    return f", computes {told} TFLOPS{bus}"
+
+
+def _rates(speed: rates.DeviceRates | None, cores: int) -> dict[str, Any]:
+    if speed is None:
+        return {"operations_per_second": None, "bus_bytes_per_second": None}
+    compute = {dtype: rate * cores for dtype, rate in speed.compute.items()}
+    return {"operations_per_second": compute, "bus_bytes_per_second": speed.bus}
 
 
 def _memory() -> Iterator[Check]:
@@ -156,19 +178,18 @@ def _limits_a_process() -> bool:
 def _disks(runs: Path, *, measure: bool) -> Iterator[Check]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    measured: dict[int, rates.Rates | None] = {}
+    measured: dict[int, float | None] = {}
     for name, folder in (("models", Path(HF_HUB_CACHE)), ("runs", runs)):
         place = rates.nearest(folder)
         disk = place.stat().st_dev
         if disk not in measured:
-            measured[disk] = rates.measure(place) if measure else rates.cached(place)
+            measured[disk] = rates.measure_disk(place) if measure else rates.cached_disk(place)
         yield _disk(name, folder, place, measured[disk], now=measure)
 
 
-def _disk(name: str, folder: Path, place: Path, measured: rates.Rates | None, *, now: bool) -> Check:
+def _disk(name: str, folder: Path, place: Path, speed: float | None, *, now: bool) -> Check:
     """Free space, and the speed if it is known: measured just now, or at an earlier time."""
     free, writable = shutil.disk_usage(place).free, os.access(place, os.W_OK)
-    speed = measured.disk_read if measured else None
     advice = []
     if not writable and name == "models":
         advice.append("no model can be fetched to it: set HF_HOME to a folder that you may write")

@@ -1,4 +1,4 @@
-"""How fast this machine moves bytes, measured once and kept: what a plan estimates its times from."""
+"""How fast this machine reads, computes and moves bytes, measured once and kept for the times of plans."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import mmap
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, TypeGuard
 
 from runner.errors import StorageError
+from runner.memory.devices import accelerators
+from runner.memory.meter import core_count
 from runner.model.fingerprint import cache_folder
 from runner.storage import write_atomically
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from io import FileIO
     from pathlib import Path
 
@@ -28,40 +34,61 @@ _SYNCED = 16 << 20  # written at a time, so that a slow disk is noticed
 _SPARE = 256 << 20  # bytes that stay free
 _READERS = 4
 _SECONDS = 2.0  # for writing, and again for reading
-_COPIED = 64 << 20
+_PATIENCE = 120.0  # seconds for torch to be imported and a device to be measured
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Bytes in a second."""
+class DeviceRates:
+    """How fast a device computes and is reached."""
 
-    disk_read: float | None
-    """Large reads past the page cache; None where they could not be measured."""
-    memory_copy: float
-    """From memory to memory, by one thread."""
+    compute: Mapping[str, float]
+    """Operations a second by dtype; on the CPU those of one thread."""
+    bus: float | None
+    """Bytes a second from pinned memory; None on the CPU."""
 
 
-def measure(folder: Path) -> Rates:
-    """Measure the disk that a folder is on, and memory; takes up to 5 s and leaves nothing but the cache.
+def measure_disk(folder: Path) -> float | None:
+    """Bytes a second of large reads past the page cache, from the disk that a folder is on.
 
-    ``folder`` need not exist: its nearest parent that does is on the same disk.
+    Takes up to 5 s and leaves nothing but the cache; None where it cannot be measured. ``folder`` need not
+    exist: its nearest parent that does is on the same disk.
     """
     place = nearest(folder)
-    rates = Rates(_disk_read(place), _memory_copy())
-    if rates.disk_read is not None:
-        _keep(place, rates)
-    return rates
+    rate = _disk_read(place)
+    if rate is not None:
+        _keep(_key(place), rate)
+    return rate
 
 
-def cached(folder: Path) -> Rates | None:
+def cached_disk(folder: Path) -> float | None:
     """What was last measured on this host for the disk that a folder is on; None if nothing was."""
-    entry = _entries().get(_key(nearest(folder)))
-    if not isinstance(entry, dict):
+    rate = _entries().get(_key(nearest(folder)))
+    return rate if _is_rate(rate) else None
+
+
+def measure_device(device: str) -> DeviceRates | None:
+    """Measure a device, by torch's name for it; None where that fails. Importing torch takes its time."""
+    command = [sys.executable, "-m", "runner.worker.speed", device]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=True)
+        told = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
         return None
-    disk, memory = entry.get("disk_read"), entry.get("memory_copy")
-    if not isinstance(disk, float) or not isinstance(memory, float) or min(disk, memory) <= 0:
+    threads = core_count() if device == "cpu" else 1
+    told["compute"] = {dtype: rate / threads for dtype, rate in told["compute"].items()}
+    _keep(_device_key(device), told)
+    return DeviceRates(**told)
+
+
+def cached_device(device: str) -> DeviceRates | None:
+    """What was last measured on this host for a device; None if nothing was."""
+    told = _entries().get(_device_key(device))
+    if not isinstance(told, dict):
+        return None
+    compute, bus = told.get("compute"), told.get("bus")
+    if not isinstance(compute, dict) or not all(map(_is_rate, compute.values())):
         return None  # written by another version, or by hand
-    return Rates(disk, memory)
+    return DeviceRates(compute, bus) if bus is None or _is_rate(bus) else None
 
 
 def nearest(folder: Path) -> Path:
@@ -131,18 +158,19 @@ def _race(descriptor: int, size: int) -> float:
     return read / (time.monotonic() - began)
 
 
-def _memory_copy() -> float:
-    source, target = bytearray(b"\1") * _COPIED, memoryview(bytearray(b"\1") * _COPIED)
-    seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
-        target[:] = source
-        seconds.append(time.perf_counter() - began)
-    return _COPIED / min(seconds)
+def _is_rate(value: object) -> TypeGuard[float]:
+    return isinstance(value, float) and 0 < value < inf
 
 
 def _key(place: Path) -> str:
     return f"{platform.node()}:{place.stat().st_dev}"
+
+
+def _device_key(device: str) -> str:
+    """A card is known by its name: what number it has may change."""
+    found = accelerators() if device != "cpu" else ()
+    number = int(device.partition(":")[2] or 0)
+    return f"{platform.node()}:{found[number].name if number < len(found) else device}"
 
 
 def _entries() -> dict[str, object]:
@@ -153,7 +181,7 @@ def _entries() -> dict[str, object]:
     return entries if isinstance(entries, dict) else {}
 
 
-def _keep(place: Path, rates: Rates) -> None:
-    entries = {**_entries(), _key(place): asdict(rates)}
+def _keep(key: str, rates: object) -> None:
+    entries = {**_entries(), key: rates}
     with contextlib.suppress(StorageError):  # without a cache the next one measures again
         write_atomically(cache_folder() / "rates.json", json.dumps(entries).encode())

@@ -13,17 +13,18 @@ commands = typer.Typer()
 
 @commands.command()
 def doctor(
-    no_disk: Annotated[
-        bool, typer.Option("--no-disk", help="Measure no disk; the last measurement is shown.")
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Measure nothing; the last measurements are shown.")
     ] = False,
     as_json: Json = False,
 ) -> int:
     """Look at devices, memory, disks, versions and plugins, and say what to do about what is amiss.
 
-    Measures disks by writing and reading a temporary file of 512 MiB.
+    Measures disks by writing and reading a temporary file of 512 MiB, and devices by computing for a second;
+    plans take their times from that.
 
-    Example: runner doctor --no-disk
+    Example: runner doctor --no-measure
     """
     from runner.cli.doctor import doctor as examine
 
-    return examine(as_json=as_json, measure_disks=not no_disk, runs=RUNS)
+    return examine(as_json=as_json, measure=not no_measure, runs=RUNS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,15 +11,19 @@ from runner.manifest.units import format_size
 from runner.memory.devices import accelerators, choose_device
 from runner.memory.machine import usable_ram
 from runner.memory.meter import core_count
-from runner.memory.rates import cached
+from runner.memory.rates import cached_device, cached_disk
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from runner.manifest.schema import Budget
 
 SPARE = 400 << 20
 """Bytes beside the worker: the supervisor (90 MiB) and the fork server, which has imported the libraries."""
-FROM_DISK = 1e9
-"""Bytes a second, rather low for an SSD: until `runner doctor` has measured this machine's."""
+# until `runner doctor` has measured this machine's
+FROM_DISK = 1e9  # bytes a second, rather low for an SSD
+OVER_THE_BUS = 12e9  # likewise: pinned RAM to a card over eight lanes of PCIe 4
+OF_A_CORE, OF_A_CARD = 1.5e11, 1e14  # operations in half precision; rather high: then groups are large enough
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,20 @@ class Limits:
     notes: tuple[str, ...] = ()
     cores: int = 8
     disk_read: float = FROM_DISK
-    """Bytes a second."""
+    """Bytes a second, as ``bus`` is."""
+    bus: float = OVER_THE_BUS
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """Operations a second by dtype, of a core or of the card, where they were measured."""
 
     @property
     def on_cpu(self) -> bool:
         return self.device == "cpu"
+
+    def speed(self, dtype: str) -> float:
+        """Operations a second, of all cores or of the card."""
+        half = OF_A_CORE if self.on_cpu else OF_A_CARD
+        one = self.measured.get(dtype, half / 2 if dtype == "float32" else half)
+        return one * self.cores if self.on_cpu else one
 
 
 def limits_of(budget: Budget) -> Limits:
@@ -57,14 +70,16 @@ def limits_of(budget: Budget) -> Limits:
     if ram is None or ram > has:
         ram = has
         notes.append(f"this machine (or its container) leaves {format_size(has)} of RAM to a worker")
-    measured = cached(Path())
+    rates = cached_device(device)
     return Limits(
         device,
         None if device == "cpu" else vram,
         ram,
         tuple(notes),
         budget.threads or core_count(),
-        (measured and measured.disk_read) or FROM_DISK,
+        cached_disk(Path()) or FROM_DISK,
+        (rates and rates.bus) or OVER_THE_BUS,
+        rates.compute if rates else {},
     )
 
 

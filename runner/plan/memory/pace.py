@@ -13,13 +13,8 @@ if TYPE_CHECKING:
     from runner.plan.memory.need import Need
     from runner.plan.memory.placed import PlacedComponent
 
-LEAST = 4  # items of a group: the rates below are estimates, and a few items more cost little
+LEAST = 4  # items of a group: rates are estimates at best, and a few items more cost little
 MOST = 256  # greenlets; what more of them would save is nothing beside one pass
-# operations a second in half precision, rough and rather high: then a group is large enough
-OF_A_CORE = 1.5e11
-OF_A_CARD = 1e14
-# bytes a second: pinned RAM to a card over eight lanes of PCIe 4
-OVER_THE_BUS = 12e9
 
 
 @dataclass(frozen=True)
@@ -45,8 +40,8 @@ def pace_of(components: Sequence[PlacedComponent], group: int, need: Need, limit
     compute = None
     if need.item.tokens:
         parameters = sum(shapes.parameters for shapes in need.shapes)
-        compute = 2 * parameters * need.item.tokens * group / _speed(need, limits)
-    return Pace(read / limits.disk_read, 0.0 if limits.on_cpu else moved / OVER_THE_BUS, compute)
+        compute = 2 * parameters * need.item.tokens * group / limits.speed(need.dtype)
+    return Pace(read / limits.disk_read, 0.0 if limits.on_cpu else moved / limits.bus, compute)
 
 
 def group_size(need: Need, limits: Limits, room: int) -> int:
@@ -56,14 +51,9 @@ def group_size(need: Need, limits: Limits, room: int) -> int:
     in flight that hide a transfer. Where a pass or two is all, as in a text encoder, all items share it.
     """
     itemsize = 4 if need.dtype == "float32" else 2
-    tokens = _speed(need, limits) / limits.disk_read * itemsize / 2
+    tokens = limits.speed(need.dtype) / limits.disk_read * itemsize / 2
     wanted = max(LEAST, ceil(tokens / need.item.tokens)) if need.item.tokens else MOST
     if need.item.passes in (1, 2):
         wanted = MOST
     fitting = 1 + room // need.suspended if need.suspended else MOST
     return max(1, min(wanted, fitting, need.items, MOST))
-
-
-def _speed(need: Need, limits: Limits) -> float:
-    half = OF_A_CORE * limits.cores if limits.on_cpu else OF_A_CARD
-    return half / 2 if need.dtype == "float32" else half

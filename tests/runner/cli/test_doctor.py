@@ -27,7 +27,6 @@ GIB = 1 << 30
 def small(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """Little is measured, and in the test's own folder."""
     monkeypatch.setattr(rates, "_SIZE", 16 << 20)
-    monkeypatch.setattr(rates, "_COPIED", 1 << 20)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(project.folder / "hub/hub"))
 
 
@@ -59,14 +58,14 @@ def test_json_is_one_object_and_the_measurement_is_kept_for_later(project: Proje
     assert found["models"]["free"] > 0
     assert 0 < found["ram"]["usable"] <= found["ram"]["total"]
     assert found["versions"]["versions"]["torch"]
-    again = checks(project.invoke("doctor", "--json", "--no-disk"))
+    again = checks(project.invoke("doctor", "--json", "--no-measure"))
     assert again["models"]["read_bytes_per_second"] == speed
     assert "when last measured" in again["models"]["told"]
 
 
 def test_without_the_disk_nothing_is_written(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "measure", lambda _: pytest.fail("it measured"))
-    outcome = project.invoke("doctor", "--no-disk", "--json")
+    monkeypatch.setattr(rates, "measure_disk", lambda _: pytest.fail("it measured"))
+    outcome = project.invoke("doctor", "--no-measure", "--json")
     assert outcome.code == 0
     assert checks(outcome)["models"]["read_bytes_per_second"] is None
     assert list(project.folder.iterdir()) == []
@@ -74,7 +73,7 @@ def test_without_the_disk_nothing_is_written(project: Project, monkeypatch: pyte
 
 def test_a_broken_plugin_is_exit_4_with_its_reason_and_what_to_do(toy: Project) -> None:
     toy.plugin("torn", "import a_module_that_nobody_has\n")
-    outcome = toy.invoke("doctor", "--no-disk", "--json")
+    outcome = toy.invoke("doctor", "--no-measure", "--json")
     assert outcome.code == 4
     told = json.loads(outcome.stdout)
     assert (told["ok"], told["exit_code"]) == (False, 4)
@@ -82,7 +81,7 @@ def test_a_broken_plugin_is_exit_4_with_its_reason_and_what_to_do(toy: Project) 
     assert [check["plugin"] for check in broken] == ["torn"]
     assert "No module named 'a_module_that_nobody_has'" in broken[0]["reason"]
     assert "pip uninstall torn-plugin" in broken[0]["advice"]
-    shown = toy.invoke("doctor", "--no-disk")
+    shown = toy.invoke("doctor", "--no-measure")
     assert shown.code == 4
     assert "1 broken plugin" in shown.stdout
     assert "a_module_that_nobody_has" in shown.stdout
@@ -90,7 +89,7 @@ def test_a_broken_plugin_is_exit_4_with_its_reason_and_what_to_do(toy: Project) 
 
 def test_no_accelerator_is_said_plainly(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "accelerators", tuple)
-    found = checks(project.invoke("doctor", "--no-disk", "--json"))
+    found = checks(project.invoke("doctor", "--no-measure", "--json"))
     assert found["accelerator"]["status"] == "warn"
     assert "none" in found["accelerator"]["told"]
     assert "driver" in found["accelerator"]["advice"]
@@ -112,7 +111,7 @@ def test_an_accelerator_needs_a_torch_that_was_built_for_it(
         "packages/torch-9.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: torch\nVersion: 9.0\n"
     )
     project.write("packages/torch/version.py", line)
-    found = checks(project.invoke("doctor", "--no-disk", "--json"))
+    found = checks(project.invoke("doctor", "--no-measure", "--json"))
     assert found["accelerator"]["told"] == "cuda:0, Card 8, 8.00 GiB"
     assert found["versions"]["versions"]["torch"] == "9.0"
     assert (found["torch"]["status"], found["torch"]["told"]) == (status, told)
@@ -122,7 +121,7 @@ def test_where_no_cgroup_can_be_made_it_says_how_to_get_one(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor.MemoryGroup, "make", lambda _: None)
-    budget = checks(project.invoke("doctor", "--no-disk", "--json"))["ram budget"]
+    budget = checks(project.invoke("doctor", "--no-measure", "--json"))["ram budget"]
     assert budget["cgroup"] is False
     assert "watchdog" in budget["told"]
     if sys.platform == "linux":
@@ -132,7 +131,7 @@ def test_where_no_cgroup_can_be_made_it_says_how_to_get_one(
 
 def test_a_container_limit_is_what_may_be_used(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "container_limit", lambda: GIB)
-    ram = checks(project.invoke("doctor", "--no-disk", "--json"))["ram"]
+    ram = checks(project.invoke("doctor", "--no-measure", "--json"))["ram"]
     assert ram["container_limit"] == GIB
     assert "this process may use 1.00 GiB" in ram["told"]
 
@@ -141,7 +140,7 @@ def test_what_is_full_slow_or_small_comes_with_advice(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(total=64 << 20, free=32 << 20))
-    monkeypatch.setattr(doctor.rates, "measure", lambda _: rates.Rates(0.1e9, 1e9))
+    monkeypatch.setattr(doctor.rates, "measure_disk", lambda _: 0.1e9)
     found = checks(project.invoke("doctor", "--json"))
     for name, words in (("models", "HF_HOME"), ("runs", "make room")):
         assert found[name]["status"] == "warn"
@@ -154,7 +153,7 @@ def test_what_is_full_slow_or_small_comes_with_advice(
 
 def test_a_folder_that_may_not_be_written(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
-    found = checks(project.invoke("doctor", "--no-disk", "--json"))
+    found = checks(project.invoke("doctor", "--no-measure", "--json"))
     assert "set HF_HOME" in found["models"]["advice"]
     assert "--runs-dir" in found["runs"]["advice"]
     assert found["runs"]["writable"] is False
@@ -162,7 +161,7 @@ def test_a_folder_that_may_not_be_written(project: Project, monkeypatch: pytest.
 
 def test_a_library_that_is_absent(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "LIBRARIES", ("torch", "no-such-library"))
-    versions = checks(project.invoke("doctor", "--no-disk", "--json"))["versions"]
+    versions = checks(project.invoke("doctor", "--no-measure", "--json"))["versions"]
     assert versions["absent"] == ["no-such-library"]
     assert "pip install no-such-library" in versions["advice"]
 
@@ -170,7 +169,7 @@ def test_a_library_that_is_absent(project: Project, monkeypatch: pytest.MonkeyPa
 def test_it_imports_no_torch(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom runner.cli import main\n"
-        "try: main(['doctor', '--no-disk', '--json'])\nexcept SystemExit: pass\n"
+        "try: main(['doctor', '--no-measure', '--json'])\nexcept SystemExit: pass\n"
         "print({'torch', 'numpy', 'diffusers', 'transformers'} & set(sys.modules), file=sys.stderr)"
     )
     told = subprocess.run(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.memory import rates
-from runner.memory.rates import Rates, cached, measure, nearest
+from runner.memory.rates import cached_device, cached_disk, measure_device, measure_disk, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,6 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="the page cache can b
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(rates, "_SIZE", 32 * MIB)
-    monkeypatch.setattr(rates, "_COPIED", 1 * MIB)
     place = tmp_path / "models"
     place.mkdir()
     return place
@@ -35,21 +34,20 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @linux
 def test_what_is_measured_is_kept_and_nothing_else_stays(folder: Path) -> None:
-    assert cached(folder) is None
-    measured = measure(folder)
-    assert measured.disk_read is not None
-    assert measured.disk_read > 0
-    assert measured.memory_copy > 0
-    assert cached(folder) == measured
+    assert cached_disk(folder) is None
+    measured = measure_disk(folder)
+    assert measured is not None
+    assert measured > 0
+    assert cached_disk(folder) == measured
     assert list(folder.iterdir()) == []
 
 
 @linux
 def test_a_folder_that_is_not_there_is_on_the_disk_of_its_parent(folder: Path) -> None:
-    measured = measure(folder / "hub/models")
+    measured = measure_disk(folder / "hub/models")
     assert list(folder.iterdir()) == []
     assert nearest(folder / "hub/models") == folder
-    assert cached(folder / "other") == measured
+    assert cached_disk(folder / "other") == measured
 
 
 def refuse(_: int) -> None:
@@ -83,45 +81,66 @@ def test_where_direct_reads_are_refused_it_reads_through_the_page_cache(
         return real(descriptor, command, *argument)
 
     monkeypatch.setattr(fcntl, "fcntl", control)
-    assert measure(folder).disk_read is not None
+    assert measure_disk(folder) is not None
     assert refused
 
 
 def test_a_full_disk_is_left_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10 * MIB))
     monkeypatch.setattr(rates, "_write", lambda _: pytest.fail("it wrote"))
-    measured = measure(folder)
-    assert measured.disk_read is None
-    assert measured.memory_copy > 0
-    assert cached(folder) is None, "it may have room the next time"
+    assert measure_disk(folder) is None
+    assert cached_disk(folder) is None, "it may have room the next time"
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_may_not_be_written(folder: Path) -> None:
     folder.chmod(0o500)
-    assert measure(folder).disk_read is None
+    assert measure_disk(folder) is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"HERE": 7}', '{"HERE": {"disk_read": "fast"}}', "\x00"])
+@pytest.mark.parametrize("text", ["", "[]", '{"HERE": -7.0}', '{"HERE": {"disk_read": "fast"}}', "\x00"])
 def test_a_cache_that_is_no_good_is_as_none(folder: Path, text: str) -> None:
     cache = folder.parent / "cache/rates.json"
     cache.parent.mkdir()
     cache.write_text(text.replace("HERE", rates._key(folder)))
-    assert cached(folder) is None
+    assert cached_disk(folder) is None
 
 
 @linux
 def test_the_cache_keeps_other_hosts_and_disks(folder: Path) -> None:
     cache = folder.parent / "cache/rates.json"
     cache.parent.mkdir()
-    cache.write_text(json.dumps({"elsewhere:1": {"disk_read": 1.0, "memory_copy": 2.0}}))
-    measured = measure(folder)
-    kept = json.loads(cache.read_text())
-    assert Rates(**kept["elsewhere:1"]) == Rates(1.0, 2.0)
-    assert cached(folder) == measured
+    cache.write_text(json.dumps({"elsewhere:1": 1.0}))
+    measured = measure_disk(folder)
+    assert json.loads(cache.read_text())["elsewhere:1"] == 1.0
+    assert cached_disk(folder) == measured
 
 
 def test_a_cache_that_cannot_be_written_costs_nothing_but_time(folder: Path) -> None:
     (folder.parent / "cache").write_text("a file where the folder should be")
-    assert measure(folder).memory_copy > 0
-    assert cached(folder) is None
+    assert measure_disk(folder) is not None
+    assert cached_disk(folder) is None
+
+
+def test_the_cpu_is_measured_in_a_process_of_its_own_and_kept(folder: Path) -> None:
+    assert cached_device("cpu") is None
+    measured = measure_device("cpu")
+    assert measured is not None
+    assert {*measured.compute} == {"float32", "bfloat16", "float16"}
+    assert min(measured.compute.values()) > 0
+    assert measured.bus is None
+    assert cached_device("cpu") == measured
+    assert list(folder.iterdir()) == []
+
+
+def test_a_device_that_is_not_there_has_no_rates(folder: Path) -> None:
+    assert measure_device("cuda:77") is None
+    assert cached_device("cuda:77") is None
+
+
+@pytest.mark.parametrize("told", ["7.0", '{"compute": {"float32": "fast"}, "bus": null}', '{"compute": 1.0}'])
+def test_rates_of_a_device_that_are_no_good_are_as_none(folder: Path, told: str) -> None:
+    cache = folder.parent / "cache/rates.json"
+    cache.parent.mkdir()
+    cache.write_text(f'{{"{rates._device_key("cpu")}": {told}}}')
+    assert cached_device("cpu") is None

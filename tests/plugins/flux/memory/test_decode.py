@@ -61,6 +61,7 @@ def test_on_a_card_pixels_leave_for_ram(
 
 def test_numpy_holds_what_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way from pixels to a PNG picture, on real arrays."""
+    monkeypatch.setattr(memory, "_convolution", lambda *_, **__: 0)  # what that takes depends on the CPU
     peaks = []
     to_pil = VaeImageProcessor.numpy_to_pil
 
