@@ -18,6 +18,8 @@ def main(arguments: list[str] | None = None) -> None:
     except RunnerError as error:
         print(f"{error.prefix}{error}", file=sys.stderr)  # noqa: T201
         code = error.exit_code
+        if "--json" in given and "run" not in given[:1]:  # whose events tell
+            _print_error(error)
     except BrokenPipeError:  # the reader of our output has gone, which is its right
         sys.stderr.close()
         code = ExitCode.DONE
@@ -31,6 +33,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(int(code or 0))
+
+
+def _print_error(error: RunnerError) -> None:
+    """For a program that asked for JSON, and got none before the error."""
+    import json
+
+    told = {"ok": False, "exit_code": int(error.exit_code), "error": str(error)}
+    problems = [problem.as_dict() for problem in getattr(error, "problems", ())]  # of a manifest
+    print(json.dumps({**told, "problems": problems}), flush=True)  # noqa: T201
 
 
 def _usage_or_bug(error: Exception) -> int:

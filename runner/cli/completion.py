@@ -38,9 +38,11 @@ def items(ctx: Context, incomplete: str) -> list[str]:
     from runner.errors import RunnerError
     from runner.manifest.items import expand
     from runner.manifest.load import load
+    from runner.manifest.problems import Problems
 
     with contextlib.suppress(RunnerError):
-        return [item.id for item in expand(load(_manifest(ctx))) if item.id.startswith(incomplete)]
+        found = expand(load(_manifest(ctx)), Problems())
+        return [item.id for item in found if item.id.startswith(incomplete)]
     return []
 
 

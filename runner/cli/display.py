@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 ID_WIDTH = 32
+WIDE = 110  # columns of a terminal that has room for bars and rates
 
 
 class Display(Protocol):
@@ -39,6 +40,7 @@ class PlainDisplay:
         self._total = 0
         self._seen = 0
         self._fetched = 0
+        self._idle = True
 
     def __enter__(self) -> Self:
         return self
@@ -49,8 +51,9 @@ class PlainDisplay:
     def take(self, event: Event) -> None:
         match event["event"]:
             case "stage_started":
+                self._idle = False
                 self._total, self._seen = event["items"], 0
-                say(f"{event['stage']}: {_items(event['items'])} ({event['placement']})")
+                say(f"{event['stage']}: {_count(event['items'], 'item')} ({event['placement']})")
             case "out_of_memory" | "worker_died" | "retrying" | "state_discarded" | "waiting":
                 say(trouble_line(event))
             case "item_finished":
@@ -62,7 +65,7 @@ class PlainDisplay:
             case "progress" if event["stage"] == "fetch":
                 self._tell_fetch(event)
             case "run_finished":
-                say(run_line(event))
+                say(run_line(event, idle=self._idle))
 
     def _tell_fetch(self, event: Event) -> None:
         """A line for each tenth of a download."""
@@ -79,17 +82,24 @@ class LiveDisplay:
     def __init__(self, budgets: Mapping[str, Budget]) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
         self._budgets = budgets
         self._console = Console(stderr=True)
+        wide = self._console.width >= WIDE
         self._progress = Progress(
-            TextColumn("{task.description:<10}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]:>9} {task.fields[rate]:>12}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[memory]}"),
-            TextColumn("[dim]{task.fields[item]}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=8)),
+            *([BarColumn(bar_width=24)] if wide else []),
+            TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True, justify="right")),
+            *([TextColumn("{task.fields[rate]:>12}", table_column=Column(no_wrap=True))] if wide else []),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[memory]}", table_column=Column(no_wrap=True)),
+            # what is left of the line
+            TextColumn(
+                "[dim]{task.fields[item]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
+            ),
             console=self._console,
+            expand=True,
         )
         self._tasks: dict[str, Any] = {}
         self._done: dict[str, int] = {}
@@ -124,7 +134,7 @@ class LiveDisplay:
                 self._update(event["stage"], item="", memory=_measured(event))
             case "run_finished":
                 self._progress.stop()
-                say(run_line(event))
+                say(run_line(event, idle=not self._done))
 
     def _start(self, stage: str, items: int) -> None:
         count = f"0/{items}"
@@ -132,7 +142,6 @@ class LiveDisplay:
             stage, total=items, count=count, rate="", memory="", item="loading"
         )
         self._done[stage], self._totals[stage] = 0, items
-        self._started[stage] = time.monotonic()
 
     def _step(self, event: Event) -> None:
         stage, step, steps = event["stage"], event["step"], event["steps"]
@@ -142,6 +151,7 @@ class LiveDisplay:
             count = f"{format_size(step)} of {format_size(steps)}"
             self._update(stage, completed=step, count=count, item=event["item"])
             return
+        self._started.setdefault(stage, time.monotonic())
         completed = self._done[stage] + step / max(steps, 1)
         self._update(
             stage,
@@ -152,6 +162,7 @@ class LiveDisplay:
 
     def _finish_item(self, event: Event) -> None:
         stage = event["stage"]
+        self._started.setdefault(stage, time.monotonic() - event["seconds"])  # loading is no item's time
         self._done[stage] += 1
         # items that share a key are told of one by one: they can be more than there was work
         done, total = self._done[stage], max(self._totals[stage], self._done[stage])
@@ -207,16 +218,19 @@ def trouble_line(event: Event) -> str:
             return f"waiting: {event['reason']}"
 
 
-def run_line(event: Event) -> str:
-    """What became of the run, in a line."""
+def run_line(event: Event, *, idle: bool) -> str:
+    """What became of the run, in a line; ``idle`` if no stage was started."""
     outputs = event["outputs"]
     where = ""
     if outputs:
         folder = os.path.relpath(os.path.dirname(outputs[0]))  # noqa: PTH120 - a string of an event
-        where = f"; {len(outputs)} outputs in {folder}/"
+        where = f"; {_count(len(outputs), 'output')} in {folder}/"
+    if idle and event["exit_code"] == 0:
+        return f"nothing to do{where}"
     how = {0: "done", 1: "done, but some items failed", 130: "interrupted"}
     state = how.get(event["exit_code"], f"stopped with exit code {event['exit_code']}")
-    return f"{state} in {event['seconds']:.1f} s{where}"
+    again = "; the same command goes on from there" if event["exit_code"] == 130 else ""
+    return f"{state} in {event['seconds']:.1f} s{where}{again}"
 
 
 def _measured(event: Event) -> str:
@@ -233,8 +247,8 @@ def _measured(event: Event) -> str:
     return ", ".join(told)
 
 
-def _items(count: int) -> str:
-    return "1 item" if count == 1 else f"{count} items"
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _short(item: str) -> str:

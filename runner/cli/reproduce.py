@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from runner.plan.assemble import run_directory
 from runner.plan.lineage import read_lineage
 from runner.plan.remake import Original, manifest_of, pipeline_of
 from runner.plugins import Plugins, discover
-from runner.provenance import sidecar
+from runner.provenance import SIDECAR_SUFFIX, sidecar
 from runner.storage import write_atomically
 from runner.supervisor.reproduce import Differing, Reproduction
 from runner.supervisor.reproduce import reproduce as make_again
@@ -48,6 +49,8 @@ def reproduce(files: Sequence[Path], wanted: Wanted) -> int:
 
     A file that cannot be made again keeps no other from its turn; the largest exit code counts.
     """
+    _refuse_parameters(wanted.sets)
+    files = _without_sidecars(files)
     into = wanted.out is not None and (len(files) > 1 or wanted.out.is_dir())
     targets = {file: wanted.out / file.name if wanted.out and into else wanted.out for file in files}
     for target in targets.values():
@@ -58,6 +61,21 @@ def reproduce(files: Sequence[Path], wanted: Wanted) -> int:
     warn(plugins)
     with _runs(wanted.runs_dir) as runs:
         return max(_Turns(wanted, plugins, runs, targets).take())
+
+
+def _refuse_parameters(sets: Sequence[str]) -> None:
+    for setting in sets:
+        if re.match(r"stage\.[^.=]+\.with\b", setting):
+            raise UsageError(
+                f"--set {setting}: an output is made again with the parameters that it was made with; "
+                "to make another, run a manifest"
+            )
+
+
+def _without_sidecars(files: Sequence[Path]) -> list[Path]:
+    """The files that are meant where a shell's ``*`` has given what lies beside them too."""
+    meant = (file.with_name(file.name.removesuffix(SIDECAR_SUFFIX)) for file in files)
+    return list(dict.fromkeys(meant))
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from runner.cli.common import Options, open_pipeline, print_json
 from runner.cli.display import display_of
-from runner.journal import Event, Events
+from runner.errors import RunnerError
+from runner.journal import Event, Events, now
 from runner.plan.assemble import run_directory
 from runner.supervisor.run import Supervisor, Wishes
 from runner.supervisor.signals import Interrupts
@@ -22,7 +23,14 @@ if TYPE_CHECKING:
 
 def run(manifest: Path, options: Options) -> int:
     """Run a manifest and show how it goes."""
-    return run_pipeline(open_pipeline(manifest, options), options, Interrupts())
+    ends: list[Event] = []
+    try:
+        return run_pipeline(open_pipeline(manifest, options), options, Interrupts(), [ends.append])
+    except RunnerError as error:
+        if options.as_json and not any(event["event"] == "run_finished" for event in ends):
+            end = {"exit_code": int(error.exit_code), "outputs": [], "seconds": 0.0, "error": str(error)}
+            print_json({"event": "run_finished", "time": now(), **end})  # it could not begin
+        raise
 
 
 def run_pipeline(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.cli.common import Options, open_pipeline, print_json, say
-from runner.errors import ExitCode, RunnerError
-from runner.manifest.problems import ManifestError
+from runner.errors import ExitCode
 from runner.plan.assemble import assemble
 
 if TYPE_CHECKING:
@@ -15,17 +14,10 @@ if TYPE_CHECKING:
 
 def validate(manifest: Path, options: Options) -> int:
     """Check everything that can be checked without a device or a network."""
-    try:
-        pipeline = open_pipeline(manifest, options)
-        assembly = assemble(pipeline)
-        for stage in pipeline.stages:
-            assembly.components(stage)
-    except RunnerError as error:
-        if options.as_json:
-            listed = [p.as_dict() for p in error.problems] if isinstance(error, ManifestError) else []
-            told = {"ok": False, "exit_code": int(error.exit_code), "error": str(error)}
-            print_json({**told, "problems": listed})
-        raise
+    pipeline = open_pipeline(manifest, options)
+    assembly = assemble(pipeline)
+    for stage in pipeline.stages:
+        assembly.components(stage)
     stages, items = [stage.name for stage in pipeline.stages], len(pipeline.items)
     if options.as_json:
         print_json({"ok": True, "exit_code": 0, "stages": stages, "items": items})

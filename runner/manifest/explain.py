@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
+from runner.manifest.patterns import PATTERNS
 from runner.manifest.problems import did_you_mean
 from runner.params import names_of
 
@@ -40,6 +41,10 @@ def explain(error: ErrorDetails, known: list[str] | None = None, name: str | Non
     if kind == "missing":
         return f"'{name}' is missing"
     given = error["input"]
+    if kind == "list_type" and isinstance(given, dict):
+        return f"'{name}' must be a list of tables: write [[{name}]]"
+    if kind == "string_pattern_mismatch" and (words := PATTERNS.get(error["ctx"]["pattern"])):
+        return f"'{name}' must be {words}, not {_shown(given)}"
     if kind in _OWN_WORDS:
         return f"'{name}' {_OWN_WORDS[kind]}, not {_shown(given)}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")

@@ -30,6 +30,8 @@ class RawItem:
     fields: Mapping[str, Any]
     where: Callable[[str | None], Position]
     text_only: bool = False
+    where_named: Callable[[str], Position] | None = None
+    """Where a field's name is written, if that is not beside its value."""
 
 
 def read_items(path: Path, problems: Problems) -> list[RawItem]:
@@ -105,13 +107,14 @@ def _read_csv(file: str, text: str, problems: Problems) -> Iterator[RawItem]:
                 header = _header(row, _at(file, start, source), problems)
                 if header is None:
                     return
+                named_at = _field_finder(file, start, source, "{}")
             elif len(row) > len(header):
                 count = f"{len(row)} cells under {len(header)} columns"
                 problems.add(_at(file, start, source), f"{count}; quote cells that hold a comma")
             else:
                 cells = {k: v.strip() for k, v in zip(header, row, strict=False) if v.strip()}
                 where = _cell_finder(file, start, source, cells)
-                yield RawItem(cells, where, text_only=True)
+                yield RawItem(cells, where, text_only=True, where_named=named_at)
     except csv.Error as error:
         line = max(rows.line_num, 1)
         problems.add(_at(file, line, lines[line - 1]), f"not CSV: {error}")

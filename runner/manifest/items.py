@@ -8,12 +8,12 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.manifest.item_files import RawItem, always, read_items
-from runner.manifest.problems import Position, Problems
-from runner.manifest.schema import FILE_NAME, NAME_LIMIT
+from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
+from runner.manifest.problems import ManifestError, Position, Problems
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,29 +33,38 @@ class BatchItem:
     fields: Mapping[str, Any]
     where: Callable[[str | None], Position]
     text_only: bool = False
+    where_named: Callable[[str], Position] | None = None
+    """Where a field's name is written, if that is not beside its value."""
+
+    def where_key(self, field: str) -> Position:
+        return (self.where_named or self.where)(field)
 
 
-def expand(manifest: Manifest) -> list[BatchItem]:
+def expand(manifest: Manifest, problems: Problems) -> list[BatchItem]:
     """Every item of the manifest, in its order, with unique ids.
 
-    Raises:
-        ManifestError: files that cannot be read, ids that clash or are no file names, an empty batch.
-
+    What is wrong goes to ``problems``: files that cannot be read, ids that clash or are no file names, an
+    empty batch. The items that are left are still worth a look.
     """
-    problems = Problems()
+    before = len(problems.found)
     raw = _gather(manifest, problems)
-    if not raw and not problems.found and not manifest.problems:
-        at = manifest.where("batch", key=True)
-        problems.add(at, "there are no items: give the [batch] prompts or a file, or add an [[item]]")
-    problems.check()
-    for item in raw:
-        _check_text(item, problems)
-    _check_count(raw, manifest, problems)
+    if not raw and len(problems.found) == before and not manifest.problems:
+        _tell_none(manifest, problems)
+    raw = [item for item in raw if _check_text(item, problems)]
+    if not _check_count(raw, manifest, problems):
+        return []
     seeded = [one for item in raw for one in _times_seeds(item, manifest.table.batch.seeds, problems)]
     items = _name(seeded)
     _check_ids(items, problems)
-    problems.check()
     return items
+
+
+def _tell_none(manifest: Manifest, problems: Problems) -> None:
+    if manifest.table.batch.file is not None:
+        problems.add(manifest.where("batch", "file"), "there are no items in this file")
+    else:
+        at = manifest.where("batch", key=True)
+        problems.add(at, "there are no items: give the [batch] prompts or a file, or add an [[item]]")
 
 
 def _gather(manifest: Manifest, problems: Problems) -> list[RawItem]:
@@ -72,7 +81,10 @@ def _gather(manifest: Manifest, problems: Problems) -> list[RawItem]:
         # these two raise nothing: no home, too long a name, half a character are just no file
         path = manifest.folder / os.path.expanduser(batch.file)  # noqa: PTH111
         if os.path.isfile(path):  # noqa: PTH113
-            raw += read_items(path, problems)
+            try:
+                raw += read_items(path, problems)
+            except ManifestError as error:
+                problems.found += error.problems
         else:
             problems.add(manifest.where("batch", "file"), f"there is no file {path}")
     for n, fields in enumerate(manifest.table.item):
@@ -80,25 +92,25 @@ def _gather(manifest: Manifest, problems: Problems) -> list[RawItem]:
     return raw
 
 
-def _check_count(raw: list[RawItem], manifest: Manifest, problems: Problems) -> None:
-    """Prompts and seeds that are few can be many together.
-
-    Raises:
-        ManifestError: they are more than a run can hold.
-
-    """
+def _check_count(raw: list[RawItem], manifest: Manifest, problems: Problems) -> bool:
+    """Whether a run can hold them: prompts and seeds that are few can be many together."""
     count = len(raw) * max(1, len(manifest.table.batch.seeds))
     if count > ITEMS_LIMIT:
         words = f"{count} items are too many for one manifest, which takes {ITEMS_LIMIT}: split it"
         problems.add(manifest.where("batch", key=True), words)
-        problems.check()
+    return count <= ITEMS_LIMIT
 
 
-def _check_text(item: RawItem, problems: Problems) -> None:
-    """JSON can write halves of characters, which no file can hold."""
-    for name, value in item.fields.items():
-        if not _is_text(name) or (isinstance(value, str) and not _is_text(value)):
-            problems.add(item.where(name), "holds half a character (a lone surrogate), which is no text")
+def _check_text(item: RawItem, problems: Problems) -> bool:
+    """Whether all of it is text: JSON can write halves of characters, which no file can hold."""
+    halves = [
+        name
+        for name, value in item.fields.items()
+        if not _is_text(name) or (isinstance(value, str) and not _is_text(value))
+    ]
+    for name in halves:
+        problems.add(item.where(name), "holds half a character (a lone surrogate), which is no text")
+    return not halves
 
 
 def _is_text(value: str) -> bool:
@@ -136,7 +148,7 @@ def _is_file_name(given: Any) -> bool:
 
 
 def _with(item: RawItem, **fields: Any) -> RawItem:
-    return RawItem({**item.fields, **fields}, item.where, item.text_only)
+    return replace(item, fields={**item.fields, **fields})
 
 
 def _name(raw: list[RawItem]) -> list[BatchItem]:
@@ -154,7 +166,7 @@ def _name(raw: list[RawItem]) -> list[BatchItem]:
             # the same item twice over is told apart by number
             name = _free(name, taken, tried)
             taken.add(name)
-        items.append(BatchItem(str(name), fields, item.where, item.text_only))
+        items.append(BatchItem(str(name), fields, item.where, item.text_only, item.where_named))
     return items
 
 

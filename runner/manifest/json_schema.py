@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ManifestTable, Placement
+from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
+from runner.manifest.schema import ManifestTable, Placement
 from runner.model.sources import FOLDER, HUB_ID, PLUGIN
 from runner.params import names_of
 from runner.plugins import load_object

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def parse(path: Path, text: str, sets: Sequence[str] = (), prompts: Sequence[str
     try:
         raw = tomli.loads(text)
     except tomli.TOMLDecodeError as error:
-        raise ManifestError([Problem(_syntax_position(path, text, error), _lower(error.msg))]) from None
+        raise ManifestError([Problem(_syntax_position(path, text, error), _syntax_words(error))]) from None
     except RecursionError:
         raise ManifestError([Problem(Position(str(path)), "the TOML is nested too deeply")]) from None
     except ValueError:  # of Python's own, about the one thing that it does not read
@@ -134,8 +135,11 @@ def _syntax_position(path: Path, text: str, error: tomli.TOMLDecodeError) -> Pos
     return Position(str(path), line, column, lines[line - 1] if line <= len(lines) else "")
 
 
-def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:]
+def _syntax_words(error: tomli.TOMLDecodeError) -> str:
+    twice = re.match(r"Cannot declare \('(stage|item)',\) twice", error.msg)
+    if twice:
+        return f"[{twice[1]}] is written more than once: several are written [[{twice[1]}]]"
+    return error.msg[:1].lower() + error.msg[1:]
 
 
 def _replace_batch(raw: dict[str, Any], prompts: Sequence[str]) -> None:
@@ -187,6 +191,8 @@ def _problems(
         override = next((o for o in applied if o.path[: len(path)] == path), None)
         if override is not None:
             code = ExitCode.USAGE if unknown else ExitCode.MANIFEST
+            if unknown and len(path) == 1:
+                message = f"unknown key '{path[0]}': a stage's parameter is stage.NAME.with.{path[0]}"
             found.append(Problem(override.where, message, code))
         else:
             place = where.key(path) if unknown or detail["type"] == "missing" else where.value(path)

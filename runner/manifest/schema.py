@@ -6,11 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from runner.manifest.patterns import DEVICE, FILE_NAME, NAME, NAME_LIMIT
 from runner.manifest.units import Duration, Size
 
-NAME = r"^[A-Za-z0-9_-]{1,100}$"
-FILE_NAME = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"  # at most NAME_LIMIT long; never dots alone
-NAME_LIMIT = 100
 SEED_LIMIT = 2**64
 STAGES_LIMIT = 1000
 
@@ -43,9 +41,7 @@ class ModelSource(Table):
 class Budget(Table):
     """Limits for each worker."""
 
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="auto | cpu | cuda | cuda:N"
-    )
+    device: str = Field("auto", pattern=DEVICE, description="auto | cpu | cuda | cuda:N")
     vram: Size | None = Field(None, description="most device memory, such as 8GiB")
     ram: Size | None = Field(None, description="most memory of the worker, such as 30GiB")
     threads: int | None = Field(None, ge=1, description="CPU threads; the cores there are, if left out")

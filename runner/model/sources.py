@@ -63,7 +63,7 @@ def check_source(source: ModelSource) -> str | None:
         if not HUB_ID.fullmatch(source.source):
             return (
                 f"'{source.source}' is no model source: a hub id is OWNER/NAME, a folder starts with "
-                f"./ or /, a packaged model is plugin:NAME/FOLDER"
+                f"./, / or ~, a packaged model is plugin:NAME/FOLDER"
             )
         if source.revision is not None and not _is_revision(source.revision):
             return f"{source.revision!r} is no revision: it is a branch, a tag or a commit on the hub"

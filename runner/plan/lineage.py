@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from runner.errors import StorageError, UsageError
-from runner.manifest.schema import NAME
+from runner.manifest.patterns import NAME
 from runner.provenance import read_provenance
 
 if TYPE_CHECKING:

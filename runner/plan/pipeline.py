@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from runner.errors import ExitCode, PluginError
 from runner.manifest.items import BatchItem, expand
-from runner.manifest.problems import ManifestError, Problems, did_you_mean
+from runner.manifest.problems import Problems, did_you_mean
 from runner.model.sources import check_source
 from runner.params import names_of
 from runner.plan import wiring
@@ -62,11 +62,7 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
 
     """
     problems = Problems(list(manifest.problems))
-    items: list[BatchItem] = []
-    try:
-        items = expand(manifest)
-    except ManifestError as error:
-        problems.found += error.problems
+    items = expand(manifest, problems)
     stages = bind_stages(manifest, plugins, problems)
     bound = _bind_items(manifest, stages, items, problems)
     problems.check()
@@ -171,6 +167,6 @@ def _bind_items(
             if name not in declared:
                 hint = did_you_mean(name, [*declared, "id"])
                 message = f"unknown key '{name}': no stage of this manifest has it{hint}"
-                problems.add(item.where(name), message)
+                problems.add(item.where_key(name), message)
         bound.append(PipelineItem(item.id, tuple(binder.bind(item) for binder in binders)))
     return tuple(bound)

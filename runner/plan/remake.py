@@ -12,8 +12,8 @@ import tomlkit
 from runner.manifest.item_files import always
 from runner.manifest.items import BatchItem
 from runner.manifest.load import parse
+from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.problems import Position, Problems
-from runner.manifest.schema import FILE_NAME, NAME_LIMIT
 from runner.params import canonical
 from runner.plan.binder import Binder
 from runner.plan.pipeline import Pipeline, PipelineItem, bind_stages

@@ -91,6 +91,9 @@ class Attempts:
             try:
                 self._run_through(tasks)
             except OutOfMemoryError as error:
+                # the same once more is of use only where items before may have left something behind
+                if lower is self.placed and not self.outcome.done:
+                    lower = None  # noqa: PLW2901
                 next_ = lower.placement if lower is not None else None
                 self.announcer.out_of_memory(
                     self.memory.stage.name,

@@ -29,7 +29,7 @@ class Recipe:
     scenes: int = 14_000
     transformer: Schedule = field(default_factory=lambda: Schedule(12_000, 1.5e-3, warm=150))
     distilled: Schedule = field(default_factory=lambda: Schedule(1100, 6e-4, warm=50, cooling=0.7))
-    straight: Schedule = field(default_factory=lambda: Schedule(2500, 6e-4, warm=50, cooling=0.7))
+    straight: Schedule = field(default_factory=lambda: Schedule(2000, 6e-4, warm=50, cooling=0.7))
     drawings: int = 3_200
     batch: int = 32
     scored: int = prompts.COUNT  # captions

@@ -16,6 +16,7 @@ from runner.plugins import load_object
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from runner.api import Component
     from runner.model.shapes import ComponentShapes
     from runner.plan.pipeline import Pipeline, PipelineItem
     from runner.plan.stage import PipelineStage
@@ -46,6 +47,8 @@ class Need:
     items: int
     has_formula: bool
     on_cpu: bool
+    beside: frozenset[str] = frozenset()
+    """Libraries that the worker has imported for other stages: on the CPU all come from one fork server."""
 
     @property
     def activations(self) -> int:
@@ -60,7 +63,7 @@ class Need:
     @property
     def process(self) -> int:
         """RAM of the worker before it loads anything."""
-        modules = {shapes.component.cls.partition(".")[0].partition(":")[0] for shapes in self.shapes}
+        modules = {_library(shapes.component) for shapes in self.shapes} | self.beside
         libraries = LIBRARIES if modules & {"diffusers", "transformers"} else 0
         return PROCESS + RUNNING + libraries + (0 if self.on_cpu else CUDA_HOST)
 
@@ -108,7 +111,17 @@ def need_of(
         items=len(pipeline.items),
         has_formula=bool(stage.spec.memory),
         on_cpu=on_cpu,
+        beside=_preloaded(pipeline) if on_cpu else frozenset(),
     )
+
+
+def _preloaded(pipeline: Pipeline) -> frozenset[str]:
+    specs = [stage.spec for stage in pipeline.stages if stage.spec.preload]
+    return frozenset(_library(component) for spec in specs for component in spec.components)
+
+
+def _library(component: Component) -> str:
+    return component.cls.partition(":")[0].partition(".")[0]
 
 
 def _activations(

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import UsageError
-from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ModelSource
+from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
+from runner.manifest.schema import ModelSource
 from runner.manifest.units import parse_size
 from runner.model.sources import check_source, is_hub_id
 from runner.plan.pipeline import bind

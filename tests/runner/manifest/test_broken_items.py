@@ -24,7 +24,7 @@ ITEM_FILES: dict[str, tuple[str, bytes, str, str]] = {
     ),
     "bad id in json": ("a.jsonl", b'{"prompt": "a", "id": "a/b"}\n', ":1:17", "cannot be a file name"),
     "id is no string": ("a.jsonl", b'{"prompt": "a", "id": 7}\n', ":1:17", "cannot be a file name"),
-    "csv column": ("a.csv", b"prompt,sede\na,1\n", ":2:3", "unknown key 'sede'"),
+    "csv column": ("a.csv", b"prompt,sede\na,1\nb,2\n", ":1:8", "unknown key 'sede'"),
     "csv number": ("a.csv", b"prompt,steps\na,many\n", ":2:3", "'steps' must be a whole number"),
     "csv cells": ("a.csv", b"prompt\na, with a comma\n", ":2:1", "2 cells under 1 columns"),
     "csv header": ("a.csv", b"prompt,prompt\na,b\n", ":1:1", "must name the columns, each once"),
@@ -52,3 +52,19 @@ def test_a_broken_item_file_is_refused_with_its_place(toy: Project, case: str) -
     assert words in outcome.stderr, outcome
     assert "Traceback" not in outcome.stderr
     assert toy.files() == before
+
+
+def test_a_column_that_nobody_knows_is_told_once(toy: Project) -> None:
+    toy.write("toy.toml", STAGES + '[batch]\nfile = "a.csv"\n')
+    toy.write("a.csv", "prompt,sede\n" + "a fox,1\n" * 300)
+    outcome = toy.invoke("run", "toy.toml")
+    assert outcome.stderr.count("unknown key") == 1, outcome
+
+
+def test_lines_that_are_broken_hide_nothing_that_is_wrong_elsewhere(toy: Project) -> None:
+    toy.write("toy.toml", STAGES + '[stage.with]\nendin = "!"\n[batch]\nfile = "a.jsonl"\n')
+    toy.write("a.jsonl", '{"prompt": "a", "stesp": 3}\n{"prompt": \n{"prompt": "b", "steps": "many"}\n')
+    outcome = toy.invoke("run", "toy.toml")
+    assert outcome.code == 3, outcome
+    for place in ("a.jsonl:1:17: unknown key 'stesp'", "a.jsonl:2:", "a.jsonl:3:", "toy.toml:"):
+        assert place in outcome.stderr, outcome

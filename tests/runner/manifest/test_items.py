@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from runner.manifest.items import BatchItem, expand
 from runner.manifest.load import load
+from runner.manifest.problems import Problems
 
 if TYPE_CHECKING:
     from project import Project
@@ -21,7 +22,10 @@ uses = "toy.make"
 
 
 def items_of(project: Project, text: str) -> list[BatchItem]:
-    return expand(load(project.write("items.toml", HEAD + text)))
+    problems = Problems()
+    items = expand(load(project.write("items.toml", HEAD + text)), problems)
+    problems.check()
+    return items
 
 
 def test_every_prompt_with_every_seed(project: Project) -> None:

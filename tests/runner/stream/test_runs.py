@@ -41,14 +41,14 @@ uses = "flux.decode"
 file = "items.jsonl"
 """
 ITEMS: list[dict[str, Any]] = [
-    {"id": "wide", "prompt": "a red circle", "seed": 1, "steps": 80, "height": 64, "width": 96},
+    {"id": "wide", "prompt": "a red circle", "seed": 1, "steps": 40, "height": 64, "width": 96},
     {"id": "fails", "prompt": "a star", "steps": 5, "height": 64, "width": 64, "true_cfg_scale": 2.0},
-    {"id": "tall", "prompt": "a blue star", "seed": 2, "steps": 25, "height": 96, "width": 48},
+    {"id": "tall", "prompt": "a blue star", "seed": 2, "steps": 12, "height": 96, "width": 48},
     {
         "id": "cfg",
         "prompt": "a yellow heart",
         "seed": 3,
-        "steps": 30,
+        "steps": 15,
         "height": 64,
         "width": 64,
         "negative_prompt": "black",
