@@ -32,6 +32,7 @@ ELSEWHERE = {
     "python -m venv": "the Makefile's own way, without make",
     ".venv/bin/pip": "it installs from the network",
     ".venv/bin/pytest": "these tests",
+    "source .venv": "the test has the command on its path",
     "hf auth login": "the hub's own client asks for a token",
     "systemctl ": "there is no service manager in a test; tests/packaging has systemd read the units",
     "loginctl ": "likewise",

@@ -35,12 +35,20 @@ def check_loading(entry: EntryPoint) -> Iterator[Verdict]:
             yield Verdict(entry.name, LOADS, BROKEN, reason, advice)
             return
         (plugin,) = plugins.loaded
-        stages = f"{len(plugin.stages)} stage{'s' if len(plugin.stages) != 1 else ''}"
-        yield Verdict(entry.name, LOADS, OK, f"{plugin.distribution} {plugin.version}, {stages}")
+        yield _loads(plugin)
         of_stages = [verdict for stage in plugin.stages for verdict in _check_stage(stage)]
     yield _imports(plugin, watch, seconds)
     yield _hooks(plugins, plugin)
     yield from of_stages
+
+
+def _loads(plugin: Plugin) -> Verdict:
+    strange = [stage.name for stage in plugin.stages if not stage.name.startswith(f"{plugin.name}.")]
+    if strange:
+        told = f"not named after the plugin: {', '.join(strange)}"
+        return Verdict(plugin.name, LOADS, WARN, told, f"name them {plugin.name}.STAGE, as manifests have it")
+    stages = f"{len(plugin.stages)} stage{'s' if len(plugin.stages) != 1 else ''}"
+    return Verdict(plugin.name, LOADS, OK, f"{plugin.distribution} {plugin.version}, {stages}")
 
 
 def _imports(plugin: Plugin, watch: Watch, seconds: float) -> Verdict:

@@ -81,9 +81,9 @@ def test_text_and_file_stages_and_a_hook_in_one_run(guided: Project) -> None:
     assert outcome.code == 0, outcome
     outputs = {Path(name).suffix: name for name in guided.outputs("night") if not name.endswith(".json")}
     folder = guided.folder / "runs/night/outputs"
-    assert (folder / outputs[".txt"]).read_text() == "a picture of 64 x 64, rather red"
+    assert (folder / outputs[".txt"]).read_text() == "a picture of 128 x 128, rather red"
     with Image.open(folder / outputs[".png"]) as picture:
-        assert picture.size == (256, 256)
+        assert picture.size == (512, 512)
     (rewritten,) = (guided.folder / "runs/night/handoff/rewrite").iterdir()
     assert handoff.read(rewritten).text == {"prompt": "a red circle on a white background"}
     assert (guided.folder / "sent").read_text() == "night 2 files, exit code 0\n"
