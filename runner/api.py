@@ -89,6 +89,12 @@ class Component:
     files: tuple[str, ...] = ()
     float32: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        """Take lists for tuples: a component is hashed."""
+        for name in ("blocks", "files"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+
     @property
     def path(self) -> str:
         """The folder inside the model."""

@@ -97,6 +97,14 @@ class InterruptedRunError(RunnerError):
     exit_code = ExitCode.INTERRUPTED
 
 
+def in_words(error: BaseException) -> str:
+    """Kind and message of anybody's error, even of one that cannot tell its message."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
 def error_of(code: int, message: str) -> RunnerError:
     """The error of an exit code that crossed a process boundary."""
     for kind in RunnerError.__subclasses__():

@@ -6,6 +6,7 @@ again, as they were given, so that a model's own validators run once on what the
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_jsonable_python
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -51,9 +52,25 @@ def validate(model: type[BaseModel], given: Given) -> BaseModel:
     return model.model_validate_json(text, strict=True)
 
 
+def open_to_anything(model: type[BaseModel], names: Sequence[str]) -> type[BaseModel]:
+    """The model, with parameters of these names that take anything: what they will be is not known yet."""
+    if not names:
+        return model
+    from pydantic import create_model
+    from pydantic.fields import FieldInfo
+
+    fields = {n: f for n, f in model.model_fields.items() if (f.alias or n) in names}
+    loosened: dict[str, Any] = {n: (Any, FieldInfo(alias=f.alias, default="text")) for n, f in fields.items()}
+    loose: type[BaseModel] = create_model(model.__name__, __base__=model, **loosened)
+    return loose
+
+
 def canonical(instance: BaseModel) -> dict[str, Any]:
     """All parameters as JSON values, defaults filled in; equal parameters give equal JSON."""
     shown: dict[str, Any] = _ordered(instance.model_dump(by_alias=True))
+    for name, field_ in type(instance).model_fields.items():
+        if field_.exclude:  # from what is shown; the numbers that are made depend on it all the same
+            shown[field_.alias or name] = _ordered(getattr(instance, name))
     return shown
 
 
@@ -64,4 +81,6 @@ def _ordered(value: Any) -> Any:
         return [_ordered(one) for one in value]
     if isinstance(value, set | frozenset):  # its order changes from process to process
         return sorted((_ordered(one) for one in value), key=json.dumps)
+    if hasattr(value, "get_secret_value"):  # told apart, and not told
+        return f"sha256:{hashlib.sha256(repr(value.get_secret_value()).encode()).hexdigest()}"
     return to_jsonable_python(value)

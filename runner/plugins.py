@@ -16,7 +16,7 @@ import pluggy
 
 from runner import hookspecs
 from runner.api import API_VERSION, Component, Output, Stage, Template
-from runner.errors import PluginError
+from runner.errors import PluginError, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -141,7 +141,8 @@ def discover(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugi
     for entry in metadata.entry_points(group=GROUP) if entry_points is None else entry_points:
         distribution = _distribution(entry)
         try:
-            found.loaded.append(_load(found.manager, entry))
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is for data
+                found.loaded.append(_load(found.manager, entry))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin may even call sys.exit at import
@@ -157,7 +158,7 @@ class _RefusedError(Exception):
 def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint) -> Plugin:
     module = entry.load()
     version = getattr(module, "RUNNER_API", None)
-    if version != API_VERSION:
+    if type(version) is not int or version != API_VERSION:
         said = "no RUNNER_API" if version is None else f"RUNNER_API = {version!r}"
         raise _RefusedError(f"it sets {said}; this runner speaks {API_VERSION}")
     if manager.has_plugin(entry.name):
@@ -251,19 +252,25 @@ def _check_template(module: ModuleType, template: Template) -> None:
 
 
 def _set_clashes_aside(found: Plugins) -> None:
-    """A stage name that two plugins claim belongs to neither: which one ran would be chance."""
+    """A stage that two plugins offer is the one's whose name it begins with; else chance would decide."""
     owners: dict[str, list[Plugin]] = {}
     for plugin in found.loaded:
         for stage in plugin.stages:
             owners.setdefault(stage.name, []).append(plugin)
-    clashes = {name: plugins for name, plugins in owners.items() if len(plugins) > 1}
-    for name, plugins in clashes.items():
-        both = " and ".join(f"{p.distribution} ({p.name})" for p in plugins)
-        reason = f"{both} both offer it; uninstall one"
-        found.broken.append(Quarantined(plugins[0].name, plugins[0].distribution, reason, (name,)))
-    found.loaded = [
-        replace(p, stages=tuple(s for s in p.stages if s.name not in clashes)) for p in found.loaded
-    ]
+    for name, plugins in owners.items():
+        if len(plugins) == 1:
+            continue
+        namesakes = [p for p in plugins if p.name == name.partition(".")[0]]
+        keeps = namesakes[0].name if len(namesakes) == 1 else None
+        aside = [p for p in plugins if p.name != keeps]
+        told = " and ".join(f"{p.distribution} ({p.name})" for p in (aside if keeps else plugins))
+        reason = f"{told} offers it, and it is {keeps}'s" if keeps else f"{told} both offer it; uninstall one"
+        found.broken.append(Quarantined(aside[0].name, aside[0].distribution, reason, (name,)))
+        losing = {p.name for p in aside}
+        found.loaded = [
+            replace(p, stages=tuple(s for s in p.stages if s.name != name)) if p.name in losing else p
+            for p in found.loaded
+        ]
 
 
 def _distribution(entry: metadata.EntryPoint) -> str:
@@ -273,8 +280,7 @@ def _distribution(entry: metadata.EntryPoint) -> str:
 def _describe(error: BaseException) -> str:
     if isinstance(error, _RefusedError):
         return str(error)
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return in_words(error).strip().removesuffix(":").splitlines()[0]
 
 
 def load_object(dotted: str) -> Any:

@@ -139,6 +139,8 @@ def _times_seeds(item: RawItem, seeds: list[int], problems: Problems) -> list[Ra
     if "seed" in item.fields or not seeds:
         return [item]
     if isinstance(given, str) and len(seeds) > 1:
+        if len(f"{given}-{max(seeds)}") > NAME_LIMIT:
+            problems.add(item.where("id"), f"with its seed the id is longer than {NAME_LIMIT} characters")
         return [_with(item, seed=seed, id=f"{given}-{seed}") for seed in seeds]
     return [_with(item, seed=seed) for seed in seeds]
 

@@ -172,7 +172,11 @@ def _check_tables(
 
 
 def _remove(tables: Any, path: positions.Path) -> None:
-    """Take a key out of parsed tables; elements of lists stay, since the others would move up."""
+    """Take a key out of parsed tables; a list goes as a whole, since its other elements would move up."""
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
+    if path in (("stage",), ("item",)):
+        raise LookupError(path)
     for part in path[:-1]:
         tables = tables[part]
     if not isinstance(tables, dict):

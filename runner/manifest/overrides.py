@@ -69,6 +69,8 @@ def _parse(raw: dict[str, Any], text: str) -> Override:
         rest = parts[2:]
         label = "name" if parts[0] == "stage" else "id"
         path.append(_index(raw[parts[0]], label, parts[1] if len(parts) > 1 else "", text))
+    elif parts[0] == "item":
+        raise UsageError(f"--set {text}: the manifest has no [[item]]")
     override = Override(text, (*path, *rest), _value(value.strip()))
     for _, what in beyond(override.value):
         raise UsageError(f"--set {text[:200]}: the value {what}")

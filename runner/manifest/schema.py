@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from runner.manifest.patterns import DEVICE, FILE_NAME, NAME, NAME_LIMIT
 from runner.manifest.units import Duration, Size
@@ -90,10 +90,17 @@ class RunTable(Table):
     keep_handoffs: Literal["all", "needed"] = Field("all", description="which hand-offs stay on disk")
 
 
+def _whole(version: Any) -> Any:
+    """Python takes true and 1.0 for 1."""
+    if type(version) is not int:
+        raise ValueError("must be 1")
+    return version
+
+
 class ManifestTable(Table):
     """The whole manifest."""
 
-    version: Literal[1]
+    version: Annotated[Literal[1], BeforeValidator(_whole)]
     name: str = Field(pattern=FILE_NAME, max_length=NAME_LIMIT, description="names the run directory")
     model: ModelSource | None = None
     budget: Budget = Field(default_factory=Budget)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 FLOATING = {"F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"}
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
-_IN_A_LIST = re.compile(r"^(?P<list>[^\d]*?)\.(?P<index>\d+)\.")
+_NAMED = r"[^.]*[^.\d][^.]*"  # a part of a name that is no number
+_IN_A_LIST = re.compile(rf"^(?P<list>{_NAMED}(?:\.{_NAMED})*?)\.(?P<index>\d+)\.")
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,13 @@ accelerate's ``offload_folder`` would be.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from accelerate.utils import PrefixedDataset
+
+from runner.stream.blocks import Absent
 
 if TYPE_CHECKING:
     from runner.placement.library import Opened
@@ -38,9 +40,39 @@ def load(opened: Opened, device: torch.device, placing: Placing) -> torch.nn.Mod
     for name, part in module.named_modules():
         prefix = f"{name}." if name else ""
         if any(prefix + own in offloaded for own, _ in part.named_parameters(recurse=False)):
-            hook = AlignDevicesHook(device, offload=True, weights_map=PrefixedDataset(offloaded, prefix))
+            hook = _Bringing(device, offload=True, weights_map=PrefixedDataset(offloaded, prefix))
             add_hook_to_module(part, hook, append=True)
     return module
+
+
+class _Bringing(AlignDevicesHook):  # type: ignore[misc]
+    """accelerate's own; between the layer's calls its weights refuse to be computed with."""
+
+    def init_hook(self, module: torch.nn.Module) -> torch.nn.Module:
+        hooked: torch.nn.Module = super().init_hook(module)
+        _put_away(hooked)
+        return hooked
+
+    def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
+        for name, parameter in module.named_parameters(recurse=False):
+            if isinstance(parameter, Absent):  # what is brought is made of the kind that is there
+                _put(module, name, torch.nn.Parameter(parameter.shell, requires_grad=False))
+        return super().pre_forward(module, *args, **kwargs)
+
+    def post_forward(self, module: torch.nn.Module, output: Any) -> Any:
+        output = super().post_forward(module, output)
+        _put_away(module)
+        return output
+
+
+def _put_away(module: torch.nn.Module) -> None:
+    for name, parameter in list(module.named_parameters(recurse=False)):
+        if parameter.is_meta and not isinstance(parameter, Absent):
+            _put(module, name, Absent.of(parameter.detach()))
+
+
+def _put(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
+    module._parameters[name] = parameter  # noqa: SLF001
 
 
 class _Offloaded(Mapping[str, torch.Tensor]):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file
+from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
 if TYPE_CHECKING:
@@ -46,11 +47,18 @@ def _made(cls: Any, options: dict[str, Any]) -> torch.nn.Module:
     """An object of the class, its parameters empty if it can be made so."""
     with suppress(Exception), _empty_parameters():
         module: torch.nn.Module = cls(**options)
-        if not any(buffer.is_meta for buffer in module.buffers()):
+        if not _has_emptied(module):
             return module
     # it makes numbers of its parameters; or fails whatever they are, and then says here why
     made: torch.nn.Module = cls(**options)
     return made
+
+
+def _has_emptied(module: torch.nn.Module) -> bool:
+    """Whether something else than its parameters was made of them, and has no memory either."""
+    own = {"_parameters", "_modules"}
+    kept = [{k: v for k, v in vars(part).items() if k not in own} for part in module.modules()]
+    return any(isinstance(value, torch.Tensor) and value.is_meta for value in pytree.tree_leaves(kept))
 
 
 @contextmanager

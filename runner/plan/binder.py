@@ -38,8 +38,10 @@ class Binder:
         self._problems = problems
         self._names = params.names_of(stage.params) if stage.params else []
         self._with = {k: v for k, v in stage.table.with_.items() if k in self._names}
-        # a wired text is known when the stage runs
-        self._wired = [name for name in self._names if name in stage.wires]
+        # a wired text is known when the stage runs; one that may be left out leaves the item's own in force
+        wired = [name for name in self._names if name in stage.wires]
+        self._wired = [name for name in wired if not stage.wires[name].optional]
+        self._model = params.open_to_anything(stage.params, self._wired) if stage.params else None
         for name in stage.table.with_:
             if name not in self._names:
                 where = manifest.where("stage", stage.index, "with", name, key=True)
@@ -62,7 +64,7 @@ class Binder:
         return Bound(given, self._check(given, item))
 
     def _check(self, given: Given, item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
-        model = self._stage.params
+        model = self._model
         if model is None:
             return {}
         standing_in = Given({**given.values, **dict.fromkeys(self._wired, "text")}, given.text_only)

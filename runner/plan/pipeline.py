@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -145,6 +146,10 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
     placement, place = stage.table.placement, manifest.where("stage", n, "placement")
     if placement in ACCELERATOR_ONLY and stage.budget.device == "cpu":
         problems.add(place, f"placement '{placement}' needs an accelerator, and the device is cpu")
+    for name, tier in (stage.table.device_map or {}).items():
+        if not (isinstance(tier, int) and tier >= 0) and not re.fullmatch(r"cpu|disk|cuda(:\d+)?", str(tier)):
+            where = manifest.where("stage", n, "device_map", name)
+            problems.add(where, f"'{name}' is placed on {tier!r}; there are: cpu, disk, cuda, cuda:N, N")
     if placement in ACCELERATOR_ONLY and stage.table.device_map is not None:
         message = f"placement '{placement}' and a device_map exclude each other: remove one"
         problems.add(manifest.where("stage", n, "device_map", key=True), message)

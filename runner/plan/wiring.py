@@ -21,6 +21,8 @@ class Source:
 
     stage: int
     output: str
+    optional: bool = False
+    """Whether it may be left out for an item: then what the item itself has counts."""
 
 
 Wires = dict[str, Source]
@@ -86,14 +88,15 @@ def _named(
     tables: Sequence[StageTable], stages: Sequence[Stage], n: int, stage: str, output: str
 ) -> Source | None:
     for earlier in range(n):
-        if tables[earlier].name == stage and _output(stages[earlier], output):
-            return Source(earlier, output)
+        left = _output(stages[earlier], output)
+        if tables[earlier].name == stage and left:
+            return Source(earlier, output, left.optional)
     return None
 
 
 def _latest(stages: Sequence[Stage], name: str) -> Source | None:
-    found = [n for n, stage in enumerate(stages) if _output(stage, name)]
-    return Source(found[-1], name) if found else None
+    found = [(n, left) for n, stage in enumerate(stages) if (left := _output(stage, name))]
+    return Source(found[-1][0], name, found[-1][1].optional) if found else None
 
 
 def _output(stage: Stage, name: str) -> Output | None:

@@ -27,6 +27,16 @@ class Absent(torch.nn.Parameter):
     memory.
     """
 
+    shell: torch.Tensor
+    """Its shape and dtype alone, as a plain tensor."""
+
+    @classmethod
+    def of(cls, shell: torch.Tensor) -> Absent:
+        """One in the place of a weight of that shape and dtype; ``shell`` is on "meta"."""
+        absent = cls(shell, requires_grad=False)
+        absent.shell = shell
+        return absent
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = pytree.tree_leaves((args, kwargs))
@@ -34,7 +44,8 @@ class Absent(torch.nn.Parameter):
             return args[0]  # a model may be told to go to the device that its blocks come to anyway
         if any(isinstance(value, torch.Tensor) and type(value) is not cls for value in given):
             raise RuntimeError(
-                "a streamed weight was used outside of its block's own call, where it is not in memory"
+                "a weight that comes and goes was used outside of its own block's or layer's call, where it "
+                "is not in memory; placement resident keeps all of them there"
             )
         # as Tensor does, not Parameter: what is made of it is absent, too
         plain: Any = super(torch.nn.Parameter, cls)
@@ -79,7 +90,7 @@ class Block:
     ) -> None:
         """Take a parameter in, and leave an empty one of its shape where it was."""
         same = [other for other in self.weights if other.place == place]  # tied inside the block
-        absent = Absent(torch.empty(weight.shape, dtype=dtype, device="meta"), requires_grad=False)
+        absent = Absent.of(torch.empty(weight.shape, dtype=dtype, device="meta"))
         offset = same[0].offset if same else self.size
         added = Weight(owner, name, place, weight.shape, weight.dtype, dtype, offset, absent)
         self.weights.append(added)

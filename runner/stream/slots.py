@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
+from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,14 +91,14 @@ class Slots:
     def lend(self, output: object) -> object:
         """What a block returns, in memory that stays as it is when the next block comes."""
         if isinstance(output, torch.Tensor):
-            ours = (self._slots[0].device, self._slots[1].device, self._cast)
-            storage = output.untyped_storage().data_ptr()
-            return output.clone() if storage in [t.data_ptr() for t in ours if t.numel()] else output
-        if type(output) is tuple:
-            return tuple(self.lend(part) for part in output)
-        if type(output) is list:
-            return [self.lend(part) for part in output]
+            return output.clone() if self._is_ours(output) else output
+        if any(isinstance(leaf, torch.Tensor) and self._is_ours(leaf) for leaf in pytree.tree_leaves(output)):
+            return pytree.tree_map(self.lend, output)
         return output
+
+    def _is_ours(self, tensor: torch.Tensor) -> bool:
+        ours = (self._slots[0].device, self._slots[1].device, self._cast)
+        return tensor.untyped_storage().data_ptr() in [t.data_ptr() for t in ours if t.numel()]
 
     def close(self) -> None:
         """Leave all blocks empty, and nothing under way."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner.stream.attributes import Attributes
 from runner.stream.generators import Generators
 
 if TYPE_CHECKING:
@@ -43,19 +44,21 @@ for _module, _name in (
 class State:
     """What one call has set, while another one runs."""
 
-    def __init__(self, generators: Generators, filters: Any) -> None:
+    def __init__(self, generators: Generators, filters: Any, attributes: Attributes) -> None:
         self.generators = generators
         self.filters = filters
+        self.attributes = attributes
         self._note()
 
     def copy(self) -> State:
         """The same for another call."""
-        copied = State(self.generators.copy(), list(self.filters))
+        copied = State(self.generators.copy(), list(self.filters), self.attributes.copy())
         copied.inference, copied.settings, copied.modes = self.inference, self.settings, self.modes
         return copied
 
     def save(self) -> None:
         self.generators.save()
+        self.attributes.save()
         self.filters = warnings.filters
         self._note()
 
@@ -69,13 +72,16 @@ class Turns:
     """Lets calls take turns in this thread, each with a state of its own, which starts as what is set now."""
 
     def __init__(self) -> None:
-        self._own = self._now = State(Generators(), warnings.filters)
+        self._own = self._now = State(Generators(), warnings.filters, Attributes())
         self._guard: Any = None
 
     @contextmanager
     def taken(self) -> Iterator[None]:
         """All is set back to what it was when this ends."""
-        with torch.inference_mode(self._own.inference):  # its end sets it back however guards were nested
+        with (
+            self._own.attributes.watched(),
+            torch.inference_mode(self._own.inference),  # its end sets it back however guards were nested
+        ):
             for (_, set_), value in zip(_SETTINGS, self._own.settings, strict=True):
                 set_(value)
             try:
@@ -105,6 +111,7 @@ class Turns:
         if before.modes != state.modes:
             _set_modes(state.modes)
         state.generators.restore()
+        state.attributes.restore()
 
     def _set_inference(self, wanted: bool) -> bool:
         """Whether it was another one: then all that is set with it is set as well."""

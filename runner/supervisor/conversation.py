@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from runner.errors import PluginError
 from runner.memory.meter import ram_of
 from runner.protocol import STOP, Job, decode_event
 
@@ -40,6 +41,7 @@ class Conversation:
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.memory = Memory()
         self.exit_code: int | None = None
+        self._unsent = ""
         # a worker that is still importing does not read yet, and a pipe holds 64 KiB
         threading.Thread(target=self._send, args=(job,), daemon=True).start()
         threading.Thread(target=self._listen, daemon=True).start()
@@ -48,6 +50,10 @@ class Conversation:
         """The worker's events; None at least twenty times a second, for who wants to look around.
 
         Ends when the worker has exited; ``exit_code`` is set then.
+
+        Raises:
+            PluginError: the stage's own objects cannot be sent to another process.
+
         """
         sampled, ended = 0.0, False
         while True:
@@ -71,6 +77,8 @@ class Conversation:
         self._process.kill()  # also what it started and left behind
         if self.exit_code is None:
             self.exit_code = self._process.wait(GRACE_SECONDS)
+        if self._unsent:
+            raise PluginError(f"the stage cannot be pickled, to be sent to its worker: {self._unsent}")
 
     def ask_to_stop(self) -> None:
         """Have the worker end at its next step."""
@@ -88,6 +96,9 @@ class Conversation:
             job.send(self._process.commands)
         except OSError:
             return  # it died before it read its job; its exit tells
+        except Exception as error:
+            self._unsent = f"{type(error).__name__}: {error}"
+            self._process.kill()
 
     def _listen(self) -> None:
         try:

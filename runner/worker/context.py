@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner.errors import ModelError, RunnerError, in_words
 from runner.model.files import open_component, read_config
 from runner.placement.place import Placer
 from runner.plugins import load_object
 from runner.protocol import RESIDENT, Placing
+from runner.redact import redact
+from runner.worker.allocator import is_out_of_memory
 from runner.worker.item import check_at_blocks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from runner.api import Component
     from runner.protocol import Job
     from runner.stream.stream import Stream
+
+
+def _load_error(error: Exception, cls: Any, component: Component, folder: Path) -> Exception:
+    """What a library says of files that are not what they should be, as the user's to mend."""
+    library = hasattr(cls, "from_pretrained")
+    mismatch = isinstance(error, RuntimeError) and "size mismatch" in str(error)
+    if isinstance(error, RunnerError) or is_out_of_memory(error) or not (library or mismatch):
+        return error
+    sys.stderr.write(redact(traceback.format_exc()))
+    first = in_words(error).strip().splitlines()[0]
+    return ModelError(
+        f"component '{component.name}' cannot be loaded from {folder / component.path}: {first[:500]}"
+    )
 
 
 class WorkerContext:
@@ -35,7 +54,11 @@ class WorkerContext:
             declared = self._component(component)
             files = open_component(self._model_folder(), declared)
             placing = self._job.placings.get(component, Placing(RESIDENT))
-            loaded = self._placer.place(load_object(declared.cls), files, placing)
+            cls = load_object(declared.cls)
+            try:
+                loaded = self._placer.place(cls, files, placing)
+            except Exception as error:
+                raise _load_error(error, cls, declared, files.folder) from error
             if isinstance(loaded, torch.nn.Module):
                 check_at_blocks(loaded)
             self._loaded[component] = loaded

@@ -106,7 +106,7 @@ class ForkServer:
 def _preload(modules: list[str]) -> int:
     """Import ahead; returns the threads that this started. A module that fails fails again in the worker."""
     for name in ("numpy", *modules):
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(name)
         if name == "numpy":
             before = _threads()

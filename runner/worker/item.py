@@ -8,8 +8,9 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import torch
+from greenlet import GreenletExit  # type: ignore[import-untyped]
 
-from runner.errors import RunnerError
+from runner.errors import RunnerError, in_words
 from runner.redact import redact
 from runner.worker import randomness
 from runner.worker.allocator import is_out_of_memory
@@ -89,9 +90,9 @@ class ItemRun:
             make(self)
         except CancelledError:
             self._save()
-        except RunnerError:
+        except (RunnerError, GreenletExit, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # the stage's code may even call sys.exit
             if is_out_of_memory(error):
                 raise
             trace = traceback.format_exc()
@@ -147,8 +148,8 @@ class ItemRun:
             self._saved_at, self._kept = self._kept[0], None
 
 
-def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, TimedOutError) else f"{type(error).__name__}: {error}"
+def _words(error: BaseException) -> str:
+    return str(error) if isinstance(error, TimedOutError) else in_words(error)
 
 
 _CURRENT: contextvars.ContextVar[ItemRun | None] = contextvars.ContextVar("item", default=None)

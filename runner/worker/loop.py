@@ -57,6 +57,8 @@ class Loop:
         """
         job = self._job
         torch.set_num_threads(job.threads)
+        # its other path is taken only where all weights are there: results would depend on the placement
+        torch.backends.mha.set_fastpath_enabled(False)
         _check_device(job.device)
         limit_vram(job.device, job.vram)
         self._circumstances = {

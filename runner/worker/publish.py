@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from runner.protocol import JobItem
 
 
+TEXT_LIMIT = 1 << 20  # bytes; it stands in the hand-off's header
+
+
 class OutputError(Exception):
     """A stage returned something other than it declared; the item fails, and the plugin is to blame."""
 
@@ -67,7 +70,16 @@ def publish(
             name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             for name, value in tables.items()
         }
-        write_atomically(item.handoff, handoff.seal(save(tensors), metadata))
+        write_atomically(item.handoff, handoff.seal(save(_apart(tensors)), metadata))
+
+
+def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, each with memory of its own: the format has no way to share it."""
+    storages = [tensor.untyped_storage().data_ptr() for tensor in tensors.values()]
+    return {
+        name: tensor.clone() if storages.count(tensor.untyped_storage().data_ptr()) > 1 else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def _declared(stage: Stage, returned: Any) -> list[tuple[Tensor | Text | File, Any]]:
@@ -109,6 +121,8 @@ def _tensor(declared: Tensor, value: Any, save_dtype: torch.dtype | None) -> tor
 def _text(declared: Text, value: Any) -> str:
     if not isinstance(value, str):
         raise OutputError(f"'{declared.name}' is {type(value).__name__}, not a string")
+    if len(value.encode("utf-8", "replace")) > TEXT_LIMIT:
+        raise OutputError(f"'{declared.name}' is longer than {TEXT_LIMIT >> 20} MiB; return it as a File")
     return value
 
 

@@ -159,6 +159,7 @@ def _offload(need: Need, placement: str, device_map: Mapping[str, str]) -> Candi
 
 def _device_map(need: Need, limits: Limits) -> Candidate:
     """Blocks on the device as long as they fit, then in RAM, then on disk."""
+    need = need.hooked
     blocks = blocks_of(need)
     layer = max(_largest_layer(shapes, need.dtype) for shapes in need.shapes)
     room, ram = _rooms(need, limits, sum(blocks.values()), layer)
@@ -186,7 +187,7 @@ def _as_mapped(need: Need, limits: Limits, placement: str, tiers: Mapping[str, s
     moving = [p.shapes for p in placed if p.moved]
     if placement == DEVICE_MAP:
         layer = max((_largest_layer(shapes, need.dtype) for shapes in moving), default=0)
-        return _brought(placement, need, placed, layer)
+        return _brought(placement, need.hooked, placed, layer)
     slots = _slots(moving, need.dtype)
     room, _ = _rooms(need, limits, sum(p.moved for p in placed), slots)
     return _brought(placement, need, placed, slots, group_size(need, limits, room))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -25,6 +26,7 @@ MIB = 1 << 20
 # RssAnon of a worker before it loads weights, measured with torch 2.13, diffusers 0.42, transformers 5:
 PROCESS = 160 * MIB  # Python, numpy, torch and the engine
 LIBRARIES = 125 * MIB  # diffusers and transformers, where a component comes from one of them
+ACCELERATE = 45 * MIB  # its hooks' imports, where those libraries have not brought it with them
 # what lingers of freed memory with MALLOC_MMAP_THRESHOLD_ (12 MiB by the design's measurement), and what the
 # libraries keep from their first work on (6 to 30 MiB measured)
 RUNNING = 20 * MIB
@@ -64,8 +66,16 @@ class Need:
     def process(self) -> int:
         """RAM of the worker before it loads anything."""
         modules = {_library(shapes.component) for shapes in self.shapes} | self.beside
-        libraries = LIBRARIES if modules & {"diffusers", "transformers"} else 0
+        if modules & {"diffusers", "transformers"}:
+            libraries = LIBRARIES
+        else:
+            libraries = ACCELERATE if "accelerate" in modules else 0
         return PROCESS + RUNNING + libraries + (0 if self.on_cpu else CUDA_HOST)
+
+    @property
+    def hooked(self) -> Need:
+        """The same in a worker that has accelerate's hooks."""
+        return replace(self, beside=self.beside | {"accelerate"})
 
     @property
     def working(self) -> int:
@@ -136,13 +146,23 @@ def _activations(
         upstream = {name: given[source.stage] for name, source in stage.wires.items()}
         try:
             told = formula(_params(stage, item, changed), replace(sizes, upstream=upstream))
-            found.append(told if isinstance(told, Activations) else Activations(int(told)))
-        except Exception as error:
+            found.append(_checked(told if isinstance(told, Activations) else Activations(int(told))))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # it may even call sys.exit
             raise PluginError(
                 f"the activation formula {stage.spec.memory} of {stage.spec.name} fails for item "
                 f"'{item.id}': {type(error).__name__}: {error}"
             ) from error
     return _most(found)
+
+
+def _checked(told: Activations) -> Activations:
+    numbers = {name: value for name, value in vars(told).items() if (name, value) != ("suspended", None)}
+    for name, value in numbers.items():
+        if not isinstance(value, int | float) or not 0 <= value < inf:
+            raise ValueError(f"it tells {name} = {value!r}, which is no size")
+    return told
 
 
 def _most(found: list[Activations]) -> Activations:
@@ -166,4 +186,8 @@ def _params(stage: PipelineStage, item: PipelineItem, changed: Mapping[str, Any]
     try:
         return params.validate(stage.params, Given({**given.values, **texts, **changed}, given.text_only))
     except ValidationError:
+        pass
+    try:
         return params.validate(stage.params, Given({**given.values, **texts}, given.text_only))
+    except ValidationError:  # of the word that stands in
+        return stage.params.model_construct(**{**given.values, **texts})

@@ -96,7 +96,7 @@ def test_stages_with_a_model_are_tried_on_a_manifest(project: Project, check: Ca
     assert set(statuses(found, "netted.net").values()) == {"ok"}
     assert found["netted.net"]["streams"]["told"] == "to the bit"
     assert {c for c, s in statuses(found, "netted.keeping").items() if s != "ok"} == {"streams"}
-    assert "outside of its block's own call" in found["netted.keeping"]["streams"]["told"]
+    assert "outside of its own block's or layer's call" in found["netted.keeping"]["streams"]["told"]
     assert outcome.code == 4
 
 
