@@ -56,6 +56,8 @@ def start_make(ctx):
         return {
             "nan": {**drawn, "numbers": numbers * float("nan")},
             "rank": {**drawn, "numbers": numbers[None]},
+            "shared": {**drawn, "extra": drawn["numbers"][:2]},
+            "endless": {**drawn, "caption": "x" * (1 << 21)},
             "integers": {**drawn, "numbers": numbers.long()},
             "missing": {"caption": "x"},
             "undeclared": {**drawn, "more": numbers},
@@ -66,9 +68,18 @@ def start_make(ctx):
     return one
 
 
+class Wordless(Exception):
+    def __str__(self):
+        raise KeyError
+
+
 def behave(how, item):
     if how == "raise":
         raise ValueError(f"{item.id} cannot be made")
+    if how == "quit":
+        raise SystemExit(3)
+    if how == "wordless":
+        raise Wordless
     if how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if how == "exit":

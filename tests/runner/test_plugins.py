@@ -25,6 +25,11 @@ BROKEN = {
     "syntax": ("def", "SyntaxError"),
     "exiting": ("import sys; sys.exit(3)", "SystemExit: 3"),
     "versionless": ("", "it sets no RUNNER_API; this runner speaks 1"),
+    "truthful": ("RUNNER_API = True", "it sets RUNNER_API = True; this runner speaks 1"),
+    "wordless": (
+        "class Wordless(Exception):\n    def __str__(self): raise KeyError\nraise Wordless",
+        "Wordless",
+    ),
     "future": ("RUNNER_API = 2", "it sets RUNNER_API = 2; this runner speaks 1"),
     "misspelt": (
         HEAD + "@hookimpl\ndef runner_stage(): return []",
@@ -94,6 +99,22 @@ def test_a_stage_that_two_plugins_claim_belongs_to_neither(toy: Project) -> None
     assert toy.invoke("validate", "toy.toml").code == 0
 
 
+def test_nobody_takes_a_stage_from_the_plugin_that_it_is_named_after(toy: Project) -> None:
+    toy.plugin("badtoy", HEAD + STAGES.format(name="toy").replace("toy.stage", "toy.make"))
+    outcome = toy.invoke("validate", "toy.toml")
+    assert outcome.code == 0, outcome
+    assert "stage 'toy.make' of badtoy" in toy.invoke("doctor", "--no-measure").stdout
+    listed = json.loads(toy.invoke("plugins", "list", "--json").stdout)
+    assert [b["reason"] for b in listed["broken"]] == ["badtoy-plugin (badtoy) offers it, and it is toy's"]
+
+
+def test_what_a_plugin_prints_is_no_data(toy: Project) -> None:
+    toy.plugin("chatty", "print('hello')\n" + HEAD + STAGES.format(name="chatty"))
+    outcome = toy.invoke("plugins", "list", "--json")
+    assert {p["name"] for p in json.loads(outcome.stdout)["plugins"]} >= {"chatty", "toy"}
+    assert "hello" in outcome.stderr
+
+
 def test_two_plugins_of_one_name(toy: Project) -> None:
     toy.plugin("first", HEAD + STAGES.format(name="first"), entry="same", distribution="dist-first")
     toy.plugin("second", HEAD + STAGES.format(name="second"), entry="same", distribution="dist-second")
@@ -143,9 +164,17 @@ RAISING = """
 from runner.api import hookimpl
 RUNNER_API = 1
 
+class Wordless(Exception):
+    def __str__(self):
+        raise KeyError
+
 @hookimpl
 def runner_item_finished():
     raise RuntimeError("not my day")
+
+@hookimpl
+def runner_stage_started():
+    raise Wordless
 
 @hookimpl
 def runner_stage_finished():

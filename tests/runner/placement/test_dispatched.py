@@ -9,6 +9,7 @@ import torch
 from checkpoints import DEMO, make_flux
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from placing import place
+from safetensors.torch import save_file
 from transformers import CLIPTextModel, T5EncoderModel
 
 if TYPE_CHECKING:
@@ -106,3 +107,30 @@ def test_offloads_compute_the_same(
     with torch.inference_mode():
         resident = run(place("resident", cls, DEMO / folder, torch.float32))
         assert torch.equal(run(place(placement, cls, DEMO / folder, torch.float32)), resident)
+
+
+class Tied(torch.nn.Module):
+    """Its head has no call of its own: it multiplies with the embedding's weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(5, 8)
+        self.middle = torch.nn.Linear(8, 8)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.middle(self.embed(ids)) @ self.embed.weight.T
+
+
+def test_a_weight_that_is_away_refuses_to_be_computed_with(tmp_path: Path) -> None:
+    model = Tied()
+    (tmp_path / "net").mkdir()
+    save_file(model.state_dict(), tmp_path / "net/model.safetensors")
+    ids = torch.arange(5)
+    with torch.inference_mode():
+        assert torch.equal(
+            place("device-map", Tied, tmp_path / "net", torch.float32, {"middle": "disk"})(ids), model(ids)
+        )
+        away = place("device-map", Tied, tmp_path / "net", torch.float32, {"": "disk"})
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="outside of its own block's or layer's call"):
+                away(ids)

@@ -65,6 +65,18 @@ class Derived(Plain):
         return super().forward(x) * self.ones.sum()
 
 
+class Beside(Plain):
+    """It makes a tensor where its parameters are, and keeps it as no buffer."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.mix = {"eye": torch.eye(7, device=self.one.device)}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = super().forward(x)
+        return x @ self.mix["eye"].to(x.dtype)
+
+
 def write(model: torch.nn.Module, folder: Path, stored: torch.dtype, without: tuple[str, ...] = ()) -> None:
     weights = {
         name: (weight.to(stored) if weight.is_floating_point() else weight.int()).clone()
@@ -86,7 +98,7 @@ def loaded(model: Any, stored: torch.dtype, dtype: torch.dtype) -> Any:
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("cls", [Plain, Curious, Derived])
+@pytest.mark.parametrize("cls", [Plain, Curious, Derived, Beside])
 def test_it_streams_and_what_has_two_names_is_one(
     tmp_path: Path, cls: type, dtype: torch.dtype, stored: torch.dtype
 ) -> None:

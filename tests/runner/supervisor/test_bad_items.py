@@ -39,6 +39,22 @@ def test_an_item_that_brings_its_worker_down_twice_is_set_aside(toy: Project) ->
     assert sorted(started) == sorted([*"abc", *"abc", "kills", "leaves"])
 
 
+def test_whatever_an_item_raises_or_returns_is_its_own(toy: Project) -> None:
+    batch(toy, a="well", quits="quit", b="shared", speechless="wordless", long="endless", c="well")
+    outcome = toy.runner("run", "toy.toml", "--json")
+    assert outcome.code == 1, outcome
+    failed = {"quits", "speechless", "long"}
+    assert {item for item, status in statuses(outcome).items() if status == "failed"} == failed
+    assert statuses(outcome).keys() - failed == {*"abc"}
+    errors = {e["item"]: e["error"] for e in outcome.of("item_finished") if e["error"]}
+    assert errors == {
+        "quits": "SystemExit: 3",
+        "speechless": "Wordless",
+        "long": "OutputError: 'caption' is longer than 1 MiB; return it as a File",
+    }
+    assert outcome.of("worker_died") == []
+
+
 def test_an_item_over_its_time_fails_alone(toy: Project) -> None:
     (toy.folder / "flags/polite.never").touch()
     batch(toy, a="well", polite="wait", b="well", hangs="hang", c="well")
