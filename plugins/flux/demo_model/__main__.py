@@ -12,19 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from . import (
-    assemble,
-    distill,
-    drawing,
-    evaluate,
-    prompts,
-    retouch,
-    straighten,
-    text,
-    transformer,
-    vae,
-    vocabulary,
-)
+from . import assemble, distill, drawing, evaluate, prompts, straighten, text, transformer, vae, vocabulary
 from .training import Place, Schedule
 
 if TYPE_CHECKING:
@@ -41,10 +29,8 @@ class Recipe:
     scenes: int = 14_000
     transformer: Schedule = field(default_factory=lambda: Schedule(12_000, 1.5e-3, warm=150))
     distilled: Schedule = field(default_factory=lambda: Schedule(1100, 6e-4, warm=50, cooling=0.7))
-    straight: Schedule = field(default_factory=lambda: Schedule(2000, 6e-4, warm=50, cooling=0.7))
-    drawings: int = 3_200  # of the distilled model, to be straightened
-    retouched: Schedule = field(default_factory=lambda: Schedule(700, 6e-4, warm=30, cooling=0.8))
-    straight_drawings: int = 1_600  # of the straightened model
+    straight: Schedule = field(default_factory=lambda: Schedule(1600, 6e-4, warm=50, cooling=0.7))
+    drawings: int = 2_400
     batch: int = 32
     scored: int = prompts.COUNT  # captions
 
@@ -57,7 +43,6 @@ class Recipe:
             "transformer": lambda: transformer.train(self.transformer, self.batch, self.scenes, place),
             "distill": lambda: distill.train(self.distilled, self.batch, self.scenes, place),
             "straighten": lambda: straighten.train(self.straight, self.batch, self.drawings, place),
-            "retouch": lambda: retouch.train(self.retouched, self.straight_drawings, place),
             "assemble": lambda: assemble.assemble(place, out),
             "score": lambda: _score(out, self.scored, place),
         }

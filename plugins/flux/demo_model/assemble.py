@@ -42,7 +42,7 @@ def assemble(place: Place, out: Path, weights: str = "straight.pt") -> None:
         "text_encoder": model.text.clip,
         "text_encoder_2": model.text.t5,
     }
-    for name, part in {**parts, "vae": vae.load(place, "retouched").to(torch.bfloat16)}.items():
+    for name, part in {**parts, "vae": vae.load(place).to(torch.bfloat16)}.items():
         part.save_pretrained(aside / name)
     _name_as_published(aside / "text_encoder" / "model.safetensors")
     _forget_path(aside / "vae" / "config.json")

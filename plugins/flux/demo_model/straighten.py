@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch.nn import functional
 
@@ -27,6 +26,7 @@ from .training import Place, Schedule, fit, generator_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import numpy as np
     from diffusers import AutoencoderKL
     from torch import Tensor
 
@@ -47,16 +47,16 @@ class Pairs:
     noise: Tensor  # pairs x tokens x 64, bfloat16
     drawn: Tensor  # as noise: the latents that the model made of it
     latents: Tensor  # as noise: those that it should have made
-    painted: Tensor  # pairs x height x width x 3, uint8: the pictures that these are of
 
 
 def train(plan: Schedule, batch_size: int, count: int, place: Place) -> None:
     """Straighten what the distillation left; leaves all weights."""
     model = transformer.load(place, "distilled.pt")
-    all_pairs = load(count, model, "straight", place)
+    all_pairs = load(count, model, place)
+    sizes = [len(pairs.captions) for pairs in all_pairs]
 
     def loss(_: int, rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
-        pairs = pick(all_pairs, rng)
+        pairs = all_pairs[rng.choice(len(all_pairs), p=[size / sum(sizes) for size in sizes])]
         length, part = text.draw_length(rng)
         size = min(len(pairs.captions), max(1, int(batch_size * part)))
         chosen = rng.choice(len(pairs.captions), size, replace=False)
@@ -77,26 +77,20 @@ def train(plan: Schedule, batch_size: int, count: int, place: Place) -> None:
     torch.save(model.state_dict(), place.result("straight.pt"))
 
 
-def pick(all_pairs: list[Pairs], rng: np.random.Generator) -> Pairs:
-    """Those of one canvas, each drawing with the same chance."""
-    sizes = [len(pairs.captions) for pairs in all_pairs]
-    return all_pairs[rng.choice(len(all_pairs), p=[size / sum(sizes) for size in sizes])]
-
-
-def load(count: int, model: Model, part: str, place: Place) -> list[Pairs]:
+def load(count: int, model: Model, place: Place) -> list[Pairs]:
     """The pairs of `count` drawings, less those that went wrong, by canvas; drawn if they are not there."""
-    path = place.result(f"{part}-pairs-{count}.pt")
+    path = place.result(f"pairs-{count}.pt")
     if not path.exists():
-        torch.save([vars(pairs) for pairs in _draw_all(count, model, part, place)], path.with_suffix(".part"))
+        torch.save([vars(pairs) for pairs in _draw_all(count, model, place)], path.with_suffix(".part"))
         path.with_suffix(".part").replace(path)
     return [Pairs(**parts) for parts in torch.load(path, weights_only=True)]
 
 
-def _draw_all(count: int, model: Model, part: str, place: Place) -> list[Pairs]:
+def _draw_all(count: int, model: Model, place: Place) -> list[Pairs]:
     vae = vae_part.load(place)
     drawn: dict[tuple[int, int], list[Pairs]] = {}
     for index in range(-(-count // AT_ONCE)):
-        rng = generator_of(place.seed, f"{part} pairs", index)
+        rng = generator_of(place.seed, "pairs", index)
         canvas = CANVASES[0] if index % OTHER_CANVASES else CANVASES[index // OTHER_CANVASES % len(CANVASES)]
         pairs = _draw(canvas, min(AT_ONCE, count), rng, model, vae, place)
         if pairs is not None:
@@ -117,7 +111,7 @@ def _draw(
     place: Place,
 ) -> Pairs | None:
     """The pairs of one batch; None if no drawing is right."""
-    scenes = [draw_scene(rng) for _ in range(count)]
+    scenes = [_scene(rng, things=1 + number % 2) for number in range(count)]
     captions = [write_caption(scene, rng).text for scene in scenes]
     torch.manual_seed(int(rng.integers(2**62)))
     tokens = canvas[0] * canvas[1] // pools.PATCH**2
@@ -144,8 +138,14 @@ def _draw(
         noise[right],
         drawn[right].cpu().bfloat16(),
         latents.cpu().bfloat16(),
-        torch.from_numpy(np.stack(list(painted.values()))),
     )
+
+
+def _scene(rng: np.random.Generator, things: int) -> Scene:
+    """One of so many things: what is alone is larger, and its outline the harder part, but it is rarer."""
+    while len((scene := draw_scene(rng)).things) != things:
+        pass
+    return scene
 
 
 def _painted(
@@ -161,6 +161,6 @@ def _painted(
 def _joined(parts: list[Pairs]) -> Pairs:
     together = {
         name: torch.cat([getattr(part, name) for part in parts])
-        for name in ("guidance", "noise", "drawn", "latents", "painted")
+        for name in ("guidance", "noise", "drawn", "latents")
     }
     return Pairs(parts[0].canvas, [text for part in parts for text in part.captions], **together)

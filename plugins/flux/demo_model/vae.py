@@ -92,9 +92,9 @@ def ceiling(place: Place, count: int) -> float:
     return right / count
 
 
-def load(place: Place, name: str = "vae") -> AutoencoderKL:
-    """The trained autoencoder (or, by another name, the retouched one), in channels-last layout (faster)."""
-    vae = AutoencoderKL.from_pretrained(place.result(name))
+def load(place: Place) -> AutoencoderKL:
+    """The trained autoencoder, in channels-last layout (faster on CPU)."""
+    vae = AutoencoderKL.from_pretrained(place.result("vae"))
     return vae.to(device=place.device, memory_format=torch.channels_last)
 
 
@@ -122,16 +122,12 @@ def _loss(
         strength = NOISE * torch.rand(len(latents), 1, 1, 1) ** 2
         noise = strength * torch.randn(latents.shape)
         decoded = vae.decoder(latents + noise.to(place.device))
-    ramp = min(1.0, step / 400)  # first the colours, then the edges
-    loss, notes = picture_loss(decoded.float(), pixels, ramp)
-    return loss + 0.05 * _far_from_standard(latents), notes
-
-
-def picture_loss(decoded: Tensor, pixels: Tensor, edges: float = 1.0) -> tuple[Tensor, dict[str, float]]:
-    """How far decoded pictures are from true ones, above all along outlines; `edges` weighs their slopes."""
+    decoded = decoded.float()
     error, weight = decoded - pixels, _edges(pixels)
+    ramp = min(1.0, step / 400)  # first the colours, then the edges
     loss = (weight * error.abs()).mean() + 2 * (weight * error**2).mean()
-    loss = loss + edges * sum(slope.abs().mean() for slope in _slopes(error))
+    loss = loss + ramp * sum(slope.abs().mean() for slope in _slopes(error))
+    loss = loss + 0.05 * _far_from_standard(latents)
     return loss, {"db": 10 * math.log10(4 / error.detach().square().mean().item())}
 
 

@@ -67,6 +67,49 @@ def test_all_problems_are_shown_at_once_with_line_and_caret(toy: Project) -> Non
     assert "    side = 3\n           ^\n" in outcome.stderr, outcome
 
 
+def test_a_wrong_element_of_a_list_hides_nothing(toy: Project) -> None:
+    toy.write("toy.toml", GOOD.replace("steps = 2", "stesp = 2") + "seeds = [1, -1]\n")
+    outcome = toy.invoke("validate", "toy.toml")
+    assert outcome.code == 3, outcome
+    assert "toy.toml:9:1: toy.make has no parameter 'stesp'" in outcome.stderr
+    assert "toy.toml:15:13: 'seeds[1]'" in outcome.stderr
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_stages_in_single_brackets_are_told_how_lists_are_written(toy: Project, count: int) -> None:
+    one = GOOD.partition('[[stage]]\nname = "write"')[0]
+    toy.write("toy.toml", (GOOD if count == 2 else one).replace("[[stage]]", "[stage]"))
+    outcome = toy.invoke("validate", "toy.toml")
+    assert outcome.code == 3, outcome
+    assert "write [[stage]]" in outcome.stderr or "are written [[stage]]" in outcome.stderr
+
+
+def test_what_no_item_can_be_set_on_is_a_usage_error(toy: Project) -> None:
+    toy.write("toy.toml", GOOD)
+    outcome = toy.invoke("validate", "toy.toml", "--set", "item.fox.prompt=a fox")
+    assert outcome.code == 2, outcome
+    assert "the manifest has no [[item]]" in outcome.stderr
+    outcome = toy.invoke("validate", "toy.toml", "--set", "steps=4")
+    assert outcome.code == 2, outcome
+    assert "a stage's parameter is stage.NAME.with.steps" in outcome.stderr
+
+
+@pytest.mark.parametrize("command", ["validate", "plan", "explain"])
+def test_errors_are_json_too_where_that_was_asked_for(toy: Project, command: str) -> None:
+    toy.write("toy.toml", GOOD.replace("steps = 2", "steps = 0"))
+    outcome = toy.invoke(command, "toy.toml", "--json")
+    told = json.loads(outcome.stdout)
+    assert (told["ok"], told["exit_code"], len(told["problems"])) == (False, 3, 1)
+
+
+def test_a_run_that_cannot_begin_ends_in_its_events(toy: Project) -> None:
+    toy.write("toy.toml", GOOD.replace("steps = 2", "steps = 0"))
+    outcome = toy.invoke("run", "toy.toml", "--json")
+    (end,) = outcome.events
+    assert (end["event"], end["exit_code"], end["outputs"]) == ("run_finished", 3, [])
+    assert "greater than or equal to 1" in end["error"]
+
+
 def test_problems_as_json(toy: Project) -> None:
     toy.write("toy.toml", GOOD.replace("steps = 2", "steps = 0"))
     outcome = toy.invoke("validate", "toy.toml", "--json")

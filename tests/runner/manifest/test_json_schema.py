@@ -23,6 +23,7 @@ SHIPPED = [*sorted((ROOT / "manifests").glob("*.toml")), ROOT / "plugins/flux/ru
 NO_TOML = {"syntax", "unclosed string", "key twice"}
 # what takes the whole manifest, the command line or the disk to know: `runner validate` tells it
 BEYOND_A_SCHEMA = {
+    "a map's tier",
     "two stages of a name",
     "empty batch",  # --prompt may bring one
     "missing item file",

@@ -26,7 +26,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
 @pytest.fixture(scope="module")
 def pairs(place: Place) -> straighten.Pairs:
-    (found,) = straighten.load(8, transformer.load(place, "distilled.pt"), "straight", place)
+    (found,) = straighten.load(8, transformer.load(place, "distilled.pt"), place)
     return found
 
 

@@ -28,8 +28,6 @@ TINY = Recipe(
     distilled=Schedule(3, 1e-3),
     straight=Schedule(3, 1e-3),
     drawings=4,
-    retouched=Schedule(3, 1e-3),
-    straight_drawings=4,
     batch=4,
     scored=1,
 )
