@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from runner.api import Stage
@@ -38,6 +38,13 @@ class Placing:
     placement: str
     device_map: Mapping[str, str] = field(default_factory=dict)
 
+    def within(self, modules: Collection[str]) -> Placing:
+        """The same by the names of a model's own modules.
+
+        Files may have a name more before theirs, or one less: they were saved from what had the model in it.
+        """
+        return replace(self, device_map={_named(n, modules): tier for n, tier in self.device_map.items()})
+
     def tier(self, weight: str) -> str:
         """The tier of a weight, ``"device"`` by default: the longest name that it lies under counts."""
         under = f"{_plain(weight)}."
@@ -52,6 +59,15 @@ class Placing:
         """Whether the map has a module away from the device, by its own name or by that of its list."""
         away = {_plain(name) for name, tier in self.device_map.items() if tier != "device"}
         return bool({_plain(module), _plain(module).rpartition(".")[0]} & away)
+
+
+def _named(name: str, modules: Collection[str]) -> str:
+    """The module that is meant by a file's name, or that name if none is."""
+    shorter = name
+    while shorter and shorter not in modules:
+        shorter = shorter.partition(".")[2]
+    longer = [module for module in modules if module.endswith(f".{name}")]
+    return shorter or (longer[0] if len(longer) == 1 else name)
 
 
 def _plain(name: str) -> str:

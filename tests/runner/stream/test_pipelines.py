@@ -16,7 +16,14 @@ from diffusers import (
 )
 from placing import place, reference
 from towers import stored_bytes, together
-from transformers import CLIPTextModel, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    T5Config,
+    T5EncoderModel,
+)
 
 from runner.placement.place import Placer
 
@@ -216,6 +223,33 @@ def test_thirty_two_prompts_read_the_weights_of_t5_once(t5_in_shards: Path, dtyp
     first = stored_bytes(t5_in_shards, ["encoder.block.0"])
     assert worker.stream.bytes_read == stored_bytes(t5_in_shards, ["encoder.block"]) + first
     assert t5.shared.weight.data_ptr() == t5.encoder.embed_tokens.weight.data_ptr()
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A language model with its head, whose files put one name more before those of the model in it."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=500, hidden_size=32, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4
+    )
+    folder = tmp_path_factory.mktemp("llama") / "text_encoder"
+    LlamaForCausalLM(config).save_pretrained(folder)
+    assert "model.layers.0.self_attn.q_proj.weight" in weight_names(folder)
+    return folder
+
+
+@pytest.mark.parametrize("cls", [LlamaModel, LlamaForCausalLM])
+def test_a_model_out_of_a_larger_ones_files(llama: Path, cls: type) -> None:
+    resident = reference(cls, llama, torch.float32)
+    worker = placer(torch.float32)
+    layers = {f"model.layers.{n}": "disk" for n in range(4)}  # as the plan names them, from the files
+    streamed = place("stream", cls, llama, torch.float32, layers, placer=worker)
+
+    told = together(worker.stream, [lambda n=n: streamed(ids(n))[0] for n in range(3)])
+
+    assert all(torch.equal(told[n], resident(ids(n))[0]) for n in range(3))
+    first = stored_bytes(llama, ["model.layers.0"])
+    assert worker.stream.bytes_read == stored_bytes(llama, ["model.layers"]) + first
 
 
 @pytest.fixture(scope="module")
