@@ -72,6 +72,7 @@ def run_several(manifests: Sequence[Path], options: Options) -> int:
         warn(plugins)
         for turn in turns:
             turn.check(plugins, options)
+        _warn_of_sharing(turns)
         for turn in turns:
             if turn.code is None and turn.pipeline is not None:
                 turn.take(turn.pipeline, options, interrupts)
@@ -83,6 +84,17 @@ def run_several(manifests: Sequence[Path], options: Options) -> int:
         told = [turn.as_dict() for turn in turns]
         print_event({"event": "summary", "time": now(), "exit_code": int(code), "manifests": told})
     return code
+
+
+def _warn_of_sharing(turns: Sequence[Turn]) -> None:
+    """Tell of manifests with one name: what is done is shared, and the page and the list show the last one."""
+    named: dict[str, list[str]] = {}
+    for turn in turns:
+        if turn.pipeline is not None:
+            named.setdefault(turn.pipeline.manifest.table.name, []).append(str(turn.manifest))
+    for name, manifests in named.items():
+        if len(manifests) > 1:
+            say(f"warning: {' and '.join(manifests)} have one name, and so one run directory: '{name}'")
 
 
 @dataclass

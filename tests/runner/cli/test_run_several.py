@@ -110,3 +110,11 @@ def test_a_bug_in_one_does_not_keep_the_others_from_running(
     assert outcome.code == 70, outcome
     assert "ZeroDivisionError" in outcome.stderr
     assert [m["exit_code"] for m in outcome.of("summary")[0]["manifests"]] == [70, 0]
+
+
+def test_manifests_of_one_name_are_told_that_they_share(toy: Project) -> None:
+    for name in ("a", "b"):
+        toy.write(f"{name}.toml", toy_plugin.MANIFEST)
+    outcome = toy.runner("run", "a.toml", "b.toml")
+    assert outcome.code == 0, outcome
+    assert "warning: a.toml and b.toml have one name, and so one run directory: 'toy'" in outcome.stderr
