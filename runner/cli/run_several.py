@@ -87,7 +87,7 @@ def run_several(manifests: Sequence[Path], options: Options) -> int:
 
 
 def _warn_of_sharing(turns: Sequence[Turn]) -> None:
-    """Tell of manifests with one name: what is done is shared, and the page and the list show the last one."""
+    """Tell of manifests with one name: they share what is done, and the page and the list show the last."""
     named: dict[str, list[str]] = {}
     for turn in turns:
         if turn.pipeline is not None:

@@ -31,7 +31,7 @@ function figures(run) {
     value === null ? null : el("div", { class: kind ?? "" }, el("dt", {}, label),
       el("dd", {}, value, small ? el("small", {}, ` ${small}`) : null));
   return [
-    figure("items", run.items.toLocaleString()),
+    figure(run.items === 1 ? "item" : "items", run.items.toLocaleString()),
     figure("made", run.made.toLocaleString(), run.cached ? `${run.cached.toLocaleString()} were there` : null),
     figure("failed", run.failed ? run.failed.toLocaleString() : null, null, "bad"),
     figure(run.exit_code === null ? "so far" : "took", run.seconds === null ? null : duration(run.seconds)),
