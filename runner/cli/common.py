@@ -64,7 +64,7 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    wide = None if stream.isatty() or "COLUMNS" in os.environ else 250
+    wide = None if stream.isatty() or "COLUMNS" in os.environ else 4000
     return Console(stderr=stderr, width=wide, soft_wrap=True, highlight=False, markup=False)
 
 

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.common import print_json, say
+from runner.cli.common import console, print_json, say
 from runner.errors import ExitCode
 from runner.manifest.units import format_size
 from runner.memory import rates
@@ -71,7 +71,6 @@ def _as_dicts(checks: list[Check]) -> list[dict[str, Any]]:
 
 
 def _show(checks: list[Check]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -83,9 +82,9 @@ def _show(checks: list[Check]) -> None:
         table.add_row(Text(check.status, _STYLES[check.status]), check.name, Text(check.told))
         if check.advice:
             table.add_row("", "", Text(f"> {check.advice}"))
-    console = Console()
-    console.print(table)
-    console.print(f"\n{_summary(checks)}", highlight=False)
+    shown = console()
+    shown.print(table)
+    shown.print(f"\n{_summary(checks)}")
 
 
 def _summary(checks: list[Check]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.cli.common import print_json, warn
+from runner.cli.common import console, print_json, warn
 from runner.errors import ExitCode
 from runner.plugins import discover
 
@@ -18,7 +18,6 @@ def list_plugins(*, as_json: bool) -> int:
     if as_json:
         print_json(_as_dict(plugins))
         return ExitCode.DONE
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("stage", "version", "takes", "leaves", "what it does", box=None, pad_edge=False)
@@ -27,14 +26,14 @@ def list_plugins(*, as_json: bool) -> int:
             takes = ", ".join(i.name for i in stage.inputs if not i.optional)
             leaves = ", ".join(o.name for o in stage.outputs if not o.optional)
             table.add_row(stage.name, str(stage.version), takes, leaves, stage.summary)
-    console = Console()
+    shown = console()
     for plugin in plugins.loaded:
         hooks = f" · hooks: {', '.join(plugin.hooks)}" if plugin.hooks else ""
-        console.print(f"{plugin.name} · {plugin.distribution} {plugin.version}{hooks}", highlight=False)
+        shown.print(f"{plugin.name} · {plugin.distribution} {plugin.version}{hooks}")
     if not plugins.loaded:
-        console.print("no plugin is installed; `pip install runner-flux` brings FLUX")
+        shown.print("no plugin is installed; `pip install runner-flux` brings FLUX")
     else:
-        console.print(table)
+        shown.print(table)
     warn(plugins)
     return ExitCode.DONE
 
