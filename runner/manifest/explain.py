@@ -34,8 +34,11 @@ def explain(error: ErrorDetails, known: list[str] | None = None, name: str | Non
 
     ``known`` are the keys that could have been meant; ``name`` is the field's, if not its location's end.
     """
-    kind = error["type"]
-    name = named(error["loc"]) if name is None else name
+    kind, place = error["type"], error["loc"]
+    if name is not None and len(place) > 1 and kind in ("extra_forbidden", "missing"):
+        what = {"extra_forbidden": "unknown key '{}'", "missing": "'{}' is missing"}[kind]
+        return f"{what.format(place[-1])} in '{name}'"  # the parameter is a table
+    name = named(place) if name is None else name
     if kind == "extra_forbidden":
         return f"unknown key '{name}'{did_you_mean(name, known or [])}"
     if kind == "missing":

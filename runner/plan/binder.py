@@ -83,7 +83,7 @@ class Binder:
             message = explain(detail, name=name)
             if name in self._wired:
                 continue
-            if detail["type"] == "missing":
+            if detail["type"] == "missing" and len(detail["loc"]) == 1:
                 if partial:
                     continue
                 message = f"{message}: {self._stage.spec.name} needs it"

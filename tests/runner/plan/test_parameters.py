@@ -21,8 +21,14 @@ class Hint(BaseModel):
     hint: bool = True
 
 
+class How(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    loud: bool
+
+
 class Say(BaseModel):
     model_config = ConfigDict(extra="forbid")
+    how: How | None = None
     word: Literal["one", "two", "none"] = "none"
     times: int = 3
     hidden: int = Field(0, exclude=True)
@@ -115,6 +121,15 @@ def test_a_text_takes_the_place_of_a_parameter_that_would_refuse_the_word_for_it
     # defaults are part of the key: to write one out changes nothing
     project.write("words.toml", text + items(a={"times": 3}, b={"times": 5}))
     assert project.runner("run", "words.toml", "--json").of("stage_started") == []
+
+
+def test_what_is_wrong_in_a_parameter_that_is_a_table_is_told_by_its_name(project: Project) -> None:
+    project.plugin("words", WORDS)
+    project.write("words.toml", MANIFEST + "[stage.with.how]\nluod = true\n" + items(a={}))
+    outcome = project.runner("validate", "words.toml")
+    assert outcome.code == 3, outcome
+    assert "unknown key 'luod' in 'how'" in outcome.stderr
+    assert "'loud' is missing in 'how'" in outcome.stderr
 
 
 def test_where_an_optional_text_is_left_out_the_items_own_counts(project: Project) -> None:
