@@ -149,11 +149,11 @@ class StageRun:
             self._end_stuck(event["item"], event["seconds"])
         elif kind == "failed":
             self._failure = event
-            self._note_vram(event)
+            self._note_held(event)
         elif kind == "finished":
             self._finished = True
             self.outcome.streamed = event["streamed"]
-            self._note_vram(event)
+            self._note_held(event)
 
     def _end_stuck(self, item: str, seconds: float) -> None:
         self.in_flight.clear()  # the others are not to blame
@@ -161,7 +161,9 @@ class StageRun:
         self.end_item(item, seconds, f"it {told}, and came to no end")
         raise WorkerDiedError(f"stage '{self._job.name}': item '{item}' {told}")
 
-    def _note_vram(self, event: dict[str, Any]) -> None:
+    def _note_held(self, event: dict[str, Any]) -> None:
+        """What the worker says that it holds: what is sampled from outside may be a moment too old."""
+        self.outcome.ram = max(self.outcome.ram, event.get("ram") or 0)
         if event.get("vram") is not None:
             # what torch does not count is on the device all the same
             self.outcome.vram = max(self.outcome.vram or 0, event["vram"] + CUDA_CONTEXT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import nullcontext
 from functools import partial
@@ -13,6 +14,7 @@ from safetensors.torch import load as load_tensors
 
 from runner import handoff
 from runner.errors import BudgetError
+from runner.memory.meter import ram_of
 from runner.params import Given, names_of, validate
 from runner.plugins import load_object
 from runner.worker.allocator import limit_vram, vram_peak
@@ -75,7 +77,7 @@ class Loop:
             with self._watched():
                 self._run_rounds(partial(self._make, one), stream)
         told = {"read": stream.bytes_read, "waited": round(stream.waited, 3)} if stream.active else None
-        self._report("finished", vram=vram_peak(job.device), streamed=told)
+        self._report("finished", vram=vram_peak(job.device), ram=ram_of(os.getpid()), streamed=told)
 
     def _watched(self) -> AbstractContextManager[None]:
         if self._job.timeout is None:

@@ -9,6 +9,7 @@ import traceback
 from typing import IO, Any
 
 from runner.errors import ExitCode, RunnerError
+from runner.memory.meter import ram_of
 from runner.protocol import Job, encode_event
 from runner.redact import redact
 from runner.worker import lifeline
@@ -42,8 +43,9 @@ def serve(commands: IO[bytes], events: int) -> int:
         from runner.worker.allocator import is_out_of_memory, vram_peak
 
         if is_out_of_memory(error):
-            told = {"error": f"out of memory: {error}", "vram": vram_peak(job.device)}
-            report("failed", code=ExitCode.BUDGET, out_of_memory=True, **told)
+            held = {"vram": vram_peak(job.device), "ram": ram_of(os.getpid())}
+            told = f"out of memory: {error}"
+            report("failed", code=ExitCode.BUDGET, out_of_memory=True, error=told, **held)
             return ExitCode.BUDGET
         report("failed", code=ExitCode.STAGE, error=f"{type(error).__name__}: {error}")
         return ExitCode.STAGE
