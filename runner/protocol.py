@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from runner.params import Given
 
 STOP = b"stop\n"
+SENT_AT_ONCE = 500  # items
 MESSAGE_LIMIT = 1 << 16  # bytes of a message between supervisor and fork server
 
 RESIDENT, STREAM, DEVICE_MAP = "resident", "stream", "device-map"
@@ -129,19 +131,21 @@ class Job:
     items: tuple[JobItem, ...]
 
     def send(self, pipe: IO[bytes]) -> None:
-        """Send it, item by item: in one go, ten thousand items would take a hundred MB for a moment."""
-        pickle.dump((replace(self, items=()), len(self.items)), pipe)
-        for item in self.items:
-            pickle.dump(item, pipe)
+        """Send it in parts: in one go, ten thousand items would take a hundred MB for a moment."""
+        parts = range(0, len(self.items), SENT_AT_ONCE)
+        pickle.dump((replace(self, items=()), len(parts)), pipe)
+        for first in parts:
+            pickle.dump(self.items[first : first + SENT_AT_ONCE], pipe)
         pipe.flush()
 
     @staticmethod
     def receive(pipe: IO[bytes]) -> Job:
         # the pipe comes from our own supervisor: nothing from outside is ever unpickled
-        job, count = pickle.load(pipe)  # noqa: S301
+        job, parts = pickle.load(pipe)  # noqa: S301
         if not isinstance(job, Job):
             raise TypeError(f"not a job: {type(job)}")
-        return replace(job, items=tuple(pickle.load(pipe) for _ in range(count)))  # noqa: S301
+        items = chain.from_iterable(pickle.load(pipe) for _ in range(parts))  # noqa: S301
+        return replace(job, items=tuple(items))
 
 
 def encode_event(event: str, **fields: Any) -> bytes:
