@@ -95,10 +95,13 @@ def test_a_picture_of_unknown_size_is_of_the_largest_need() -> None:
                 assert memory.decode(Decode(), known).peak <= unknown
 
 
-def test_convolutions_unfold_where_onednn_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_convolutions_take_depends_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN has none in bfloat16 without AVX-512 or the like, and with AMX it lays its results out twice."""
     told = sizes("flux", "bfloat16", latents=Diffuse())
-    needs = {}
-    for unfolds in (True, False):
-        monkeypatch.setattr(memory, "_unfolds", lambda _, unfolds=unfolds: unfolds)
-        needs[unfolds] = memory.decode(Decode(), told).peak
-    assert needs[True] > 2.5 * needs[False]
+    needs = []
+    for flags in ("", "avx512bw", "avx512bw amx_bf16"):
+        monkeypatch.setattr(memory, "_flags", lambda flags=flags: frozenset(flags.split()))
+        needs.append(memory.decode(Decode(), told).peak)
+    unfolded, blocked, tiled = needs
+    assert unfolded > 2.5 * blocked
+    assert 1.1 * blocked < tiled < 1.5 * blocked
