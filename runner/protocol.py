@@ -118,6 +118,8 @@ class Job:
     threads: int
     vram: int | None
     """Bytes that the allocator may reserve on the device."""
+    keeps_freed: bool
+    """Whether there is room for freed RAM to be kept for what comes next."""
     placings: Mapping[str, Placing]
     """Of each component that has weights."""
     group: int

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.kit.checks import BROKEN, Verdict
-from runner.supervisor.spawn import WORKER_ENVIRONMENT, kill_group
+from runner.memory import heap
+from runner.supervisor.spawn import kill_group
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,7 +46,7 @@ def send(errand: Errand) -> list[Verdict]:
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path),  # noqa: PTH100
-        "MALLOC_MMAP_THRESHOLD_": WORKER_ENVIRONMENT["MALLOC_MMAP_THRESHOLD_"],  # as memory is measured
+        **heap.ENVIRONMENT,  # memory is measured there
     }
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as log:
         process = subprocess.Popen(

@@ -44,6 +44,7 @@ def make_job(
         device=memory.limits.device,
         threads=stage.budget.threads or core_count(),
         vram=memory.allocatable,
+        keeps_freed=placed.keeps_freed,
         placings=placed.placings,
         group=group,
         model=model.folder if model else None,

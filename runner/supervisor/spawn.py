@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import IO, TYPE_CHECKING, Protocol
 
+from runner.memory import heap
 from runner.redact import SECRETS
 from runner.storage import open_in_place
 
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
 
 WORKER_ENVIRONMENT = {
-    # freed memory goes back to the system: the true peak plus 12 MiB, not plus 121
-    "MALLOC_MMAP_THRESHOLD_": "1048576",
+    **heap.ENVIRONMENT,
     # models were fetched by the supervisor: a worker has no business on the network
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",

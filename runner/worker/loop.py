@@ -14,6 +14,7 @@ from safetensors.torch import load as load_tensors
 
 from runner import handoff
 from runner.errors import BudgetError
+from runner.memory.heap import keep_freed
 from runner.memory.meter import ram_of
 from runner.params import Given, names_of, validate
 from runner.plugins import load_object
@@ -72,6 +73,8 @@ class Loop:
         with torch.inference_mode():
             context = WorkerContext(job)
             one = load_object(job.stage.start)(context)
+            if job.keeps_freed:
+                keep_freed()
             self._report("ready")
             stream = context.stream
             with self._watched():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -24,11 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from large import DOUBLE, SINGLE, make_transformer
-
 from runner.manifest.units import format_size, parse_size
 from runner.memory.meter import core_count, ram_of
 from runner.supervisor.limits import limited
+from runner.supervisor.spawn import WORKER_ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +53,8 @@ def main() -> None:
         return
     folder = asked.model or Path(tempfile.gettempdir()) / f"flux-{asked.double}-{asked.single}"
     if not folder.exists():
+        from large import make_transformer  # what it imports is no part of a contender's memory
+
         make_transformer(folder, double=asked.double, single=asked.single)
     limit = parse_size(asked.vram if asked.device == "cuda" else asked.ram)
     print(
@@ -85,14 +87,16 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=core_count())
-    parser.add_argument("--items", type=int, nargs="+", default=[1, 2, 4, 8], help="ours: items in lockstep")
+    parser.add_argument(
+        "--items", type=int, nargs="+", default=[1, 2, 4, 8], help="ours: items, in lockstep as planned"
+    )
     parser.add_argument("--others", type=int, default=4, help="items of the other contenders")
     parser.add_argument("--only", nargs="+", choices=sorted(NAMES), help="these contenders alone")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.full_size:
-        asked.double, asked.single, asked.side = DOUBLE, SINGLE, 1024
+        asked.double, asked.single, asked.side = 19, 38, 1024  # FLUX.1's
     return asked
 
 
@@ -103,7 +107,10 @@ def _measure(
     own = ["--contender", contender, "--count", str(items), "--model", str(folder)]
     command = [sys.executable, __file__, *sys.argv[1:], *own]
     _forget_files()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    environment = os.environ | (WORKER_ENVIRONMENT if contender == "ours" else {})
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
     watched: dict[str, int] = {"peak": 0, "read": 0}
     watcher = threading.Thread(target=_watch, args=(process, watched), daemon=True)
     watcher.start()
@@ -248,8 +255,11 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
     """As a worker does it, placed as the plan says for this limit and so many items."""
     import torch
     from diffusers import FluxTransformer2DModel
+    from runner_flux.memory import diffuse
+    from runner_flux.params import Diffuse, Encode
 
-    from runner.api import Activations, Component
+    from runner.api import Component, Sizes
+    from runner.memory.heap import keep_freed
     from runner.model.files import open_component
     from runner.placement.place import Placer
     from runner.plan.memory.candidates import candidates
@@ -260,10 +270,13 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
     files = open_component(
         asked.model.parent, Component(asked.model.name, "diffusers:FluxTransformer2DModel")
     )
-    tokens = (asked.side // 16) ** 2 + TEXT
-    item = Activations(tokens * 3072 * 2 * 20, tokens * 3072 * 2 * 2, tokens=tokens, passes=asked.steps)
+    configs = {"transformer": files.shapes.config, "vae": {"block_out_channels": (128, 256, 512, 512)}}
+    told = {"prompt_embeds": Encode(prompt="of so many tokens", max_sequence_length=TEXT)}
+    sizes = Sizes("bfloat16", asked.device, configs, upstream=told)
+    item = diffuse(Diffuse(steps=asked.steps, height=asked.side, width=asked.side), sizes)
     on_cpu = asked.device == "cpu"
     need = Need((files.shapes,), "bfloat16", item, asked.count, has_formula=True, on_cpu=on_cpu)
+    need = need.keeping or need
     limits = (
         Limits("cpu", None, parse_size(asked.ram)) if on_cpu else Limits("cuda", parse_size(asked.vram), None)
     )
@@ -271,6 +284,8 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
     placer = Placer(device, torch.bfloat16)
     (placing,) = placed.placings.values()
     transformer = placer.place(FluxTransformer2DModel, files, placing)
+    if on_cpu:
+        keep_freed()
 
     def run(count: int) -> list[Any]:
         pictures: list[Any] = [None] * count
@@ -281,7 +296,9 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
 
             return one
 
-        placer.stream.run([make(n) for n in range(count)], lambda: None)
+        for first in range(0, count, placed.group):
+            group = range(first, min(count, first + placed.group))
+            placer.stream.run([make(n) for n in group], lambda: None)
         return pictures
 
     return run

@@ -70,6 +70,8 @@ class Candidate:
     vram_parts: Mapping[str, int] | None = None
     group: int = 1
     """Items that streamed weights are brought for together."""
+    keeps_freed: bool = False
+    """Whether freed RAM is kept for what comes next: faster, on the CPU."""
 
     @property
     def ram(self) -> int:
@@ -258,7 +260,9 @@ def _candidate(
         on_device[f"of {group - 1} items that wait"] = (group - 1) * need.suspended
     process = {"Python and libraries": need.process}
     if need.on_cpu:
-        return Candidate(placement, tuple(placed), {**process, **on_device}, group=group)
+        kept = {"freed memory kept for what comes next": need.kept} if need.kept else {}
+        parts = {**process, **on_device, **kept}
+        return Candidate(placement, tuple(placed), parts, group=group, keeps_freed=need.keeps_freed)
     # what is cast or copied on its way to the device passes through RAM, a weight at a time
     weight = max((shapes.largest_bytes(need.dtype) for shapes in need.shapes), default=0)
     overhead = {"CUDA context, workspaces, fragmentation": need.working - need.activations}

@@ -82,6 +82,8 @@ def plan_stage(
     fill = budget is not None or stage.table.placement != STREAM
     known = list(candidates(need, limits, stage.table.device_map, fill=fill))
     asked = _asked(stage, known, need, limits)
+    if need.keeping:
+        asked = _kept_first(stage, asked, need.keeping, limits, fill=fill)
     fitting = [candidate for candidate in asked if candidate.fits(limits)]
     chosen = fitting[0] if fitting else min(asked, key=lambda c: c.lack(limits))
     misfit = "" if fitting else _misfit(pipeline, stage, shapes, need, limits, chosen)
@@ -127,13 +129,21 @@ def _asked(stage: PipelineStage, known: list[Candidate], need: Need, limits: Lim
     return asked
 
 
+def _kept_first(
+    stage: PipelineStage, asked: list[Candidate], need: Need, limits: Limits, *, fill: bool
+) -> list[Candidate]:
+    """Each placement twice: first with freed memory kept, which is as much as half faster."""
+    keeping = _asked(stage, list(candidates(need, limits, stage.table.device_map, fill=fill)), need, limits)
+    return [candidate for pair in zip(keeping, asked, strict=True) for candidate in pair]
+
+
 def _lower(chosen: Candidate, known: list[Candidate]) -> tuple[Candidate, ...]:
     """Placements that hold less on the device that computes, most first."""
 
     def held(candidate: Candidate) -> int:
         return candidate.ram if candidate.vram is None else candidate.vram
 
-    less = [candidate for candidate in known if held(candidate) < held(chosen)]
+    less = [c for c in known if held(c) < held(chosen) and c.placings != chosen.placings]
     return tuple(sorted(less, key=held, reverse=True))
 
 

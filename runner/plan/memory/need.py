@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from runner import params
 from runner.api import Activations, Sizes
 from runner.errors import PluginError
+from runner.memory import heap
 from runner.params import Given
 from runner.plugins import load_object
 
@@ -49,6 +50,8 @@ class Need:
     items: int
     has_formula: bool
     on_cpu: bool
+    keeps_freed: bool = False
+    """Whether the worker keeps freed RAM for what comes next."""
     beside: frozenset[str] = frozenset()
     """Libraries that the worker has imported for other stages: on the CPU all come from one fork server."""
 
@@ -60,7 +63,8 @@ class Need:
     @property
     def suspended(self) -> int:
         """Of one item that waits for its weights."""
-        return self.item.peak if self.item.suspended is None else self.item.suspended
+        held = self.item.peak if self.item.suspended is None else self.item.suspended
+        return held + (heap.around_waiting(held) if self.keeps_freed else 0)
 
     @property
     def process(self) -> int:
@@ -78,10 +82,20 @@ class Need:
         return replace(self, beside=self.beside | {"accelerate"})
 
     @property
+    def kept(self) -> int:
+        """Freed RAM that is kept beside the activations."""
+        return heap.kept(self.activations, self.item.suspended or 0) if self.keeps_freed else 0
+
+    @property
+    def keeping(self) -> Need | None:
+        """The same in a worker that keeps freed RAM; None where it must not: on what tells too little."""
+        return replace(self, keeps_freed=True) if self.on_cpu and self.item.suspended is not None else None
+
+    @property
     def working(self) -> int:
         """Bytes beside the weights on the device that computes: RAM on the CPU, else VRAM."""
         if self.on_cpu:
-            return self.activations
+            return self.activations + self.kept
         return CUDA_CONTEXT + CUDA_WORKSPACES + int(self.activations * (1 + FRAGMENTATION))
 
     @property
@@ -168,9 +182,10 @@ def _checked(told: Activations) -> Activations:
 def _most(found: list[Activations]) -> Activations:
     if not found:
         return Activations(0)
+    suspended = [one.suspended for one in found]
     return Activations(
         peak=max(one.peak for one in found),
-        suspended=max(one.peak if one.suspended is None else one.suspended for one in found),
+        suspended=None if None in suspended else max(one or 0 for one in suspended),
         tokens=min(one.tokens for one in found),
         passes=max(one.passes for one in found),
         leaves=max(one.leaves for one in found),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from runner.manifest.units import format_size
@@ -38,7 +39,7 @@ def reasons_for(
 
 def _why_not_faster(limits: Limits, chosen: Candidate, known: list[Candidate]) -> str:
     """What the next faster placement lacks."""
-    faster = known[: known.index(chosen)] if chosen in known else []
+    faster = list(takewhile(lambda other: other.placement != chosen.placement, known))
     if not faster:
         return "a device map is given"
     told = f"{RESIDENT} lacks {_lacking(faster[0], limits)}"
