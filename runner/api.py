@@ -150,7 +150,8 @@ class Activations:
     """What an activation formula may return where bytes alone do not say enough.
 
     ``peak`` is the most bytes that one item's tensors hold at a time, ``suspended`` what they hold while it
-    waits at a block for its weights (as much, if left out). ``tokens`` go through each weight in a pass and
+    waits at a block for its weights (as much, if left out; told, and where there is room, the CPU's memory is
+    used again from tensor to tensor, which is faster). ``tokens`` go through each weight in a pass and
     ``passes`` go over the weights: they tell how many items must share a pass to hide its transfer.
     ``leaves`` are the bytes that the item's outputs take on the disk: room for all is asked for beforehand.
     """
