@@ -26,7 +26,6 @@ MOST_ON_TOP = 128 * MIB
 # Measured with FLUX's blocks at 256 to 800 pixels: 0.6 to 1.0 times the activations, 205 MiB at the most, and
 # around an item that waits 1.6 times what it holds. At 1024 pixels, where all tensors are larger: nothing.
 MOST, AROUND_WAITING = 224 * MIB, 2.0
-ALL_LARGE = 2 * LARGEST_KEPT  # bytes between two blocks: of which the hidden states are the most
 
 
 def keep_freed() -> None:
@@ -37,11 +36,11 @@ def keep_freed() -> None:
         libc.mallopt(M_ARENA_MAX, 1)  # items in lockstep have threads of their own, and take turns
 
 
-def kept(activations: int, between_blocks: int) -> int:
-    """Bytes that are kept beside the activations of one item, from what passes between two of its blocks."""
-    return min(activations, MOST) if between_blocks < ALL_LARGE else 0
+def kept(activations: int) -> int:
+    """Bytes that are kept beside the activations of one item, at the most."""
+    return min(activations, MOST)
 
 
 def around_waiting(suspended: int) -> int:
-    """Bytes that are kept around what an item holds that waits."""
-    return int(AROUND_WAITING * suspended) if suspended < ALL_LARGE else 0
+    """Bytes that are kept around what an item holds that waits, at the most."""
+    return int(AROUND_WAITING * min(suspended, LARGEST_KEPT))

@@ -84,7 +84,7 @@ class Need:
     @property
     def kept(self) -> int:
         """Freed RAM that is kept beside the activations."""
-        return heap.kept(self.activations, self.item.suspended or 0) if self.keeps_freed else 0
+        return heap.kept(self.activations) if self.keeps_freed else 0
 
     @property
     def keeping(self) -> Need | None:

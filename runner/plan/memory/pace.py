@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from runner.plan.memory.placed import PlacedComponent
 
 LEAST = 4  # items of a group: rates are estimates at best, and a few items more cost little
+FEW_PASSES = 2  # as a text encoder makes
 MOST = 256  # greenlets; what more of them would save is nothing beside one pass
 
 
@@ -53,7 +54,7 @@ def group_size(need: Need, limits: Limits, room: int) -> int:
     itemsize = 4 if need.dtype == "float32" else 2
     tokens = limits.speed(need.dtype) / limits.disk_read * itemsize / 2
     wanted = max(LEAST, ceil(tokens / need.item.tokens)) if need.item.tokens else MOST
-    if need.item.passes in (1, 2):
+    if 0 < need.item.passes <= FEW_PASSES:
         wanted = MOST
     fitting = 1 + room // need.suspended if need.suspended else MOST
     return max(1, min(wanted, fitting, need.items, MOST))
