@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long each part is trained: about an hour and a half on two free cores."""
+    """How long each part is trained: about two hours on two free cores."""
 
     vae: Schedule = field(default_factory=lambda: Schedule(4500, 2e-3))
     text: Schedule = field(default_factory=lambda: Schedule(4000, 2e-3, cooling=0.6))
@@ -29,8 +29,8 @@ class Recipe:
     scenes: int = 14_000
     transformer: Schedule = field(default_factory=lambda: Schedule(12_000, 1.5e-3, warm=150))
     distilled: Schedule = field(default_factory=lambda: Schedule(1100, 6e-4, warm=50, cooling=0.7))
-    straight: Schedule = field(default_factory=lambda: Schedule(1600, 6e-4, warm=50, cooling=0.7))
-    drawings: int = 2_400
+    straight: Schedule = field(default_factory=lambda: Schedule(3500, 6e-4, warm=50, cooling=0.7))
+    drawings: int = 8_000
     batch: int = 32
     scored: int = prompts.COUNT  # captions
 
