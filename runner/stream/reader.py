@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import threading
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.memory.pages import in_large_pages
 from runner.memory.reads import CHUNK, READERS
 from runner.stream.file import PAGE, OpenFile
 
 if TYPE_CHECKING:
-    import mmap
     from collections.abc import Iterator, Sequence
 
     from runner.stream.blocks import Block
@@ -77,7 +76,7 @@ class Reader:
 
     def _bounce(self) -> mmap.mmap:
         if not hasattr(self._local, "bounce"):
-            self._local.bounce = in_large_pages(CHUNK)  # aligned, as direct reads ask
+            self._local.bounce = mmap.mmap(-1, CHUNK)  # page-aligned, as direct reads ask
         bounce: mmap.mmap = self._local.bounce
         return bounce
 

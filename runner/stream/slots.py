@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils import _pytree as pytree
 
-from runner.memory.pages import in_large_pages
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,7 +22,7 @@ class _Slot:
 
     def __init__(self, size: int, device: torch.device) -> None:
         on_cuda = device.type == "cuda"
-        self.host = pinned(size) if on_cuda else torch.frombuffer(in_large_pages(size), dtype=torch.uint8)
+        self.host = pinned(size) if on_cuda else torch.empty(size, dtype=torch.uint8)
         self.device = torch.empty(size, dtype=torch.uint8, device=device) if on_cuda else self.host
         self.arrived: torch.cuda.Event | None = _event() if on_cuda else None
         self.left: torch.cuda.Event | None = _event() if on_cuda else None
