@@ -29,7 +29,7 @@ class Memory:
     peak: int = 0
 
     def sample(self, pid: int) -> None:
-        self.now = ram_of(pid) or 0
+        self.now = ram_of(pid) or self.now  # one that is just ending holds nothing, which says nothing
         self.peak = max(self.peak, self.now)
 
 
