@@ -82,8 +82,8 @@ def plan_stage(
     fill = budget is not None or stage.table.placement != STREAM
     known = list(candidates(need, limits, stage.table.device_map, fill=fill))
     asked = _asked(stage, known, need, limits)
-    if need.keeping:
-        asked = _kept_first(stage, asked, need.keeping, limits, fill=fill)
+    if need.keeping and fill:
+        asked = _kept_first(stage, asked, need.keeping, limits)
     fitting = [candidate for candidate in asked if candidate.fits(limits)]
     chosen = fitting[0] if fitting else min(asked, key=lambda c: c.lack(limits))
     misfit = "" if fitting else _misfit(pipeline, stage, shapes, need, limits, chosen)
@@ -129,15 +129,13 @@ def _asked(stage: PipelineStage, known: list[Candidate], need: Need, limits: Lim
     return asked
 
 
-def _kept_first(
-    stage: PipelineStage, asked: list[Candidate], need: Need, limits: Limits, *, fill: bool
-) -> list[Candidate]:
+def _kept_first(stage: PipelineStage, asked: list[Candidate], need: Need, limits: Limits) -> list[Candidate]:
     """Each placement twice: first with freed memory kept, which computes as much as half faster.
 
     Not where it leaves room for fewer items in lockstep, and that costs more: in a text encoder, whose only
     pass all items should share, and where weights would be waited for.
     """
-    keeping = _asked(stage, list(candidates(need, limits, stage.table.device_map, fill=fill)), need, limits)
+    keeping = _asked(stage, list(candidates(need, limits, stage.table.device_map)), need, limits)
     found = []
     for kept, plain in zip(keeping, asked, strict=True):
         pace = pace_of(kept.components, kept.group, need, limits)

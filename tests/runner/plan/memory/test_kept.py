@@ -65,6 +65,11 @@ def test_it_is_kept_where_there_is_room(published: Project) -> None:
     assert KEPT not in tight["parts"]["ram"]
 
 
+def test_it_is_not_kept_where_streaming_is_asked_for_without_a_budget(published: Project) -> None:
+    """Whoever does that wants little to be held."""
+    assert KEPT not in planned(published, "diffuse", "stage.diffuse.placement=stream")["parts"]["ram"]
+
+
 def test_all_prompts_share_the_text_encoders_pass_where_they_can(published: Project) -> None:
     for ram, room in (("2.5GiB", False), ("6GiB", True)):
         encode = planned(published, "encode", f"budget.ram={ram}")
