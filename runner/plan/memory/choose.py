@@ -138,10 +138,16 @@ def _kept_first(stage: PipelineStage, asked: list[Candidate], need: Need, limits
     keeping = _asked(stage, list(candidates(need, limits, stage.table.device_map)), need, limits)
     found = []
     for kept, plain in zip(keeping, asked, strict=True):
-        pace = pace_of(kept.components, kept.group, need, limits)
-        hidden = need.item.passes > FEW_PASSES and pace.bound == "compute"
-        found += [kept, plain] if hidden or kept.group == plain.group else [plain]
+        as_many = kept.group == plain.group
+        if as_many or (need.item.passes > FEW_PASSES and _is_hidden(kept, need, limits)):
+            found.append(kept)
+        found.append(plain)
     return found
+
+
+def _is_hidden(candidate: Candidate, need: Need, limits: Limits) -> bool:
+    """Whether weights come while others compute."""
+    return pace_of(candidate.components, candidate.group, need, limits).bound == "compute"
 
 
 def _lower(chosen: Candidate, known: list[Candidate]) -> tuple[Candidate, ...]:
@@ -150,7 +156,10 @@ def _lower(chosen: Candidate, known: list[Candidate]) -> tuple[Candidate, ...]:
     def held(candidate: Candidate) -> int:
         return candidate.ram if candidate.vram is None else candidate.vram
 
-    less = [c for c in known if held(c) < held(chosen) and c.placings != chosen.placings]
+    def is_chosen(candidate: Candidate) -> bool:  # but for the freed memory that it keeps
+        return (candidate.placings, candidate.group) == (chosen.placings, chosen.group)
+
+    less = [c for c in known if held(c) < held(chosen) and not is_chosen(c)]
     return tuple(sorted(less, key=held, reverse=True))
 
 
