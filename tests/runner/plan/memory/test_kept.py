@@ -70,6 +70,12 @@ def test_it_is_not_kept_where_streaming_is_asked_for_without_a_budget(published:
     assert KEPT not in planned(published, "diffuse", "stage.diffuse.placement=stream")["parts"]["ram"]
 
 
+def test_after_out_of_memory_the_same_blocks_stream_for_fewer_items(published: Project) -> None:
+    streamed = planned(published, "diffuse", "stage.diffuse.placement=stream")
+    assert streamed["group"] > 1
+    assert "stream" in streamed["lower"]
+
+
 def test_all_prompts_share_the_text_encoders_pass_where_they_can(published: Project) -> None:
     for ram, room in (("2.5GiB", False), ("6GiB", True)):
         encode = planned(published, "encode", f"budget.ram={ram}")
