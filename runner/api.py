@@ -239,6 +239,14 @@ class Item(Protocol):
         ``checkpoint_every`` steps and when the run is interrupted, with the state of the random generators.
         """
 
+    def warn(self, kind: str, message: str, **details: Any) -> None:
+        """Report that this item is made differently from what was asked for, and go on.
+
+        ``kind`` is a short identifier by which warnings are counted (``"prompt_cut"``), ``message`` one line
+        for the user, ``details`` JSON values for ``run --json`` and the journal. The warning is shown while
+        the run goes on, counted in its last line, and kept in the journal and the report.
+        """
+
 
 @dataclass(frozen=True)
 class Run:

@@ -25,6 +25,7 @@ Bytes = dict[str, int | None]
 """Bytes of ``"vram"`` and ``"ram"``."""
 GOT_THROUGH = (ExitCode.DONE, ExitCode.ITEMS_FAILED)
 """Exit codes of runs that nothing stopped."""
+WARNINGS_KEPT = 200
 _MOST = 1 << 62
 """No honest number in a journal is larger."""
 
@@ -43,6 +44,16 @@ class Failure:
     def reason(self) -> str:
         """The first line of the error."""
         return self.error.partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that was not as the user asked for; ``stage`` and ``item`` are "" where none is meant."""
+
+    kind: str
+    message: str
+    stage: str = ""
+    item: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,6 +125,9 @@ class RunHistory:
     seconds: float | None = None
     outputs: list[str] = field(default_factory=list)
     error: str = ""
+    warnings: list[Warned] = field(default_factory=list)
+    """The first of them; ``warned`` counts them all."""
+    warned: int = 0
 
     def take(self, event: Event) -> None:
         """Learn from the next event."""
@@ -142,6 +156,16 @@ class RunHistory:
                     device=_text(event.get("device", "")),
                     started=_time(event["time"]),
                 )
+            case "warning":
+                self.warned += 1
+                if len(self.warnings) < WARNINGS_KEPT:
+                    fields = (
+                        event["kind"],
+                        event["message"],
+                        event.get("stage") or "",
+                        event.get("item") or "",
+                    )
+                    self.warnings.append(Warned(*map(_text, fields)))
             case "item_finished":
                 _end_item(self.stages[event["stage"]], event)
             case "out_of_memory":

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 ID_WIDTH = 32
+WARNINGS_SHOWN = 3  # of a stage and kind, as they come; the last lines count them all
+ITEMS_NAMED = 5
 WIDE = 110  # columns of a terminal that has room for bars and rates
 
 
@@ -41,6 +43,7 @@ class PlainDisplay:
         self._seen = 0
         self._fetched = 0
         self._idle = True
+        self._warnings = Warnings()
 
     def __enter__(self) -> Self:
         return self
@@ -56,6 +59,9 @@ class PlainDisplay:
                 say(f"{event['stage']}: {_count(event['items'], 'item')} ({event['placement']})")
             case "out_of_memory" | "worker_died" | "retrying" | "state_discarded" | "waiting":
                 say(trouble_line(event))
+            case "warning":
+                for line in self._warnings.take(event):
+                    say(line)
             case "item_finished":
                 self._seen += 1
                 place = f"{event['stage']} {self._seen}/{max(self._total, self._seen)}"
@@ -65,6 +71,8 @@ class PlainDisplay:
             case "progress" if event["stage"] == "fetch":
                 self._tell_fetch(event)
             case "run_finished":
+                for line in self._warnings.lines():
+                    say(line)
                 say(run_line(event, idle=self._idle))
 
     def _tell_fetch(self, event: Event) -> None:
@@ -105,6 +113,7 @@ class LiveDisplay:
         self._done: dict[str, int] = {}
         self._totals: dict[str, int] = {}
         self._started: dict[str, float] = {}
+        self._warnings = Warnings()
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -127,14 +136,22 @@ class LiveDisplay:
             case "item_finished":
                 self._finish_item(event)
             case "out_of_memory" | "worker_died" | "retrying" | "state_discarded" | "waiting":
-                self._console.print(trouble_line(event), style="yellow", highlight=False, markup=False)
+                self._warn(trouble_line(event))
+            case "warning":
+                for line in self._warnings.take(event):
+                    self._warn(line)
             case "memory":
                 self._update(event["stage"], memory=self._memory(event))
             case "stage_finished":
                 self._update(event["stage"], item="", memory=_measured(event))
             case "run_finished":
                 self._progress.stop()
+                for line in self._warnings.lines():
+                    say(line)
                 say(run_line(event, idle=not self._done))
+
+    def _warn(self, line: str) -> None:
+        self._console.print(line, style="yellow", highlight=False, markup=False)
 
     def _start(self, stage: str, items: int) -> None:
         count = f"0/{items}"
@@ -183,6 +200,36 @@ class LiveDisplay:
     def _update(self, stage: str, **fields: Any) -> None:
         if stage in self._tasks:
             self._progress.update(self._tasks[stage], **fields)
+
+
+class Warnings:
+    """Shows the first warnings of each kind as they come, and counts all of them for the end of the run."""
+
+    def __init__(self) -> None:
+        self._items: dict[tuple[str, str], list[str]] = {}
+        """Items that were warned about, by stage and kind; "" for a warning about no item."""
+
+    def take(self, event: Event) -> list[str]:
+        """The lines to show for a warning now: none once enough of its kind were shown."""
+        about = " ".join(event[name] for name in ("stage", "item") if event.get(name))
+        seen = self._items.setdefault((event.get("stage") or "", event["kind"]), [])
+        seen.append(event.get("item") or "")
+        if len(seen) > WARNINGS_SHOWN:
+            return []
+        return [f"warning: {about}: {event['message']}" if about else f"warning: {event['message']}"]
+
+    def lines(self) -> list[str]:
+        """A line for each kind of warning that the run had about items: how many, and which."""
+        lines = []
+        for (stage, kind), items in self._items.items():
+            named = list(dict.fromkeys(filter(None, items)))
+            if named:
+                more = f" and {len(named) - ITEMS_NAMED} more" if len(named) > ITEMS_NAMED else ""
+                which = f"{', '.join(named[:ITEMS_NAMED])}{more}"
+                lines.append(
+                    f"warning: {stage}: {kind.replace('_', ' ')} for {_count(len(named), 'item')}: {which}"
+                )
+        return lines
 
 
 def display_of(pipeline: Pipeline) -> Display:

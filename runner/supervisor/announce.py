@@ -103,6 +103,20 @@ class Announcer:
         """A worker crashed, hung or was killed, at these items; they are tried once more."""
         self.events.emit("worker_died", stage=stage, items=list(items), error=error)
 
+    def warning(
+        self,
+        kind: str,
+        message: str,
+        *,
+        stage: str | None = None,
+        item: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Something differs from what was asked for; ``stage`` and ``item`` may be None."""
+        self.events.emit(
+            "warning", kind=kind, message=message, stage=stage, item=item, details=dict(details or {})
+        )
+
     def item_finished(self, item: ItemResult, **more: Any) -> None:
         """``more`` goes to the log alone: a traceback, the number of attempts."""
         self.events.emit("item_finished", **vars(item), params=self._params(item), **more)

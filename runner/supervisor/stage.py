@@ -138,6 +138,11 @@ class StageRun:
             self._announcer.events.emit("progress", stage=self._job.name, **told)
         elif kind == "state_discarded":
             self._announcer.events.emit(**event, stage=self._job.name)
+        elif kind == "warning":
+            for item in self._tasks[event["item"]].items:
+                self._announcer.warning(
+                    event["kind"], event["message"], stage=self._job.name, item=item, details=event["details"]
+                )
         elif kind == "retrying":
             self.in_flight.pop(event["item"], None)
             self._announcer.events.emit(**event, stage=self._job.name)

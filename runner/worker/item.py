@@ -49,6 +49,9 @@ class WorkerItem:
     def step(self, step: int, steps: int, state: Any = None) -> None:
         self._run.on_step(int(step), int(steps), state)
 
+    def warn(self, kind: str, message: str, **details: Any) -> None:
+        self._run.on_warning(str(kind), str(message), details)
+
 
 class ItemRun:
     """The attempts at one item."""
@@ -127,6 +130,17 @@ class ItemRun:
             if step - self._saved_at >= self._every:
                 self._save()
         self.check()
+
+    def on_warning(self, kind: str, message: str, details: Mapping[str, Any]) -> None:
+        """Pass a stage's warning on to the supervisor.
+
+        Raises:
+            TypeError: the details cannot be written as JSON.
+
+        """
+        self._report(
+            "warning", item=self.item.id, kind=kind, message=message[:ERROR_LIMIT], details=dict(details)
+        )
 
     def check(self) -> None:
         """Leave the stage's code here if the item is to end: at its steps, and at each block.
