@@ -1,6 +1,6 @@
-"""Events of a run, and the journal that keeps them: one JSON object a line, only ever added to.
+"""Events handed to those who listen, and the journal that keeps them: a JSON object a line, only added to.
 
-The same events feed the display, ``run --json`` and lifecycle hooks. Files are the truth about what is
+The same events feed the display, ``run --json`` and the report. Files are the truth about what is
 done; the journal is the log of how it came about, and may end in a torn line after a power cut.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from runner.events import FetchProgress, Memory, Progress, StageReady, decode, encode, written
 from runner.redact import redact_all
 from runner.storage import open_in_place, storage_errors
 
@@ -19,25 +21,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from runner.events import Event
+
 VERSION = 1
-Event = dict[str, Any]
 
 
 class Events:
-    """Hands each event, stamped with its time, to all who listen."""
+    """Hands each event, stamped with its time and free of secrets, to all who listen."""
 
     def __init__(self) -> None:
         self.listeners: list[Callable[[Event], None]] = []
         self._lock = threading.Lock()  # downloads report from several threads
 
-    def emit(self, event: str, **fields: Any) -> None:
-        stamped = {"event": event, "time": now(), **redact_all(fields)}
+    def emit(self, event: Event) -> None:
+        stamped = replace(event, **redact_all(vars(event) | {"time": datetime.now(UTC)}))
         with self._lock:
             for listener in self.listeners:
                 listener(stamped)
 
 
-LIVE = ("progress", "memory")
+LIVE = (Progress, FetchProgress, StageReady, Memory)
 """Events for who is watching; nothing that a log must keep."""
 
 
@@ -51,9 +54,9 @@ class Journal:
             self._torn = not _ends_line(self._descriptor)
 
     def __call__(self, event: Event) -> None:
-        if event["event"] in LIVE:
+        if isinstance(event, LIVE):
             return
-        line = json.dumps({"version": VERSION, **event}).encode() + b"\n"
+        line = json.dumps({"version": VERSION, **encode(event)}).encode() + b"\n"
         left = b"\n" + line if self._torn else line
         with storage_errors(self._path):
             self._torn = True  # until it is written whole: a disk may fill up within a line
@@ -66,20 +69,20 @@ class Journal:
 
 
 def read_journal(path: Path, until: int | None = None) -> Iterator[Event]:
-    """The events that can be read, of the first ``until`` bytes if that is given; torn lines are left out."""
+    """The events of the first ``until`` bytes, or of all; what is no whole event is passed over."""
     with path.open("rb") as file:
         while (until is None or file.tell() < until) and (line := file.readline()):
             try:
-                event = json.loads(line.decode(errors="replace"))
+                event = decode(json.loads(line.decode(errors="replace")))
             except (ValueError, RecursionError):
                 continue
-            if isinstance(event, dict) and "event" in event:
+            if event is not None:
                 yield event
 
 
 def now() -> str:
     """The time in UTC, ISO 8601 with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return written(datetime.now(UTC))
 
 
 def _ends_line(descriptor: int) -> bool:

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
 
+from runner.events import decode, encode
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
     from runner.api import Stage
+    from runner.events import Event
     from runner.params import Given
 
 STOP = b"stop\n"
@@ -150,10 +153,10 @@ class Job:
         return replace(job, items=tuple(items))
 
 
-def encode_event(event: str, **fields: Any) -> bytes:
-    return json.dumps({"event": event, **fields}).encode() + b"\n"
+def encode_event(event: Event) -> bytes:
+    return json.dumps(encode(event)).encode() + b"\n"
 
 
-def decode_event(line: bytes) -> dict[str, Any]:
-    event: dict[str, Any] = json.loads(line)
-    return event
+def decode_event(line: bytes) -> Event | None:
+    """The event of a worker's line; None if this version does not know it."""
+    return decode(json.loads(line))

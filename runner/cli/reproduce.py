@@ -13,6 +13,7 @@ from runner.cli.common import print_json, say, warn
 from runner.cli.display import display_of
 from runner.cli.tailored import refuse_overwriting
 from runner.errors import ExitCode, InterruptedRunError, RunnerError, UsageError
+from runner.events import RunFinished
 from runner.journal import Events
 from runner.manifest.problems import ManifestError
 from runner.plan.assemble import run_directory
@@ -27,7 +28,7 @@ from runner.supervisor.reproduce import reproduce as make_again
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from runner.journal import Event
+    from runner.events import Event
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def _but_its_end(listener: Callable[[Event], None]) -> Callable[[Event], None]:
     """Where a run left its outputs is of no interest: of each it is told by itself, and they may not stay."""
 
     def take(event: Event) -> None:
-        if event["event"] != "run_finished":
+        if not isinstance(event, RunFinished):
             listener(event)
 
     return take

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import Options, open_pipeline, print_json
 from runner.cli.display import display_of
 from runner.errors import RunnerError
-from runner.journal import Event, Events, now
+from runner.events import Event, Memory, RunFinished, encode
+from runner.journal import Events
 from runner.plan.assemble import run_directory
 from runner.supervisor.run import Supervisor, Wishes
 from runner.supervisor.signals import Interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from runner.plan.pipeline import Pipeline
@@ -23,14 +26,12 @@ if TYPE_CHECKING:
 
 def run(manifest: Path, options: Options) -> int:
     """Run a manifest and show how it goes."""
-    kinds: set[str] = set()  # not the events themselves: a night has millions
     try:
-        told = [lambda event: kinds.add(event["event"])]
-        return run_pipeline(open_pipeline(manifest, options), options, Interrupts(), told)
+        return run_pipeline(open_pipeline(manifest, options), options, Interrupts())
     except RunnerError as error:
-        if options.as_json and "run_finished" not in kinds:
-            end = {"exit_code": int(error.exit_code), "outputs": [], "seconds": 0.0, "error": str(error)}
-            print_json({"event": "run_finished", "time": now(), **end})  # it could not begin
+        if options.as_json:  # it could not begin
+            end = RunFinished(exit_code=error.exit_code, outputs=[], seconds=0.0, error=str(error))
+            print_event(replace(end, time=datetime.now(UTC)))
         raise
 
 
@@ -40,23 +41,40 @@ def run_pipeline(
     interrupts: Interrupts,
     listeners: Sequence[Callable[[Event], None]] = (),
 ) -> int:
-    """Run what a manifest was bound to; ``listeners`` are told of it beside the display."""
+    """Run what a manifest was bound to; ``listeners`` are handed its events beside the display.
+
+    Raises:
+        RunnerError: the run could not begin. What stops it later is shown by the display, with what became
+            of the run in the last line.
+
+    """
+    ends: list[RunFinished] = []
     events = Events()
-    display = display_of(pipeline)
+    display = display_of(pipeline, as_json=options.as_json)
     events.listeners += [display.take, *listeners]
     if options.as_json:
         events.listeners.append(print_event)
+    events.listeners.append(lambda event: ends.append(event) if isinstance(event, RunFinished) else None)
     with display:
         directory = run_directory(pipeline, options.runs_dir)
         wishes = Wishes(options.fresh, options.wait, options.retry_failed, options.fail_fast)
-        return Supervisor(pipeline, directory, events, wishes, interrupts).run()
+        try:
+            return Supervisor(pipeline, directory, events, wishes, interrupts).run()
+        except RunnerError as error:
+            if not ends:
+                raise
+            return error.exit_code
 
 
 def print_event(event: Event) -> None:
     """Print an event for ``--json``."""
-    if event["event"] == "memory":
-        return
+    if not isinstance(event, Memory):
+        print_record(encode(event))
+
+
+def print_record(record: Mapping[str, Any]) -> None:
+    """Print a line for ``--json``, as long as anybody reads."""
     try:
-        print_json(event)
+        print_json(record)
     except OSError:  # the reader has gone; the run goes on, for files are the truth
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.cli import tell_bug
 from runner.cli.common import Options, console, say, warn
-from runner.cli.run import print_event, run_pipeline
+from runner.cli.run import print_record, run_pipeline
 from runner.errors import ExitCode, RunnerError, UsageError
 from runner.history import RunHistory
 from runner.journal import now
@@ -82,7 +82,7 @@ def run_several(manifests: Sequence[Path], options: Options) -> int:
     _show(turns)
     if options.as_json:
         told = [turn.as_dict() for turn in turns]
-        print_event({"event": "summary", "time": now(), "exit_code": int(code), "manifests": told})
+        print_record({"event": "summary", "time": now(), "exit_code": int(code), "manifests": told})
     return code
 
 

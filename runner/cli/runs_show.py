@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.common import console, print_json
 from runner.cli.runs import State, find_directories, local_time, size_on_disk, state_of
 from runner.errors import ExitCode
+from runner.events import encode
 from runner.history import read_runs
 from runner.lock import held_by
 from runner.manifest.units import format_duration, format_size
+from runner.warned import KEPT, line_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import Console
 
-    from runner.history import RunHistory, StageHistory
+    from runner.history import RunHistory
+    from runner.stage_history import StageHistory
+    from runner.warned import Warnings
 
 SHOWN_FAILURES = 20
+SHOWN_WARNINGS = 20
 
 
 def show_run(name: str, runs_dir: Path, *, every: bool, as_json: bool) -> int:
@@ -67,6 +72,8 @@ def _as_dict(run: RunHistory, state: State) -> dict[str, Any]:
         "outputs": run.outputs,
         "stages": [_stage_as_dict(stage) for stage in run.stages.values()],
         "failures": [asdict(failure) for failure in run.failures],
+        "warned": run.warnings.count,
+        "warnings": [encode(event) for group in run.warnings for event in group.first],
     }
 
 
@@ -74,6 +81,7 @@ def _stage_as_dict(stage: StageHistory) -> dict[str, Any]:
     return {
         "stage": stage.name,
         "items": stage.items,
+        "distinct": stage.distinct,
         "done": stage.done,
         "cached": stage.cached,
         "failed": stage.failed,
@@ -105,6 +113,18 @@ def _show(to: Console, run: RunHistory, state: State) -> None:
         to.print(f"failed: {failure.stage} {failure.item}: {failure.reason}{tried}")
     if len(run.failures) > SHOWN_FAILURES:
         to.print(f"and {len(run.failures) - SHOWN_FAILURES} more; --json shows all, with tracebacks")
+    _show_warnings(to, run.warnings)
+
+
+def _show_warnings(to: Console, warnings: Warnings) -> None:
+    """The first warnings, and how many there were of each kind where they are more."""
+    shown = [event for group in warnings for event in group.first][:SHOWN_WARNINGS]
+    for event in shown:
+        to.print(line_of(event))
+    if warnings.count > len(shown):
+        to.print(f"{warnings.count} warnings in all; --json shows the first {KEPT} of each kind:")
+        for group in warnings:
+            to.print(f"  {group.line}")
 
 
 def _items(run: RunHistory) -> str:

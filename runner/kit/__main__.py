@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import ExitCode, RunnerError
+from runner.events import ItemFinished
 from runner.kit.checks import BROKEN, LOADS, NOT_RUN, OK, RUNS, Verdict
 from runner.kit.errands import Errand
 from runner.plugins import GROUP, discover, load_object
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from runner.api import Stage
-    from runner.journal import Event
+    from runner.events import Event
     from runner.kit.trial import Trial
 
 _NEEDS_MODEL = "give --manifest M with a small model and two items; in a StageContract, set `model`"
@@ -110,8 +111,8 @@ def _run(errand: Errand) -> Iterator[Verdict]:
     failed: list[str] = []
 
     def listen(event: Event) -> None:
-        if event["event"] == "item_finished" and event.get("error"):
-            failed.append(f"{event['item']} failed in stage '{event['stage']}': {event['error']}")
+        if isinstance(event, ItemFinished) and event.error:
+            failed.append(f"{event.item} failed in stage '{event.stage}': {event.error}")
 
     try:
         pipeline = first_items(bind(load(Path(errand.manifest)), discover()))

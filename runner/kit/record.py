@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runner import handoff
+from runner.events import ItemFinished, Progress
 from runner.plugins import load_object
 from runner.stream.blocks import Block, find_blocks
 from runner.stream.lockstep import Lockstep
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.api import Context, Item, Saved
+    from runner.events import Event
     from runner.protocol import Job, JobItem
 
 Content = dict[str, object]
@@ -117,13 +119,14 @@ class Recording:
         self._loop = Loop(replace(self.job, stage=stage), self._note)
         self._loop.run()
 
-    def _note(self, event: str, **fields: Any) -> None:
-        if event == "item_finished" and "error" in fields:
-            self.errors.append(fields["error"])
-        if event == "item_finished":  # the supervisor's part
-            self._job_item(fields["item"]).state.unlink(missing_ok=True)
-        if event == "progress" and fields["step"] == self.stop_at:
-            self._loop.stop()
+    def _note(self, event: Event) -> None:
+        match event:
+            case ItemFinished():
+                if event.error is not None:
+                    self.errors.append(event.error)
+                self._job_item(event.item).state.unlink(missing_ok=True)  # the supervisor's part
+            case Progress(step=self.stop_at):
+                self._loop.stop()
 
     def start(self, ctx: Context) -> Callable[[Item], object]:
         """Stand in for the stage's own function."""

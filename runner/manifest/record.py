@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tomli
 import tomlkit
 
 from runner.manifest import overrides
@@ -32,6 +35,16 @@ def as_run(manifest: Manifest, folder: Path) -> bytes:
     if "file" in document.get("batch", {}):
         document["batch"]["file"] = _moved(document["batch"]["file"], manifest.folder, folder)
     return tomlkit.dumps(document).encode()
+
+
+def content_of(manifest: Manifest) -> str:
+    """A digest of what is in the manifest's file and its file of items, whatever overrides them."""
+    digest = hashlib.sha256(manifest.text.encode())
+    batch = tomli.loads(manifest.text).get("batch", {})
+    if isinstance(file := batch.get("file"), str):
+        with contextlib.suppress(OSError, ValueError):
+            digest.update((manifest.folder / file).read_bytes())
+    return digest.hexdigest()
 
 
 def _moved(path: str, old: Path, new: Path) -> str:

@@ -30,26 +30,25 @@ class Gallery:
         self._excerpts: dict[str, str] = {}
 
     def cards(self) -> Iterator[str]:
-        """Outputs of the latest manifest, what failed, what is unfinished, outputs of earlier manifests."""
+        """Outputs that are asked for, what failed, what is unfinished, outputs of earlier manifests."""
         items = self._items
         files = self._files()
-        fresh = [name for begin in items.newer for name in files.get(begin, [])]
-        there = {name for names in files.values() for name in names}
-        current = dict.fromkeys([*fresh, *(name for name in items.listed if name in there)])
-        if not items.listed:
-            current |= dict.fromkeys(sorted(there))
+        current = dict.fromkeys(name for begin in items.wanted for name in files.get(begin, []))
+        there = sorted(name for names in files.values() for name in names)
+        if not items.wanted.known:
+            current |= dict.fromkeys(there)
         yield from self._made(current, "done")
         for status in ("failed", "unfinished"):
             yield from (json.dumps(one) for one in items.open.values() if one["status"] == status)
         known = [name for begin in reversed(items.made) for name in files.get(begin, [])]
-        earlier = dict.fromkeys([*known, *sorted(there)])
+        earlier = dict.fromkeys([*known, *there])
         yield from self._made((name for name in earlier if name not in current), "earlier")
 
     def _files(self) -> dict[str, list[str]]:
         """Names of outputs, by item and key, which they begin with."""
         found: dict[str, list[str]] = {}
         try:
-            names = [entry.name for entry in os.scandir(self._outputs) if entry.is_file()]
+            names = sorted(entry.name for entry in os.scandir(self._outputs) if entry.is_file())
         except OSError:
             return found
         for name in names:

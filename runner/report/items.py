@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-from datetime import datetime
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from runner.rundir import KEY_IN_NAME
+from runner import events as ev
+from runner.rundir import KEY_IN_NAME, key_and_rest
 
 if TYPE_CHECKING:
-    from runner.journal import Event
+    from collections.abc import Iterable, Iterator
 
 TRACEBACKS = 100  # of failed items that are kept: one may have 20 KB, and ten thousand may fail
 _EXACT = 2**53  # a browser's numbers are exact up to here; seeds go further
@@ -30,65 +29,104 @@ class Items:
         """Records of finished items as JSON, by what the names of their outputs begin with, as made."""
         self.open: dict[str, dict[str, Any]] = {}
         """Records of items of the latest run that are not finished, by id."""
-        self.listed: list[str] = []
-        """Names of the outputs of the latest run that came to its end, in the order of its items."""
-        self.newer: dict[str, None] = {}
-        """What names of outputs made since then begin with."""
+        self.wanted = Wanted()
         self._last_stages: set[str] = set()
         self._tracebacks = 0
 
-    def take(self, event: Event) -> None:
-        """Learn from the next event; one that is not as it should be is passed over."""
-        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
-            self._take(event)
-
-    def _take(self, event: Event) -> None:
-        match event["event"]:
-            case "run_started":
+    def take(self, event: ev.Event) -> None:
+        """Learn from the next event."""
+        self.wanted.take(event)
+        match event:
+            case ev.RunStarted():
                 self.open.clear()
                 self._last_stages.clear()
                 self._tracebacks = 0
-            case "stage_started":
-                if event.get("last"):
-                    self._last_stages.add(event["stage"])
-            case "item_finished":
+            case ev.StageStarted(last=True):
+                self._last_stages.add(event.stage)
+            case ev.ItemFinished():
                 self._end(event)
-            case "run_finished":
-                if event["outputs"]:
-                    self.listed = [PurePath(path).name for path in event["outputs"]]
-                    self.newer.clear()
 
-    def _end(self, event: Event) -> None:
-        item, stage, key = str(event["item"]), str(event["stage"]), str(event["key"])
-        seconds = round(float(event["seconds"]), 3)
-        if not math.isfinite(seconds):
-            raise ValueError(seconds)
+    def _end(self, event: ev.ItemFinished) -> None:
+        seconds = round(event.seconds, 3)
         record = {
-            "id": item,
-            "key": key,
-            "stage": stage,
-            "time": datetime.fromisoformat(event["time"]).isoformat(),
-            "params": exact(dict(event.get("params", {}))),
-            "seconds": {stage: seconds},
+            "id": event.item,
+            "key": event.key,
+            "stage": event.stage,
+            "time": event.time.isoformat() if event.time else None,
+            "params": exact(event.params),
+            "seconds": {event.stage: seconds},
         }
-        record["seconds"] = self.open.pop(item, record)["seconds"] | record["seconds"]
-        if event["status"] == "failed":
-            self.open[item] = {**record, "status": "failed", **self._failure(event)}
-        elif stage in self._last_stages:
-            begin = f"{item}-{key[:KEY_IN_NAME]}"
+        record["seconds"] = self.open.pop(event.item, record)["seconds"] | record["seconds"]
+        if event.failed:
+            self.open[event.item] = {**record, "status": "failed", **self._failure(event)}
+        elif event.stage in self._last_stages:
+            begin = f"{event.item}-{event.key[:KEY_IN_NAME]}"
             self.made.pop(begin, None)
-            self.newer.pop(begin, None)
             self.made[begin] = json.dumps(record)
-            self.newer[begin] = None
+            self.wanted.add(begin)
         else:
-            self.open[item] = {**record, "status": "unfinished"}
+            self.open[event.item] = {**record, "status": "unfinished"}
 
-    def _failure(self, event: Event) -> dict[str, Any]:
-        failure = {"error": str(event["error"]), "attempts": int(event.get("attempts", 1))}
+    def _failure(self, event: ev.ItemFinished) -> dict[str, Any]:
+        failure = {"error": event.error or "", "attempts": event.attempts}
         self._tracebacks += 1
         if self._tracebacks <= TRACEBACKS:
-            failure["traceback"] = str(event.get("traceback") or "")
+            failure["traceback"] = event.traceback or ""
         return failure
+
+
+class Wanted:
+    """The outputs that are asked for: by the manifest, and by a command line that asked for others.
+
+    Outputs are named by what their files' names begin with. A manifest asks for what its latest run to come
+    to an end has listed, until a run of the changed manifest ends; what ``--prompt`` or ``--set`` have a run
+    make instead is asked for until the next run ends.
+    """
+
+    def __init__(self) -> None:
+        self.known = False
+        """Whether a run has ended, and so told what it asks for."""
+        self._run = ev.RunStarted(run="", manifest="", stages=[], items=0)
+        self._content = ""
+        """The digest of the manifest that asks for ``_own``."""
+        self._own: dict[str, None] = {}
+        self._other: dict[str, None] = {}
+        self._newer: dict[str, ev.RunStarted] = {}
+        """What was made since a run ended, and by which run."""
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys([*self._newer, *self._other, *self._own]))
+
+    def take(self, event: ev.Event) -> None:
+        """Learn from the next event."""
+        match event:
+            case ev.RunStarted():
+                self._run = event
+            case ev.RunFinished(outputs=[_, *_]):
+                self._end(dict.fromkeys(_begins(event.outputs)))
+
+    def add(self, begin: str) -> None:
+        """An output was made."""
+        self._newer.pop(begin, None)
+        self._newer[begin] = self._run
+
+    def _end(self, listed: dict[str, None]) -> None:
+        run = self._run
+        if not run.overridden:
+            self._content, self._own, self._other = run.content, listed, {}
+        else:
+            made = [b for b, by in self._newer.items() if not by.overridden and by.content == run.content]
+            kept = self._own if self._content == run.content else {}
+            self._content, self._own, self._other = run.content, dict.fromkeys([*made, *kept]), listed
+        self._newer.clear()
+        self.known = True
+
+
+def _begins(paths: Iterable[str]) -> Iterator[str]:
+    """What the names of outputs begin with: item and key."""
+    for path in paths:
+        name = PurePath(path).name
+        yield name.removesuffix(key_and_rest(name)[1])
 
 
 def exact(value: Any) -> Any:

@@ -8,10 +8,11 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+from runner.events import RunFinished, RunStarted
 from runner.report.page import Page
 
 if TYPE_CHECKING:
-    from runner.journal import Event
+    from runner.events import Event
     from runner.rundir import RunDirectory
 
 FIRST = 1.0  # seconds until the page is first written
@@ -60,8 +61,8 @@ class LiveReport:
             if event is None:
                 break
             fresh.append(event)
-        if self._settled and [e.get("exit_code", 0) for e in fresh] == [0, 0]:
-            self._page.keep()  # the run began and ended, and there was nothing to do
+        if self._settled and self._was_idle(fresh):
+            self._page.keep()
         else:
             self._write(fresh, live=False)
 
@@ -70,8 +71,16 @@ class LiveReport:
 
         That a run began or ended is nothing: it may have found nothing to do, and is closed when it ends.
         """
-        telling = any(event["event"] not in ("run_started", "run_finished") for event in fresh)
+        telling = not all(isinstance(event, RunStarted | RunFinished) for event in fresh)
         return max(0.0, due - time.monotonic()) if telling else None
+
+    @staticmethod
+    def _was_idle(fresh: list[Event]) -> bool:
+        """Whether the run began and ended, and there was nothing to do."""
+        match fresh:
+            case [RunStarted(), RunFinished(exit_code=0)]:
+                return True
+        return False
 
     def _write(self, fresh: list[Event], *, live: bool) -> None:
         """Tell the page what is new, and write it."""

@@ -8,14 +8,16 @@ import html
 import json
 import re
 from collections import deque
-from datetime import datetime
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner import __version__
+from runner import events as ev
 from runner.history import RunHistory
 from runner.journal import now, read_journal
+from runner.manifest.units import format_size
 from runner.memory.series import Series
 from runner.redact import redact
 from runner.report.gallery import Gallery
@@ -24,7 +26,6 @@ from runner.report.runs import as_json
 from runner.storage import write_atomically
 
 if TYPE_CHECKING:
-    from runner.journal import Event
     from runner.rundir import RunDirectory
 
 RUNS = 12  # the latest ones, which are shown stage by stage
@@ -43,7 +44,7 @@ class Page:
         self._gallery = Gallery(directory.outputs, self._items)
         self._earlier: deque[str] = deque(maxlen=RUNS - 1)  # JSON: a run that has ended does not change
         self._run: RunHistory | None = None
-        self._activity: Event | None = None
+        self._activity = ""
         self._memory = Series()
 
     @property
@@ -66,28 +67,30 @@ class Page:
             for event in read_journal(self._directory.journal, until):
                 self.take(event)
 
-    def take(self, event: Event) -> None:
+    def take(self, event: ev.Event) -> None:
         """Learn from the next event."""
-        if event["event"] == "memory":
-            self._take_memory(event)
-            return
-        if event["event"] == "run_started":
-            if self._run is not None:
-                self._earlier.append(json.dumps(exact(as_json(self._run, going=False))))
-            self._run = RunHistory()
-        elif event["event"] == "stage_started":
-            self._memory = Series()
-        self._activity = event if event["event"] == "progress" else None
-        if self._run is not None:  # else the journal has lost the beginning
-            self._run.take({**event, "traceback": ""})  # ten thousand may fail, and the items keep some
         self._items.take(event)
+        match event:
+            case ev.Memory():
+                self._take_memory(event)
+                return
+            case ev.RunStarted():
+                if self._run is not None:
+                    self._earlier.append(json.dumps(exact(as_json(self._run, going=False))))
+                self._run = RunHistory()
+            case ev.StageStarted():
+                self._memory = Series()
+            case ev.ItemFinished():
+                event = replace(event, traceback=None)  # ten thousand may fail, and the items keep some
+        self._activity = _activity(event)
+        if self._run is not None:  # else the journal has lost the beginning
+            self._run.take(event)
 
-    def _take_memory(self, event: Event) -> None:
+    def _take_memory(self, event: ev.Memory) -> None:
         """A sample of the stage that goes on; the journal has its series when it has ended."""
         stage = self._run.current if self._run else None
-        if stage is not None and stage.started is not None:
-            passed = datetime.fromisoformat(event["time"]) - stage.started
-            self._memory.add(passed.total_seconds(), event["ram"])
+        if stage is not None and stage.started is not None and event.time is not None:
+            self._memory.add((event.time - stage.started).total_seconds(), event.ram)
             stage.memory = self._memory.points
 
     def write(self, *, live: bool) -> None:
@@ -107,7 +110,7 @@ class Page:
             "updated": now(),
             "version": __version__,
             "live": live,
-            "activity": self._activity if live else None,
+            "activity": self._activity if live else "",
             "manifest": self._manifest(),
         }
         runs = list(self._earlier)
@@ -124,6 +127,17 @@ class Page:
             return ""
         cut = f"{text[:MANIFEST_LIMIT]}\n... (the rest is in manifest.toml)"
         return text if len(text) <= MANIFEST_LIMIT else cut
+
+
+def _activity(event: ev.Event) -> str:
+    """What goes on, as the page says it; "" where the event does not tell."""
+    match event:
+        case ev.Progress():
+            return f"{event.stage}: {event.item}, {event.step} of {event.steps}"
+        case ev.FetchProgress():
+            return f"fetching {event.source}, {format_size(event.done)} of {format_size(event.total)}"
+        case _:
+            return ""
 
 
 def _rendered(**values: str) -> str:

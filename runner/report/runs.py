@@ -9,7 +9,10 @@ from runner.errors import EXIT_MEANINGS
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from runner.history import Lowering, RunHistory, StageHistory
+    from runner.events import OutOfMemory
+    from runner.history import RunHistory
+    from runner.stage_history import StageHistory
+    from runner.warned import WarningGroup
 
 NEITHER: dict[str, int | None] = {"vram": None, "ram": None}
 
@@ -33,7 +36,13 @@ def as_json(run: RunHistory, *, going: bool) -> dict[str, Any]:
         "stages": [_stage(run, stage) for stage in run.stages.values()],
         "machine": run.machine,
         "versions": run.versions,
+        "warnings": [_warnings(group) for group in run.warnings],
     }
+
+
+def _warnings(group: WarningGroup) -> dict[str, Any]:
+    first = [{"item": event.item, "message": event.message} for event in group.first]
+    return {"stage": group.stage, "kind": group.name, "count": group.count, "first": first}
 
 
 def _state(run: RunHistory, *, going: bool) -> str:
@@ -54,6 +63,8 @@ def _stage(run: RunHistory, stage: StageHistory) -> dict[str, Any]:
         "offset": _seconds(run.started, stage.started),
         "seconds": lasted,
         "items": stage.items,
+        "distinct": stage.distinct,
+        "each": stage.seconds_an_item,
         "done": stage.done,
         "failed": stage.failed,
         "cached": stage.cached,
@@ -66,7 +77,7 @@ def _stage(run: RunHistory, stage: StageHistory) -> dict[str, Any]:
     }
 
 
-def _fall(stage: StageHistory, fall: Lowering) -> dict[str, Any]:
+def _fall(stage: StageHistory, fall: OutOfMemory) -> dict[str, Any]:
     return {
         "placement": fall.placement,
         "next": fall.next,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from runner import events as ev
 from runner.api import ItemResult, Run, StageResult, Summary
 from runner.machine import machine_of, versions_of
+from runner.manifest.record import content_of
 from runner.memory.devices import choose_device
 from runner.memory.series import Series
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from runner.errors import ExitCode, RunnerError
     from runner.journal import Events
+    from runner.json_values import Bytes
     from runner.plan.pipeline import Pipeline
     from runner.rundir import RunDirectory
 
@@ -41,67 +44,70 @@ class Announcer:
         )
 
     def run_started(self) -> None:
-        run = self._run
+        run, manifest = self._run, self._pipeline.manifest
         self.events.emit(
-            "run_started",
-            run=run.name,
-            manifest=str(run.manifest),
-            stages=list(run.stages),
-            items=run.items,
-            machine=machine_of(self._pipeline),
-            versions=versions_of(self._pipeline),
+            ev.RunStarted(
+                run=run.name,
+                manifest=str(run.manifest),
+                stages=list(run.stages),
+                items=run.items,
+                machine=machine_of(self._pipeline),
+                versions=versions_of(self._pipeline),
+                content=content_of(manifest),
+                overridden=bool(manifest.overrides or manifest.prompts),
+            )
         )
         self._plugins.notify("runner_run_started", run=run)
 
     def fetching(self, source: str, done: int, total: int) -> None:
         """A model is being downloaded: bytes so far, and in all."""
-        self.events.emit("progress", stage="fetch", item=source, step=done, steps=total)
+        self.events.emit(ev.FetchProgress(source=source, done=done, total=total))
 
-    def stage_started(self, stage: str, items: int, placement: str, predicted: Mapping[str, Any]) -> None:
+    def stage_started(
+        self, stage: str, items: int, distinct: int, placement: str, predicted: Mapping[str, Any]
+    ) -> None:
+        """``items`` share ``distinct`` pieces of work."""
         self._memory, self._stage_started = Series(), time.monotonic()
         bound = self._stages[stage]
         budget = bound.budget
         self.events.emit(
-            "stage_started",
-            stage=stage,
-            items=items,
-            placement=placement,
-            predicted=dict(predicted),
-            budget={"vram": budget.vram, "ram": budget.ram},
-            device=choose_device(budget),
-            dtype=bound.table.dtype,
-            last=bound.is_last,
+            ev.StageStarted(
+                stage=stage,
+                items=items,
+                distinct=distinct,
+                placement=placement,
+                predicted=dict(predicted),
+                budget={"vram": budget.vram, "ram": budget.ram},
+                device=choose_device(budget),
+                dtype=bound.table.dtype,
+                last=bound.is_last,
+            )
         )
         self._plugins.notify("runner_stage_started", run=self._run, stage=stage)
 
     def memory(self, stage: str, ram: int) -> None:
         """Bytes of RAM that the stage's worker holds now."""
         self._memory.add(time.monotonic() - self._stage_started, ram)
-        self.events.emit("memory", stage=stage, ram=ram)
+        self.events.emit(ev.Memory(stage=stage, ram=ram))
 
     def out_of_memory(
-        self,
-        stage: str,
-        placement: str,
-        predicted: Mapping[str, Any],
-        measured: Mapping[str, Any],
-        error: str,
-        next_placement: str | None,
+        self, stage: str, placement: str, predicted: Bytes, measured: Bytes, error: str, next_: str | None
     ) -> None:
-        """A worker ran out of memory; ``next_placement`` is what the stage goes on with, if it does."""
+        """A worker ran out of memory; ``next_`` is the placement that the stage goes on with, if it does."""
         self.events.emit(
-            "out_of_memory",
-            stage=stage,
-            placement=placement,
-            predicted=dict(predicted),
-            measured=dict(measured),
-            error=error,
-            next=next_placement,
+            ev.OutOfMemory(
+                stage=stage,
+                placement=placement,
+                predicted=predicted,
+                measured=measured,
+                error=error,
+                next=next_,
+            )
         )
 
     def worker_died(self, stage: str, items: Sequence[str], error: str) -> None:
         """A worker crashed, hung or was killed, at these items; they are tried once more."""
-        self.events.emit("worker_died", stage=stage, items=list(items), error=error)
+        self.events.emit(ev.WorkerDied(stage=stage, items=list(items), error=error))
 
     def warning(
         self,
@@ -114,26 +120,30 @@ class Announcer:
     ) -> None:
         """Something differs from what was asked for; ``stage`` and ``item`` may be None."""
         self.events.emit(
-            "warning", kind=kind, message=message, stage=stage, item=item, details=dict(details or {})
+            ev.Warned(kind=kind, message=message, stage=stage, item=item, details=dict(details or {}))
         )
 
-    def item_finished(self, item: ItemResult, **more: Any) -> None:
-        """``more`` goes to the log alone: a traceback, the number of attempts."""
-        self.events.emit("item_finished", **vars(item), params=self._params(item), **more)
+    def item_finished(self, item: ItemResult, traceback: str | None, attempts: int) -> None:
+        """``traceback`` and ``attempts`` are for the log alone."""
+        self.events.emit(
+            ev.ItemFinished(**vars(item), params=self._params(item), traceback=traceback, attempts=attempts)
+        )
         self._plugins.notify("runner_item_finished", run=self._run, item=item)
 
     def stage_finished(self, result: StageResult) -> None:
-        self.events.emit("stage_finished", **vars(result), memory=self._memory.points)
+        self.events.emit(ev.StageFinished(**vars(result), memory=self._memory.points))
         self._plugins.notify("runner_stage_finished", run=self._run, result=result)
 
     def run_finished(self, code: ExitCode, outputs: Sequence[Path], error: RunnerError | None) -> None:
         summary = Summary(int(code), outputs, round(time.monotonic() - self._started, 3))
-        told = {
-            "exit_code": summary.exit_code,
-            "outputs": list(map(str, outputs)),
-            "seconds": summary.seconds,
-        }
-        self.events.emit("run_finished", **told, **({"error": str(error)} if error else {}))
+        self.events.emit(
+            ev.RunFinished(
+                exit_code=summary.exit_code,
+                outputs=list(map(str, outputs)),
+                seconds=summary.seconds,
+                error=str(error) if error else None,
+            )
+        )
         self._plugins.notify("runner_run_finished", run=self._run, summary=summary)
 
     def _params(self, item: ItemResult) -> dict[str, Any]:

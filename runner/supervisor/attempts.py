@@ -63,7 +63,8 @@ class Attempts:
         self.placed = self.memory.chosen
         items = sum(len(task.items) for task in tasks)
         name = self.memory.stage.name
-        self.announcer.stage_started(name, items, self.placed.placement, self.placed.predicted)
+        placed = self.placed
+        self.announcer.stage_started(name, items, len(tasks), placed.placement, placed.predicted)
         try:
             self._run_down(list(tasks))
             if self.fail_fast and self.outcome.failed:

@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.errors import PluginError
 from runner.memory.meter import ram_of
@@ -15,6 +15,7 @@ from runner.protocol import STOP, Job, decode_event
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runner.events import Event
     from runner.supervisor.spawn import Process
 
 SAMPLE_SECONDS = 0.05
@@ -38,7 +39,7 @@ class Conversation:
 
     def __init__(self, process: Process, job: Job) -> None:
         self._process = process
-        self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.memory = Memory()
         self.exit_code: int | None = None
         self._unsent = ""
@@ -46,7 +47,7 @@ class Conversation:
         threading.Thread(target=self._send, args=(job,), daemon=True).start()
         threading.Thread(target=self._listen, daemon=True).start()
 
-    def events(self) -> Iterator[dict[str, Any] | None]:
+    def events(self) -> Iterator[Event | None]:
         """The worker's events; None at least twenty times a second, for who wants to look around.
 
         Ends when the worker has exited; ``exit_code`` is set then.
@@ -104,7 +105,9 @@ class Conversation:
         try:
             with self._process.events as lines:
                 for line in lines:
-                    if line.endswith(b"\n"):  # a worker that is killed may leave half a line
-                        self._events.put(decode_event(line))
+                    if not line.endswith(b"\n"):  # a worker that is killed may leave half a line
+                        continue
+                    if (event := decode_event(line)) is not None:
+                        self._events.put(event)
         finally:
             self._events.put(None)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from runner.errors import ExitCode, InterruptedRunError, RunnerError, StorageError
+from runner.events import Waiting
 from runner.history import failed_items
 from runner.journal import Events, Journal
 from runner.manifest.record import as_run
@@ -96,7 +97,7 @@ class Supervisor:
 
     def tell_waiting(self, reason: str) -> None:
         """Have whoever watches know what the run waits for."""
-        self.events.emit("waiting", reason=reason)
+        self.events.emit(Waiting(reason=reason))
 
 
 @dataclass

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
+from runner import events as ev
 from runner.api import ItemResult
 from runner.errors import InterruptedRunError, OutOfMemoryError, WorkerDiedError, error_of
 from runner.manifest.units import format_size
@@ -39,6 +41,8 @@ class Outcome:
     ram: int = 0
     vram: int | None = None
     streamed: dict[str, float] | None = None
+    lost: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Seconds that items spent in workers that died."""
 
     @property
     def ended(self) -> set[str]:
@@ -77,11 +81,11 @@ class StageRun:
         self._items = {item.id: item for item in job.items}
         self.outcome = outcome
         self._fail_fast = fail_fast
-        self._failure: dict[str, Any] | None = None
+        self._failure: ev.Failed | None = None
         self._finished = False
-        self._heard = 0.0
-        self.in_flight: dict[str, None] = {}
-        """Items under way, in their order: several where weights are streamed."""
+        self._started = self._heard = 0.0
+        self.in_flight: dict[str, float] = {}
+        """Items under way with when they began, in their order: several where weights are streamed."""
 
     def run(self, launchers: Launchers, log: Path) -> None:
         """Run the stage to its end; ``outcome`` says how far it came, also after an error.
@@ -93,10 +97,15 @@ class StageRun:
             RunnerError: what the worker could not go on from (storage, model, budget).
 
         """
+        self._started = time.monotonic()
         launcher = launchers.get(self._job.device, self._job.threads)
         process = launcher.start(log)  # imports: a signal ends this at once
         with self._interrupts.watched(), limited(process.pid, self._limits.ram) as group:
-            self._watch(Conversation(process, self._job), log, group)
+            try:
+                self._watch(Conversation(process, self._job), log, group)
+            except (WorkerDiedError, OutOfMemoryError):  # what they were at is tried again
+                self._note_lost()
+                raise
 
     def _watch(self, talk: Conversation, log: Path, group: MemoryGroup | None) -> None:
         asked = 0
@@ -128,37 +137,39 @@ class StageRun:
         if not asked:
             self._check_end(talk.exit_code, log)
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _take(self, event: ev.Event) -> None:
         self._heard = time.monotonic()
-        kind = event["event"]
-        if kind == "item_started":
-            self.in_flight[event["item"]] = None
-        elif kind == "progress":
-            told = {name: event[name] for name in ("item", "step", "steps")}
-            self._announcer.events.emit("progress", stage=self._job.name, **told)
-        elif kind == "state_discarded":
-            self._announcer.events.emit(**event, stage=self._job.name)
-        elif kind == "warning":
-            for item in self._tasks[event["item"]].items:
-                self._announcer.warning(
-                    event["kind"], event["message"], stage=self._job.name, item=item, details=event["details"]
-                )
-        elif kind == "retrying":
-            self.in_flight.pop(event["item"], None)
-            self._announcer.events.emit(**event, stage=self._job.name)
-        elif kind == "item_finished":
-            self.in_flight.pop(event["item"], None)
-            more = {name: event[name] for name in ("traceback", "attempts") if name in event}
-            self.end_item(event["item"], event["seconds"], event.get("error"), **more)
-        elif kind == "stuck":
-            self._end_stuck(event["item"], event["seconds"])
-        elif kind == "failed":
-            self._failure = event
-            self._note_held(event)
-        elif kind == "finished":
-            self._finished = True
-            self.outcome.streamed = event["streamed"]
-            self._note_held(event)
+        match event:
+            case ev.Ready():
+                seconds = round(self._heard - self._started, 3)
+                self._announcer.events.emit(ev.StageReady(stage=self._job.name, seconds=seconds))
+            case ev.ItemStarted():
+                self.in_flight[event.item] = self._heard
+            case ev.Progress() | ev.StateDiscarded():
+                self._announcer.events.emit(event)
+            case ev.Resumed():
+                # what went into the saved state is counted by the worker from here on
+                self.outcome.lost[event.item] = max(0.0, self.outcome.lost[event.item] - event.seconds)
+                self._announcer.events.emit(event)
+            case ev.Warned():
+                task = self._tasks.get(event.item or "")
+                for item in task.items if task else [event.item]:
+                    self._announcer.events.emit(replace(event, item=item))
+            case ev.Retrying():
+                self.in_flight.pop(event.item, None)
+                self._announcer.events.emit(event)
+            case ev.ItemFinished():
+                self.in_flight.pop(event.item, None)
+                self.end_item(event.item, event.seconds, event.error, event.traceback, event.attempts)
+            case ev.Stuck():
+                self._end_stuck(event.item, event.seconds)
+            case ev.Failed():
+                self._failure = event
+                self._note_held(event.vram, event.ram)
+            case ev.Finished():
+                self._finished = True
+                self.outcome.streamed = event.streamed
+                self._note_held(event.vram, event.ram)
 
     def _end_stuck(self, item: str, seconds: float) -> None:
         self.in_flight.clear()  # the others are not to blame
@@ -166,15 +177,23 @@ class StageRun:
         self.end_item(item, seconds, f"it {told}, and came to no end")
         raise WorkerDiedError(f"stage '{self._job.name}': item '{item}' {told}")
 
-    def _note_held(self, event: dict[str, Any]) -> None:
+    def _note_held(self, vram: int | None, ram: int | None) -> None:
         """What the worker says that it holds: what is sampled from outside may be a moment too old."""
-        self.outcome.ram = max(self.outcome.ram, event.get("ram") or 0)
-        if event.get("vram") is not None:
+        self.outcome.ram = max(self.outcome.ram, ram or 0)
+        if vram is not None:
             # what torch does not count is on the device all the same
-            self.outcome.vram = max(self.outcome.vram or 0, event["vram"] + CUDA_CONTEXT)
+            self.outcome.vram = max(self.outcome.vram or 0, vram + CUDA_CONTEXT)
 
-    def end_item(self, id_: str, seconds: float, error: str | None, **more: Any) -> None:
-        """Have a task and all that share it be done, or failed; ``more`` is for the log."""
+    def _note_lost(self) -> None:
+        """Count what a worker that ended early had spent on the items under way, shared evenly."""
+        now = time.monotonic()
+        for item, began in self.in_flight.items():
+            self.outcome.lost[item] += (now - began) / len(self.in_flight)
+
+    def end_item(
+        self, id_: str, seconds: float, error: str | None, traceback: str | None = None, attempts: int = 1
+    ) -> None:
+        """Have a task and all that share it be done, or failed."""
         task = self._tasks[id_]
         error = error or self._not_written(task)
         if not error:
@@ -189,10 +208,10 @@ class StageRun:
                 item=item,
                 key=task.keyed.key,
                 status="failed" if error else "done",
-                seconds=round(seconds, 4),
+                seconds=round(seconds + self.outcome.lost[id_], 4),
                 error=error,
             )
-            self._announcer.item_finished(result, **more)
+            self._announcer.item_finished(result, traceback, attempts)
 
     def _not_written(self, task: Task) -> str | None:
         """Files are the truth, not the worker's word."""
@@ -233,10 +252,10 @@ class StageRun:
 
     def _check_end(self, code: int | None, log: Path) -> None:
         if self._failure is not None:
-            told = f"stage '{self._job.name}': {self._failure['error']}"
-            if self._failure.get("out_of_memory"):
+            told = f"stage '{self._job.name}': {self._failure.error}"
+            if self._failure.out_of_memory:
                 raise OutOfMemoryError(told)
-            raise error_of(self._failure["code"], f"{told}\n{_tail(log)}")
+            raise error_of(self._failure.code, f"{told}\n{_tail(log)}")
         if not self._finished:
             how = f"was ended by signal {-code}" if code and code < 0 else f"exited with code {code}"
             raise WorkerDiedError(f"stage '{self._job.name}': its worker {how}{self._where()}\n{_tail(log)}")

@@ -11,6 +11,7 @@ import torch
 from greenlet import GreenletExit  # type: ignore[import-untyped]
 
 from runner.errors import RunnerError, in_words
+from runner.events import ItemStarted, Progress, Resumed, Retrying, StateDiscarded, Warned
 from runner.redact import redact
 from runner.worker import randomness
 from runner.worker.allocator import is_out_of_memory
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from runner.api import Saved
+    from runner.events import Event
     from runner.protocol import JobItem
     from runner.worker.clock import Clock
     from runner.worker.saved import StateFile
 
-    Report = Callable[..., None]
+    Report = Callable[[Event], None]
 
 # characters of what a failing item may say; the log has it whole
 ERROR_LIMIT = 1000
@@ -58,6 +60,7 @@ class ItemRun:
 
     def __init__(
         self,
+        stage: str,
         item: JobItem,
         file: StateFile,
         clock: Clock,
@@ -68,9 +71,12 @@ class ItemRun:
         self.item = item
         self.clock = clock
         self.attempts = 0
-        self.failure: dict[str, Any] = {}
-        """What it is told of with, where the last attempt failed."""
+        self.failure: Retrying | None = None
+        """How the last attempt failed, if it did."""
         self.ended = False
+        self._stage = stage
+        self._before = 0.0
+        """Seconds that went into the saved state which it goes on from."""
         self._file = file
         self._report = report
         self._may_go_on = may_go_on
@@ -88,7 +94,7 @@ class ItemRun:
         """
         _CURRENT.set(self)
         self.attempts += 1
-        self._report("item_started", item=self.item.id)
+        self._report(ItemStarted(item=self.item.id))
         try:
             make(self)
         except CancelledError:
@@ -100,31 +106,49 @@ class ItemRun:
                 raise
             trace = traceback.format_exc()
             sys.stderr.write(redact(trace))
-            self.failure = {
-                "error": _words(error)[:ERROR_LIMIT],
-                "traceback": trace[-TRACEBACK_LIMIT:],
-                "attempts": self.attempts,
-            }
+            self.failure = Retrying(
+                stage=self._stage,
+                item=self.item.id,
+                error=_words(error)[:ERROR_LIMIT],
+                traceback=trace[-TRACEBACK_LIMIT:],
+                attempts=self.attempts,
+            )
             # the next attempt begins anew: what led here may be in the state
             self._kept, self._saved_at = None, 0
             self._file.remove()
         else:
             # its state stays until the supervisor knows: who is killed before that goes on from it
-            self.failure, self.ended = {}, True
+            self.failure, self.ended = None, True
+
+    @property
+    def seconds(self) -> float:
+        """What the item has computed, with what an interrupted run put into the state it goes on from."""
+        return self._before + self.clock.seconds
 
     def begin(self) -> Saved | None:
         """Set the random generators, and find what an interrupted attempt saved."""
         randomness.seed_everything(self.item.key, self._file.device)
         try:
-            saved = self._file.load()
+            found = self._file.load()
         except DiscardedError as reason:
-            self._report("state_discarded", item=self.item.id, reason=str(reason))
+            self._report(StateDiscarded(stage=self._stage, item=self.item.id, reason=str(reason)))
             return None
-        self._saved_at = saved.step if saved else 0
-        return saved
+        if found is None:
+            return None
+        self._saved_at, self._before = found.saved.step, found.seconds
+        self._report(
+            Resumed(
+                stage=self._stage,
+                item=self.item.id,
+                step=found.saved.step,
+                steps=found.steps,
+                seconds=found.seconds,
+            )
+        )
+        return found.saved
 
     def on_step(self, step: int, steps: int, state: Any) -> None:
-        self._report("progress", item=self.item.id, step=step, steps=steps)
+        self._report(Progress(stage=self._stage, item=self.item.id, step=step, steps=steps))
         if state is not None and step < steps:
             self._kept = (step, steps, snapshot(state))
             if step - self._saved_at >= self._every:
@@ -139,7 +163,13 @@ class ItemRun:
 
         """
         self._report(
-            "warning", item=self.item.id, kind=kind, message=message[:ERROR_LIMIT], details=dict(details)
+            Warned(
+                kind=kind,
+                message=message[:ERROR_LIMIT],
+                stage=self._stage,
+                item=self.item.id,
+                details=dict(details),
+            )
         )
 
     def check(self) -> None:
@@ -158,7 +188,7 @@ class ItemRun:
         if self._kept is not None:
             # what is not finite must not be gone on from
             if all(bool(torch.isfinite(tensor).all()) for tensor in self._kept[2].values()):
-                self._file.save(*self._kept)
+                self._file.save(*self._kept, self.seconds)
             self._saved_at, self._kept = self._kept[0], None
 
 

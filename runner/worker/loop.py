@@ -14,6 +14,7 @@ from safetensors.torch import load as load_tensors
 
 from runner import handoff
 from runner.errors import BudgetError
+from runner.events import Alive, Finished, ItemFinished, Ready, Stuck
 from runner.memory.heap import keep_freed
 from runner.memory.meter import ram_of
 from runner.params import Given, names_of, validate
@@ -75,29 +76,30 @@ class Loop:
             one = load_object(job.stage.start)(context)
             if job.keeps_freed:
                 keep_freed()
-            self._report("ready")
+            self._report(Ready())
             stream = context.stream
             with self._watched():
                 self._run_rounds(partial(self._make, one), stream)
-        told = {"read": stream.bytes_read, "waited": round(stream.waited, 3)} if stream.active else None
-        self._report("finished", vram=vram_peak(job.device), ram=ram_of(os.getpid()), streamed=told)
+        streamed = {"read": stream.bytes_read, "waited": round(stream.waited, 3)} if stream.active else None
+        self._report(Finished(vram=vram_peak(job.device), ram=ram_of(os.getpid()), streamed=streamed))
 
     def _watched(self) -> AbstractContextManager[None]:
         if self._job.timeout is None:
             return nullcontext()
         return Watchdog(
-            lambda: [run.clock for run in self._group], lambda: self._report("alive"), self._tell_stuck
+            lambda: [run.clock for run in self._group], lambda: self._report(Alive()), self._tell_stuck
         )
 
     def _tell_stuck(self, clock: Clock) -> None:
         run = next(run for run in self._group if run.clock is clock)
-        self._report("stuck", item=run.item.id, seconds=clock.seconds)
+        self._report(Stuck(item=run.item.id, seconds=run.seconds))
 
     def _run_of(self, item: JobItem) -> ItemRun:
         file = StateFile(item.state, item.key, torch.device(self._job.device), self._circumstances)
         clock = Clock(self._job.timeout)
         every = self._job.checkpoint_every
-        return ItemRun(item, file, clock, self._report, lambda: not self._stopping.is_set(), every)
+        stage = self._job.name
+        return ItemRun(stage, item, file, clock, self._report, lambda: not self._stopping.is_set(), every)
 
     def _run_rounds(self, make: Callable[[ItemRun], None], stream: Stream) -> None:
         """Run all items; those that failed are tried again when the others have had their turn."""
@@ -132,12 +134,22 @@ class Loop:
 
     def _attempt(self, run: ItemRun, make: Callable[[ItemRun], None]) -> None:
         run.attempt(make)
-        if run.failure and run.attempts <= self._job.retries:
-            self._report("retrying", item=run.item.id, **run.failure)
-        elif run.ended or run.failure:
-            status = "failed" if run.failure else "done"
-            seconds = run.clock.seconds
-            self._report("item_finished", item=run.item.id, status=status, seconds=seconds, **run.failure)
+        failure = run.failure
+        if failure is not None and run.attempts <= self._job.retries:
+            self._report(failure)
+        elif run.ended or failure is not None:
+            self._report(
+                ItemFinished(
+                    stage=self._job.name,
+                    item=run.item.id,
+                    key=run.item.key,
+                    status="failed" if failure else "done",
+                    seconds=run.seconds,
+                    error=failure.error if failure else None,
+                    traceback=failure.traceback if failure else None,
+                    attempts=run.attempts,
+                )
+            )
 
     def _make(self, one: Callable[[WorkerItem], Any], run: ItemRun) -> None:
         item = run.item

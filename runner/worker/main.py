@@ -6,21 +6,25 @@ import os
 import sys
 import threading
 import traceback
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 
 from runner.errors import ExitCode, RunnerError
+from runner.events import Failed
 from runner.memory.meter import ram_of
 from runner.protocol import Job, encode_event
 from runner.redact import redact
 from runner.worker import lifeline
+
+if TYPE_CHECKING:
+    from runner.events import Event
 
 
 def serve(commands: IO[bytes], events: int) -> int:
     """Do the job that arrives on ``commands``, tell ``events`` (a descriptor) of it; returns an exit code."""
     telling = threading.Lock()
 
-    def report(event: str, **fields: Any) -> None:
-        line = memoryview(encode_event(event, **fields))
+    def report(event: Event) -> None:
+        line = memoryview(encode_event(event))
         with telling:
             try:
                 while line:
@@ -36,17 +40,17 @@ def serve(commands: IO[bytes], events: int) -> int:
         lifeline.watch(commands, loop.stop)
         loop.run()
     except RunnerError as error:
-        report("failed", code=error.exit_code, error=str(error))
+        report(Failed(code=error.exit_code, error=str(error)))
         return error.exit_code
     except BaseException as error:
         sys.stderr.write(redact(traceback.format_exc()))
         from runner.worker.allocator import is_out_of_memory, vram_peak
 
         if is_out_of_memory(error):
-            held = {"vram": vram_peak(job.device), "ram": ram_of(os.getpid())}
-            told = f"out of memory: {error}"
-            report("failed", code=ExitCode.BUDGET, out_of_memory=True, error=told, **held)
+            vram, ram = vram_peak(job.device), ram_of(os.getpid())
+            message = f"out of memory: {error}"
+            report(Failed(code=ExitCode.BUDGET, out_of_memory=True, error=message, vram=vram, ram=ram))
             return ExitCode.BUDGET
-        report("failed", code=ExitCode.STAGE, error=f"{type(error).__name__}: {error}")
+        report(Failed(code=ExitCode.STAGE, error=f"{type(error).__name__}: {error}"))
         return ExitCode.STAGE
     return ExitCode.DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,6 +27,15 @@ class DiscardedError(Exception):
     """A saved state that must not be gone on from; the words say why."""
 
 
+@dataclass(frozen=True)
+class Found:
+    """A saved state, the steps that there are in all, and the seconds that went into it."""
+
+    saved: Saved
+    steps: int
+    seconds: float
+
+
 class StateFile:
     """Where one item's state at one stage lies, and what it is valid for."""
 
@@ -36,7 +46,7 @@ class StateFile:
         self.device = device
         self._circumstances = circumstances
 
-    def save(self, step: int, steps: int, state: Mapping[str, torch.Tensor]) -> None:
+    def save(self, step: int, steps: int, state: Mapping[str, torch.Tensor], seconds: float) -> None:
         """Save the state after a step, with that of the random generators.
 
         Raises:
@@ -45,11 +55,11 @@ class StateFile:
         """
         tensors = {f"{STATE}{name}": tensor.to("cpu").contiguous() for name, tensor in state.items()}
         tensors |= {f"{RANDOM}{n}": t for n, t in randomness.state(self.device).items()}
-        told = {"key": self._key, "step": step, "steps": steps, "circumstances": self._circumstances}
-        metadata = {name: json.dumps(value, sort_keys=True) for name, value in told.items() if name != "key"}
+        told = {"step": step, "steps": steps, "seconds": seconds, "circumstances": self._circumstances}
+        metadata = {name: json.dumps(value, sort_keys=True) for name, value in told.items()}
         write_atomically(self._path, handoff.seal(save_tensors(tensors), {"key": self._key, **metadata}))
 
-    def load(self) -> Saved | None:
+    def load(self) -> Found | None:
         """What was saved last, the random generators set to what they were then; None if nothing was.
 
         Raises:
@@ -63,12 +73,12 @@ class StateFile:
         except handoff.DamagedError as error:
             raise DiscardedError(str(error)) from error
         try:
-            return self._saved(found)
+            return self._found(found)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             # sealed, and yet not as `save` makes it
             raise DiscardedError(f"it is no saved state: {type(error).__name__}: {error}") from error
 
-    def _saved(self, found: handoff.Handoff) -> Saved:
+    def _found(self, found: handoff.Handoff) -> Found:
         told = found.header.metadata
         before = json.loads(told["circumstances"])
         for name, now in self._circumstances.items():
@@ -78,7 +88,8 @@ class StateFile:
         randomness.restore(_under(RANDOM, tensors), self.device)
         # copies lie at torch's own boundaries, as results to the bit require
         state: Any = {name: tensor.clone() for name, tensor in _under(STATE, tensors).items()}
-        return Saved(int(told["step"]), state[WHOLE] if set(state) == {WHOLE} else state)
+        saved = Saved(int(told["step"]), state[WHOLE] if set(state) == {WHOLE} else state)
+        return Found(saved, int(told["steps"]), float(told.get("seconds", 0.0)))
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ function showHead() {
   byId("summary").textContent = [
     run.started ? date(run.started) : null,
     run.manifest.split(/[\\/]/).at(-1),
-    data.live && data.activity ? `${data.activity.stage}: ${data.activity.item}, ${data.activity.step} of ${data.activity.steps}` : null,
+    data.activity || null,
   ].filter(Boolean).join(" · ");
   const stage = run.stages.at(-1);
   if (data.live && stage) {

@@ -1,0 +1,138 @@
+"""What events say to people, in lines."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from runner import events as ev
+from runner.manifest.units import format_size
+from runner.warned import Warnings, count_of, line_of
+
+if TYPE_CHECKING:
+    from runner.json_values import Bytes
+
+WARNINGS_SHOWN = 3  # of a stage and kind, as they come; the last lines count them all
+
+
+class Line(NamedTuple):
+    """A line, and how it is coloured where there are colours."""
+
+    text: str
+    style: str = ""
+
+
+class Lines:
+    """The lines that the events of one run are worth, in their order."""
+
+    def __init__(self) -> None:
+        self._idle = True
+        self._warnings = Warnings()
+
+    def of(self, event: ev.Event) -> list[Line]:
+        """The lines for an event; none for most of those that tell of progress."""
+        match event:
+            case ev.StageStarted():
+                self._idle = False
+                return [Line(f"{event.stage}: {work_of(event.items, event.distinct)} ({event.placement})")]
+            case ev.Resumed():
+                return [
+                    Line(f"{event.stage} {event.item} goes on from step {event.step} of {event.steps}", "dim")
+                ]
+            case ev.Warned():
+                group = self._warnings.add(event)
+                return [Line(line_of(event), "yellow")] if group.count <= WARNINGS_SHOWN else []
+            case ev.StageFinished():
+                return [Line(stage_line(event))]
+            case ev.RunFinished():
+                return self._end(event)
+            case _:
+                text = trouble_line(event)
+                return [Line(text, "yellow")] if text else []
+
+    def _end(self, event: ev.RunFinished) -> list[Line]:
+        """The last lines of a run; the last of them says what became of it."""
+        lines = [Line(f"warning: {group.line}", "yellow") for group in self._warnings if group.items]
+        if event.error and event.exit_code != 130:
+            lines.append(Line(f"error: {event.error}", "red"))
+        return [*lines, Line(run_line(event, idle=self._idle))]
+
+
+def work_of(items: int, distinct: int | None) -> str:
+    """Items, and how many of them are different where some share their work: ``"3 items (2 distinct)"``."""
+    shared = f" ({distinct} distinct)" if distinct is not None and distinct != items else ""
+    return f"{count_of(items, 'item')}{shared}"
+
+
+def stage_line(event: ev.StageFinished) -> str:
+    """What became of a stage, in a line."""
+    counts = [f"{event.done} done"]
+    counts += [
+        f"{count} {what}" for what, count in (("cached", event.cached), ("failed", event.failed)) if count
+    ]
+    told = f"{event.stage}: {', '.join(counts)} in {event.seconds:.1f} s"
+    return ", ".join([told, *_peaks(event.measured, event.predicted), *_streamed(event.streamed)])
+
+
+def status_of(event: ev.ItemFinished) -> str:
+    """How an item ended, in a few words."""
+    return f"failed: {_first(event.error)}" if event.failed else f"{event.seconds:.2f} s"
+
+
+def trouble_line(event: ev.Event) -> str:
+    """What went wrong and how the run goes on, in a line; "" for an event that is no trouble."""
+    match event:
+        case ev.OutOfMemory():
+            then = f"; going on as {event.next}" if event.next else ""
+            return f"out of memory as {event.placement}: {_first(event.error)}{then}"
+        case ev.WorkerDied():
+            return f"{_first(event.error)}; going on in a new worker"
+        case ev.Retrying():
+            return f"{event.stage} {event.item} failed: {_first(event.error)}; it will be tried again"
+        case ev.StateDiscarded():
+            return f"{event.stage} {event.item} begins anew: what it saved is of no use, {event.reason}"
+        case ev.Waiting():
+            return f"waiting: {event.reason}"
+        case _:
+            return ""
+
+
+def run_line(event: ev.RunFinished, *, idle: bool) -> str:
+    """What became of the run, in a line; ``idle`` if no stage was started."""
+    where = f"; {_outputs(event.outputs)}" if event.outputs else ""
+    if idle and event.exit_code == 0:
+        return f"nothing to do{where}"
+    how = {0: "done", 1: "done, but some items failed", 130: "interrupted"}
+    state = how.get(event.exit_code, f"stopped with exit code {event.exit_code}")
+    again = ""
+    if event.exit_code == 130:
+        again = f"; {event.error}; the same command goes on from there"
+    return f"{state} in {event.seconds:.1f} s{where}{again}"
+
+
+def _outputs(paths: list[str]) -> str:
+    """One output by its path, several by their folder."""
+    if len(paths) == 1:
+        return f"1 output: {os.path.relpath(paths[0])}"
+    folder = os.path.relpath(os.path.dirname(paths[0]))  # noqa: PTH120 - a string of an event
+    return f"{len(paths)} outputs in {folder}/"
+
+
+def _peaks(measured: Bytes, predicted: Bytes) -> list[str]:
+    """Peaks, each beside what was predicted."""
+    told = []
+    for kind in ("vram", "ram"):
+        if size := measured.get(kind):
+            beside = f" (predicted {format_size(foreseen)})" if (foreseen := predicted.get(kind)) else ""
+            told.append(f"{kind.upper()} peak {format_size(size)}{beside}")
+    return told
+
+
+def _streamed(streamed: dict[str, float] | None) -> list[str]:
+    if not streamed:
+        return []
+    return [f"{format_size(streamed['read'])} of weights read, {streamed['waited']:.1f} s waited for them"]
+
+
+def _first(text: str | None) -> str:
+    return (text or "").partition("\n")[0]
