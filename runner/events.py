@@ -9,7 +9,7 @@ field that is absent its default.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
@@ -19,6 +19,8 @@ from runner.json_values import Bytes  # noqa: TC001 - the types of fields are re
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+_LEFT_OUT = {"left_out": True}
+"""Marks a field that the JSON object has only where it is not its default."""
 _KINDS: dict[str, type[Event]] = {}
 
 
@@ -57,7 +59,7 @@ class RunFinished(Event, kind="run_finished"):
     exit_code: int
     outputs: list[str]
     seconds: float
-    error: str | None = None
+    error: str | None = field(default=None, metadata=_LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +195,7 @@ class Retrying(Event, kind="retrying"):
     stage: str
     item: str
     error: str
-    traceback: str | None = None
+    traceback: str | None = field(default=None, metadata=_LEFT_OUT)
     attempts: int = 1
 
 
@@ -207,7 +209,7 @@ class ItemFinished(Event, kind="item_finished"):
     status: str
     seconds: float = 0.0
     error: str | None = None
-    traceback: str | None = None
+    traceback: str | None = field(default=None, metadata=_LEFT_OUT)
     attempts: int = 1
     params: dict[str, Any] = field(default_factory=dict)
 
@@ -267,7 +269,11 @@ def encode(event: Event) -> dict[str, Any]:
     record: dict[str, Any] = {"event": event.event}
     if event.time is not None:
         record["time"] = written(event.time)
-    return record | {name: getattr(event, name) for name in _converters(event.event)}
+    for part in _fields(event.event):
+        value = getattr(event, part.name)
+        if not (part.metadata and value == part.default):
+            record[part.name] = value
+    return record
 
 
 def decode(record: Any) -> Event | None:
@@ -293,8 +299,12 @@ def _time(value: Any) -> datetime | None:
 
 
 @functools.cache
+def _fields(kind: str) -> tuple[Field[Any], ...]:
+    return tuple(part for part in fields(_KINDS[kind]) if part.name != "time")
+
+
+@functools.cache
 def _converters(kind: str) -> Mapping[str, Callable[[Any], Any]]:
     """How each field of a kind is read, but its time."""
-    cls = _KINDS[kind]
-    hints = get_type_hints(cls)
-    return {f.name: json_values.reader(hints[f.name]) for f in fields(cls) if f.name != "time"}
+    hints = get_type_hints(_KINDS[kind])
+    return {part.name: json_values.reader(hints[part.name]) for part in _fields(kind)}

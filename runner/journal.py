@@ -34,7 +34,7 @@ class Events:
         self._lock = threading.Lock()  # downloads report from several threads
 
     def emit(self, event: Event) -> None:
-        stamped = replace(event, **redact_all(vars(event) | {"time": datetime.now(UTC)}))
+        stamped = replace(event, **redact_all(vars(event) | {"time": present()}))
         with self._lock:
             for listener in self.listeners:
                 listener(stamped)
@@ -82,7 +82,13 @@ def read_journal(path: Path, until: int | None = None) -> Iterator[Event]:
 
 def now() -> str:
     """The time in UTC, ISO 8601 with milliseconds."""
-    return written(datetime.now(UTC))
+    return written(present())
+
+
+def present() -> datetime:
+    """The time in UTC, to the millisecond that is written."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 def _ends_line(descriptor: int) -> bool:

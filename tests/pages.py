@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from runner.events import ItemFinished, OutOfMemory, RunFinished, RunStarted, StageFinished, StageStarted
 from runner.journal import Events, Journal
 from runner.provenance import write_with_provenance
 from runner.report import write
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GIB = 1 << 30
-PEAKS = {"vram": None, "ram": GIB}
+PEAKS: dict[str, int | None] = {"vram": None, "ram": GIB}
 # the smallest PNG: one grey pixel
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b55"
@@ -50,46 +51,62 @@ class Telling:
         self.events.listeners.append(self.journal)
         self.outputs: list[str] = []
 
-    def start(self, items: int) -> None:
+    def start(self, items: int, *, content: str = "", overridden: bool = False) -> None:
         self.outputs = []
-        self.events.emit("run_started", run="told", manifest="told.toml", stages=["draw"], items=items)
         self.events.emit(
-            "stage_started",
-            stage="draw",
-            items=items,
-            placement="resident",
-            predicted=PEAKS,
-            budget={"vram": None, "ram": 2 * GIB},
-            device="cpu",
-            dtype="float32",
-            last=True,
+            RunStarted(
+                run="told",
+                manifest="told.toml",
+                stages=["draw"],
+                items=items,
+                content=content,
+                overridden=overridden,
+            )
+        )
+        self.events.emit(
+            StageStarted(
+                stage="draw",
+                items=items,
+                placement="resident",
+                predicted=PEAKS,
+                budget={"vram": None, "ram": 2 * GIB},
+                device="cpu",
+                dtype="float32",
+                last=True,
+            )
         )
 
-    def item(self, item: str, key: str, error: str | None = None, **more: Any) -> None:
-        told = {"params": {"prompt": f"a picture of {item}", "seed": 7}, **more}
+    def item(self, item: str, key: str, error: str | None = None, suffix: str = ".png", **more: Any) -> None:
+        told = {"params": {"prompt": f"a picture of {item}", "seed": 7}, "seconds": 0.5, **more}
         if error is None:
-            path = self.directory.output(item, key, "", ".png")
-            write_with_provenance(path, PIXEL, {"key": key, "lineage": {"draw": {"params": told["params"]}}})
+            path = self.directory.output(item, key, "", suffix)
+            data = PIXEL if suffix == ".png" else b"text"
+            write_with_provenance(path, data, {"key": key, "lineage": {"draw": {"params": told["params"]}}})
             self.outputs.append(str(path))
         status = "failed" if error else "done"
+        self.events.emit(ItemFinished(stage="draw", item=item, key=key, status=status, error=error, **told))
+
+    def fall(self, held: dict[str, int | None]) -> None:
+        """Have the stage run out of memory and go on streaming."""
         self.events.emit(
-            "item_finished", stage="draw", item=item, key=key, status=status, seconds=0.5, error=error, **told
+            OutOfMemory(
+                stage="draw", placement="resident", predicted=held, measured=held, error="no", next="stream"
+            )
         )
 
     def end(self, code: int = 0) -> None:
         self.events.emit(
-            "stage_finished",
-            stage="draw",
-            seconds=8.0,
-            done=len(self.outputs),
-            cached=0,
-            failed=0,
-            predicted=PEAKS,
-            measured=PEAKS,
-            streamed=None,
-            memory=[(second, GIB) for second in range(8)],
+            StageFinished(
+                stage="draw",
+                seconds=8.0,
+                done=len(self.outputs),
+                cached=0,
+                predicted=PEAKS,
+                measured=PEAKS,
+                memory=[(second, GIB) for second in range(8)],
+            )
         )
-        self.events.emit("run_finished", exit_code=code, outputs=self.outputs, seconds=9.0)
+        self.events.emit(RunFinished(exit_code=code, outputs=self.outputs, seconds=9.0))
 
     def page(self) -> Path:
         return write(self.directory.path)

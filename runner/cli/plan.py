@@ -6,20 +6,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import Options, open_pipeline, print_json, say
+from runner.cli.display.lines import work_of
 from runner.cli.plan_table import show_memory
 from runner.errors import ExitCode
 from runner.plan.assemble import Assembly, assemble, forced_stages, run_directory
-from runner.plan.demand import Demand, demand
+from runner.plan.demand import Demand, Task, demand
 from runner.plan.memory.choose import StagePlan, plan_stage
 from runner.plan.memory.display import as_dict
+from runner.plan.resume import SavedStep, saved_step
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.plan.pipeline import Pipeline
     from runner.plan.stage import PipelineStage
+    from runner.rundir import RunDirectory
 
 SHOWN_TASKS = 5
+SHOWN_STATES = 20
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class _Planned:
     stages: list[StagePlan]
     demand: Demand | None
     """None where keys are pending: a model is not here, or is not hashed yet, and a plan never hashes."""
+    directory: RunDirectory
+
+    def saved(self, stage: PipelineStage, task: Task) -> SavedStep | None:
+        """Where an interrupted attempt at the task would go on from."""
+        key = task.keyed.key
+        return saved_step(self.directory.state(stage.name, key), key)
 
 
 def plan(manifest: Path, options: Options) -> int:
@@ -42,7 +52,7 @@ def plan(manifest: Path, options: Options) -> int:
     directory = run_directory(pipeline, options.runs_dir)
     found = demand(pipeline, keys, directory, forced) if keys is not None else None
     stages = [plan_stage(pipeline, stage, assembly.shapes(stage)) for stage in pipeline.stages]
-    planned = _Planned(assembly, stages, found)
+    planned = _Planned(assembly, stages, found, directory)
     if options.as_json:
         print_json(_as_dict(pipeline, planned))
     else:
@@ -59,7 +69,7 @@ def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
         tasks = planned.demand.tasks[stage.index] if planned.demand else None
         todo = None
         if tasks is not None:
-            todo = [{"item": t.item.id, "key": t.keyed.key, "reason": t.reason} for t in tasks]
+            todo = [_task_as_dict(planned, stage, task) for task in tasks]
         stages.append(
             {
                 "stage": stage.name,
@@ -69,10 +79,22 @@ def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
                 "budget": stage.budget.model_dump(),
                 **as_dict(memory),
                 "todo": todo if todo is not None else "pending",
+                "todo_items": planned.demand.items(stage.index) if planned.demand else "pending",
                 "cached": planned.demand.cached[stage.index] if planned.demand else "pending",
             }
         )
     return {"name": pipeline.manifest.table.name, "items": len(pipeline.items), "stages": stages}
+
+
+def _task_as_dict(planned: _Planned, stage: PipelineStage, task: Task) -> dict[str, Any]:
+    saved = planned.saved(stage, task)
+    return {
+        "item": task.item.id,
+        "items": task.items,
+        "key": task.keyed.key,
+        "reason": task.reason,
+        "saved": saved._asdict() if saved else None,
+    }
 
 
 def _show(pipeline: Pipeline, planned: _Planned) -> None:
@@ -87,8 +109,11 @@ def _show(pipeline: Pipeline, planned: _Planned) -> None:
 def _to_do(planned: _Planned, stage: PipelineStage) -> str:
     if planned.demand is None:
         return "pending"
-    todo = len(planned.demand.tasks[stage.index])
-    return f"{todo} of {todo + planned.demand.cached[stage.index]}" if todo else "nothing"
+    todo, distinct = planned.demand.items(stage.index), len(planned.demand.tasks[stage.index])
+    if not todo:
+        return "nothing"
+    of = work_of(todo + planned.demand.cached[stage.index], None)
+    return f"{todo} of {of}" + (f" ({distinct} distinct)" if distinct != todo else "")
 
 
 def _show_reasons(show: Any, pipeline: Pipeline, planned: _Planned) -> None:
@@ -98,10 +123,22 @@ def _show_reasons(show: Any, pipeline: Pipeline, planned: _Planned) -> None:
         show(f"pending: {why}, so what is done already cannot be told; a run fetches and hashes first")
         return
     for stage in pipeline.stages:
-        for task in planned.demand.tasks[stage.index][:SHOWN_TASKS]:
-            show(f"{stage.name}: {task.item.id}: {task.reason}", highlight=False)
-        more = len(planned.demand.tasks[stage.index]) - SHOWN_TASKS
-        if more > 0:
+        tasks = planned.demand.tasks[stage.index]
+        for task in tasks[:SHOWN_TASKS]:
+            sharing = f" (and for {', '.join(task.sharing)})" if task.sharing else ""
+            show(f"{stage.name}: {task.item.id}{sharing}: {task.reason}", highlight=False)
+        if more := sum(len(task.items) for task in tasks[SHOWN_TASKS:]):
             show(f"{stage.name}: and {more} more", highlight=False)
+        _show_saved(show, planned, stage)
     if planned.demand.nothing:
         show("nothing to do: every output is there")
+
+
+def _show_saved(show: Any, planned: _Planned, stage: PipelineStage) -> None:
+    """The items that go on from what an interrupted run saved of them."""
+    tasks = planned.demand.tasks[stage.index] if planned.demand else []
+    saved = [(task, found) for task in tasks if (found := planned.saved(stage, task)) is not None]
+    for task, (step, steps) in saved[:SHOWN_STATES]:
+        show(f"{stage.name}: {task.item.id} goes on from step {step} of {steps}", highlight=False)
+    if len(saved) > SHOWN_STATES:
+        show(f"{stage.name}: and {len(saved) - SHOWN_STATES} more go on from a saved step", highlight=False)

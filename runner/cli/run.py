@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import Options, open_pipeline, print_json
 from runner.cli.display import display_of
 from runner.errors import RunnerError
 from runner.events import Event, Memory, RunFinished, encode
-from runner.journal import Events
+from runner.journal import Events, present
 from runner.plan.assemble import run_directory
 from runner.supervisor.run import Supervisor, Wishes
 from runner.supervisor.signals import Interrupts
@@ -31,7 +30,7 @@ def run(manifest: Path, options: Options) -> int:
     except RunnerError as error:
         if options.as_json:  # it could not begin
             end = RunFinished(exit_code=error.exit_code, outputs=[], seconds=0.0, error=str(error))
-            print_event(replace(end, time=datetime.now(UTC)))
+            print_event(replace(end, time=present()))
         raise
 
 

@@ -144,6 +144,7 @@ def _show_stages(to: Console, run: RunHistory) -> None:
     stages = run.stages.values()
     table = Table("stage", "done", box=None, pad_edge=False)
     columns = {
+        "distinct": [str(stage.distinct) if stage.distinct != stage.items else "" for stage in stages],
         "failed": [str(stage.failed or "") for stage in stages],
         "time": ["not ended" if s.seconds is None else format_duration(s.seconds) for s in stages],
         "VRAM peak (predicted)": [_peak(stage, "vram") for stage in stages],

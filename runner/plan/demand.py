@@ -47,6 +47,10 @@ class Demand:
     renamed: list[tuple[Path, Path]] = field(default_factory=list)
     """Outputs of the same key under another item's name: source and target of a link to make."""
 
+    def items(self, stage: int) -> int:
+        """Items that a stage is to make, by its index: more than its tasks where some share their work."""
+        return sum(len(task.items) for task in self.tasks[stage])
+
     @property
     def nothing(self) -> bool:
         return not any(self.tasks)

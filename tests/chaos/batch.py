@@ -9,6 +9,7 @@ from typing import Any
 
 from project import Project
 
+from runner.events import ItemFinished
 from runner.journal import read_journal
 from runner.lock import held_by
 
@@ -118,9 +119,9 @@ def check_end(batch: Batch, reference: dict[str, bytes]) -> None:
     assert left == []
     assert held_by(batch.run / ".lock") is None
     done = Counter(
-        (event["stage"], event["item"])
+        (event.stage, event.item)
         for event in read_journal(batch.run / "journal.jsonl")
-        if event["event"] == "item_finished" and event["status"] == "done"
+        if isinstance(event, ItemFinished) and not event.failed
     )
     assert [name for name, times in done.items() if times > 1] == []
     again = batch.runner(*batch.command)

@@ -12,6 +12,7 @@ from chaos.kills import KILLS, SEED
 from chaos.pausing import SABOTAGE
 
 from runner import handoff
+from runner.events import Waiting
 from runner.history import read_runs
 from runner.journal import Journal, read_journal
 
@@ -67,12 +68,9 @@ def test_a_torn_journal(done: Project) -> None:
         assert kept == events[: len(kept)]
         assert len(kept) - whole[:cut].count(b"\n") in (0, 1)
         journal = Journal(path)
-        journal({"event": "more"})
+        journal(Waiting(reason="more"))
         journal.close()
-        assert [event["event"] for event in read_journal(path)] == [
-            *(event["event"] for event in kept),
-            "more",
-        ]
+        assert list(read_journal(path)) == [*kept, Waiting(reason="more")]
         assert len(list(read_runs(path))) <= 1
     path.write_bytes(whole[: len(whole) // 2] + chance.randbytes(5000))
     before = made(run)

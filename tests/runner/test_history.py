@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from runner.events import decode
 from runner.history import RunHistory, failed_items, read_runs
 
 if TYPE_CHECKING:
@@ -33,10 +34,17 @@ VALUES = st.recursive(
 )
 
 
+def take(run: RunHistory, record: dict[str, Any]) -> None:
+    """Hand a history an event as it stands in a journal."""
+    event = decode(json.loads(json.dumps(record)))
+    if event is not None:
+        run.take(event)
+
+
 def history(*events: tuple[str, dict[str, Any]]) -> RunHistory:
     run = RunHistory()
     for kind, fields in events:
-        run.take({"event": kind, "time": "2026-11-22T02:00:00.000Z", **fields})
+        take(run, {"event": kind, "time": "2026-11-22T02:00:00.000Z", **fields})
     return run
 
 
@@ -118,7 +126,7 @@ def test_what_failed_last_time_is_known_over_several_runs(tmp_path: Path) -> Non
 def test_no_journal_breaks_who_reads_it(events: list[dict[str, Any]]) -> None:
     run = history(("run_started", START), started("make", 1))
     for event in events:
-        run.take(event)
+        take(run, event)
     assert run.counts.made >= 0
     assert run.done is None or run.done <= max(run.items, len(run.outputs))
     run.reason.encode()

@@ -104,10 +104,11 @@ def run_line(event: ev.RunFinished, *, idle: bool) -> str:
         return f"nothing to do{where}"
     how = {0: "done", 1: "done, but some items failed", 130: "interrupted"}
     state = how.get(event.exit_code, f"stopped with exit code {event.exit_code}")
-    again = ""
+    state += f" in {event.seconds:.1f} s"
     if event.exit_code == 130:
-        again = f"; {event.error}; the same command goes on from there"
-    return f"{state} in {event.seconds:.1f} s{where}{again}"
+        at = f", {event.error}" if event.error else ""
+        return f"{state}{at}{where}; the same command goes on from there"
+    return f"{state}{where}"
 
 
 def _outputs(paths: list[str]) -> str:

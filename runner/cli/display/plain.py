@@ -48,7 +48,7 @@ class PlainDisplay:
                 lines = [f"fetching {event.source}: {format_size(event.done)} of {format_size(event.total)}"]
         for line in lines:
             self._say(line)
-        if lines:
+        if lines or isinstance(event, ev.StageReady):
             self._pauses.reset()
 
     def _progress(self, event: ev.Progress, now: float) -> str:

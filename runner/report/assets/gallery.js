@@ -1,5 +1,6 @@
 const STATUSES = { done: "Done", failed: "Failed", unfinished: "Unfinished", earlier: "Earlier" };
 const IMAGES = /\.(png|jpe?g|webp|gif|avif|bmp)$/i;
+const TEXTS = /\.(txt|md)$/i;
 
 data.cards.forEach((card) => {
   card.took = Object.values(card.seconds).reduce((sum, one) => sum + one, 0);
@@ -7,6 +8,14 @@ data.cards.forEach((card) => {
   card.words = [card.id, card.prompt, card.key, card.status, card.file, card.error].join("\n").toLowerCase();
   card.link = card.file && `outputs/${encodeURIComponent(card.file)}`;
 });
+
+/** What the outputs are called: pictures or texts, where all files are. */
+function outputsName() {
+  const files = data.cards.map((card) => card.file).filter(Boolean);
+  if (!files.length) return "Outputs";
+  if (files.every((file) => IMAGES.test(file))) return "Pictures";
+  return files.every((file) => TEXTS.test(file)) ? "Texts" : "Outputs";
+}
 
 const MARGIN = 0.7; // of a screen, above and below, that is drawn too
 
@@ -17,6 +26,7 @@ const gallery = {
   view: { query: "", status: "", order: "run", ...session.get("view") },
 
   start() {
+    byId("outputs-title").textContent = outputsName();
     byId("search").value = this.view.query;
     byId("order").value = this.view.order;
     byId("search").addEventListener("input", (event) => this.look({ query: event.target.value }));
@@ -142,7 +152,7 @@ function cardOf(card) {
     event.preventDefault();
     viewer.show(card);
   };
-  return el("a", { class: `card ${card.status}`, href: card.link || "#pictures", click: open, title: card.prompt || card.id },
+  return el("a", { class: `card ${card.status}`, href: card.link || "#outputs", click: open, title: card.prompt || card.id },
     el("div", { class: "frame" },
       thumbnail(card),
       card.status === "done" ? null : el("span", { class: "badge" }, STATUSES[card.status])),

@@ -26,6 +26,7 @@ function showHead() {
 function figures(run) {
   const held = run.stages.filter((stage) => stage.measured.ram);
   const top = held.reduce((a, b) => (b.measured.ram > (a?.measured.ram ?? 0) ? b : a), null);
+  const warned = run.warnings.reduce((sum, group) => sum + group.count, 0);
   const vram = Math.max(0, ...run.stages.map((stage) => stage.measured.vram ?? 0));
   const figure = (label, value, small, kind) =>
     value === null ? null : el("div", { class: kind ?? "" }, el("dt", {}, label),
@@ -34,6 +35,7 @@ function figures(run) {
     figure(run.items === 1 ? "item" : "items", run.items.toLocaleString()),
     figure("made", run.made.toLocaleString(), run.cached ? `${run.cached.toLocaleString()} were there` : null),
     figure("failed", run.failed ? run.failed.toLocaleString() : null, null, "bad"),
+    figure("warnings", warned ? warned.toLocaleString() : null),
     figure(run.exit_code === null ? "so far" : "took", run.seconds === null ? null : duration(run.seconds)),
     figure("peak RAM", top && size(top.measured.ram),
       top && (top.budget.ram ? `of ${size(top.budget.ram)}` : `in ${top.name}`)),
@@ -127,6 +129,7 @@ document.addEventListener("keydown", (event) => {
 startTheme();
 showHead();
 showFailures();
+showWarnings();
 gallery.start();
 viewer.start();
 stages.start();

@@ -45,7 +45,8 @@ function strip(run) {
 
 function stageRow(stage, most) {
   const made = [
-    `${stage.done.toLocaleString()} of ${count(stage.items, "item")}`,
+    `${stage.done.toLocaleString()} of ${count(stage.items, "item")}`
+      + (stage.distinct === stage.items ? "" : ` (${stage.distinct.toLocaleString()} distinct)`),
     stage.cached ? `${stage.cached.toLocaleString()} were there` : null,
   ].filter(Boolean).join(", ");
   const read = stage.streamed;
@@ -55,7 +56,7 @@ function stageRow(stage, most) {
       el("p", { class: "about" }, [stage.placement, stage.dtype, stage.device].filter(Boolean).join(" · ")),
       el("p", { class: "about number" }, made, stage.failed ? el("b", {}, `, ${stage.failed} failed`) : null),
       el("p", { class: "about number" }, duration(stage.seconds),
-        stage.done > 1 ? ` · ${duration(stage.seconds / stage.done)} an item` : null),
+        stage.each === null ? null : ` · ${duration(stage.each)} an item`),
       read ? el("p", { class: "about number" }, `${size(read.read)} read, waited ${duration(read.waited)}`) : null),
     chart(stage, most),
     el("div", { class: "meters" }, meter("RAM", stage, "ram"), meter("VRAM", stage, "vram")),

@@ -58,22 +58,3 @@ function facts(pairs) {
   if (rows.length && rows.at(-1).className === "rule") rows.pop();
   return el("dl", { class: "facts" }, ...rows);
 }
-
-const FAILURES = 100; // the others are among the pictures
-
-function showFailures() {
-  const failed = data.cards.filter((card) => card.status === "failed");
-  byId("failures").hidden = failed.length === 0;
-  const rows = failed.slice(0, FAILURES).map((card, n) => el("details", { open: n ? null : "" },
-    el("summary", {},
-      el("b", {}, card.id),
-      el("span", { class: "dim" }, ` in ${card.stage}`, card.attempts > 1 ? `, tried ${card.attempts} times` : ""),
-      el("span", { class: "why" }, card.error.split("\n")[0])),
-    card.prompt ? el("p", { class: "what" }, card.prompt) : null,
-    el("pre", { class: "code traceback", tabindex: "0" },
-      card.traceback || `${card.error}\n\n(its traceback, if it has one, is in journal.jsonl)`),
-  ));
-  const more = failed.length - rows.length;
-  byId("failure-list").replaceChildren(...rows,
-    ...(more > 0 ? [el("p", { class: "more" }, `${more.toLocaleString()} more are among the pictures.`)] : []));
-}

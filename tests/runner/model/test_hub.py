@@ -100,8 +100,8 @@ def test_what_the_stages_need_is_fetched_once_and_found_again_without_the_networ
         "vae",
     }
     assert not any("fp16" in name for name in fetched)
-    told = [e for e in outcome.of("progress") if e["stage"] == "fetch"]
-    assert told[-1]["step"] == told[-1]["steps"] > 0
+    told = outcome.of("fetch_progress")
+    assert told[-1]["done"] == told[-1]["total"] > 0
 
     hub.requests = 0
     again = project.runner("run", "hub.toml", "--json", "--set", "stage.diffuse.with.steps=2")

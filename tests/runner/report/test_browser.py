@@ -11,6 +11,8 @@ from browsing import chromium, visit
 from pages import Telling, data_of
 from waiting import wait_until
 
+from runner.events import RunFinished
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -157,17 +159,9 @@ def test_a_thousand_pictures(browser: Any, told: Telling) -> None:
 def test_a_fall_and_a_stopped_run_are_told(browser: Any, told: Telling) -> None:
     told.start(1)
     held = {"vram": None, "ram": 3 << 30}
+    told.fall(held)
     told.events.emit(
-        "out_of_memory",
-        stage="draw",
-        placement="resident",
-        predicted=held,
-        measured=held,
-        error="no",
-        next="stream",
-    )
-    told.events.emit(
-        "run_finished", exit_code=7, outputs=[], seconds=2.0, error="stage 'draw': its <i>worker</i> died"
+        RunFinished(exit_code=7, outputs=[], seconds=2.0, error="stage 'draw': its <i>worker</i> died")
     )
     with visit(browser, told.page()) as seen:
         assert seen.texts(".fall") == [

@@ -8,12 +8,13 @@ import json
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import GIB, card, data_of
 
+from runner.events import Memory
 from runner.memory.series import LIMIT, Series
 from runner.report import write
 from runner.report.items import TRACEBACKS
@@ -24,11 +25,10 @@ if TYPE_CHECKING:
     from pages import Telling
     from project import Project
 
-    from runner.journal import Event
 
 NONE = {"vram": None, "ram": None}
 TIMED = {"time": "2026-11-22T02:00:00.000Z", "stage": "draw", "seconds": 1.0}
-EVENTS: list[Event] = [
+EVENTS: list[dict[str, Any]] = [
     {
         "event": "run_started",
         **TIMED,
@@ -206,15 +206,7 @@ def test_tracebacks_are_kept_in_bounds(told: Telling) -> None:
 def test_a_fall_to_a_lower_placement_is_told(told: Telling) -> None:
     told.start(1)
     held = {"vram": None, "ram": 3 * GIB}
-    told.events.emit(
-        "out_of_memory",
-        stage="draw",
-        placement="resident",
-        predicted=held,
-        measured=held,
-        error="no",
-        next="stream",
-    )
+    told.fall(held)
     told.item("fox", KEY)
     told.end()
     (stage,) = data_of(told.page())["runs"][0]["stages"]
@@ -242,7 +234,9 @@ def test_a_journal_with_a_torn_end_still_gives_a_page(told: Telling) -> None:
     event=st.sampled_from(EVENTS),
     changes=st.dictionaries(st.sampled_from(FIELDS), ODD, min_size=1, max_size=3),
 )
-def test_whatever_an_event_says_the_page_can_be_read(event: Event, changes: dict[str, object]) -> None:
+def test_whatever_an_event_says_the_page_can_be_read(
+    event: dict[str, Any], changes: dict[str, object]
+) -> None:
     with TemporaryDirectory() as folder:
         lines = [json.dumps({**one, **changes} if one is event else one) for one in EVENTS]
         Path(folder, "journal.jsonl").write_text("\n".join(lines))
@@ -268,7 +262,7 @@ def test_a_live_page_shows_memory_before_the_journal_has_it(told: Telling) -> No
     told.events.listeners.append(live)
     told.start(1)
     for _ in range(3):
-        told.events.emit("memory", stage="draw", ram=GIB)
+        told.events.emit(Memory(stage="draw", ram=GIB))
     live.close()
     (stage,) = data_of(told.directory.report)["runs"][0]["stages"]
     assert max(held for _, held in stage["memory"]) == GIB == stage["measured"]["ram"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from toy_plugin import STAGES
 
+from runner.events import Retrying
 from runner.journal import read_journal
 
 if TYPE_CHECKING:
@@ -83,10 +84,10 @@ def test_failed_items_are_tried_again_after_the_others(toy: Project) -> None:
     assert outcome.code == 1, outcome
     made = [e for e in outcome.of("item_finished") if e["stage"] == "make"]
     assert [e["item"] for e in made] == ["a", "b", "bad", "worse"]
-    assert [e.get("attempts") for e in made] == [None, None, 3, 3]
+    assert [e["attempts"] for e in made] == [1, 1, 3, 3]
     assert [e["item"] for e in outcome.of("retrying")] == ["bad", "worse"] * 2
-    kept = [e for e in read_journal(toy.folder / "runs/toy/journal.jsonl") if e["event"] == "retrying"]
-    assert "ValueError: bad cannot be made" in kept[0]["error"]
+    kept = [e for e in read_journal(toy.folder / "runs/toy/journal.jsonl") if isinstance(e, Retrying)]
+    assert "ValueError: bad cannot be made" in kept[0].error
 
 
 def test_fail_fast_stops_at_the_first_failure(toy: Project) -> None:

@@ -13,6 +13,7 @@ import pytest
 from toy_plugin import BEHAVING
 from waiting import wait_until
 
+from runner.events import RunFinished
 from runner.journal import read_journal
 
 if TYPE_CHECKING:
@@ -110,8 +111,9 @@ def test_a_closed_terminal_ends_nothing(toy: Project) -> None:
     (toy.folder / "flags/item.go").touch()
     process.wait(60)
     assert process.returncode == 0
-    journal = list(read_journal(toy.folder / "runs/toy/journal.jsonl"))
-    assert (journal[-1]["event"], journal[-1]["exit_code"]) == ("run_finished", 0)
+    *_, end = read_journal(toy.folder / "runs/toy/journal.jsonl")
+    assert isinstance(end, RunFinished)
+    assert end.exit_code == 0
 
 
 def test_never_two_workers_at_once(toy: Project) -> None:

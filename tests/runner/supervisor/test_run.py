@@ -36,7 +36,7 @@ def test_a_run_leaves_outputs_sealed_handoffs_and_a_journal(toy: Project) -> Non
     assert {"key", "item", "stage", "versions", "device", "digest"} <= set(handoff.header.metadata)
     assert handoff.text == {"caption": "ONE"}
     assert handoff.lineage["make"]["params"] == {"prompt": "one", "seed": 0, "steps": 2, "behave": "well"}
-    journal = [e["event"] for e in read_journal(toy.folder / "runs/toy/journal.jsonl")]
+    journal = [e.event for e in read_journal(toy.folder / "runs/toy/journal.jsonl")]
     assert journal[0] == "run_started"
     assert journal[-1] == "run_finished"
 
