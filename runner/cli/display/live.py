@@ -33,6 +33,33 @@ class Part(NamedTuple):
     style: str = ""
 
 
+class MovingLine(Live):
+    """Rich's live display of one line, which leaves nothing behind where the terminal gets narrower."""
+
+    def __init__(self, render: Callable[[], Text], console: Console) -> None:
+        self._make = render
+        self._cells = 0
+        super().__init__(
+            get_renderable=self._line,
+            console=console,
+            refresh_per_second=REFRESHES,
+            transient=True,
+            redirect_stdout=False,  # data for a program
+        )
+
+    def refresh(self) -> None:
+        # terminals break a line that has become too long, and rich would take back the last row alone
+        more = max(0, self._cells - 1) // max(self.console.width, 1)
+        if more and self.is_started:
+            self.console.file.write(f"\x1b[{more}A\r\x1b[J")
+        super().refresh()
+
+    def _line(self) -> Text:
+        line = self._make()
+        self._cells = line.cell_len
+        return line
+
+
 class LiveDisplay:
     """The stage that goes on in the last line, with the item's step, rate, time left and memory."""
 
@@ -48,13 +75,7 @@ class LiveDisplay:
         self._pace: StagePace | None = None
         self._fetch: ev.FetchProgress | None = None
         self._held = 0
-        self._live = Live(
-            get_renderable=self._render,
-            console=self._console,
-            refresh_per_second=REFRESHES,
-            transient=True,
-            redirect_stdout=False,  # data for a program
-        )
+        self._live = MovingLine(self._render, self._console)
 
     def __enter__(self) -> Self:
         self._live.start()
