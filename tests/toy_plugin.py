@@ -55,6 +55,9 @@ def start_make(ctx):
         drawn = {"numbers": numbers, "caption": p.prompt.upper()}
         return {
             "nan": {**drawn, "numbers": numbers * float("nan")},
+            "inf": {**drawn, "numbers": numbers / 0},
+            "large": {**drawn, "numbers": numbers + 1e5},
+            "complex": {**drawn, "extra": torch.tensor([1, float("nan") * 1j])},
             "rank": {**drawn, "numbers": numbers[None]},
             "shared": {**drawn, "extra": drawn["numbers"][:2]},
             "endless": {**drawn, "caption": "x" * (1 << 21)},

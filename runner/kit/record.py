@@ -14,6 +14,7 @@ from runner.plugins import load_object
 from runner.stream.blocks import Block, find_blocks
 from runner.stream.lockstep import Lockstep
 from runner.worker import randomness
+from runner.worker.finite import FiniteCheck
 from runner.worker.loop import Loop
 from runner.worker.publish import publish
 
@@ -52,6 +53,8 @@ class _Item:
     params: Any
     inputs: Mapping[str, Any]
     on_step: Callable[[int, int, Any], object]
+    check_finite: Callable[[str, Any], None]
+    on_warning: Callable[..., object] = lambda *_, **__: None
     found: Saved | None = None
     looked: bool = False
 
@@ -62,6 +65,9 @@ class _Item:
 
     def step(self, step: int, steps: int, state: Any = None) -> None:
         self.on_step(step, steps, state)
+
+    def warn(self, kind: str, message: str, **details: Any) -> None:
+        self.on_warning(kind, message, **details)
 
 
 @dataclass
@@ -143,16 +149,16 @@ class Recording:
                 states.append(step)
             item.step(step, of, state)
 
-        own = _Item(item.id, item.params, item.inputs, on_step, item.saved)
+        own = _Item(item.id, item.params, item.inputs, on_step, item.check_finite, item.warn, item.saved)
         returned = self._one(own)
-        content = self._content(item.id, returned)
+        content = self.content(item.id, returned)
         went_on = own.looked and own.found is not None
         self.made.append(Made(item.id, params, inputs, content, len(steps) - 1, states[-1], went_on))
         return returned
 
     def again(self, made: Made, on_step: Callable[[], object] = lambda: None) -> Content:
         """Make an item again; returns what it leaves."""
-        return self._content(made.id, self.call(made, self.copied(made.inputs), on_step))
+        return self.content(made.id, self.call(made, self.copied(made.inputs), on_step))
 
     @staticmethod
     def copied(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +169,8 @@ class Recording:
         self, made: Made, inputs: Mapping[str, Any], on_step: Callable[[], object] = lambda: None
     ) -> object:
         """Call the stage's code for an item again, and return what it returns."""
-        item = _Item(made.id, copy.deepcopy(made.params), inputs, lambda *_: on_step())
+        check_finite = FiniteCheck(self.job.dtype).check
+        item = _Item(made.id, copy.deepcopy(made.params), inputs, lambda *_: on_step(), check_finite)
         randomness.seed_everything(self._job_item(made.id).key, self.device)
         with torch.inference_mode():
             return self._one(item)
@@ -189,7 +196,7 @@ class Recording:
             lockstep.run([partial(call, made) for made in together], lambda: None)
         return left
 
-    def _content(self, item_id: str, returned: object) -> Content:
+    def content(self, item_id: str, returned: object) -> Content:
         """What would be written, by the worker's own checks and conversions."""
         job = self.job
         item = self._job_item(item_id)

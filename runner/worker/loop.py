@@ -96,8 +96,8 @@ class Loop:
     def _run_of(self, item: JobItem) -> ItemRun:
         file = StateFile(item.state, item.key, torch.device(self._job.device), self._circumstances)
         clock = Clock(self._job.timeout)
-        every = self._job.checkpoint_every
-        return ItemRun(item, file, clock, self._report, lambda: not self._stopping.is_set(), every)
+        every, dtype = self._job.checkpoint_every, self._job.dtype
+        return ItemRun(item, file, clock, self._report, lambda: not self._stopping.is_set(), every, dtype)
 
     def _run_rounds(self, make: Callable[[ItemRun], None], stream: Stream) -> None:
         """Run all items; those that failed are tried again when the others have had their turn."""
@@ -146,6 +146,7 @@ class Loop:
         if self._params is not None:
             params = validate(self._params, Given({**item.params.values, **texts}, item.params.text_only))
         returned = one(WorkerItem(run, params, inputs, run.begin()))
+        run.finite.settle()
         provenance = {
             "key": item.key,
             "stage": self._job.name,
