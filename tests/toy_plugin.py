@@ -97,6 +97,12 @@ def behave(how, item):
         while not flag.with_suffix(".go").exists():
             item.step(1, 2)
             time.sleep(0.01)
+    if how == "flood":
+        # until the test says so, with more to tell than a pipe holds
+        flag = pathlib.Path(os.environ["TOY_FLAGS"], item.id)
+        flag.touch()
+        while not flag.with_suffix(".go").exists():
+            item.step(1, 2)
     if how == "grow":
         held = []
         while True:

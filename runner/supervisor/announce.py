@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
+from runner.active_time import active_seconds
 from runner.api import ItemResult, Run, StageResult, Summary
 from runner.machine import machine_of, versions_of
 from runner.memory.devices import choose_device
@@ -31,7 +31,7 @@ class Announcer:
         self._items = {item.id: item for item in pipeline.items}
         self._memory = Series()
         self._stage_started = 0.0
-        self._started = time.monotonic()
+        self._started = active_seconds()
         self._run = Run(
             name=pipeline.manifest.table.name,
             directory=directory.path,
@@ -58,7 +58,7 @@ class Announcer:
         self.events.emit("progress", stage="fetch", item=source, step=done, steps=total)
 
     def stage_started(self, stage: str, items: int, placement: str, predicted: Mapping[str, Any]) -> None:
-        self._memory, self._stage_started = Series(), time.monotonic()
+        self._memory, self._stage_started = Series(), active_seconds()
         bound = self._stages[stage]
         budget = bound.budget
         self.events.emit(
@@ -76,7 +76,7 @@ class Announcer:
 
     def memory(self, stage: str, ram: int) -> None:
         """Bytes of RAM that the stage's worker holds now."""
-        self._memory.add(time.monotonic() - self._stage_started, ram)
+        self._memory.add(active_seconds() - self._stage_started, ram)
         self.events.emit("memory", stage=stage, ram=ram)
 
     def out_of_memory(
@@ -127,7 +127,7 @@ class Announcer:
         self._plugins.notify("runner_stage_finished", run=self._run, result=result)
 
     def run_finished(self, code: ExitCode, outputs: Sequence[Path], error: RunnerError | None) -> None:
-        summary = Summary(int(code), outputs, round(time.monotonic() - self._started, 3))
+        summary = Summary(int(code), outputs, round(active_seconds() - self._started, 3))
         told = {
             "exit_code": summary.exit_code,
             "outputs": list(map(str, outputs)),

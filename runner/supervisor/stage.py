@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from runner.active_time import active_seconds
 from runner.api import ItemResult
 from runner.errors import InterruptedRunError, OutOfMemoryError, WorkerDiedError, error_of
 from runner.manifest.units import format_size
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from runner.supervisor.announce import Announcer
     from runner.supervisor.launch import Launchers
     from runner.supervisor.signals import Interrupts
+    from runner.supervisor.spawn import Process
 
 LOG_LINES = 12  # of a stage's log that are shown when it fails
+TOLD_AT = 20  # looks at a worker in a row that find it suspended, before that is told
 SILENCE = 20.0  # seconds; a worker that watches its items' time says something every second
 
 
@@ -95,12 +97,13 @@ class StageRun:
         """
         launcher = launchers.get(self._job.device, self._job.threads)
         process = launcher.start(log)  # imports: a signal ends this at once
-        with self._interrupts.watched(), limited(process.pid, self._limits.ram) as group:
-            self._watch(Conversation(process, self._job), log, group)
+        with self._interrupts.watched(process.pid), limited(process.pid, self._limits.ram) as group:
+            self._watch(process, log, group)
 
-    def _watch(self, talk: Conversation, log: Path, group: MemoryGroup | None) -> None:
+    def _watch(self, process: Process, log: Path, group: MemoryGroup | None) -> None:
+        talk = Conversation(process, self._job)
         asked = 0
-        self._heard = time.monotonic()
+        self._heard = active_seconds()
         try:
             for event in talk.events():
                 if event is not None:
@@ -108,6 +111,8 @@ class StageRun:
                     continue
                 self._announcer.memory(self._job.name, talk.memory.now)
                 self._check_life(log)
+                if talk.suspended == TOLD_AT:
+                    self._tell_suspended(process.pid)
                 self._check_memory(talk.memory.now)
                 wishes = self._interrupts.count or int(self._fail_fast and bool(self.outcome.failed))
                 if wishes > asked:
@@ -129,7 +134,7 @@ class StageRun:
             self._check_end(talk.exit_code, log)
 
     def _take(self, event: dict[str, Any]) -> None:
-        self._heard = time.monotonic()
+        self._heard = active_seconds()
         kind = event["event"]
         if kind == "item_started":
             self.in_flight[event["item"]] = None
@@ -206,8 +211,12 @@ class StageRun:
     def _check_life(self, log: Path) -> None:
         """A worker that keeps an eye on its items' time, and says nothing for long, can no longer do so."""
         limit = self._limits.timeout
-        if limit is not None and self.in_flight and time.monotonic() - self._heard > limit + SILENCE:
+        if limit is not None and self.in_flight and active_seconds() - self._heard > limit + SILENCE:
             raise WorkerDiedError(f"stage '{self._job.name}': its worker hung{self._where()}\n{_tail(log)}")
+
+    def _tell_suspended(self, pid: int) -> None:
+        told = f"the worker of stage '{self._job.name}' (process {pid}) is suspended; `kill -CONT {pid}`"
+        self._announcer.events.emit("waiting", reason=f"{told} has it go on")
 
     def _check_memory(self, held: int) -> None:
         limit = self._limits.ram
