@@ -109,6 +109,8 @@ class Recording:
     errors: list[str] = field(default_factory=list)
     """What was told of items that failed."""
     device: Any = None
+    at: str = ""
+    """The item that is made, or was the last."""
 
     def run(self) -> None:
         """Have the loop run the job.
@@ -138,6 +140,7 @@ class Recording:
         return self._record
 
     def _record(self, item: Item) -> object:
+        self.at = item.id
         inputs = self.copied(item.inputs)
         params = copy.deepcopy(item.params)
         steps: list[int] = [0]
@@ -169,6 +172,7 @@ class Recording:
         self, made: Made, inputs: Mapping[str, Any], on_step: Callable[[], object] = lambda: None
     ) -> object:
         """Call the stage's code for an item again, and return what it returns."""
+        self.at = made.id
         check_finite = FiniteCheck(self.job.dtype).check
         item = _Item(made.id, copy.deepcopy(made.params), inputs, lambda *_: on_step(), check_finite)
         randomness.seed_everything(self._job_item(made.id).key, self.device)
@@ -218,11 +222,18 @@ class Recording:
         return next(item for item in self.job.items if item.id == item_id)
 
 
-_recording: Recording
+_recording: Recording | None = None
+
+
+def item_under_way() -> str:
+    """The item that is made in this process; empty if there is none."""
+    return _recording.at if _recording else ""
 
 
 def start(ctx: Context) -> Callable[[Item], object]:
     """Stands in for the stage's own function."""
+    if _recording is None:
+        raise AssertionError("the loop was started by a recording")
     return _recording.start(ctx)
 
 

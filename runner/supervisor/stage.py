@@ -156,7 +156,7 @@ class StageRun:
             more = {name: event[name] for name in ("traceback", "attempts") if name in event}
             self.end_item(event["item"], event["seconds"], event.get("error"), **more)
         elif kind == "stuck":
-            self._end_stuck(event["item"], event["seconds"])
+            self._end_stuck(event["item"], event["seconds"], event["traceback"])
         elif kind == "failed":
             self._failure = event
             self._note_held(event)
@@ -165,10 +165,10 @@ class StageRun:
             self.outcome.streamed = event["streamed"]
             self._note_held(event)
 
-    def _end_stuck(self, item: str, seconds: float) -> None:
+    def _end_stuck(self, item: str, seconds: float, traceback: str) -> None:
         self.in_flight.clear()  # the others are not to blame
         told = f"took longer than its timeout of {self._limits.timeout:g} s"
-        self.end_item(item, seconds, f"it {told}, and came to no end")
+        self.end_item(item, seconds, f"it {told}, and came to no end", traceback=traceback)
         raise WorkerDiedError(f"stage '{self._job.name}': item '{item}' {told}")
 
     def _note_held(self, event: dict[str, Any]) -> None:

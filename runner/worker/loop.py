@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import traceback
 from contextlib import nullcontext
 from functools import partial
 from itertools import islice
@@ -21,7 +23,7 @@ from runner.plugins import load_object
 from runner.worker.allocator import limit_vram, vram_peak
 from runner.worker.clock import Clock, Watchdog
 from runner.worker.context import WorkerContext
-from runner.worker.item import CancelledError, ItemRun, WorkerItem
+from runner.worker.item import TRACEBACK_LIMIT, CancelledError, ItemRun, WorkerItem
 from runner.worker.publish import OutputError, publish
 from runner.worker.saved import StateFile
 from runner.worker.versions import installed_versions
@@ -91,7 +93,9 @@ class Loop:
 
     def _tell_stuck(self, clock: Clock) -> None:
         run = next(run for run in self._group if run.clock is clock)
-        self._report("stuck", item=run.item.id, seconds=clock.seconds)
+        frames = sys._current_frames()  # noqa: SLF001 - of the thread that makes the items
+        trace = "".join(traceback.format_stack(frames[threading.main_thread().ident or 0]))
+        self._report("stuck", item=run.item.id, seconds=clock.seconds, traceback=trace[-TRACEBACK_LIMIT:])
 
     def _run_of(self, item: JobItem) -> ItemRun:
         file = StateFile(item.state, item.key, torch.device(self._job.device), self._circumstances)
