@@ -247,6 +247,13 @@ class Item(Protocol):
         the run goes on, counted in its last line, and kept in the journal and the report.
         """
 
+    def check_finite(self, name: str, values: Any) -> None:
+        """Fail this item if ``values``, a tensor that the output ``name`` is made of, are not finite.
+
+        Tensors of floating point are checked when they are returned. Call this before numbers become anything
+        else: libraries make black pixels, or some text, of NaN. The error says what to change (the dtype).
+        """
+
 
 @dataclass(frozen=True)
 class Run:

@@ -242,6 +242,8 @@ class Stuck(Event, kind="stuck"):
 
     item: str
     seconds: float
+    traceback: str = ""
+    """Where its code was."""
 
 
 @dataclass(frozen=True, kw_only=True)

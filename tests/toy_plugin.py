@@ -55,6 +55,9 @@ def start_make(ctx):
         drawn = {"numbers": numbers, "caption": p.prompt.upper()}
         return {
             "nan": {**drawn, "numbers": numbers * float("nan")},
+            "inf": {**drawn, "numbers": numbers / 0},
+            "large": {**drawn, "numbers": numbers + 1e5},
+            "complex": {**drawn, "extra": torch.tensor([1, float("nan") * 1j])},
             "rank": {**drawn, "numbers": numbers[None]},
             "shared": {**drawn, "extra": drawn["numbers"][:2]},
             "endless": {**drawn, "caption": "x" * (1 << 21)},
@@ -94,6 +97,12 @@ def behave(how, item):
         while not flag.with_suffix(".go").exists():
             item.step(1, 2)
             time.sleep(0.01)
+    if how == "flood":
+        # until the test says so, with more to tell than a pipe holds
+        flag = pathlib.Path(os.environ["TOY_FLAGS"], item.id)
+        flag.touch()
+        while not flag.with_suffix(".go").exists():
+            item.step(1, 2)
     if how == "grow":
         held = []
         while True:

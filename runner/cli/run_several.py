@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.active_time import active_seconds
 from runner.cli import tell_bug
 from runner.cli.common import Options, console, say, warn
 from runner.cli.run import print_record, run_pipeline
@@ -128,13 +128,13 @@ class Turn:
     def take(self, pipeline: Pipeline, options: Options, interrupts: Interrupts) -> None:
         """Run it."""
         say(f"== {self.manifest}")
-        started = time.monotonic()
+        started = active_seconds()
         try:
             with self.errors_told():
                 self.code = run_pipeline(pipeline, options, interrupts, [self.history.take])
         except KeyboardInterrupt:
             self.code, self.reason = ExitCode.INTERRUPTED, "interrupted"
-        self.seconds = round(time.monotonic() - started, 3)
+        self.seconds = round(active_seconds() - started, 3)
         self.reason = self.reason or self.history.reason
 
     @contextlib.contextmanager

@@ -15,10 +15,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from runner.errors import ExitCode, RunnerError
-from runner.events import ItemFinished
-from runner.kit.checks import BROKEN, LOADS, NOT_RUN, OK, RUNS, Verdict
+from runner.errors import RunnerError
+from runner.kit import overtime
+from runner.kit.checks import BROKEN, LOADS, NOT_RUN, RUNS, Verdict
 from runner.kit.errands import Errand
+from runner.kit.overtime import TimeLimit
 from runner.plugins import GROUP, discover, load_object
 from runner.supervisor.launch import CAN_FORK
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from runner.api import Stage
-    from runner.events import Event
+    from runner.kit.overtime import Place
     from runner.kit.trial import Trial
 
 _NEEDS_MODEL = "give --manifest M with a small model and two items; in a StageContract, set `model`"
@@ -36,13 +37,17 @@ _MEND = "give --manifest M with two items; in a StageContract, set `params`"
 class Teller:
     """Tells the sender, a line at a time."""
 
-    def __init__(self, told: IO[str], seconds: float) -> None:
+    def __init__(self, told: IO[str], errand: Errand) -> None:
         self._told = told
-        self._seconds = seconds
+        self._seconds = errand.seconds
+        self._check = self._subject = ""
+        self.packages: set[str] = set()
+        """The plugin's own, by which its lines are known."""
 
     def began(self, check: str, subject: str) -> None:
         """Say what is looked at from now on."""
-        self.tell(began=check, subject=subject, seconds=self._seconds)
+        self._check, self._subject = check, subject
+        self.tell(began=check, subject=subject, seconds=self._seconds, packages=[*self.packages])
 
     def tell(self, **line: Any) -> None:
         """Tell one thing, and how much has been printed when it was told."""
@@ -50,15 +55,25 @@ class Teller:
         self._told.write(json.dumps({**line, "at": printed}) + "\n")
 
     def verdicts(self, found: Iterable[Verdict]) -> None:
-        """Tell verdicts as they are found; when the time is over, print where and exit."""
-        faulthandler.dump_traceback_later(self._seconds, exit=True)
-        for verdict in found:
-            self.tell(verdict=vars(verdict))
-        faulthandler.cancel_dump_traceback_later()
+        """Tell verdicts as they are found; when the time is over, tell where and exit."""
+        with TimeLimit(self._seconds, self._end):
+            for verdict in found:
+                self.tell(verdict=vars(verdict))
+
+    def _end(self, stack: list[Place]) -> None:
+        told, log = overtime.tell(stack, self._seconds, self.packages)
+        record = sys.modules.get("runner.kit.record")
+        item = record.item_under_way() if record else ""
+        told = f"item '{item}': {told}" if item else told
+        verdict = Verdict(self._subject, self._check, BROKEN, told, overtime.ADVICE, log)
+        self.tell(verdict=vars(verdict))
+        os._exit(0)  # that is all there is to tell
 
 
 def main(errand: Errand, teller: Teller) -> None:
     """Do the errand and tell what is found."""
+    if errand.plugin:
+        teller.packages.add(_entry(errand).module.partition(".")[0])
     if len(errand.stages) > 1:
         import runner.kit.trying  # noqa: F401 - torch, once for all of them
     for stage in errand.stages:
@@ -66,7 +81,9 @@ def main(errand: Errand, teller: Teller) -> None:
         _apart(partial(teller.verdicts, _try(errand, stage, teller)), teller)
     if not errand.stages and errand.manifest:
         teller.began(RUNS, errand.manifest)
-        teller.verdicts(_run(errand))
+        from runner.kit.first_run import FirstRun
+
+        FirstRun(errand, teller.tell).run()
     elif not errand.stages:
         from runner.kit.loading import check_loading
 
@@ -83,6 +100,7 @@ def _apart(do: Callable[[], None], teller: Teller) -> None:
     if pid == 0:
         code = 1
         try:
+            teller.tell(process=os.getpid())
             do()
             code = 0
         except BaseException:
@@ -99,35 +117,6 @@ def _entry(errand: Errand) -> metadata.EntryPoint:
     return next(entry for entry in named if not entry.dist or entry.dist.name == errand.distribution)
 
 
-def _run(errand: Errand) -> Iterator[Verdict]:
-    """Run the first items of a manifest, so that the inputs of each stage are there."""
-    from runner.journal import Events
-    from runner.kit.trial import first_items
-    from runner.manifest.load import load
-    from runner.plan.assemble import run_directory
-    from runner.plan.pipeline import bind
-    from runner.supervisor.run import Supervisor, Wishes
-
-    failed: list[str] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, ItemFinished) and event.error:
-            failed.append(f"{event.item} failed in stage '{event.stage}': {event.error}")
-
-    try:
-        pipeline = first_items(bind(load(Path(errand.manifest)), discover()))
-        supervisor = Supervisor(pipeline, run_directory(pipeline, Path(errand.folder)), Events(), Wishes())
-        supervisor.events.listeners.append(listen)
-        code = supervisor.run()
-    except RunnerError as error:
-        yield Verdict(errand.manifest, RUNS, BROKEN, str(error))
-        return
-    if code != ExitCode.DONE:
-        yield Verdict(errand.manifest, RUNS, BROKEN, failed[0] if failed else f"exit code {code}")
-    else:
-        yield Verdict(errand.manifest, RUNS, OK, f"{len(pipeline.items)} items")
-
-
 def _try(errand: Errand, stage: str, teller: Teller) -> Iterator[Verdict]:
     from runner.kit.parameters import CannotMakeUpError
     from runner.kit.trial import from_manifest
@@ -140,8 +129,10 @@ def _try(errand: Errand, stage: str, teller: Teller) -> Iterator[Verdict]:
     try:
         if errand.manifest:
             trial = from_manifest(Path(errand.manifest), stage, plugins, runs)
+            teller.packages.add(trial.stage.spec.start.partition(":")[0].partition(".")[0])
         else:
             spec = plugins.stage(stage)
+            teller.packages.add(spec.start.partition(":")[0].partition(".")[0])
             load_object(spec.start)
             if spec.components and not (errand.case or {}).get("model"):
                 names = ", ".join(component.name for component in spec.components)
@@ -181,7 +172,15 @@ def _alone(stage: Stage, errand: Errand, plugins: Any, runs: Path) -> Trial:
 if __name__ == "__main__":
     stdout = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    # so that the sender can ask code that lets no other thread run where it is
+    faulthandler.enable()
+    if os.name == "posix":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sent = Errand(**json.loads(sys.argv[1]))
-    main(sent, Teller(stdout, sent.seconds))
+    teller = Teller(stdout, sent)
+    teller.tell(process=os.getpid())
+    main(sent, teller)
     stdout.close()
     os._exit(0)  # threads that the plugin has started are not waited for

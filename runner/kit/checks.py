@@ -7,7 +7,7 @@ from dataclasses import dataclass
 LOADS, IMPORTS, HOOKS = "loads", "imports", "hooks"
 PARAMS, FORMULA = "params", "formula"
 RUNS, OUTPUTS, REPEATS = "runs", "outputs", "repeats"
-INTERLEAVES, STREAMS, RESUMES, MEMORY = "interleaves", "streams", "resumes", "memory"
+INTERLEAVES, STREAMS, RESUMES, FINITE, MEMORY = "interleaves", "streams", "resumes", "finite", "memory"
 
 PLUGIN_CHECKS = {
     LOADS: "the module imports, speaks this runner's API, and declares its hooks and stages rightly",
@@ -25,6 +25,7 @@ TRIALS = {
     INTERLEAVES: "two items made in turns, step by step and block by block, are those made alone",
     STREAMS: "items whose weights are streamed are those made with all weights resident",
     RESUMES: "an item that is interrupted and goes on from its saved state is one made at one go",
+    FINITE: "an item fails whose numbers become NaN or infinite, whatever would be made of them",
     MEMORY: "the memory formula is no less than the measured peak",
 }
 """What is found by running a stage."""

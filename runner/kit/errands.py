@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.active_time import active_seconds
+from runner.kit import overtime
 from runner.kit.checks import BROKEN, Verdict
 from runner.memory import heap
+from runner.memory.meter import is_suspended
 from runner.supervisor.spawn import kill_group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 LOG_LINES = 15
-OVERTIME = "Timeout ("  # how faulthandler begins what it prints
+LOOK = 0.1  # seconds
+SILENCE = 20.0  # seconds beside its time, after which a process that tells nothing lets no thread of ours run
+DUMP = "(most recent call first):"  # what faulthandler prints before each thread's stack, the main one's last
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ def send(errand: Errand) -> list[Verdict]:
         "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path),  # noqa: PTH100
         **heap.ENVIRONMENT,  # memory is measured there
     }
-    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as log:
+    with tempfile.NamedTemporaryFile() as told, tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "runner.kit", json.dumps(vars(errand))],
             stdin=subprocess.DEVNULL,
@@ -58,13 +66,36 @@ def send(errand: Errand) -> list[Verdict]:
             start_new_session=True,
         )
         try:
-            process.wait()
+            aborted = _wait(process, Path(told.name), errand)
         finally:  # also at Ctrl-C
             _end(process)
-        for file in (told, log):
-            file.seek(0)
-        lines = [json.loads(line) for line in told if line.endswith(b"\n")]
-        return list(_found(lines, process.returncode, log.read()))
+        log.seek(0)
+        return list(_found(_lines(Path(told.name)), process.returncode, log.read(), aborted))
+
+
+def _wait(process: subprocess.Popen[bytes], told: Path, errand: Errand) -> set[int]:
+    """Wait until it ends; returns the processes that were ended because they told nothing for too long."""
+    patience = (3 if errand.manifest and not errand.stages else 1) * (errand.seconds + SILENCE)
+    heard, size = active_seconds(), 0
+    aborted: set[int] = set()
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(LOOK)
+            return aborted
+        if told.stat().st_size != size:
+            heard, size = active_seconds(), told.stat().st_size
+        elif active_seconds() - heard > patience:
+            heard = active_seconds()
+            last = next((line["process"] for line in reversed(_lines(told)) if "process" in line), None)
+            if last is not None and not is_suspended(last):
+                aborted.add(last)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(last, signal.SIGABRT)  # it says where it is, by faulthandler, and ends
+
+
+def _lines(told: Path) -> list[dict[str, Any]]:
+    with told.open("rb") as file:
+        return [json.loads(line) for line in file if line.endswith(b"\n")]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -74,32 +105,41 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _found(lines: list[dict[str, Any]], code: int, log: bytes) -> Iterator[Verdict]:
+def _found(lines: list[dict[str, Any]], code: int, log: bytes, aborted: Collection[int]) -> Iterator[Verdict]:
     """The verdicts among what was told, and one on the check that was the last before an early end."""
     last: dict[str, Any] = {}
+    process = 0
     for line in lines if code == 0 else [*lines, {"died": code, "at": len(log)}]:
+        process = line.get("process", process)
         if "began" in line:
             last = line
         elif "died" in line and not last:
             raise RuntimeError(f"it ended before it began, code {code}:\n{log.decode(errors='replace')}")
         elif "died" in line:
-            yield _of_early_end(last, line["died"], log[last["at"] : line["at"]].decode(errors="replace"))
-        else:
+            printed = log[last["at"] : line["at"]].decode(errors="replace")
+            yield (
+                _of_overtime(last, printed)
+                if process in aborted
+                else _of_early_end(last, line["died"], printed)
+            )
+        elif "verdict" in line:
             verdict = Verdict(**line["verdict"])
             tells_more = (verdict.check, verdict.status) == (last["began"], BROKEN)
             printed = log[last["at"] : line["at"]].decode(errors="replace")
-            yield replace(verdict, log=_tail(printed) if tells_more else "")
+            yield replace(verdict, log=verdict.log or (_tail(printed) if tells_more else ""))
 
 
 def _of_early_end(last: dict[str, Any], code: int, log: str) -> Verdict:
-    overtime = log.find(OVERTIME)
-    if overtime >= 0:
-        told, advice = f"no end within {last['seconds']:g} s", "mend what it waits for, or give it more time"
-        shown = "\n".join(log[overtime:].splitlines()[:LOG_LINES])  # where it was, the innermost first
-    else:
-        told = f"its process was ended by signal {-code}" if code < 0 else f"its process exited: {code}"
-        advice, shown = "a stage raises what is wrong, and lives on", _tail(log)
-    return Verdict(last["subject"], last["began"], BROKEN, told, advice, shown)
+    told = f"its process was ended by signal {-code}" if code < 0 else f"its process exited: {code}"
+    advice = "a stage raises what is wrong, and lives on"
+    return Verdict(last["subject"], last["began"], BROKEN, told, advice, _tail(log))
+
+
+def _of_overtime(last: dict[str, Any], log: str) -> Verdict:
+    stack = overtime.places(log.rpartition(DUMP)[2])
+    told, shown = overtime.tell(stack, last["seconds"], last["packages"])
+    told += ", which lets no other thread run"
+    return Verdict(last["subject"], last["began"], BROKEN, told, overtime.ADVICE, shown)
 
 
 def _tail(log: str) -> str:

@@ -15,6 +15,7 @@ from runner.plugins import load_object
 from runner.stream.blocks import Block, find_blocks
 from runner.stream.lockstep import Lockstep
 from runner.worker import randomness
+from runner.worker.finite import FiniteCheck
 from runner.worker.loop import Loop
 from runner.worker.publish import publish
 
@@ -54,6 +55,8 @@ class _Item:
     params: Any
     inputs: Mapping[str, Any]
     on_step: Callable[[int, int, Any], object]
+    check_finite: Callable[[str, Any], None]
+    on_warning: Callable[..., object] = lambda *_, **__: None
     found: Saved | None = None
     looked: bool = False
 
@@ -64,6 +67,9 @@ class _Item:
 
     def step(self, step: int, steps: int, state: Any = None) -> None:
         self.on_step(step, steps, state)
+
+    def warn(self, kind: str, message: str, **details: Any) -> None:
+        self.on_warning(kind, message, **details)
 
 
 @dataclass
@@ -105,6 +111,8 @@ class Recording:
     errors: list[str] = field(default_factory=list)
     """What was told of items that failed."""
     device: Any = None
+    at: str = ""
+    """The item that is made, or was the last."""
 
     def run(self) -> None:
         """Have the loop run the job.
@@ -135,6 +143,7 @@ class Recording:
         return self._record
 
     def _record(self, item: Item) -> object:
+        self.at = item.id
         inputs = self.copied(item.inputs)
         params = copy.deepcopy(item.params)
         steps: list[int] = [0]
@@ -146,16 +155,16 @@ class Recording:
                 states.append(step)
             item.step(step, of, state)
 
-        own = _Item(item.id, item.params, item.inputs, on_step, item.saved)
+        own = _Item(item.id, item.params, item.inputs, on_step, item.check_finite, item.warn, item.saved)
         returned = self._one(own)
-        content = self._content(item.id, returned)
+        content = self.content(item.id, returned)
         went_on = own.looked and own.found is not None
         self.made.append(Made(item.id, params, inputs, content, len(steps) - 1, states[-1], went_on))
         return returned
 
     def again(self, made: Made, on_step: Callable[[], object] = lambda: None) -> Content:
         """Make an item again; returns what it leaves."""
-        return self._content(made.id, self.call(made, self.copied(made.inputs), on_step))
+        return self.content(made.id, self.call(made, self.copied(made.inputs), on_step))
 
     @staticmethod
     def copied(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +175,9 @@ class Recording:
         self, made: Made, inputs: Mapping[str, Any], on_step: Callable[[], object] = lambda: None
     ) -> object:
         """Call the stage's code for an item again, and return what it returns."""
-        item = _Item(made.id, copy.deepcopy(made.params), inputs, lambda *_: on_step())
+        self.at = made.id
+        check_finite = FiniteCheck(self.job.dtype).check
+        item = _Item(made.id, copy.deepcopy(made.params), inputs, lambda *_: on_step(), check_finite)
         randomness.seed_everything(self._job_item(made.id).key, self.device)
         with torch.inference_mode():
             return self._one(item)
@@ -192,7 +203,7 @@ class Recording:
             lockstep.run([partial(call, made) for made in together], lambda: None)
         return left
 
-    def _content(self, item_id: str, returned: object) -> Content:
+    def content(self, item_id: str, returned: object) -> Content:
         """What would be written, by the worker's own checks and conversions."""
         job = self.job
         item = self._job_item(item_id)
@@ -214,11 +225,18 @@ class Recording:
         return next(item for item in self.job.items if item.id == item_id)
 
 
-_recording: Recording
+_recording: Recording | None = None
+
+
+def item_under_way() -> str:
+    """The item that is made in this process; empty if there is none."""
+    return _recording.at if _recording else ""
 
 
 def start(ctx: Context) -> Callable[[Item], object]:
     """Stands in for the stage's own function."""
+    if _recording is None:
+        raise AssertionError("the loop was started by a recording")
     return _recording.start(ctx)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from runner.errors import RunnerError
 from runner.kit.checks import (
     BROKEN,
+    FINITE,
     INTERLEAVES,
     MEMORY,
     NOT_RUN,
@@ -21,6 +22,7 @@ from runner.kit.checks import (
     WARN,
     Verdict,
 )
+from runner.kit.nonfinite import hidden
 from runner.kit.peak import peak_of
 from runner.kit.record import Recording
 from runner.manifest.units import format_size
@@ -69,6 +71,7 @@ def try_stage(
         (STREAMS, _streams),
         (RESUMES, _resumes),
         (MEMORY, _memory),
+        (FINITE, _finite),
     ):
         began(check, name)
         try:
@@ -171,6 +174,17 @@ def _memory(trial: Trial, recording: Recording) -> Verdict:
         advice = "add up what is alive at the greediest line: inputs, what is computed, outputs"
         return Verdict(name, MEMORY, BROKEN, f"{told}{at}; {format_size(lack)} too little", advice)
     return Verdict(name, MEMORY, OK, told)
+
+
+def _finite(trial: Trial, recording: Recording) -> Verdict:
+    name = trial.stage.spec.name
+    leak = hidden(recording, recording.made[0])
+    if leak is None:
+        return Verdict(name, FINITE, OK, "no output is made of NaN or infinite numbers")
+    what, output = leak
+    told = f"'{output}' is made of numbers that are not finite, and nothing fails, where {what}"
+    advice = f'call item.check_finite("{output}", numbers) before they become anything but a tensor'
+    return Verdict(name, FINITE, BROKEN, told, advice)
 
 
 def _difference(before: Content, after: Content) -> str:

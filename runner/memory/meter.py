@@ -33,6 +33,22 @@ def _from_proc(pid: int) -> int | None:
     return sum(int(value.split()[0]) * 1024 for value in held if value)
 
 
+def is_suspended(pid: int) -> bool:
+    """Whether a process was stopped by a signal, and has not been continued yet."""
+    if sys.platform == "linux":
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123 - twenty times a second
+                return stat.read().rpartition(b")")[2].split()[0] in (b"T", b"t")  # proc_pid_stat(5)
+        except (OSError, IndexError):
+            return False
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False
+
+
 def core_count() -> int:
     """CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

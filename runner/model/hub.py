@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.active_time import next_of
 from runner.errors import ModelError, StorageError
 from runner.manifest.units import format_size
 from runner.model.files import IGNORED, INDEX, PICKLES, open_component, patterns, select
@@ -126,7 +127,7 @@ def in_threads(
     results: dict[int, Any] = {}
     try:
         for _ in works:
-            n, results[n], error = done.get(timeout=patience)
+            n, results[n], error = next_of(done, patience)
             if error is not None:
                 raise error
     except queue.Empty:

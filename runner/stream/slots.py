@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
 import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
 from torch.utils import _pytree as pytree
+
+from runner.active_time import active_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,9 +77,9 @@ class Slots:
             slot, other = other, slot
         if slot.block is not block:
             self._fill(slot, block)  # another one was guessed
-        started = time.monotonic()
+        started = active_seconds()
         self._finish(slot)
-        self.waited += time.monotonic() - started
+        self.waited += active_seconds() - started
         if slot.arrived is not None:
             torch.cuda.current_stream(self._device).wait_event(slot.arrived)
         with torch.no_grad():

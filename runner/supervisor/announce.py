@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from runner import events as ev
+from runner.active_time import active_seconds
 from runner.api import ItemResult, Run, StageResult, Summary
 from runner.machine import machine_of, versions_of
 from runner.manifest.record import content_of
@@ -34,7 +34,7 @@ class Announcer:
         self._items = {item.id: item for item in pipeline.items}
         self._memory = Series()
         self._stage_started = 0.0
-        self._started = time.monotonic()
+        self._started = active_seconds()
         self._run = Run(
             name=pipeline.manifest.table.name,
             directory=directory.path,
@@ -67,7 +67,7 @@ class Announcer:
         self, stage: str, items: int, distinct: int, placement: str, predicted: Mapping[str, Any]
     ) -> None:
         """``items`` share ``distinct`` pieces of work."""
-        self._memory, self._stage_started = Series(), time.monotonic()
+        self._memory, self._stage_started = Series(), active_seconds()
         bound = self._stages[stage]
         budget = bound.budget
         self.events.emit(
@@ -87,7 +87,7 @@ class Announcer:
 
     def memory(self, stage: str, ram: int) -> None:
         """Bytes of RAM that the stage's worker holds now."""
-        self._memory.add(time.monotonic() - self._stage_started, ram)
+        self._memory.add(active_seconds() - self._stage_started, ram)
         self.events.emit(ev.Memory(stage=stage, ram=ram))
 
     def out_of_memory(
@@ -135,7 +135,7 @@ class Announcer:
         self._plugins.notify("runner_stage_finished", run=self._run, result=result)
 
     def run_finished(self, code: ExitCode, outputs: Sequence[Path], error: RunnerError | None) -> None:
-        summary = Summary(int(code), outputs, round(time.monotonic() - self._started, 3))
+        summary = Summary(int(code), outputs, round(active_seconds() - self._started, 3))
         self.events.emit(
             ev.RunFinished(
                 exit_code=summary.exit_code,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from runner.active_time import active_seconds
 from runner.api import StageResult
 from runner.errors import ItemFailedError, OutOfMemoryError, WorkerDiedError
 from runner.supervisor.jobs import make_job
@@ -59,7 +59,7 @@ class Attempts:
             RunnerError: what else a stage ends with.
 
         """
-        started = time.monotonic()
+        started = active_seconds()
         self.placed = self.memory.chosen
         items = sum(len(task.items) for task in tasks)
         name = self.memory.stage.name
@@ -76,7 +76,7 @@ class Attempts:
             self.announcer.stage_finished(
                 StageResult(
                     stage=name,
-                    seconds=round(time.monotonic() - started, 3),
+                    seconds=round(active_seconds() - started, 3),
                     done=len(self.outcome.done),
                     cached=cached,
                     failed=len(self.outcome.failed),

@@ -8,8 +8,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runner.active_time import CLOCK, active_seconds
 from runner.errors import PluginError
-from runner.memory.meter import ram_of
+from runner.memory.meter import is_suspended, ram_of
 from runner.protocol import STOP, Job, decode_event
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class Conversation:
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.memory = Memory()
         self.exit_code: int | None = None
+        self.suspended = 0
+        """Samples in a row in which the worker was suspended."""
         self._unsent = ""
         # a worker that is still importing does not read yet, and a pipe holds 64 KiB
         threading.Thread(target=self._send, args=(job,), daemon=True).start()
@@ -59,7 +62,7 @@ class Conversation:
         sampled, ended = 0.0, False
         while True:
             if time.monotonic() - sampled >= SAMPLE_SECONDS:
-                self.memory.sample(self._process.pid)
+                self._sample()
                 sampled = time.monotonic()
                 yield None
             try:
@@ -74,10 +77,11 @@ class Conversation:
             if event is None:
                 break
             yield event
-        self.exit_code = self._process.wait(GRACE_SECONDS)
+        CLOCK.hold(False)
+        self.exit_code = self._wait()
         self._process.kill()  # also what it started and left behind
         if self.exit_code is None:
-            self.exit_code = self._process.wait(GRACE_SECONDS)
+            self.exit_code = self._wait()
         if self._unsent:
             raise PluginError(f"the stage cannot be pickled, to be sent to its worker: {self._unsent}")
 
@@ -91,6 +95,22 @@ class Conversation:
 
     def kill(self) -> None:
         self._process.kill()
+
+    def _sample(self) -> None:
+        """Look at the worker's memory, and whether it is suspended: no time passes then."""
+        self.memory.sample(self._process.pid)
+        suspended = is_suspended(self._process.pid)
+        CLOCK.hold(suspended)
+        self.suspended = self.suspended + 1 if suspended else 0
+
+    def _wait(self) -> int | None:
+        """The exit code, None if there is none within the time of grace."""
+        deadline = active_seconds() + GRACE_SECONDS
+        while active_seconds() < deadline:
+            code = self._process.wait(SAMPLE_SECONDS)
+            if code is not None:
+                return code
+        return None
 
     def _send(self, job: Job) -> None:
         try:

@@ -1,8 +1,12 @@
-"""Ctrl-C and its kin. While a worker runs, the first asks it to stop at its next step, the second ends it."""
+"""Ctrl-C and its kin. While a worker runs, the first asks it to stop at its next step, the second ends it.
+
+Ctrl-Z suspends the worker too, which has a process group of its own.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -16,16 +20,16 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.count = 0
-        self._watched = False
+        self._worker: int | None = None
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[None]:
-        """Raise nothing for as long as this lasts: the caller looks at the count often."""
-        self._watched = True
+    def watched(self, worker: int) -> Iterator[None]:
+        """Raise nothing for as long as this lasts: the caller runs a worker and looks at the count often."""
+        self._worker = worker
         try:
             yield
         finally:
-            self._watched = False
+            self._worker = None
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
@@ -39,6 +43,8 @@ class Interrupts:
             before[number] = signal.signal(number, self._on_signal)
         if hasattr(signal, "SIGHUP"):
             before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if hasattr(signal, "SIGTSTP") and signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
+            before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._on_suspend)
         try:
             yield
         finally:
@@ -47,5 +53,20 @@ class Interrupts:
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self.count += 1
-        if not self._watched:
+        if self._worker is None:
             raise KeyboardInterrupt
+
+    def _on_suspend(self, number: int, _frame: object) -> None:
+        """Suspend the worker and this process; when somebody continues this one, continue the worker."""
+        worker = self._worker
+        self._signal_worker(worker, signal.SIGSTOP)
+        handler = signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)  # it comes back here when it is continued
+        signal.signal(number, handler)
+        self._signal_worker(worker, signal.SIGCONT)
+
+    @staticmethod
+    def _signal_worker(worker: int | None, number: int) -> None:
+        if worker is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(worker, number)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from runner import events as ev
+from runner.active_time import active_seconds
 from runner.api import ItemResult
 from runner.errors import InterruptedRunError, OutOfMemoryError, WorkerDiedError, error_of
 from runner.manifest.units import format_size
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from runner.supervisor.announce import Announcer
     from runner.supervisor.launch import Launchers
     from runner.supervisor.signals import Interrupts
+    from runner.supervisor.spawn import Process
 
 LOG_LINES = 12  # of a stage's log that are shown when it fails
+TOLD_AT = 20  # looks at a worker in a row that find it suspended, before that is told
 SILENCE = 20.0  # seconds; a worker that watches its items' time says something every second
 
 
@@ -97,19 +99,20 @@ class StageRun:
             RunnerError: what the worker could not go on from (storage, model, budget).
 
         """
-        self._started = time.monotonic()
+        self._started = active_seconds()
         launcher = launchers.get(self._job.device, self._job.threads)
         process = launcher.start(log)  # imports: a signal ends this at once
-        with self._interrupts.watched(), limited(process.pid, self._limits.ram) as group:
+        with self._interrupts.watched(process.pid), limited(process.pid, self._limits.ram) as group:
             try:
-                self._watch(Conversation(process, self._job), log, group)
+                self._watch(process, log, group)
             except (WorkerDiedError, OutOfMemoryError):  # what they were at is tried again
                 self._note_lost()
                 raise
 
-    def _watch(self, talk: Conversation, log: Path, group: MemoryGroup | None) -> None:
+    def _watch(self, process: Process, log: Path, group: MemoryGroup | None) -> None:
+        talk = Conversation(process, self._job)
         asked = 0
-        self._heard = time.monotonic()
+        self._heard = active_seconds()
         try:
             for event in talk.events():
                 if event is not None:
@@ -117,6 +120,8 @@ class StageRun:
                     continue
                 self._announcer.memory(self._job.name, talk.memory.now)
                 self._check_life(log)
+                if talk.suspended == TOLD_AT:
+                    self._tell_suspended(process.pid)
                 self._check_memory(talk.memory.now)
                 wishes = self._interrupts.count or int(self._fail_fast and bool(self.outcome.failed))
                 if wishes > asked:
@@ -138,7 +143,7 @@ class StageRun:
             self._check_end(talk.exit_code, log)
 
     def _take(self, event: ev.Event) -> None:
-        self._heard = time.monotonic()
+        self._heard = active_seconds()
         match event:
             case ev.Ready():
                 seconds = round(self._heard - self._started, 3)
@@ -162,7 +167,7 @@ class StageRun:
                 self.in_flight.pop(event.item, None)
                 self.end_item(event.item, event.seconds, event.error, event.traceback, event.attempts)
             case ev.Stuck():
-                self._end_stuck(event.item, event.seconds)
+                self._end_stuck(event.item, event.seconds, event.traceback)
             case ev.Failed():
                 self._failure = event
                 self._note_held(event.vram, event.ram)
@@ -171,10 +176,10 @@ class StageRun:
                 self.outcome.streamed = event.streamed
                 self._note_held(event.vram, event.ram)
 
-    def _end_stuck(self, item: str, seconds: float) -> None:
+    def _end_stuck(self, item: str, seconds: float, traceback: str) -> None:
         self.in_flight.clear()  # the others are not to blame
         told = f"took longer than its timeout of {self._limits.timeout:g} s"
-        self.end_item(item, seconds, f"it {told}, and came to no end")
+        self.end_item(item, seconds, f"it {told}, and came to no end", traceback=traceback)
         raise WorkerDiedError(f"stage '{self._job.name}': item '{item}' {told}")
 
     def _note_held(self, vram: int | None, ram: int | None) -> None:
@@ -186,7 +191,7 @@ class StageRun:
 
     def _note_lost(self) -> None:
         """Count what a worker that ended early had spent on the items under way, shared evenly."""
-        now = time.monotonic()
+        now = active_seconds()
         for item, began in self.in_flight.items():
             self.outcome.lost[item] += (now - began) / len(self.in_flight)
 
@@ -225,8 +230,15 @@ class StageRun:
     def _check_life(self, log: Path) -> None:
         """A worker that keeps an eye on its items' time, and says nothing for long, can no longer do so."""
         limit = self._limits.timeout
-        if limit is not None and self.in_flight and time.monotonic() - self._heard > limit + SILENCE:
+        if limit is not None and self.in_flight and active_seconds() - self._heard > limit + SILENCE:
             raise WorkerDiedError(f"stage '{self._job.name}': its worker hung{self._where()}\n{_tail(log)}")
+
+    def _tell_suspended(self, pid: int) -> None:
+        reason = (
+            f"the worker of stage '{self._job.name}' (process {pid}) is suspended; "
+            f"`kill -CONT {pid}` has it go on"
+        )
+        self._announcer.events.emit(ev.Waiting(reason=reason))
 
     def _check_memory(self, held: int) -> None:
         limit = self._limits.ram

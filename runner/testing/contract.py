@@ -91,6 +91,9 @@ class StageContract:
     def test_resumes(self) -> None:
         self._hold(checks.RESUMES)
 
+    def test_finite(self) -> None:
+        self._hold(checks.FINITE)
+
     def test_memory(self) -> None:
         self._hold(checks.MEMORY)
 

@@ -1,10 +1,11 @@
-"""Each item's own time: what it computes counts, waiting for its turn does not."""
+"""Each item's own time, without waiting for its turn, and without the time that the process is suspended."""
 
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
+
+from runner.active_time import active_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,10 +34,10 @@ class Clock:
     @property
     def seconds(self) -> float:
         since = self._since
-        return self._spent + (0.0 if since is None else time.monotonic() - since)
+        return self._spent + (0.0 if since is None else active_seconds() - since)
 
     def __enter__(self) -> None:
-        self._since = time.monotonic()
+        self._since = active_seconds()
 
     def __exit__(self, *_: object) -> None:
         self._spent, self._since = self.seconds, None

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner.api import DTYPE_KINDS, Tensor
 from runner.errors import ModelError, RunnerError, in_words
 from runner.model.files import open_component, read_config
 from runner.placement.place import Placer
 from runner.plugins import load_object
 from runner.protocol import RESIDENT, Placing
 from runner.redact import redact
+from runner.worker import finite
 from runner.worker.allocator import is_out_of_memory
 from runner.worker.item import check_at_blocks
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from runner.api import Component
+    from runner.api import Component, Output
     from runner.protocol import Job
     from runner.stream.stream import Stream
 
@@ -37,6 +39,11 @@ def _load_error(error: Exception, cls: Any, component: Component, folder: Path) 
     return ModelError(
         f"component '{component.name}' cannot be loaded from {folder / component.path}: {first[:500]}"
     )
+
+
+def _hides_numbers(output: Output) -> bool:
+    """Whether it cannot be seen of an output that it was made of NaN."""
+    return not isinstance(output, Tensor) or output.dtype not in ("floating", *DTYPE_KINDS["floating"])
 
 
 class WorkerContext:
@@ -61,6 +68,8 @@ class WorkerContext:
                 raise _load_error(error, cls, declared, files.folder) from error
             if isinstance(loaded, torch.nn.Module):
                 check_at_blocks(loaded)
+                if any(_hides_numbers(output) for output in self._job.stage.outputs):
+                    finite.watch(component, loaded)
             self._loaded[component] = loaded
         return self._loaded[component]
 

@@ -16,6 +16,7 @@ from runner.redact import redact
 from runner.worker import randomness
 from runner.worker.allocator import is_out_of_memory
 from runner.worker.clock import TimedOutError
+from runner.worker.finite import FiniteCheck, is_finite
 from runner.worker.saved import DiscardedError, snapshot
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ class WorkerItem:
     def warn(self, kind: str, message: str, **details: Any) -> None:
         self._run.on_warning(str(kind), str(message), details)
 
+    def check_finite(self, name: str, values: Any) -> None:
+        self._run.finite.check(name, values)
+
 
 class ItemRun:
     """The attempts at one item."""
@@ -67,9 +71,11 @@ class ItemRun:
         report: Report,
         may_go_on: Callable[[], bool],
         checkpoint_every: int,
+        dtype: str,
     ) -> None:
         self.item = item
         self.clock = clock
+        self.finite = FiniteCheck(dtype)
         self.attempts = 0
         self.failure: Retrying | None = None
         """How the last attempt failed, if it did."""
@@ -93,6 +99,7 @@ class ItemRun:
 
         """
         _CURRENT.set(self)
+        self.finite.begin()
         self.attempts += 1
         self._report(ItemStarted(item=self.item.id))
         try:
@@ -187,9 +194,15 @@ class ItemRun:
     def _save(self) -> None:
         if self._kept is not None:
             # what is not finite must not be gone on from
-            if all(bool(torch.isfinite(tensor).all()) for tensor in self._kept[2].values()):
-                self._file.save(*self._kept, self.seconds)
-            self._saved_at, self._kept = self._kept[0], None
+            step, steps, state = self._kept
+            if all(map(is_finite, state.values())):
+                self._file.save(step, steps, state, self.seconds)
+            else:
+                message = (
+                    f"its state after step {step} of {steps} holds NaN or infinite values, and is not kept"
+                )
+                self.on_warning("state_not_finite", message, {"step": step, "steps": steps})
+            self._saved_at, self._kept = step, None
 
 
 def _words(error: BaseException) -> str:

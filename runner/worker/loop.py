@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import traceback
 from contextlib import nullcontext
 from functools import partial
 from itertools import islice
@@ -22,7 +24,7 @@ from runner.plugins import load_object
 from runner.worker.allocator import limit_vram, vram_peak
 from runner.worker.clock import Clock, Watchdog
 from runner.worker.context import WorkerContext
-from runner.worker.item import CancelledError, ItemRun, WorkerItem
+from runner.worker.item import TRACEBACK_LIMIT, CancelledError, ItemRun, WorkerItem
 from runner.worker.publish import OutputError, publish
 from runner.worker.saved import StateFile
 from runner.worker.versions import installed_versions
@@ -92,14 +94,18 @@ class Loop:
 
     def _tell_stuck(self, clock: Clock) -> None:
         run = next(run for run in self._group if run.clock is clock)
-        self._report(Stuck(item=run.item.id, seconds=run.seconds))
+        frames = sys._current_frames()  # noqa: SLF001 - of the thread that makes the items
+        trace = "".join(traceback.format_stack(frames[threading.main_thread().ident or 0]))
+        self._report(Stuck(item=run.item.id, seconds=run.seconds, traceback=trace[-TRACEBACK_LIMIT:]))
 
     def _run_of(self, item: JobItem) -> ItemRun:
         file = StateFile(item.state, item.key, torch.device(self._job.device), self._circumstances)
         clock = Clock(self._job.timeout)
-        every = self._job.checkpoint_every
-        stage = self._job.name
-        return ItemRun(stage, item, file, clock, self._report, lambda: not self._stopping.is_set(), every)
+        job = self._job
+        every, dtype = job.checkpoint_every, job.dtype
+        return ItemRun(
+            job.name, item, file, clock, self._report, lambda: not self._stopping.is_set(), every, dtype
+        )
 
     def _run_rounds(self, make: Callable[[ItemRun], None], stream: Stream) -> None:
         """Run all items; those that failed are tried again when the others have had their turn."""
@@ -158,6 +164,7 @@ class Loop:
         if self._params is not None:
             params = validate(self._params, Given({**item.params.values, **texts}, item.params.text_only))
         returned = one(WorkerItem(run, params, inputs, run.begin()))
+        run.finite.settle()
         provenance = {
             "key": item.key,
             "stage": self._job.name,

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from runner import handoff, provenance
 from runner.api import DTYPE_KINDS, File, Stage, Tensor, Text
 from runner.storage import write_atomically
+from runner.worker import finite
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,8 +99,7 @@ def _declared(stage: Stage, returned: Any) -> list[tuple[Tensor | Text | File, A
 def _tensor(declared: Tensor, value: Any, save_dtype: torch.dtype | None) -> torch.Tensor:
     if not isinstance(value, torch.Tensor):
         raise OutputError(f"'{declared.name}' is {type(value).__name__}, not a tensor")
-    if save_dtype is not None and value.is_floating_point():
-        value = value.to(save_dtype)
+    value = _cast(declared.name, value, save_dtype)
     if declared.shape is not None:
         fits = len(declared.shape) == value.ndim and all(
             want == size for want, size in zip(declared.shape, value.shape, strict=True) if type(want) is int
@@ -107,15 +107,31 @@ def _tensor(declared: Tensor, value: Any, save_dtype: torch.dtype | None) -> tor
         if not fits:
             shape = tuple(value.shape)
             raise OutputError(f"'{declared.name}' has shape {shape}, declared is {declared.shape}")
-    dtype = str(value.dtype).removeprefix("torch.")
+    dtype = _name(value.dtype)
     allowed = DTYPE_KINDS.get(declared.dtype, (declared.dtype,))
     cast = save_dtype is not None and value.is_floating_point()
     if declared.dtype != "any" and dtype not in allowed and not cast:
         raise OutputError(f"'{declared.name}' is {dtype}, declared is {declared.dtype}")
-    if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-        raise OutputError(f"'{declared.name}' holds NaN or infinite values as {dtype}")
     on_cpu: torch.Tensor = value.detach().to("cpu").contiguous()
     return on_cpu
+
+
+def _cast(name: str, value: torch.Tensor, save_dtype: torch.dtype | None) -> torch.Tensor:
+    """The tensor as it is handed off, finite before and after it is cast."""
+    told = f"'{name}' holds NaN or infinite values as"
+    if not finite.is_finite(value):
+        dtype = _name(value.dtype)
+        raise OutputError(f"{told} {dtype}; {finite.REMEDIES.get(dtype, finite.DAMAGED)}")
+    if save_dtype is None or not value.is_floating_point():
+        return value
+    value = value.to(save_dtype)
+    if not finite.is_finite(value):
+        raise OutputError(f"{told} {_name(save_dtype)}; {finite.SAVED}")
+    return value
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _text(declared: Text, value: Any) -> str:

@@ -43,7 +43,7 @@ def test_a_plugin_in_ten_minutes(tmp_path: Path) -> None:
     outcome = environment.shell(TEN_MINUTES, tmp_path)
 
     assert outcome.code == 0, outcome
-    assert "12 passed" in outcome.stdout, outcome
+    assert "13 passed" in outcome.stdout, outcome
     assert "broken" not in outcome.stdout
     assert "0.1.0" in environment.shell("pip show runner-blur", tmp_path).stdout
     pictures = sorted(path.name[:4] for path in (tmp_path / "blur/runs/blur/outputs").iterdir())
@@ -96,8 +96,8 @@ def test_its_plugins_pass_the_checks(guided: Project, tmp_path: Path) -> None:
     outcome = environment.shell(f"{CHECK}\npytest -q test_stages.py", tmp_path)
 
     assert outcome.code == 0, outcome
-    assert "\n\n21 well\n" in outcome.stdout, outcome  # and nothing else
-    assert "22 passed" in outcome.stdout, outcome
+    assert "\n\n23 well\n" in outcome.stdout, outcome  # and nothing else
+    assert "24 passed" in outcome.stdout, outcome
 
 
 def test_its_table_of_checks_is_that_of_the_code() -> None:

@@ -32,6 +32,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Image.Image]]:
         height, width = latents.shape[-2] * scale, latents.shape[-1] * scale
         decoder = tiled(vae, tile_size(item.params.tiling, height, width), scale)
         pixels = decoder.decode(latents, return_dict=False)[0]
+        item.check_finite("image", pixels)
         return {"image": processor.postprocess(pixels, output_type="pil")[0]}
 
     return one

@@ -68,6 +68,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
         }
 
         def on_step(_pipeline: Any, step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
+            item.check_finite("latents", state["latents"])  # now, and not when all steps are done
             item.step(done + step + 1, params.steps, state["latents"])
             return state
 

@@ -89,8 +89,11 @@ def test_a_plugin_that_hangs_or_dies_is_told_of_and_the_others_are_checked(
 
     assert outcome.code == 4
     hanging = found["hanging"]["loads"]
-    assert (hanging["status"], hanging["told"]) == ("broken", "no end within 3 s")
-    assert "more time" in hanging["advice"]
+    assert (hanging["status"], hanging["told"]) == (
+        "broken",
+        "no end within 3 s: hanging.py, line 3 in <module>",
+    )
+    assert "more time (--timeout" in hanging["advice"]
     assert 'hanging.py", line 3 in <module>' in hanging["log"]
     assert found["dying"]["loads"]["told"] == "its process exited: 7"
     assert "did you mean runner_stages?" in found["misspelt"]["loads"]["told"]
@@ -110,7 +113,10 @@ def test_a_stage_that_hangs(project: Project, check: Callable[..., Any]) -> None
 
     assert outcome.code == 4
     runs = found["stuck.stage"]["runs"]
-    assert (runs["status"], runs["told"]) == ("broken", "no end within 3 s")
+    assert (runs["status"], runs["told"]) == (
+        "broken",
+        "no end within 3 s: stuck_stage.py, line 2 in <module>",
+    )
     assert 'stuck_stage.py", line 2 in <module>' in runs["log"]
 
 

@@ -45,7 +45,8 @@ def test_each_fault_is_found_and_only_that(project: Project, check: Callable[...
     outcome, found = check("faulty")
 
     assert outcome.code == 4, outcome
-    well = ("params", "formula", "runs", "outputs", "repeats", "interleaves", "streams", "resumes", "memory")
+    trials = ("runs", "outputs", "repeats", "interleaves", "streams", "resumes", "memory", "finite")
+    well = ("params", "formula", *trials)
     assert statuses(found, "faulty.well") == dict.fromkeys(well, "ok")
     assert found["faulty.well"]["resumes"]["told"] == "to the bit, from step 5 on"
 

@@ -107,10 +107,21 @@ def test_items_that_are_made_of_the_same_share_and_renamed_ones_are_linked(toy: 
     assert any(Path(p).name.startswith("c-") for p in outcome.of("run_finished")[0]["outputs"])
 
 
+def test_what_no_dtype_of_the_handoff_can_hold_fails_with_one_that_can(toy: Project) -> None:
+    toy.write("toy.toml", with_items({"id": "large", "prompt": "x", "behave": "large"}))
+    saved_as = "--set", "stage.make.save_dtype=float16"
+    outcome = toy.runner("run", "toy.toml", *saved_as)
+    assert outcome.code == 1, outcome
+    assert "'numbers' holds NaN or infinite values as float16" in outcome.stderr
+    assert 'set save_dtype = "float32" or "bfloat16"' in outcome.stderr
+
+
 def test_an_item_that_fails_stops_nobody_else(toy: Project) -> None:
     words = {
         "raise": "ValueError: raise cannot be made",
         "nan": "'numbers' holds NaN or infinite values",
+        "inf": "'numbers' holds NaN or infinite values as float32",
+        "complex": "'extra' holds NaN or infinite values as complex64",
         "rank": "'numbers' has shape (1, 4), declared is ('N',)",
         "integers": "'numbers' is int64, declared is floating",
         "missing": "toy.make did not return 'numbers'",
