@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import PluginError
 from runner.memory.meter import ram_of
-from runner.protocol import STOP, Job, decode_event
+from runner.protocol import STOP, Job, ModelCheck, decode_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Memory:
 class Conversation:
     """One worker's job from sending it to the worker's exit."""
 
-    def __init__(self, process: Process, job: Job) -> None:
+    def __init__(self, process: Process, job: Job | ModelCheck) -> None:
         self._process = process
         self._events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self.memory = Memory()
@@ -91,7 +91,7 @@ class Conversation:
     def kill(self) -> None:
         self._process.kill()
 
-    def _send(self, job: Job) -> None:
+    def _send(self, job: Job | ModelCheck) -> None:
         try:
             job.send(self._process.commands)
         except OSError:

@@ -6,13 +6,16 @@ import os
 import sys
 import threading
 import traceback
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import ExitCode, RunnerError
 from runner.memory.meter import ram_of
-from runner.protocol import Job, encode_event
+from runner.protocol import ModelCheck, encode_event, receive
 from runner.redact import redact
 from runner.worker import lifeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def serve(commands: IO[bytes], events: int) -> int:
@@ -28,7 +31,10 @@ def serve(commands: IO[bytes], events: int) -> int:
             except OSError:
                 os._exit(1)  # the supervisor is gone: an error here would look like the item's own
 
-    job = Job.receive(commands)
+    job = receive(commands)
+    if isinstance(job, ModelCheck):
+        lifeline.watch(commands, lambda: os._exit(1))
+        return _check(job, report)
     try:
         from runner.worker.loop import Loop
 
@@ -49,4 +55,13 @@ def serve(commands: IO[bytes], events: int) -> int:
             return ExitCode.BUDGET
         report("failed", code=ExitCode.STAGE, error=f"{type(error).__name__}: {error}")
         return ExitCode.STAGE
+    return ExitCode.DONE
+
+
+def _check(request: ModelCheck, report: Callable[..., None]) -> int:
+    """Look at components, one by one."""
+    from runner.worker.check import problem_of
+
+    for check in request.checks:
+        report("checked", problem=problem_of(check))
     return ExitCode.DONE
