@@ -21,7 +21,7 @@ from runner.plan.checks import Findings, look
 from runner.plan.demand import Task, demand, make_links, output_paths
 from runner.plan.memory.choose import StagePlan, plan_stage
 from runner.report.live import LiveReport
-from runner.storage import storage_errors, write_atomically
+from runner.storage import remove_if_empty, storage_errors, write_atomically
 from runner.supervisor.announce import Announcer
 from runner.supervisor.attempts import Attempts
 from runner.supervisor.devices import DeviceLocks
@@ -208,6 +208,7 @@ class _Running:
             launcher = self.launchers.get(choose_device(budget), budget.threads or core_count())
             log = self.supervisor.directory.log("check")
             check_components(self.assembly, stages, findings, lambda: launcher.start(log))
+            remove_if_empty(log)
         for warning in findings.warnings:
             self.announcer.warning("model", str(warning), stage=warning.stage)
         findings.problems.check()
