@@ -79,6 +79,11 @@ class Component:
     text, tokenizer models and safetensors: only files that are named are fetched and are part of the key.
     ``float32`` tells the plan what the class keeps in float32 where the stage computes in less: by dtype,
     parts of weights' names between dots, ``{"float16": ("wo",)}``.
+
+    What the files say that they are for (``_class_name``, ``architectures``, ``tokenizer_class``, the entry
+    in ``model_index.json``) must be ``cls``; ``accepts`` names other classes whose files may be loaded too,
+    ``("*",)`` those of any. The vocabulary of a tokenizer is compared with that of the component ``encoder``:
+    left out, ``text_encoder_2`` for ``tokenizer_2``, and so on.
     """
 
     name: str
@@ -88,10 +93,12 @@ class Component:
     config_only: bool = False
     files: tuple[str, ...] = ()
     float32: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
+    accepts: tuple[str, ...] = ()
+    encoder: str = ""
 
     def __post_init__(self) -> None:
         """Take lists for tuples: a component is hashed."""
-        for name in ("blocks", "files"):
+        for name in ("blocks", "files", "accepts"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
 
@@ -111,6 +118,11 @@ class Stage:
     :class:`Item`. ``memory`` names the activation formula: a function of one item's parameters and
     :class:`Sizes` that imports no torch. ``preload`` names the modules that the fork server may import ahead
     (imports only: they must start no threads).
+
+    ``pipelines`` are the pipeline classes whose models the stage is for, as ``_class_name`` in
+    ``model_index.json`` has them; any, if left out. ``check`` names a function of one item's parameters and
+    :class:`Facts` that returns :class:`Problem` objects, and imports no torch: what the parameters of several
+    stages and the configs of the model say against each other is refused before a run starts.
     """
 
     name: str
@@ -123,6 +135,37 @@ class Stage:
     components: tuple[Component, ...] = ()
     memory: str = ""
     preload: tuple[str, ...] = ()
+    pipelines: tuple[str, ...] = ()
+    check: str = ""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a stage's ``check`` is given besides an item's parameters; nothing in it is ever loaded.
+
+    Parameters are instances of ``Stage.params``. A wired text is not known yet: ``"text"`` stands for it.
+    """
+
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """``config.json``, or else ``scheduler_config.json`` or ``tokenizer_config.json``, by component."""
+    upstream: Mapping[str, Any] = field(default_factory=dict)
+    """The parameters of the stage that each input comes from, for the same item, by input."""
+    upstream_configs: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    """``configs`` of the stage that each input comes from, by input; absent for inputs that are not wired."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a stage's ``check`` found: a sentence that says what is wrong and what to do.
+
+    It is shown where ``parameter`` is set, which may be one of an earlier stage, or with ``component`` where
+    the model's source is. A ``warning`` is shown, and the run goes on.
+    """
+
+    message: str
+    parameter: str = ""
+    component: str = ""
+    warning: bool = False
 
 
 @dataclass(frozen=True)

@@ -227,6 +227,13 @@ class Ready(Event, kind="ready"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checked(Event, kind="checked"):
+    """What is wrong with a component: empty if nothing is, None if the worker cannot tell."""
+
+    problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ItemStarted(Event, kind="item_started"):
     item: str
 

@@ -216,12 +216,13 @@ def _returned(manager: pluggy.PluginManager, module: ModuleType, hook: str, kind
 
 def _check_types(stage: Stage) -> None:
     """A stage whose fields are of other types would fail later, and for others than its author."""
-    for name in ("name", "start", "summary", "params", "memory"):
+    for name in ("name", "start", "summary", "params", "memory", "check"):
         if not isinstance(getattr(stage, name), str):
             raise _RefusedError(f"stage {stage.name!r}: {name} is no string: {getattr(stage, name)!r}")
     if type(stage.version) is not int:
         raise _RefusedError(f"stage {stage.name!r}: version is no integer: {stage.version!r}")
-    members: dict[str, Any] = {"inputs": Output, "outputs": Output, "components": Component, "preload": str}
+    members: dict[str, Any] = {"inputs": Output, "outputs": Output, "components": Component}
+    members |= {"preload": str, "pipelines": str}
     for name, kind in members.items():
         value: Any = getattr(stage, name)
         if not isinstance(value, tuple | list) or not all(isinstance(one, kind) for one in value):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from runner.api import Stage
     from runner.events import Event
+    from runner.model.checks.request import ComponentCheck
     from runner.params import Given
 
 STOP = b"stop\n"
@@ -143,14 +144,28 @@ class Job:
             pickle.dump(self.items[first : first + SENT_AT_ONCE], pipe)
         pipe.flush()
 
-    @staticmethod
-    def receive(pipe: IO[bytes]) -> Job:
-        # the pipe comes from our own supervisor: nothing from outside is ever unpickled
-        job, parts = pickle.load(pipe)  # noqa: S301
-        if not isinstance(job, Job):
-            raise TypeError(f"not a job: {type(job)}")
-        items = chain.from_iterable(pickle.load(pipe) for _ in range(parts))  # noqa: S301
-        return replace(job, items=tuple(items))
+
+@dataclass(frozen=True)
+class ModelCheck:
+    """Components to be looked at before the first stage starts: an event ``checked`` answers for each."""
+
+    checks: tuple[ComponentCheck, ...]
+
+    def send(self, pipe: IO[bytes]) -> None:
+        pickle.dump((self, 0), pipe)
+        pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> Job | ModelCheck:
+    """What a worker is to do."""
+    # the pipe comes from our own supervisor: nothing from outside is ever unpickled
+    request, parts = pickle.load(pipe)  # noqa: S301
+    if isinstance(request, ModelCheck):
+        return request
+    if not isinstance(request, Job):
+        raise TypeError(f"not a job: {type(request)}")
+    items = chain.from_iterable(pickle.load(pipe) for _ in range(parts))  # noqa: S301
+    return replace(request, items=tuple(items))
 
 
 def encode_event(event: Event) -> bytes:

@@ -86,6 +86,13 @@ def open_in_place(path: Path, flags: int) -> int:
         return _open_regular(str(path), flags | os.O_CREAT | _NO_LINK)
 
 
+def remove_if_empty(path: Path) -> None:
+    """Remove a log that nobody wrote to."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()
+
+
 def open_to_read(path: Path) -> BufferedReader:
     """Open a file whose content others chose: it may be anything, but it is a file.
 

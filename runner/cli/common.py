@@ -11,13 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.manifest.load import load
+from runner.plan.checks import look
 from runner.plan.pipeline import Pipeline, bind
 from runner.plugins import Plugins, discover
+from runner.supervisor.model_check import check_components
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rich.console import Console
+
+    from runner.plan.assemble import Assembly
+    from runner.plan.stage import PipelineStage
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,21 @@ def open_pipeline(manifest: Path, options: Options) -> Pipeline:
     plugins = discover()
     warn(plugins)
     return bind(loaded, plugins)
+
+
+def check(assembly: Assembly, stages: Iterable[PipelineStage]) -> None:
+    """Hold models and parameters against what the stages take; a line for each that is only worth a warning.
+
+    Raises:
+        RunnerError: what is wrong.
+
+    """
+    stages = list(stages)
+    findings = look(assembly, stages)
+    check_components(assembly, stages, findings)
+    for warning in findings.warnings:
+        say(f"warning: {warning}")
+    findings.problems.check()
 
 
 def warn(plugins: Plugins) -> None:

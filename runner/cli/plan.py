@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.common import Options, open_pipeline, print_json, say
+from runner.cli.common import Options, check, open_pipeline, print_json, say
 from runner.cli.display.lines import work_of
 from runner.cli.plan_table import show_memory
 from runner.errors import ExitCode
@@ -48,6 +48,7 @@ def plan(manifest: Path, options: Options) -> int:
     pipeline = open_pipeline(manifest, options)
     assembly = assemble(pipeline)
     forced = forced_stages(pipeline, options.fresh)
+    check(assembly, pipeline.stages)
     keys = assembly.keys(hash_missing=False)
     directory = run_directory(pipeline, options.runs_dir)
     found = demand(pipeline, keys, directory, forced) if keys is not None else None

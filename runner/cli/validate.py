@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.cli.common import Options, open_pipeline, print_json, say
+from runner.cli.common import Options, check, open_pipeline, print_json, say
 from runner.errors import ExitCode
 from runner.plan.assemble import assemble
 
@@ -18,6 +18,7 @@ def validate(manifest: Path, options: Options) -> int:
     assembly = assemble(pipeline)
     for stage in pipeline.stages:
         assembly.components(stage)
+    check(assembly, [s for s in pipeline.stages if not s.spec.components or assembly.model(s)])
     stages, items = [stage.name for stage in pipeline.stages], len(pipeline.items)
     if options.as_json:
         print_json({"ok": True, "exit_code": 0, "stages": stages, "items": items})

@@ -29,6 +29,8 @@ IGNORED = (
 )
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 INDEX = "model_index.json"
+CONFIG = "config.json"
+OTHER_CONFIGS = ("scheduler_config.json", "tokenizer_config.json")
 SHARD_INDEX = ".safetensors.index.json"
 TABLE_LIMIT = 16 << 20  # bytes of a config or an index
 
@@ -78,9 +80,12 @@ class ComponentFiles:
 
         """
         tensors = {name: info for h in self.headers.values() for name, info in h.tensors.items()}
-        has_config = f"{self.component.path}/config.json" in self.names
-        config = read_config(self.folder, self.component) if has_config else {}
-        return ComponentShapes(self.component, tensors, config)
+        configs = {
+            name: _json_table(self.folder / self.component.path / name)
+            for name in (CONFIG, *OTHER_CONFIGS)
+            if f"{self.component.path}/{name}" in self.names
+        }
+        return ComponentShapes(self.component, tensors, configs.pop(CONFIG, {}), self.names, configs)
 
 
 def open_component(model: Path, component: Component) -> ComponentFiles:
@@ -116,6 +121,16 @@ def read_config(model: Path, component: Component) -> dict[str, Any]:
 
     """
     return _json_table(model / component.path / "config.json")
+
+
+def read_index(model: Path) -> dict[str, Any]:
+    """The pipeline's ``model_index.json``; empty if the folder has none.
+
+    Raises:
+        ModelError: it is no JSON table.
+
+    """
+    return _json_table(model / INDEX) if (model / INDEX).is_file() else {}
 
 
 def _check_weights(folder: Path, component: Component, chosen: list[str], names: list[str]) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ModelError, RunnerError, StorageError
 from runner.header import Header, HeaderError, check_size, header_length, parse_header
 from runner.model import hub
-from runner.model.files import INDEX, open_component
+from runner.model.files import CONFIG, INDEX, OTHER_CONFIGS, open_component
 from runner.model.fingerprint import cache_folder
 from runner.model.shapes import ComponentShapes
 from runner.storage import write_atomically
@@ -53,7 +53,7 @@ def describe(source: ModelSource, components: Sequence[Component]) -> dict[str, 
     try:
         listing = _listing(source)
         files = {c.name: hub.needed(source, c, list(listing.sizes)) for c in components}
-        told = {f"{c.path}/config.json" for c in components}
+        told = {f"{c.path}/{name}" for c in components for name in (CONFIG, *OTHER_CONFIGS)}
         names = sorted({n for chosen in files.values() for n in chosen if n.endswith(WEIGHTS) or n in told})
         _check_shards(source, names)
         contents = _contents(source, listing, names)
@@ -124,7 +124,12 @@ def _check_shards(source: ModelSource, names: Iterable[str]) -> None:
 def _shapes(component: Component, names: list[str], contents: Mapping[str, Any]) -> ComponentShapes:
     headers = [contents[name] for name in names if name.endswith(WEIGHTS)]
     tensors = {name: info for header in headers for name, info in header.tensors.items()}
-    return ComponentShapes(component, tensors, contents.get(f"{component.path}/config.json", {}))
+    configs = {
+        name: contents[f"{component.path}/{name}"]
+        for name in (CONFIG, *OTHER_CONFIGS)
+        if f"{component.path}/{name}" in contents
+    }
+    return ComponentShapes(component, tensors, configs.pop(CONFIG, {}), tuple(names), configs)
 
 
 def _contents(source: ModelSource, listing: hub.Listing, names: list[str]) -> dict[str, Any]:

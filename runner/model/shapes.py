@@ -29,6 +29,15 @@ class ComponentShapes:
     tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
     """By the names that the files have."""
     config: Mapping[str, Any] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+    """Its files, as paths from the model's folder."""
+    other_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By file name: what schedulers and tokenizers have instead of a ``config.json``."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The config of a model, a scheduler or a tokenizer."""
+        return self.config or next(iter(self.other_configs.values()), {})
 
     @property
     def parameters(self) -> int:

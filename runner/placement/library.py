@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner.errors import ModelError
 from runner.manifest.units import format_size
+from runner.placement.agreement import Disagreement, check_agreement
 from runner.placement.casts import WaitingCasts
 from runner.placement.plain import open_plain
 
@@ -62,20 +62,20 @@ def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened:
     """Open a component that is to compute in ``dtype``; nothing is read yet, if its class allows that.
 
     Raises:
-        ModelError: the files lack weights of the class.
+        ModelError: the files hold other weights than those of the class.
 
     """
-    folder = files.folder / files.component.path
-    opened = _open_uncast(cls, files, dtype) or Opened(from_pretrained(cls, folder, dtype), {})
+    opened = open_uncast(cls, files, dtype)
+    opened = opened or Opened(from_pretrained(cls, files.component, files.folder, dtype), {})
     _compare_with_plan(opened, files.component, dtype)
     return opened
 
 
-def _open_uncast(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened | None:
-    """None for a class that computes with its weights while it is loaded."""
+def open_uncast(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened | None:
+    """None for a class that computes with its weights while it is loaded; raises like :func:`open_module`."""
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # transformers' other threads would cast unseen
     with WaitingCasts(files) as casts:
-        module = from_pretrained(cls, files.folder / files.component.path, dtype)
+        module = from_pretrained(cls, files.component, files.folder, dtype)
     return None if casts.computed else Opened(module, casts.dtypes(module))
 
 
@@ -98,41 +98,43 @@ def _compare_with_plan(opened: Opened, component: Component, dtype: torch.dtype)
         )
 
 
-def from_pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """An object of ``cls`` from a folder: a module in ``dtype``, or a tokenizer or scheduler.
+def from_pretrained(cls: Any, component: Component, model: Path, dtype: torch.dtype) -> Any:
+    """An object of ``cls`` from a component's folder: a module in ``dtype``, or a tokenizer or scheduler.
 
     A plain ``nn.Module`` without ``from_pretrained`` is made from ``config.json`` and the weights beside it.
 
     Raises:
-        ModelError: the files lack weights of the class.
+        ModelError: the files hold other weights than those of the class.
 
     """
+    folder = model / component.path
     module = isinstance(cls, type) and issubclass(cls, torch.nn.Module)
     if not hasattr(cls, "from_pretrained"):
-        plain, lacking = open_plain(cls, folder)
-        _check_complete(cls, folder, {"missing_keys": lacking})
+        plain, found = open_plain(cls, folder)
+        check_agreement(cls, component, model, found)
         return plain.to(dtype)
     if not module:
         return cls.from_pretrained(str(folder))
-    family = {base.__module__.partition(".")[0] for base in cls.__mro__}
-    if "diffusers" in family:
-        options = {"torch_dtype": dtype, "low_cpu_mem_usage": True}
-    elif "transformers" in family:
-        options = {"dtype": dtype}
-    else:
+    if has_own_loader(cls):
         return cls.from_pretrained(str(folder)).to(dtype)
-    loaded, told = cls.from_pretrained(
-        str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True, **options
+    diffusers = "diffusers" in _families(cls)
+    options = {"torch_dtype": dtype, "low_cpu_mem_usage": True} if diffusers else {"dtype": dtype}
+    loaded, report = cls.from_pretrained(
+        str(folder),
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # so that they are reported with all else, and refused here
+        **options,
     )
-    _check_complete(cls, folder, told)
+    check_agreement(cls, component, model, Disagreement.of(report))
     return loaded
 
 
-def _check_complete(cls: Any, folder: Path, told: Mapping[str, Any]) -> None:
-    """The libraries fill weights that they do not find with random numbers, and go on."""
-    missing = sorted(map(str, told.get("missing_keys", ())))
-    if missing:
-        raise ModelError(
-            f"the files in {folder} lack {len(missing)} weights of {cls.__name__}, {missing[0]} among them: "
-            "it is another model, or saved by a version of its library that names weights differently"
-        )
+def has_own_loader(cls: Any) -> bool:
+    """Whether it has a ``from_pretrained`` that is neither library's, and reports nothing."""
+    return hasattr(cls, "from_pretrained") and not _families(cls) & {"diffusers", "transformers"}
+
+
+def _families(cls: Any) -> set[str]:
+    return {base.__module__.partition(".")[0] for base in cls.__mro__}

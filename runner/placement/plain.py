@@ -12,13 +12,15 @@ from safetensors.torch import load_file
 from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakIdKeyDictionary
 
+from runner.placement.agreement import Disagreement
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
-def open_plain(cls: Any, folder: Path) -> tuple[torch.nn.Module, list[str]]:
-    """The module with its weights mapped from the files, and the names of those that no file has."""
+def open_plain(cls: Any, folder: Path) -> tuple[torch.nn.Module, Disagreement]:
+    """The module with its weights mapped from the files, and how these differ from what it takes."""
     config = folder / "config.json"
     options = json.loads(config.read_bytes()) if config.exists() else {}
     weights: dict[str, torch.Tensor] = {}
@@ -33,14 +35,22 @@ def open_plain(cls: Any, folder: Path) -> tuple[torch.nn.Module, list[str]]:
     tied = defaultdict(list)
     for name, parameter in module.named_parameters(remove_duplicate=False):
         tied[parameter].append(name)
-    lacking = set(module.load_state_dict(weights, strict=False, assign=True).missing_keys)
+    mismatched = {n for n in weights.keys() & own.keys() if weights[n].shape != own[n].shape}
+    report = module.load_state_dict(
+        {name: weight for name, weight in weights.items() if name not in mismatched},
+        strict=False,
+        assign=True,
+    )
+    lacking = {*report.missing_keys} - mismatched
     for empty, names in tied.items():
         there = [loaded for name in names if (loaded := module.get_parameter(name)) is not empty]
         for name in names if there else ():
             owner, _, leaf = name.rpartition(".")
             setattr(module.get_submodule(owner), leaf, there[-1])
             lacking.discard(name)
-    return module, sorted(lacking)
+    shapes = [(name, weights[name].shape, own[name].shape) for name in mismatched]
+    told = {"missing_keys": lacking, "unexpected_keys": report.unexpected_keys, "mismatched_keys": shapes}
+    return module, Disagreement.of(told)
 
 
 def _made(cls: Any, options: dict[str, Any]) -> torch.nn.Module:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import UsageError
 from runner.manifest.problems import did_you_mean
+from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
-from runner.model.remote import describe
+from runner.model.remote import describe, model_index
 from runner.model.sources import Model, fetch, find
 from runner.plan import ALL_STAGES
 from runner.plan.keys import Keyed, keys_of
 from runner.rundir import RunDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from runner.manifest.schema import ModelSource
@@ -38,6 +39,7 @@ class Assembly:
     _files: dict[int, list[ComponentFiles]] = field(default_factory=dict)
     """Of each stage, once they were opened: headers are read once."""
     _described: dict[int, dict[str, ComponentShapes]] = field(default_factory=dict)
+    _indices: dict[ModelSource, Mapping[str, Any]] = field(default_factory=dict)
 
     def model(self, stage: PipelineStage) -> Model | None:
         return self.models.get(stage.model) if stage.model and stage.spec.components else None
@@ -68,6 +70,21 @@ class Assembly:
         if stage.index not in self._described:
             self._described[stage.index] = describe(stage.model, stage.spec.components)
         return list(self._described[stage.index].values())
+
+    def index(self, stage: PipelineStage) -> Mapping[str, Any]:
+        """The ``model_index.json`` of the stage's model; empty if it has none.
+
+        Raises:
+            ModelError: it is damaged, or the hub does not tell.
+
+        """
+        source = stage.model
+        if source is None:
+            return {}
+        if source not in self._indices:
+            model = self.models.get(source)
+            self._indices[source] = read_index(model.folder) if model else model_index(source)
+        return self._indices[source]
 
     def keys(self, *, hash_missing: bool = True) -> dict[str, tuple[Keyed, ...]] | None:
         """The keys of every item; None if a model is not here, or is unhashed and may not be hashed."""

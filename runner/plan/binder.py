@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,19 @@ class Bound:
 
     given: Given = field(default_factory=Given)
     canonical: Mapping[str, Any] = field(default_factory=dict)
+
+
+def instance(stage: PipelineStage, bound: Bound, changed: Mapping[str, Any]) -> Any:
+    """An item's parameters at a stage, some ``changed``, as the plugin's model; None where it has none."""
+    if stage.params is None:
+        return None
+    given = bound.given
+    # a wired text is known when the stage runs; nobody who asks now has a use for its words
+    texts = {name: "text" for name in params.names_of(stage.params) if name in stage.wires}
+    for values in ({**given.values, **texts, **changed}, {**given.values, **texts}):
+        with contextlib.suppress(ValidationError):
+            return params.validate(stage.params, Given(values, given.text_only))
+    return stage.params.model_construct(**{**given.values, **texts})  # it refuses the word that stands in
 
 
 class Binder:

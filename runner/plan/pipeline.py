@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -20,10 +20,11 @@ from runner.plugins import load_object
 from runner.protocol import ACCELERATOR_ONLY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from runner.api import Component, Stage
     from runner.manifest.load import Manifest
+    from runner.manifest.problems import Position
     from runner.manifest.schema import ModelSource
     from runner.plugins import Plugins
 
@@ -34,6 +35,10 @@ class PipelineItem:
 
     id: str
     params: tuple[Bound, ...]
+    fields: Collection[str]
+    """What it sets itself."""
+    where: Callable[[str | None], Position] = field(repr=False)
+    """Where a field of it is written, or the item."""
 
 
 @dataclass(frozen=True)
@@ -173,5 +178,6 @@ def _bind_items(
                 hint = did_you_mean(name, [*declared, "id"])
                 message = f"unknown key '{name}': no stage of this manifest has it{hint}"
                 problems.add(item.where_key(name), message)
-        bound.append(PipelineItem(item.id, tuple(binder.bind(item) for binder in binders)))
+        params = tuple(binder.bind(item) for binder in binders)
+        bound.append(PipelineItem(item.id, params, item.fields.keys(), item.where))
     return tuple(bound)

@@ -90,7 +90,7 @@ def pipeline_of(
         # what is recorded as JSON, or was written in a table of strings, is not to be taken strictly
         own = [BatchItem(id_, values, where, text_only=True) for values in fields]
         bound = [binder.bind(item) for binder, item in zip(binders, own, strict=True)]
-        items[id_] = PipelineItem(id_, tuple(bound))
+        items[id_] = PipelineItem(id_, tuple(bound), (), where)
     problems.check()
     return Pipeline(manifest, plugins, stages, tuple(items.values()))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from runner.active_time import CLOCK, active_seconds
 from runner.errors import PluginError
 from runner.memory.meter import is_suspended, ram_of
-from runner.protocol import STOP, Job, decode_event
+from runner.protocol import STOP, Job, ModelCheck, decode_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ class Memory:
 class Conversation:
     """One worker's job from sending it to the worker's exit."""
 
-    def __init__(self, process: Process, job: Job) -> None:
+    def __init__(self, process: Process, job: Job | ModelCheck) -> None:
         self._process = process
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.memory = Memory()
@@ -112,7 +112,7 @@ class Conversation:
                 return code
         return None
 
-    def _send(self, job: Job) -> None:
+    def _send(self, job: Job | ModelCheck) -> None:
         try:
             job.send(self._process.commands)
         except OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import select
@@ -13,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import WorkerDiedError
 from runner.protocol import MESSAGE_LIMIT
-from runner.storage import open_in_place
+from runner.storage import open_in_place, remove_if_empty
 from runner.supervisor.spawn import Spawner, environment, interpreter, kill_group
 
 if TYPE_CHECKING:
@@ -99,9 +98,7 @@ class ForkServer:
         except subprocess.TimeoutExpired:
             self._popen.kill()
             self._popen.wait()
-        with contextlib.suppress(OSError):
-            if self._log.stat().st_size == 0:
-                self._log.unlink()
+        remove_if_empty(self._log)
 
     def _answer(self, kind: str) -> dict[str, Any]:
         while True:

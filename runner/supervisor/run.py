@@ -16,16 +16,19 @@ from runner.manifest.record import as_run
 from runner.manifest.units import format_size
 from runner.memory import cgroup
 from runner.memory.devices import choose_device
+from runner.memory.meter import core_count
 from runner.plan.assemble import Assembly, assemble, fetch_missing, forced_stages
+from runner.plan.checks import Findings, look
 from runner.plan.demand import Task, demand, make_links, output_paths
 from runner.plan.memory.choose import StagePlan, plan_stage
 from runner.report.live import LiveReport
-from runner.storage import storage_errors, write_atomically
+from runner.storage import remove_if_empty, storage_errors, write_atomically
 from runner.supervisor.announce import Announcer
 from runner.supervisor.attempts import Attempts
 from runner.supervisor.devices import DeviceLocks
 from runner.supervisor.kept import NeededHandoffs
 from runner.supervisor.launch import Launchers
+from runner.supervisor.model_check import check_components
 from runner.supervisor.signals import Interrupts
 
 if TYPE_CHECKING:
@@ -77,6 +80,9 @@ class Supervisor:
         assembly = assemble(self.pipeline)
         for stage in self.pipeline.stages:
             assembly.components(stage)  # a broken model is told before anything is written
+        here = [stage for stage in self.pipeline.stages if not stage.spec.components or assembly.model(stage)]
+        findings = look(assembly, here)
+        findings.problems.check()
         with self.interrupts.caught(), ExitStack() as stack:
             lock = stack.enter_context(self.directory.locked(self.tell_waiting if self.wishes.wait else None))
             stack.callback(self.directory.sweep)  # workers that are killed leave something too
@@ -93,7 +99,7 @@ class Supervisor:
             cards = DeviceLocks(devices, stack)
             inherit = (lock, *cards.descriptors)
             launchers = stack.enter_context(Launchers(self.pipeline, self.directory, inherit))
-            return _Running(self, assembly, forced, announcer, launchers, cards).run()
+            return _Running(self, assembly, forced, announcer, launchers, cards, findings).run()
 
     def tell_waiting(self, reason: str) -> None:
         """Have whoever watches know what the run waits for."""
@@ -110,6 +116,8 @@ class _Running:
     announcer: Announcer
     launchers: Launchers
     cards: DeviceLocks
+    findings: Findings
+    """Of the models that were here."""
     keys: Mapping[str, tuple[Keyed, ...]] = field(default_factory=dict)
     needed: NeededHandoffs | None = None
     failed: set[tuple[int, str]] = field(default_factory=set)
@@ -123,7 +131,10 @@ class _Running:
         try:
             if None in self.assembly.models.values():  # nobody waits for a download to be refused
                 self._plan(supervisor.pipeline.stages)
-            self.assembly = fetch_missing(self.assembly, self.announcer.fetching)
+                self.findings = look(self.assembly, supervisor.pipeline.stages)
+                self._check_models(supervisor.pipeline.stages)
+                self.assembly = fetch_missing(self.assembly, self.announcer.fetching)
+                self.findings = look(self.assembly, supervisor.pipeline.stages)
             self.keys = self.assembly.keys() or {}
             self._run_stages()
             code = ExitCode.ITEMS_FAILED if self.failed else ExitCode.DONE
@@ -153,6 +164,7 @@ class _Running:
             found.tasks = [[t for t in tasks if failed.intersection(t.items)] for tasks in found.tasks]
         stages = [stage for stage in supervisor.pipeline.stages if found.tasks[stage.index]]
         plans = self._plan(stages)
+        self._check_models(stages)
         for stage, plan in zip(stages, plans, strict=True):
             tasks = [task for task in found.tasks[stage.index] if self._is_possible(stage, task)]
             if tasks:
@@ -183,6 +195,24 @@ class _Running:
         for plan in plans:
             plan.check()
         return plans
+
+    def _check_models(self, stages: Sequence[PipelineStage]) -> None:
+        """Refuse models and parameters that do not go together: before the first stage, not hours later.
+
+        Raises:
+            ManifestError: some do not; what is only worth a warning is announced.
+
+        """
+        findings, self.findings = self.findings, Findings()
+        if stages:
+            budget = stages[0].budget
+            launcher = self.launchers.get(choose_device(budget), budget.threads or core_count())
+            log = self.supervisor.directory.log("check")
+            check_components(self.assembly, stages, findings, lambda: launcher.start(log))
+            remove_if_empty(log)
+        for warning in findings.warnings:
+            self.announcer.warning("model", str(warning), stage=warning.stage)
+        findings.problems.check()
 
     def _check_room(self, plan: StagePlan, items: int) -> None:
         """Refuse a stage whose results the disk cannot hold: now, and not in the middle of the night.

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-import traceback
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from runner.api import DTYPE_KINDS, Tensor
-from runner.errors import ModelError, RunnerError, in_words
-from runner.model.files import open_component, read_config
+from runner.model.checks.request import encoder_of, vocabulary_size
+from runner.model.files import CONFIG, open_component, read_config
 from runner.placement.place import Placer
+from runner.placement.vocabulary import check_vocabulary, is_tokenizer
 from runner.plugins import load_object
 from runner.protocol import RESIDENT, Placing
-from runner.redact import redact
 from runner.worker import finite
-from runner.worker.allocator import is_out_of_memory
 from runner.worker.item import check_at_blocks
+from runner.worker.load_errors import as_model_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from runner.api import Component, Output
     from runner.protocol import Job
     from runner.stream.stream import Stream
-
-
-def _load_error(error: Exception, cls: Any, component: Component, folder: Path) -> Exception:
-    """What a library says of files that are not what they should be, as the user's to mend."""
-    library = hasattr(cls, "from_pretrained")
-    mismatch = isinstance(error, RuntimeError) and "size mismatch" in str(error)
-    if isinstance(error, RunnerError) or is_out_of_memory(error) or not (library or mismatch):
-        return error
-    sys.stderr.write(redact(traceback.format_exc()))
-    first = in_words(error).strip().splitlines()[0]
-    return ModelError(
-        f"component '{component.name}' cannot be loaded from {folder / component.path}: {first[:500]}"
-    )
 
 
 def _hides_numbers(output: Output) -> bool:
@@ -65,11 +49,13 @@ class WorkerContext:
             try:
                 loaded = self._placer.place(cls, files, placing)
             except Exception as error:
-                raise _load_error(error, cls, declared, files.folder) from error
+                raise as_model_error(error, cls, declared, files.folder) from error
             if isinstance(loaded, torch.nn.Module):
                 check_at_blocks(loaded)
                 if any(_hides_numbers(output) for output in self._job.stage.outputs):
                     finite.watch(component, loaded)
+            elif is_tokenizer(cls):
+                check_vocabulary(loaded, declared, files.folder, self._embeddings(declared))
             self._loaded[component] = loaded
         return self._loaded[component]
 
@@ -80,6 +66,13 @@ class WorkerContext:
 
     def config(self, component: str) -> Mapping[str, Any]:
         return read_config(self._model_folder(), self._component(component))
+
+    def _embeddings(self, tokenizer: Component) -> int | None:
+        """The token ids that the encoder of a tokenizer takes, if that is a component of the stage."""
+        encoder = encoder_of(tokenizer, {one.name: one for one in self._job.stage.components})
+        if encoder is None or not (self._model_folder() / encoder.path / CONFIG).is_file():
+            return None
+        return vocabulary_size(read_config(self._model_folder(), encoder))
 
     def _model_folder(self) -> Any:
         if self._job.model is None:

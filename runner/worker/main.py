@@ -11,13 +11,15 @@ from typing import IO, TYPE_CHECKING
 
 from runner.active_time import CLOCK
 from runner.errors import ExitCode, RunnerError
-from runner.events import Failed
+from runner.events import Checked, Failed
 from runner.memory.meter import ram_of
-from runner.protocol import Job, encode_event
+from runner.protocol import ModelCheck, encode_event, receive
 from runner.redact import redact
 from runner.worker import lifeline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runner.events import Event
 
 
@@ -32,7 +34,10 @@ def serve(commands: IO[bytes], events: int) -> int:
             except OSError:
                 os._exit(1)  # the supervisor is gone: an error here would look like the item's own
 
-    job = Job.receive(commands)
+    job = receive(commands)
+    if isinstance(job, ModelCheck):
+        lifeline.watch(commands, lambda: os._exit(1))
+        return _check(job, report)
     try:
         from runner.worker.loop import Loop
 
@@ -53,6 +58,15 @@ def serve(commands: IO[bytes], events: int) -> int:
             return ExitCode.BUDGET
         report(Failed(code=ExitCode.STAGE, error=f"{type(error).__name__}: {error}"))
         return ExitCode.STAGE
+    return ExitCode.DONE
+
+
+def _check(request: ModelCheck, report: Callable[[Event], None]) -> int:
+    """Look at components, one by one."""
+    from runner.worker.check import problem_of
+
+    for check in request.checks:
+        report(Checked(problem=problem_of(check)))
     return ExitCode.DONE
 
 

@@ -10,6 +10,10 @@ EMBEDS = ("S", "D")  # tokens of T5, its width
 POOLED = ("P",)  # CLIP's width
 LATENTS = ("C", "H", "W")  # unpacked: 16 channels, an eighth of the picture's height and width
 
+TEXT_TO_IMAGE = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")  # of the same transformer
+# they share encoders and VAE with the models of these, whose transformers take more than noise and text
+FLUX = (*TEXT_TO_IMAGE, "FluxFillPipeline", "FluxKontextPipeline", "FluxControlPipeline")
+
 ENCODE = Stage(
     name="flux.encode",
     version=1,
@@ -30,6 +34,8 @@ ENCODE = Stage(
     start="runner_flux.encode:start",
     memory="runner_flux.memory:encode",
     preload=("runner_flux.encode",),
+    pipelines=FLUX,
+    check="runner_flux.checks:encode",
 )
 
 DIFFUSE = Stage(
@@ -53,6 +59,8 @@ DIFFUSE = Stage(
     start="runner_flux.diffuse:start",
     memory="runner_flux.memory:diffuse",
     preload=("runner_flux.diffuse",),
+    pipelines=TEXT_TO_IMAGE,
+    check="runner_flux.checks:diffuse",
 )
 
 DECODE = Stage(
@@ -66,6 +74,8 @@ DECODE = Stage(
     start="runner_flux.decode:start",
     memory="runner_flux.memory:decode",
     preload=("runner_flux.decode",),
+    pipelines=FLUX,
+    check="runner_flux.checks:decode",
 )
 
 

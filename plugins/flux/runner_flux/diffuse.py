@@ -44,6 +44,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
     def one(item: Item) -> dict[str, torch.Tensor]:
         params = item.params
         if params.true_cfg_scale > 1 and "negative_prompt_embeds" not in item.inputs:
+            # of an encode stage of another plugin: runner_flux.checks refuses it where it can be known
             raise ValueError('true_cfg_scale over 1 needs a negative_prompt (it may be "")')
         # a pipeline and a scheduler of the item's own: both keep state between steps
         schedule = RestOfSchedule.from_config(scheduler.config)

@@ -6,13 +6,10 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from runner import params
 from runner.api import Activations, Sizes
 from runner.errors import PluginError
 from runner.memory import heap
-from runner.params import Given
+from runner.plan.binder import instance
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
@@ -20,7 +17,7 @@ if TYPE_CHECKING:
 
     from runner.api import Component
     from runner.model.shapes import ComponentShapes
-    from runner.plan.pipeline import Pipeline, PipelineItem
+    from runner.plan.pipeline import Pipeline
     from runner.plan.stage import PipelineStage
 
 MIB = 1 << 20
@@ -156,10 +153,12 @@ def _activations(
     formula = load_object(stage.spec.memory)
     found = []
     for item in pipeline.items:
-        given = {n: _params(pipeline.stages[n], item, {}) for n in stage.sources}
+        given = {n: instance(pipeline.stages[n], item.params[n], {}) for n in stage.sources}
         upstream = {name: given[source.stage] for name, source in stage.wires.items()}
         try:
-            told = formula(_params(stage, item, changed), replace(sizes, upstream=upstream))
+            told = formula(
+                instance(stage, item.params[stage.index], changed), replace(sizes, upstream=upstream)
+            )
             found.append(_checked(told if isinstance(told, Activations) else Activations(int(told))))
         except KeyboardInterrupt:
             raise
@@ -190,19 +189,3 @@ def _most(found: list[Activations]) -> Activations:
         passes=max(one.passes for one in found),
         leaves=max(one.leaves for one in found),
     )
-
-
-def _params(stage: PipelineStage, item: PipelineItem, changed: Mapping[str, Any]) -> Any:
-    if stage.params is None:
-        return None
-    given = item.params[stage.index].given
-    # a wired text is known when the stage runs; a formula has no use for its words
-    texts = {name: "text" for name in params.names_of(stage.params) if name in stage.wires}
-    try:
-        return params.validate(stage.params, Given({**given.values, **texts, **changed}, given.text_only))
-    except ValidationError:
-        pass
-    try:
-        return params.validate(stage.params, Given({**given.values, **texts}, given.text_only))
-    except ValidationError:  # of the word that stands in
-        return stage.params.model_construct(**{**given.values, **texts})

@@ -1,0 +1,109 @@
+"""Whether a component's files hold the weights that its class takes: no fewer, no others, no other shapes.
+
+Libraries fill what they do not find with random numbers and leave out what they do not know, and go on.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from runner.errors import ModelError
+from runner.model.checks.classes import architectures, is_whole_of
+from runner.model.checks.formats import format_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from runner.api import Component
+
+NAMED = 3  # weights in a message
+OTHER = (
+    "the files are of another model, of another size of it, or were saved by a version of the library that "
+    "names weights differently"
+)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """How the weights in the files differ from those of the class, by name."""
+
+    missing: Sequence[str] = ()
+    unexpected: Sequence[str] = ()
+    mismatched: Sequence[str] = ()
+    """With both shapes."""
+
+    @classmethod
+    def of(cls, report: Mapping[str, Any]) -> Disagreement:
+        """From the loading report of diffusers or transformers."""
+        return cls(
+            sorted(map(str, report.get("missing_keys", ()))),
+            sorted(map(str, report.get("unexpected_keys", ()))),
+            [
+                f"{name} ({_shown(stored)} in the files, {_shown(taken)} in the class)"
+                for name, stored, taken in sorted(report.get("mismatched_keys", ()))
+            ],
+        )
+
+
+def check_agreement(cls: Any, component: Component, folder: Path, found: Disagreement) -> None:
+    """Refuse weights that are missing, that nothing takes, or that have another shape.
+
+    Raises:
+        ModelError: there are some; it names the first of each.
+
+    """
+    unexpected = found.unexpected
+    if unexpected:
+        unexpected = _outside_of_larger(cls, component, folder, unexpected)
+    parts = [
+        _part("lack {} of " + cls.__name__, found.missing),
+        _part("hold {} that " + cls.__name__ + " does not take", unexpected),
+        _part("hold {} of another shape", found.mismatched),
+    ]
+    if any(parts):
+        reason = format_of(unexpected) or OTHER
+        raise ModelError(
+            f"component '{component.name}': the files in {folder / component.path} "
+            f"{'; they '.join(filter(None, parts))}: {reason}"
+        )
+
+
+def _part(what: str, names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    count = "a weight" if len(names) == 1 else f"{len(names)} weights"
+    more = ", ..." if len(names) > NAMED else ""
+    return f"{what.format(count)} ({', '.join(names[:NAMED])}{more})"
+
+
+def _outside_of_larger(cls: Any, component: Component, folder: Path, names: Iterable[str]) -> list[str]:
+    """Those of the weights that are not the rest of a larger model of the same family.
+
+    The larger model is one that the config names, among the classes of the same module of the library: a text
+    encoder may be loaded from the files of the model that it is a part of.
+    """
+    module = sys.modules[cls.__module__]
+    names = list(names)
+    for name in architectures(folder / component.path):
+        larger = getattr(module, name, None)
+        accepted = is_whole_of(name, cls.__name__) or name in component.accepts
+        if (
+            accepted
+            and isinstance(larger, type)
+            and issubclass(larger, torch.nn.Module)
+            and larger is not cls
+        ):
+            config = larger.config_class.from_pretrained(folder / component.path)  # type: ignore[attr-defined]
+            with torch.device("meta"):
+                known = set(larger(config).state_dict())
+            names = [weight for weight in names if weight not in known]
+    return names
+
+
+def _shown(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape)) or "a number"

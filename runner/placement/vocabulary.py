@@ -1,0 +1,101 @@
+"""Whether a tokenizer has its vocabulary, and the one of the encoder that takes its token ids.
+
+transformers makes a tokenizer without any vocabulary from a folder that lacks the file, and says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from runner.api import Component
+
+# of the encoder's embeddings: they are padded to round numbers, or have room for tokens that are no text
+SMALLEST = 0.75
+EMPTY = 1  # words: sentencepiece's mark of a space is there in any case
+UNMADE = 0.25  # of the words: some vocabularies hold words that were added without merges
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+ANY_VOCABULARY = (".model", ".tiktoken", "tokenizer.json", "vocab.txt", "vocab.json")
+TOLD = "fetch the tokenizer's files of the same model again"
+
+
+def is_tokenizer(cls: Any) -> bool:
+    """Whether a class is one of transformers' tokenizers, or like them."""
+    return hasattr(cls, "vocab_files_names") and hasattr(cls, "get_vocab")
+
+
+def check_vocabulary(tokenizer: Any, component: Component, folder: Path, embeddings: int | None) -> None:
+    """Refuse a tokenizer that has no vocabulary, or another one than its encoder.
+
+    ``embeddings`` is the number of token ids that the encoder takes, None if that is not known.
+
+    Raises:
+        ModelError: it has.
+
+    """
+    tokens = tokenizer.get_vocab()
+    words = tokens.keys() - {*tokenizer.all_special_tokens}
+    where = f"component '{component.name}': the tokenizer in {folder / component.path}"
+    if tokenizer.vocab_files_names and len(words) <= EMPTY:
+        raise ModelError(
+            f"{where} has no vocabulary, only {len(tokens)} tokens of its own; {read_from(tokenizer)}"
+        )
+    if embeddings is None:
+        return
+    if tokenizer.vocab_size > embeddings or len(tokens) < SMALLEST * embeddings:
+        raise ModelError(
+            f"{where} has {len(tokens)} tokens, and its encoder takes {embeddings}: it is the tokenizer of "
+            f"another model, or not whole; {TOLD}"
+        )
+
+
+def check_merges(tokenizer: Any, component: Component, folder: Path) -> None:
+    """Refuse a byte-pair vocabulary most of whose words no merge makes: they are never found in a text.
+
+    Raises:
+        ModelError: its merges were cut or left out.
+
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    model = json.loads(backend.to_str())["model"] if backend is not None else {}
+    if model.get("type") != "BPE" or model.get("continuing_subword_prefix"):
+        return
+    suffix = model.get("end_of_word_suffix") or ""
+    made = {"".join(pair) if isinstance(pair, list) else pair.replace(" ", "", 1) for pair in model["merges"]}
+    words = [word for word in model["vocab"] if len(word.removesuffix(suffix)) > 1 and not _BYTE.match(word)]
+    words = [word for word in words if word not in tokenizer.get_added_vocab()]
+    lost = sum(word not in made for word in words)
+    if lost > UNMADE * len(words):
+        raise ModelError(
+            f"component '{component.name}': the tokenizer in {folder / component.path} has no merges for "
+            f"{lost} of its {len(words)} words, so that texts fall into letters; {read_from(tokenizer)}"
+        )
+
+
+def check_files(cls: Any, component: Component, folder: Path, names: Iterable[str]) -> None:
+    """Refuse a tokenizer's files, by their names alone, that hold no vocabulary.
+
+    Raises:
+        ModelError: none of the files that its class reads is there.
+
+    """
+    there = [name.rpartition("/")[2] for name in names]
+    wanted = {*cls.vocab_files_names.values()}
+    if wanted and not any(name in wanted or name.endswith(ANY_VOCABULARY) for name in there):
+        raise ModelError(
+            f"component '{component.name}': the tokenizer in {folder / component.path} has no vocabulary; "
+            f"{read_from(cls)}"
+        )
+
+
+def read_from(tokenizer: Any) -> str:
+    """The files that a tokenizer's class reads, and what to do where one of them is wrong."""
+    names = sorted({*tokenizer.vocab_files_names.values()})
+    return f"its class reads {', '.join(names)}: {TOLD}"
