@@ -5,8 +5,12 @@ Plugins are real: a module and a ``.dist-info`` with entry points on ``PYTHONPAT
 
 from __future__ import annotations
 
+import atexit
 import io
+import shutil
+import tempfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +20,10 @@ from runner.testing import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+# that a model's files fit its classes is asked of a fresh process, which takes seconds: once for all tests
+AGREED = Path(tempfile.mkdtemp(prefix="runner-agreed-"))
+atexit.register(shutil.rmtree, AGREED, ignore_errors=True)
 
 
 class Project(testing.Project):
@@ -27,6 +34,8 @@ class Project(testing.Project):
         self.packages = folder / "packages"
         self.environment |= {"HF_HOME": str(folder / "hub"), "PYTHONPATH": str(self.packages)}
         self.environment.pop("HF_HUB_OFFLINE", None)
+        (folder / "cache").mkdir(exist_ok=True)
+        (folder / "cache/agreed").symlink_to(AGREED)
 
     def plugin(
         self, name: str, source: str, entry: str | None = None, distribution: str | None = None

@@ -6,6 +6,7 @@ imported them already, where there is one.
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,4 +78,6 @@ def _asked_of(process: Process, checks: Sequence[ComponentCheck]) -> list[str | 
                 conversation.kill()
     finally:
         conversation.kill()
+        with contextlib.suppress(OSError):  # it may have died with its request half read
+            process.commands.close()
     return [*answers, *[None] * (len(checks) - len(answers))]

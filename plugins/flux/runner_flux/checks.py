@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 PATCH = 4  # latent pixels that are packed into one token of the transformer, 2 x 2
 SCHNELL_TOKENS = 256  # schnell was distilled with prompts of this length
 EMBEDS, POOLED = "prompt_embeds", "pooled_prompt_embeds"
+NEGATIVE = "negative_prompt_embeds"
 
 
 def encode(params: Encode, _facts: Facts) -> Iterator[Problem]:
@@ -30,11 +31,11 @@ def encode(params: Encode, _facts: Facts) -> Iterator[Problem]:
 def diffuse(params: Diffuse, facts: Facts) -> Iterator[Problem]:
     """A transformer of another pipeline or size than what comes to it, and guidance without effect."""
     yield from _transformer(facts)
-    encoded = facts.upstream.get(EMBEDS)
-    if isinstance(encoded, Encode):
-        yield from _guidance(params, encoded)
+    negative = facts.upstream.get(NEGATIVE)
+    if isinstance(negative, Encode):
+        yield from _guidance(params, negative)
     if facts.configs.get("transformer", {}).get("guidance_embeds") is False:
-        yield from _distilled(params, encoded)
+        yield from _distilled(params, facts.upstream.get(EMBEDS))
 
 
 def decode(_params: Decode, facts: Facts) -> Iterator[Problem]:

@@ -185,14 +185,3 @@ def test_a_picture_knows_what_it_was_made_from(project: Project, checkpoints: di
     told = json.loads(texts["runner"])
     assert set(told["lineage"]) == {"encode", "diffuse", "decode"}
     assert "torch" in told["versions"]
-
-
-def test_true_cfg_without_a_negative_prompt_is_told(project: Project, checkpoints: dict[str, Path]) -> None:
-    project.write("pixels.toml", MANIFEST.format(source=checkpoints["dev"], dtype="float32"))
-    text = (project.folder / "pixels.toml").read_text()
-    project.write(
-        "pixels.toml", text + '[[item]]\nprompt = "a"\ntrue_cfg_scale = 2.0\nheight = 64\nwidth = 64\n'
-    )
-    outcome = project.runner("run", "pixels.toml")
-    assert outcome.code == 1, outcome
-    assert "true_cfg_scale over 1 needs a negative_prompt" in outcome.stderr

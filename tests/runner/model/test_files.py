@@ -168,7 +168,7 @@ def test_a_model_that_was_never_hashed_is_pending_in_a_plan(local: Project) -> N
     assert outcome.code == 0, outcome
     stages = json.loads(outcome.stdout)["stages"]
     assert [s["todo"] for s in stages] == ["pending"] * 3
-    assert not (local.folder / "cache").exists()
+    assert not (local.folder / "cache/hashes.json").exists()
     transformer = stages[1]["components"][0]
     assert transformer["name"] == "transformer"
     assert transformer["dtypes"] == ["BF16"]

@@ -32,6 +32,9 @@ save_dtype = "bfloat16"
 [stage.with]
 max_sequence_length = 24
 [[stage]]
+name = "widen"
+uses = "odd.widen"
+[[stage]]
 name = "diffuse"
 uses = "flux.diffuse"
 [[stage]]
@@ -40,9 +43,31 @@ uses = "flux.decode"
 [batch]
 file = "items.jsonl"
 """
+# embeddings of another width than the transformer takes: only its own code sees that, item by item
+ODD = """
+from pydantic import BaseModel, ConfigDict
+from runner.api import Stage, Tensor, hookimpl
+
+RUNNER_API = 1
+
+
+class Widen(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    times: int = 1
+
+
+@hookimpl
+def runner_stages():
+    embeds = (Tensor("prompt_embeds", "floating", ("S", "D")),)
+    return [Stage("odd.widen", "odd:start", params="odd:Widen", inputs=embeds, outputs=embeds)]
+
+
+def start(ctx):
+    return lambda item: {"prompt_embeds": item.inputs["prompt_embeds"].repeat(1, item.params.times)}
+"""
 ITEMS: list[dict[str, Any]] = [
     {"id": "wide", "prompt": "a red circle", "seed": 1, "steps": 40, "height": 64, "width": 96},
-    {"id": "fails", "prompt": "a star", "steps": 5, "height": 64, "width": 64, "true_cfg_scale": 2.0},
+    {"id": "fails", "prompt": "a star", "steps": 5, "height": 64, "width": 64, "times": 2},
     {"id": "tall", "prompt": "a blue star", "seed": 2, "steps": 12, "height": 96, "width": 48},
     {
         "id": "cfg",
@@ -85,6 +110,7 @@ def while_it_denoises(project: Project, disturb: Any) -> tuple[int, str, float]:
 
 def test_an_interrupted_batch_ends_as_an_undisturbed_one(project: Project) -> None:
     model = shutil.copytree(DEMO, project.folder / "model")
+    project.plugin("odd", ODD)
     project.write("streamed.toml", MANIFEST)
     project.write("items.jsonl", "\n".join(map(json.dumps, ITEMS)))
     undisturbed = project.runner(*command("resident", "resident"))
