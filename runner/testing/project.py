@@ -67,8 +67,12 @@ class Project:
             cwd=self.folder,
             env=self.environment,
             text=True,
-            stdin=subprocess.DEVNULL,
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+            **{
+                "stdin": subprocess.DEVNULL,
+                "stdout": subprocess.PIPE,
+                "stderr": subprocess.PIPE,
+                **options,
+            },
         )
 
     def runner(self, *arguments: str, seconds: float = 200) -> Outcome:

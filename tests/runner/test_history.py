@@ -11,13 +11,22 @@ from hypothesis import strategies as st
 
 from runner.events import decode
 from runner.history import RunHistory, failed_items, read_runs
+from runner.warned import KEPT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NONE = {"vram": None, "ram": None}
 START = {"run": "r", "manifest": "r.toml", "stages": ["make", "write"], "items": 3}
-KINDS = ("run_started", "stage_started", "item_finished", "out_of_memory", "stage_finished", "run_finished")
+KINDS = (
+    "run_started",
+    "stage_started",
+    "item_finished",
+    "out_of_memory",
+    "stage_finished",
+    "run_finished",
+    "warning",
+)
 FIELDS = {
     *("time", "run", "manifest", "stages", "items", "stage", "placement", "predicted", "measured", "next"),
     *("cached", "seconds", "error", "exit_code", "outputs", "item", "status", "attempts", "traceback"),
@@ -88,6 +97,44 @@ def test_an_item_that_was_tried_again_with_success_has_not_failed() -> None:
     run = history(("run_started", START), started("make", 1), item("make", "a", "no"), item("make", "a"))
     assert run.failures == []
     assert run.stages["make"].done == 1
+
+
+def test_an_item_takes_what_its_attempts_took_and_one_of_a_key_takes_it_once() -> None:
+    work = [
+        ("a", "k", 3.0, None),
+        ("b", "k", 3.0, None),
+        ("c", "other", 9.0, "no"),
+        ("c", "other", 7.0, None),
+    ]
+    items = [
+        ("item_finished", {**item("make", name, error)[1], "key": key, "seconds": seconds})
+        for name, key, seconds, error in work
+    ]
+    run = history(("run_started", START), started("make", 3), *items)
+    assert run.stages["make"].seconds_an_item == 5.0
+    assert history(("run_started", START), started("make", 3)).stages["make"].seconds_an_item is None
+
+
+def test_what_any_last_stage_made_counts(tmp_path: Path) -> None:
+    stages = {**START, "stages": ["draw", "caption"], "items": 2}
+    (kind, first) = started("draw", 2)
+    run = history(("run_started", stages), (kind, {**first, "last": True}), item("draw", "a"))
+    assert run.counts.made == 1
+
+
+def test_warnings_are_counted_by_stage_and_kind() -> None:
+    cut = {"kind": "prompt_cut", "message": "too long", "stage": "make"}
+    run = history(
+        ("run_started", START),
+        *(("warning", {**cut, "item": f"item-{n % 150}"}) for n in range(300)),
+        ("warning", {"kind": "repaired", "message": "fetched again", "stage": None, "item": None}),
+    )
+    assert run.warnings.count == 301
+    make, other = run.warnings
+    assert (make.count, len(make.items), len(make.first)) == (300, 150, KEPT)
+    assert make.line.startswith("make: prompt cut for 150 items: item-0, item-1, ")
+    assert make.line.endswith(" and 145 more")
+    assert (other.count, other.line) == (1, "repaired")
 
 
 def test_a_stage_tells_the_placement_that_it_came_to() -> None:

@@ -94,6 +94,22 @@ def test_show_tells_of_the_last_run_or_of_all(ran: Project) -> None:
     assert "2 items: 0 made, 2 there already" in ran.invoke("runs", "show", "toy").stdout
 
 
+def test_show_lists_and_counts_warnings(ran: Project) -> None:
+    journal = ran.folder / "runs/toy/journal.jsonl"
+    first, *rest = journal.read_text().splitlines()
+    cut = {"event": "warning", "kind": "prompt_cut", "message": "90 tokens, 77 are used", "stage": "make"}
+    lines = [json.dumps({**cut, "item": f"item-{n}", "details": {"tokens": 90}}) for n in range(25)]
+    journal.write_text("\n".join([first, *lines, *rest]) + "\n")
+    outcome = ran.invoke("runs", "show", "toy")
+    assert "warning: make item-0: 90 tokens, 77 are used" in outcome.stdout
+    assert outcome.stdout.count("77 are used") == 20
+    assert "25 warnings in all" in outcome.stdout
+    assert "make: prompt cut for 25 items: item-0, item-1, " in outcome.stdout
+    (run,) = shown(ran, "toy")["runs"]
+    assert (run["warned"], len(run["warnings"])) == (25, 25)
+    assert (run["warnings"][3]["item"], run["warnings"][3]["details"]) == ("item-3", {"tokens": 90})
+
+
 def test_a_killed_run_tells_how_far_it_came(ran: Project) -> None:
     cut(ran.folder / "runs/toy/journal.jsonl", "item_finished")
     assert listed(ran)["toy"]["state"] == "killed"

@@ -11,7 +11,7 @@ from browsing import chromium, visit
 from pages import Telling, data_of
 from waiting import wait_until
 
-from runner.events import RunFinished
+from runner.events import RunFinished, Warned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,6 +154,38 @@ def test_a_thousand_pictures(browser: Any, told: Telling) -> None:
         assert cards.count() < 100
         seen.page.keyboard.press("Home")
         assert seen.page.evaluate("document.activeElement.title") == "a picture of item-0"
+
+
+@pytest.mark.parametrize(
+    ("suffixes", "title"),
+    [((".png", ".png"), "Pictures"), ((".txt",), "Texts"), ((".png", ".txt"), "Outputs")],
+)
+def test_outputs_are_called_what_they_are(
+    browser: Any, told: Telling, suffixes: tuple[str, ...], title: str
+) -> None:
+    told.start(len(suffixes))
+    for n, suffix in enumerate(suffixes):
+        told.item(f"item-{n}", key(n), suffix=suffix)
+    told.end()
+    with visit(browser, told.page()) as seen:
+        assert seen.texts("#outputs-title") == [title]
+
+
+def test_warnings_failures_and_times_are_counted(browser: Any, told: Telling) -> None:
+    told.start(3)
+    for item in ("fox", "owl"):
+        told.events.emit(Warned(kind="prompt_cut", message=HOSTILE, stage="draw", item=item))
+    told.item("fox", key(1), seconds=2.0)
+    told.item("twin", key(1), seconds=2.0)
+    told.item("owl", key(2), "ValueError: no", seconds=4.0)
+    told.end(1)
+    with visit(browser, told.page()) as seen:
+        assert seen.texts("#failures-title") == ["Failures 1"]
+        assert seen.texts("#warnings-title") == ["Warnings 2"]
+        assert seen.texts("#warning-list summary") == ["prompt cut in draw 2"]
+        assert seen.texts("#warning-list li") == [f"fox: {HOSTILE}", f"owl: {HOSTILE}"]
+        # eight seconds for the stage, and imports are no item's
+        assert "8.0 s · 3.0 s an item" in seen.texts(".stage .about")
 
 
 def test_a_fall_and_a_stopped_run_are_told(browser: Any, told: Telling) -> None:

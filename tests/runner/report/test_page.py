@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pages import GIB, card, data_of
 
-from runner.events import Memory
+from runner.events import Memory, Warned
 from runner.memory.series import LIMIT, Series
 from runner.report import write
 from runner.report.items import TRACEBACKS
@@ -169,6 +169,56 @@ def test_pictures_of_an_earlier_manifest_come_last(told: Telling) -> None:
     cards = [(one["id"], one["key"], one["status"]) for one in data_of(told.page())["cards"]]
     assert cards[:2] == [("fox", OTHER, "done"), ("owl", OTHER, "done")]
     assert sorted(cards[2:]) == [("fox", KEY, "earlier"), ("owl", KEY, "earlier")]
+
+
+def statuses(told: Telling) -> dict[str, str]:
+    return {one["id"]: one["status"] for one in data_of(told.page())["cards"]}
+
+
+def run(told: Telling, *items: str, content: str = "one", overridden: bool = False, code: int = 0) -> None:
+    """A run of so many items that comes to its end."""
+    told.start(len(items), content=content, overridden=overridden)
+    for item in items:
+        told.item(item, KEY)
+    told.end(code)
+
+
+def test_what_the_manifest_asks_for_stays_when_a_command_line_asks_for_something_else(told: Telling) -> None:
+    run(told, "fox", "owl")
+    run(told, "cat", overridden=True)
+    assert statuses(told) == {"cat": "done", "fox": "done", "owl": "done"}
+    run(told, "dog", overridden=True)
+    assert statuses(told) == {"dog": "done", "fox": "done", "owl": "done", "cat": "earlier"}
+    run(told, "fox", "owl")
+    assert statuses(told) == {"fox": "done", "owl": "done", "cat": "earlier", "dog": "earlier"}
+    run(told, "hen", content="changed")
+    run(told, "cat", content="changed", overridden=True)
+    assert statuses(told) == {
+        "cat": "done", "hen": "done",
+        "fox": "earlier", "owl": "earlier", "dog": "earlier",
+    }
+
+
+def test_what_a_killed_run_made_stays_too(told: Telling) -> None:
+    told.start(3, content="one")
+    told.item("fox", KEY)
+    run(told, "cat", overridden=True)
+    assert statuses(told) == {"cat": "done", "fox": "done"}
+    run(told, "cat", content="changed", overridden=True)
+    assert statuses(told) == {"cat": "done", "fox": "earlier"}
+
+
+def test_warnings_are_on_the_page(told: Telling) -> None:
+    told.start(1)
+    told.events.emit(Warned(kind="prompt_cut", message=HOSTILE, stage="draw", item="fox"))
+    told.end()
+    (found,) = data_of(told.page())["runs"][0]["warnings"]
+    assert found == {
+        "stage": "draw",
+        "kind": "prompt cut",
+        "count": 1,
+        "first": [{"item": "fox", "message": HOSTILE}],
+    }
 
 
 def test_a_picture_that_was_deleted_is_gone(told: Telling) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import signal
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 import walking_plugin
 from waiting import wait_until
+
+from runner.events import ItemFinished, Resumed
+from runner.journal import read_journal
 
 if TYPE_CHECKING:
     import subprocess
@@ -57,14 +62,30 @@ def states(walk: Project) -> list[Path]:
     return [path for path in (walk.folder / "runs/walk/state").rglob("*") if path.is_file()]
 
 
+def seconds_between(*events: dict[str, Any]) -> float:
+    first, last = (datetime.fromisoformat(event["time"]) for event in events)
+    return (last - first).total_seconds()
+
+
 def test_ctrl_c_keeps_the_last_finished_step(walk: Project) -> None:
     process = held(walk)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130, stderr
     assert len(states(walk)) == 1
+    planned = walk.invoke("plan", "walk.toml")
+    assert "walk: held goes on from step 10 of 20" in planned.stdout
+    assert "free goes on" not in planned.stdout
+    todo = json.loads(walk.invoke("plan", "walk.toml", "--json").stdout)["stages"][0]["todo"]
+    assert [task["saved"] for task in todo] == [{"step": 10, "steps": 20}]
     assert go_on(walk) == list(range(11, 21))
     assert states(walk) == []
+    journal = list(read_journal(walk.folder / "runs/walk/journal.jsonl"))
+    (resumed,) = (event for event in journal if isinstance(event, Resumed))
+    assert (resumed.stage, resumed.item, resumed.step, resumed.steps) == ("walk", "held", 10, 20)
+    # what an item took counts what went into the state that it went on from
+    made = [e for e in journal if isinstance(e, ItemFinished) and (e.stage, e.item) == ("walk", "held")]
+    assert made[-1].seconds > resumed.seconds > 0
     assert walk.outputs("walk") == undisturbed(walk)
 
 
@@ -77,7 +98,13 @@ def test_a_killed_worker_is_started_again_and_goes_on_from_the_last_checkpoint(w
     server.children()[0].kill()
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stderr
-    assert '"event": "worker_died"' in stdout
+    events = [json.loads(line) for line in stdout.splitlines()]
+    died = next(n for n, event in enumerate(events) if event["event"] == "worker_died")
+    steps = [e for e in events[:died] if e["event"] == "progress" and e["item"] == "held"]
+    made = next(e for e in events if e["event"] == "item_finished" and e["item"] == "held")
+    assert made["seconds"] >= seconds_between(
+        steps[0], steps[-1]
+    )  # what the worker that died took counts too
     assert [int(line) for line in trace.read_text().split()] == list(range(9, 21))
     assert walk.outputs("walk") == undisturbed(walk)
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pages import data_of
 from toy_plugin import STAGES
 
 from runner.handoff import read
@@ -92,19 +93,32 @@ def test_damaged_handoffs_are_made_again(toy: Project) -> None:
 
 
 def test_items_that_are_made_of_the_same_share_and_renamed_ones_are_linked(toy: Project) -> None:
-    toy.write("toy.toml", with_items({"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"}))
+    batch = [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": "x"}, {"id": "c", "prompt": "y"}]
+    toy.write("toy.toml", with_items(*batch))
+    planned = json.loads(toy.invoke("plan", "toy.toml", "--json").stdout)["stages"]
+    assert [(s["todo_items"], len(s["todo"]), s["cached"]) for s in planned] == [(3, 2, 0)] * 2
+    assert "3 of 3 items (2 distinct)" in toy.invoke("plan", "toy.toml").stdout
     outcome = toy.runner("run", "toy.toml", "--json")
-    assert [e["items"] for e in outcome.of("stage_started")] == [2, 2]
-    assert [e["done"] for e in outcome.of("stage_finished")] == [2, 2]
-    assert [e["item"] for e in outcome.of("item_finished")] == ["a", "b", "a", "b"]
+    assert [(e["items"], e["distinct"]) for e in outcome.of("stage_started")] == [(3, 2)] * 2
+    assert [e["done"] for e in outcome.of("stage_finished")] == [3, 3]
+    assert "make: 3 items (2 distinct) (resident)" in outcome.stderr
+    (run,) = json.loads(toy.invoke("runs", "show", "toy", "--json").stdout)["runs"]
+    assert (run["items"], run["made"], run["done"]) == (3, 3, 3)
+    assert [(s["items"], s["distinct"], s["done"]) for s in run["stages"]] == [(3, 2, 3)] * 2
+    page = data_of(toy.folder / "runs/toy/report.html")["runs"][0]
+    assert (page["items"], page["made"]) == (3, 3)
+    assert [(s["items"], s["distinct"], s["done"]) for s in page["stages"]] == [(3, 2, 3)] * 2
+    assert [e["item"] for e in outcome.of("item_finished")] == ["a", "b", "c"] * 2
     pages = {n: d for n, d in toy.outputs("toy").items() if n.endswith(".txt")}
-    assert len(pages) == 2
-    assert len(set(pages.values())) == 1
+    assert len(pages) == 3
+    assert len(set(pages.values())) == 2
 
-    toy.write("toy.toml", with_items({"id": "c", "prompt": "x"}))
+    toy.write("toy.toml", with_items({"id": "d", "prompt": "x"}))
     outcome = toy.runner("run", "toy.toml", "--json")
     assert outcome.of("stage_started") == []
-    assert any(Path(p).name.startswith("c-") for p in outcome.of("run_finished")[0]["outputs"])
+    (linked,) = outcome.of("run_finished")[0]["outputs"]
+    assert Path(linked).name.startswith("d-")
+    assert f"nothing to do; 1 output: {Path(linked).relative_to(toy.folder)}" in outcome.stderr
 
 
 def test_what_no_dtype_of_the_handoff_can_hold_fails_with_one_that_can(toy: Project) -> None:
