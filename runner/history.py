@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ExitCode, StorageError
 from runner.journal import read_journal
+from runner.protocol import NOTE
 from runner.rundir import key_and_rest
 
 if TYPE_CHECKING:
@@ -54,6 +55,13 @@ class Warned:
     message: str
     stage: str = ""
     item: str = ""
+
+    @property
+    def line(self) -> str:
+        """As it is shown: what it is about, then the message."""
+        word = NOTE if self.kind == NOTE else "warning"
+        about = " ".join(filter(None, (self.stage, self.item)))
+        return ": ".join(filter(None, (word, about, self.message)))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from runner.params import Given
 
 STOP = b"stop\n"
+NOTE = "note"  # the kind of a warning about no item and no fault
 SENT_AT_ONCE = 500  # items
 MESSAGE_LIMIT = 1 << 16  # bytes of a message between supervisor and fork server
 

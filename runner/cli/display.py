@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from runner.cli.common import say
 from runner.manifest.units import format_size
+from runner.protocol import NOTE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -216,7 +217,8 @@ class Warnings:
         seen.append(event.get("item") or "")
         if len(seen) > WARNINGS_SHOWN:
             return []
-        return [f"warning: {about}: {event['message']}" if about else f"warning: {event['message']}"]
+        word = "note" if event["kind"] == NOTE else "warning"
+        return [f"{word}: {about}: {event['message']}" if about else f"{word}: {event['message']}"]
 
     def lines(self) -> list[str]:
         """A line for each kind of warning that the run had about items: how many, and which."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.common import console, print_json
 from runner.cli.runs import State, find_directories, local_time, size_on_disk, state_of
 from runner.errors import ExitCode
-from runner.history import read_runs
+from runner.history import WARNINGS_KEPT, read_runs
 from runner.lock import held_by
 from runner.manifest.units import format_duration, format_size
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from runner.history import RunHistory, StageHistory
 
-SHOWN_FAILURES = 20
+SHOWN_FAILURES = SHOWN_WARNINGS = 20
 
 
 def show_run(name: str, runs_dir: Path, *, every: bool, as_json: bool) -> int:
@@ -66,6 +66,8 @@ def _as_dict(run: RunHistory, state: State) -> dict[str, Any]:
         "error": run.error or None,
         "outputs": run.outputs,
         "stages": [_stage_as_dict(stage) for stage in run.stages.values()],
+        "warned": run.warned,
+        "warnings": [asdict(warning) for warning in run.warnings],
         "failures": [asdict(failure) for failure in run.failures],
     }
 
@@ -100,11 +102,19 @@ def _show(to: Console, run: RunHistory, state: State) -> None:
         for lowering in stage.lowered:
             went_on = f"; went on as {lowering.next}" if lowering.next else ""
             to.print(f"{stage.name}: out of memory as {lowering.placement}{went_on}")
+    _show_warnings(to, run)
     for failure in run.failures[:SHOWN_FAILURES]:
         tried = f" ({failure.attempts} attempts)" if failure.attempts > 1 else ""
         to.print(f"failed: {failure.stage} {failure.item}: {failure.reason}{tried}")
     if len(run.failures) > SHOWN_FAILURES:
         to.print(f"and {len(run.failures) - SHOWN_FAILURES} more; --json shows all, with tracebacks")
+
+
+def _show_warnings(to: Console, run: RunHistory) -> None:
+    for warning in run.warnings[:SHOWN_WARNINGS]:
+        to.print(warning.line)
+    if run.warned > SHOWN_WARNINGS:
+        to.print(f"and {run.warned - SHOWN_WARNINGS} more warnings; --json shows the first {WARNINGS_KEPT}")
 
 
 def _items(run: RunHistory) -> str:

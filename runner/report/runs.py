@@ -29,6 +29,8 @@ def as_json(run: RunHistory, *, going: bool) -> dict[str, Any]:
         "made": counts.made,
         "failed": counts.failed,
         "cached": counts.cached,
+        "warned": run.warned,
+        "warnings": [warning.line for warning in run.warnings],
         "stage_names": run.stage_names,
         "stages": [_stage(run, stage) for stage in run.stages.values()],
         "machine": run.machine,

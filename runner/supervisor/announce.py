@@ -29,6 +29,7 @@ class Announcer:
         self._plugins = pipeline.plugins
         self._stages = {stage.name: stage for stage in pipeline.stages}
         self._items = {item.id: item for item in pipeline.items}
+        self._warned: set[tuple[str, str, str | None, str | None]] = set()
         self._memory = Series()
         self._stage_started = 0.0
         self._started = active_seconds()
@@ -112,7 +113,11 @@ class Announcer:
         item: str | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Something differs from what was asked for; ``stage`` and ``item`` may be None."""
+        """Something differs from what was asked for; ``stage`` and ``item`` may be None. Once is enough."""
+        warning = (kind, message, stage, item)
+        if warning in self._warned:
+            return
+        self._warned.add(warning)
         self.events.emit(
             "warning", kind=kind, message=message, stage=stage, item=item, details=dict(details or {})
         )

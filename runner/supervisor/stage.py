@@ -144,10 +144,7 @@ class StageRun:
         elif kind == "state_discarded":
             self._announcer.events.emit(**event, stage=self._job.name)
         elif kind == "warning":
-            for item in self._tasks[event["item"]].items:
-                self._announcer.warning(
-                    event["kind"], event["message"], stage=self._job.name, item=item, details=event["details"]
-                )
+            self._warn(event)
         elif kind == "retrying":
             self.in_flight.pop(event["item"], None)
             self._announcer.events.emit(**event, stage=self._job.name)
@@ -164,6 +161,13 @@ class StageRun:
             self._finished = True
             self.outcome.streamed = event["streamed"]
             self._note_held(event)
+
+    def _warn(self, event: dict[str, Any]) -> None:
+        """Pass a warning on: of this stage's, or of an earlier one's that made what the item takes."""
+        stage = event.get("stage", self._job.name)
+        told = {"stage": stage, "details": event["details"]}
+        for item in self._tasks[event["item"]].items if event["item"] else (None,):
+            self._announcer.warning(event["kind"], event["message"], item=item, **told)
 
     def _end_stuck(self, item: str, seconds: float, traceback: str) -> None:
         self.in_flight.clear()  # the others are not to blame

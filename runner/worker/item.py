@@ -11,6 +11,7 @@ import torch
 from greenlet import GreenletExit  # type: ignore[import-untyped]
 
 from runner.errors import RunnerError, in_words
+from runner.protocol import NOTE
 from runner.redact import redact
 from runner.worker import randomness
 from runner.worker.allocator import is_out_of_memory
@@ -53,6 +54,9 @@ class WorkerItem:
     def warn(self, kind: str, message: str, **details: Any) -> None:
         self._run.on_warning(str(kind), str(message), details)
 
+    def note(self, message: str) -> None:
+        self._run.on_note(str(message))
+
     def check_finite(self, name: str, values: Any) -> None:
         self._run.finite.check(name, values)
 
@@ -73,6 +77,8 @@ class ItemRun:
         self.item = item
         self.clock = clock
         self.finite = FiniteCheck(dtype)
+        self.warnings: list[dict[str, Any]] = []
+        """What the last attempt warned of."""
         self.attempts = 0
         self.failure: dict[str, Any] = {}
         """What it is told of with, where the last attempt failed."""
@@ -94,6 +100,7 @@ class ItemRun:
         """
         _CURRENT.set(self)
         self.finite.begin()
+        self.warnings.clear()
         self.attempts += 1
         self._report("item_started", item=self.item.id)
         try:
@@ -145,9 +152,13 @@ class ItemRun:
             TypeError: the details cannot be written as JSON.
 
         """
-        self._report(
-            "warning", item=self.item.id, kind=kind, message=message[:ERROR_LIMIT], details=dict(details)
-        )
+        warning = {"kind": kind, "message": message[:ERROR_LIMIT], "details": dict(details)}
+        self._report("warning", item=self.item.id, **warning)
+        self.warnings.append(warning)
+
+    def on_note(self, message: str) -> None:
+        """Pass a stage's note on to the supervisor, which keeps it from being shown twice."""
+        self._report("warning", item=None, kind=NOTE, message=message[:ERROR_LIMIT], details={})
 
     def check(self) -> None:
         """Leave the stage's code here if the item is to end: at its steps, and at each block.

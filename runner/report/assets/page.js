@@ -20,6 +20,7 @@ function showHead() {
     byId("progress").firstElementChild.style.setProperty("--part", percent(part / Math.max(run.stage_names.length, 1)));
   }
   if (run.error) notice(run.error, run.exit_code === 130 ? "warn" : "");
+  if (run.warned) showWarnings(run);
   byId("figures").replaceChildren(...figures(run));
 }
 
@@ -43,6 +44,14 @@ function figures(run) {
 
 function notice(text, tone = "") {
   byId("notices").append(el("p", { class: `notice ${tone}`, role: "status" }, text));
+}
+
+function showWarnings(run) {
+  const more = run.warned - run.warnings.length;
+  byId("notices").append(el("details", { class: "notice warn", id: "warnings" },
+    el("summary", {}, run.warned === 1 ? "1 warning" : `${run.warned.toLocaleString()} warnings`),
+    ...run.warnings.map((line) => el("p", {}, line)),
+    more ? el("p", {}, `and ${more.toLocaleString()} more in journal.jsonl`) : null));
 }
 
 function showManifest() {
