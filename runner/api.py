@@ -287,8 +287,12 @@ class Item(Protocol):
 
         ``kind`` is a short identifier by which warnings are counted (``"prompt_cut"``), ``message`` one line
         for the user, ``details`` JSON values for ``run --json`` and the journal. The warning is shown while
-        the run goes on, counted in its last line, and kept in the journal and the report.
+        the run goes on, counted in its last line, and kept in the journal, the report and the provenance of
+        what is made of this item: a later run that takes its hand-off repeats it.
         """
+
+    def note(self, message: str) -> None:
+        """Report what is no fault of this item and holds for others too: it is shown once a run."""
 
     def check_finite(self, name: str, values: Any) -> None:
         """Fail this item if ``values``, a tensor that the output ``name`` is made of, are not finite.

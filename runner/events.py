@@ -19,6 +19,8 @@ from runner.json_values import Bytes  # noqa: TC001 - the types of fields are re
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+NOTE = "note"
+"""The kind of a warning that is about no fault; it is shown once a run."""
 _LEFT_OUT = {"left_out": True}
 """Marks a field that the JSON object has only where it is not its default."""
 _KINDS: dict[str, type[Event]] = {}

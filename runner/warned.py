@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from runner.events import NOTE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -72,7 +74,8 @@ class Warnings:
 def line_of(event: Warned) -> str:
     """A warning in a line: what it is about, and what it says."""
     about = " ".join(filter(None, (event.stage, event.item)))
-    return f"warning: {about}: {event.message}" if about else f"warning: {event.message}"
+    word = NOTE if event.kind == NOTE else "warning"
+    return f"{word}: {about}: {event.message}" if about else f"{word}: {event.message}"
 
 
 def count_of(count: int, what: str) -> str:

@@ -132,6 +132,11 @@ class Item:
     def step(self, *_: object) -> None:
         """Progress is told to nobody."""
 
+    def warn(self, *_: object, **__: object) -> None:
+        """The prompts are made up."""
+
+    note = warn
+
     def check_finite(self, *_: object) -> None:
         """The numbers are made up."""
 

@@ -71,6 +71,9 @@ class _Item:
     def warn(self, kind: str, message: str, **details: Any) -> None:
         self.on_warning(kind, message, **details)
 
+    def note(self, message: str) -> None:
+        """What the loop has heard already is not passed on."""
+
 
 @dataclass
 class _Context:

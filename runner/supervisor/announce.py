@@ -32,6 +32,8 @@ class Announcer:
         self._plugins = pipeline.plugins
         self._stages = {stage.name: stage for stage in pipeline.stages}
         self._items = {item.id: item for item in pipeline.items}
+        self._warned: set[int] = set()
+        """Hashes of the warnings that were emitted."""
         self._memory = Series()
         self._stage_started = 0.0
         self._started = active_seconds()
@@ -109,19 +111,12 @@ class Announcer:
         """A worker crashed, hung or was killed, at these items; they are tried once more."""
         self.events.emit(ev.WorkerDied(stage=stage, items=list(items), error=error))
 
-    def warning(
-        self,
-        kind: str,
-        message: str,
-        *,
-        stage: str | None = None,
-        item: str | None = None,
-        details: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Something differs from what was asked for; ``stage`` and ``item`` may be None."""
-        self.events.emit(
-            ev.Warned(kind=kind, message=message, stage=stage, item=item, details=dict(details or {}))
-        )
+    def warning(self, event: ev.Warned) -> None:
+        """Something differs from what was asked for; what was said before is not said again."""
+        content = hash((event.kind, event.message, event.stage, event.item))
+        if content not in self._warned:
+            self._warned.add(content)
+            self.events.emit(event)
 
     def item_finished(self, item: ItemResult, traceback: str | None, attempts: int) -> None:
         """``traceback`` and ``attempts`` are for the log alone."""

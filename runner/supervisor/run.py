@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from runner.errors import ExitCode, InterruptedRunError, RunnerError, StorageError
-from runner.events import Waiting
+from runner.events import Waiting, Warned
 from runner.history import failed_items
 from runner.journal import Events, Journal
 from runner.manifest.record import as_run
@@ -211,7 +211,7 @@ class _Running:
             check_components(self.assembly, stages, findings, lambda: launcher.start(log))
             remove_if_empty(log)
         for warning in findings.warnings:
-            self.announcer.warning("model", str(warning), stage=warning.stage)
+            self.announcer.warning(Warned(kind="model", message=str(warning), stage=warning.stage))
         findings.problems.check()
 
     def _check_room(self, plan: StagePlan, items: int) -> None:

@@ -159,7 +159,7 @@ class StageRun:
             case ev.Warned():
                 task = self._tasks.get(event.item or "")
                 for item in task.items if task else [event.item]:
-                    self._announcer.events.emit(replace(event, item=item))
+                    self._announcer.warning(replace(event, item=item))
             case ev.Retrying():
                 self.in_flight.pop(event.item, None)
                 self._announcer.events.emit(event)

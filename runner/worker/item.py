@@ -11,7 +11,7 @@ import torch
 from greenlet import GreenletExit  # type: ignore[import-untyped]
 
 from runner.errors import RunnerError, in_words
-from runner.events import ItemStarted, Progress, Resumed, Retrying, StateDiscarded, Warned
+from runner.events import NOTE, ItemStarted, Progress, Resumed, Retrying, StateDiscarded, Warned
 from runner.redact import redact
 from runner.worker import randomness
 from runner.worker.allocator import is_out_of_memory
@@ -55,6 +55,9 @@ class WorkerItem:
     def warn(self, kind: str, message: str, **details: Any) -> None:
         self._run.on_warning(str(kind), str(message), details)
 
+    def note(self, message: str) -> None:
+        self._run.on_note(str(message))
+
     def check_finite(self, name: str, values: Any) -> None:
         self._run.finite.check(name, values)
 
@@ -76,6 +79,8 @@ class ItemRun:
         self.item = item
         self.clock = clock
         self.finite = FiniteCheck(dtype)
+        self.warnings: list[dict[str, Any]] = []
+        """What the last attempt warned of."""
         self.attempts = 0
         self.failure: Retrying | None = None
         """How the last attempt failed, if it did."""
@@ -100,6 +105,7 @@ class ItemRun:
         """
         _CURRENT.set(self)
         self.finite.begin()
+        self.warnings.clear()
         self.attempts += 1
         self._report(ItemStarted(item=self.item.id))
         try:
@@ -169,15 +175,19 @@ class ItemRun:
             TypeError: the details cannot be written as JSON.
 
         """
-        self._report(
-            Warned(
-                kind=kind,
-                message=message[:ERROR_LIMIT],
-                stage=self._stage,
-                item=self.item.id,
-                details=dict(details),
-            )
+        warning = Warned(
+            kind=kind,
+            message=message[:ERROR_LIMIT],
+            stage=self._stage,
+            item=self.item.id,
+            details=dict(details),
         )
+        self._report(warning)
+        self.warnings.append({"kind": kind, "message": warning.message, "details": warning.details})
+
+    def on_note(self, message: str) -> None:
+        """Pass a stage's note on to the supervisor, which keeps it from being shown twice."""
+        self._report(Warned(kind=NOTE, message=message[:ERROR_LIMIT], stage=self._stage))
 
     def check(self) -> None:
         """Leave the stage's code here if the item is to end: at its steps, and at each block.

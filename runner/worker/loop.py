@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from safetensors.torch import load as load_tensors
 
 from runner import handoff
 from runner.errors import BudgetError
-from runner.events import Alive, Finished, ItemFinished, Ready, Stuck
+from runner.events import Alive, Finished, ItemFinished, Ready, Stuck, Warned
 from runner.memory.heap import keep_freed
 from runner.memory.meter import ram_of
 from runner.params import Given, names_of, validate
@@ -30,7 +31,7 @@ from runner.worker.saved import StateFile
 from runner.worker.versions import installed_versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from runner.protocol import Input, Job, JobItem
@@ -160,15 +161,18 @@ class Loop:
     def _make(self, one: Callable[[WorkerItem], Any], run: ItemRun) -> None:
         item = run.item
         inputs, texts, lineage = self._inputs(item)
+        for warning in _warnings(lineage):
+            self._report(replace(warning, item=item.id))
         params = None
         if self._params is not None:
             params = validate(self._params, Given({**item.params.values, **texts}, item.params.text_only))
         returned = one(WorkerItem(run, params, inputs, run.begin()))
         run.finite.settle()
+        warned = {"warnings": run.warnings} if run.warnings else {}
         provenance = {
             "key": item.key,
             "stage": self._job.name,
-            "lineage": {**lineage, self._job.name: {**item.lineage, **self._circumstances}},
+            "lineage": {**lineage, self._job.name: {**item.lineage, **self._circumstances, **warned}},
             **self._circumstances,
         }
         publish(self._job.stage, item, returned, self._save_dtype, provenance)
@@ -194,6 +198,15 @@ class Loop:
             if value is None and not optional.get(name, True):
                 raise OutputError(f"'{name}' was not made for this item by the stage that may leave it")
         return inputs, texts, lineage
+
+
+def _warnings(lineage: Mapping[str, Any]) -> Iterator[Warned]:
+    """What earlier stages warned of when they made what this item takes: perhaps in an earlier run."""
+    for stage, made in lineage.items():
+        warnings = made.get("warnings")
+        for warning in warnings if isinstance(warnings, list) else ():
+            if isinstance(warning, dict) and warning.keys() == {"kind", "message", "details"}:
+                yield Warned(stage=stage, **warning)
 
 
 def _value(source: Input, found: handoff.Handoff, tensors: dict[str, torch.Tensor]) -> Any:

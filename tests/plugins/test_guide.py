@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 GUIDE = (Path(__file__).parents[2] / "plugins/README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", GUIDE, re.DOTALL)
 FILES = {block.partition("\n")[0].removeprefix("# "): block for kind, block in BLOCKS if kind != "sh"}
-TEN_MINUTES, CHECK, WHEEL = (block for kind, block in BLOCKS if kind == "sh")
-PLUGINS = ("words", "enlarge", "notify")
+TEN_MINUTES, WEIGHTS, CHECK, WHEEL = (block for kind, block in BLOCKS if kind == "sh")
+PLUGINS = ("words", "enlarge", "notify", "sketch")
 
 
 @pytest.fixture
@@ -29,12 +29,14 @@ def guided(project: Project) -> Project:
     for name in PLUGINS:
         project.plugin(name, FILES[f"{name}.py"])
     for name in FILES.keys() - {f"{plugin}.py" for plugin in PLUGINS}:
-        project.write(name, FILES[name])
+        project.write(f"packages/{name}" if name == "sketch_net.py" else name, FILES[name])
     return project
 
 
 def test_its_files_are_known() -> None:
-    assert {*FILES} == {"words.py", "enlarge.py", "notify.py", "night.toml", "test_stages.py"}
+    plugins = {"words.py", "enlarge.py", "notify.py", "sketch.py"}
+    weights = {"sketch_net.py", "make_model.py", "sketch.toml", "test_sketch.py"}
+    assert {*FILES} == plugins | weights | {"night.toml", "test_stages.py"}
 
 
 def test_a_plugin_in_ten_minutes(tmp_path: Path) -> None:
@@ -98,6 +100,23 @@ def test_its_plugins_pass_the_checks(guided: Project, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome
     assert "\n\n23 well\n" in outcome.stdout, outcome  # and nothing else
     assert "24 passed" in outcome.stdout, outcome
+
+
+def test_a_stage_with_weights(guided: Project, tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "environment")
+    environment.variables["PYTHONPATH"] = str(guided.packages)
+
+    outcome = environment.shell(WEIGHTS.replace("pytest", "pytest -q"), tmp_path)
+
+    assert outcome.code == 0, outcome
+    assert "\n\n14 well\n" in outcome.stdout, outcome
+    assert "12 passed" in outcome.stdout, outcome
+    logs = "".join(path.read_text() for path in (tmp_path / "runs/sketch/logs").iterdir())
+    assert "the plan is off" not in logs
+    for name in guided.outputs("sketch"):
+        with Image.open(tmp_path / "runs/sketch/outputs" / name) as picture:
+            assert picture.size == {"dawn": (64, 64), "dusk": (48, 48)}[name[:4]]
+            assert len(picture.getcolors(64 * 64)) > 1000
 
 
 def test_its_table_of_checks_is_that_of_the_code() -> None:

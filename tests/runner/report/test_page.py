@@ -194,8 +194,11 @@ def test_what_the_manifest_asks_for_stays_when_a_command_line_asks_for_something
     run(told, "hen", content="changed")
     run(told, "cat", content="changed", overridden=True)
     assert statuses(told) == {
-        "cat": "done", "hen": "done",
-        "fox": "earlier", "owl": "earlier", "dog": "earlier",
+        "cat": "done",
+        "hen": "done",
+        "fox": "earlier",
+        "owl": "earlier",
+        "dog": "earlier",
     }
 
 
