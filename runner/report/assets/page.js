@@ -49,7 +49,7 @@ function notice(text, tone = "") {
 function showWarnings(run) {
   const more = run.warned - run.warnings.length;
   byId("notices").append(el("details", { class: "notice warn", id: "warnings" },
-    el("summary", {}, run.warned === 1 ? "1 warning" : `${run.warned.toLocaleString()} warnings`),
+    el("summary", {}, count(run.warned, "warning")),
     ...run.warnings.map((line) => el("p", {}, line)),
     more ? el("p", {}, `and ${more.toLocaleString()} more in journal.jsonl`) : null));
 }
