@@ -7,11 +7,14 @@ components return is watched.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils import _pytree as pytree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 REMEDIES = {
     "float16": 'float16 ends at 65504: set dtype = "float32" or "bfloat16" for this stage',
@@ -47,7 +50,7 @@ class FiniteCheck:
         self._remedy = REMEDIES.get(dtype, DAMAGED)
         self._dtype = dtype
         self._seen: dict[str, torch.Tensor] = {}
-        """Whether a component returned NaN, by its name: tensors on the device, not waited for."""
+        """Whether a component, by its name, returned NaN or infinity: on the device, not waited for."""
 
     def begin(self) -> None:
         """Be that of the item that runs from here on, in this context."""
@@ -68,21 +71,23 @@ class FiniteCheck:
         self._seen.clear()  # the stage looks after its numbers itself
 
     def note(self, component: str, returned: torch.Tensor) -> None:
-        """Note whether a component returned NaN, without waiting for the device."""
-        is_nan = torch.isnan(returned.sum())  # infinite values may be masks
+        """Note whether a component returned NaN or infinity, without waiting for the device."""
+        largest = returned.amax()  # minus infinity is what masks are made of
+        wrong = torch.isnan(largest) | torch.isposinf(largest)
         seen = self._seen.get(component)
-        self._seen[component] = is_nan if seen is None else seen | is_nan.to(seen.device)
+        self._seen[component] = wrong if seen is None else seen | wrong.to(seen.device)
 
     def settle(self) -> None:
         """Look at what was noted.
 
         Raises:
-            NonFiniteError: a component returned NaN, and nothing was checked since.
+            NonFiniteError: a component returned NaN or infinity, and nothing was checked since.
 
         """
         for component, seen in self._seen.items():
             if bool(seen):
-                raise NonFiniteError(f"'{component}' returned NaN, computed in {self._dtype}; {self._remedy}")
+                told = f"'{component}' returned NaN or infinite values, computed in {self._dtype}"
+                raise NonFiniteError(f"{told}; {self._remedy}")
 
 
 _CURRENT: ContextVar[FiniteCheck | None] = ContextVar("finite", default=None)
@@ -95,9 +100,16 @@ def watch(component: str, module: torch.nn.Module) -> None:
         check = _CURRENT.get()
         if check is None:
             return
-        for leaf in pytree.tree_leaves(returned):
-            if isinstance(leaf, torch.Tensor) and leaf.is_floating_point() and leaf.itemsize > 1:
-                check.note(component, leaf)
+        for value in _values(returned):
+            if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel():
+                check.note(component, value if value.itemsize > 1 else value.float())
 
     for part in (module, *module.children()):
         part.register_forward_hook(look)
+
+
+def _values(returned: object) -> Iterable[object]:
+    """What a module returns, alone or by name; not what lies deeper, such as a cache that grows."""
+    if isinstance(returned, Mapping):
+        return returned.values()
+    return returned if isinstance(returned, tuple | list) else (returned,)
