@@ -5,6 +5,7 @@ Written straight to disk, tensor by tensor, since what they are made to try out 
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import shutil
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+CLIP_TOKENS, T5_TOKENS = 49_408, 32_100
 DOUBLE, SINGLE = 19, 38  # blocks of FLUX.1's transformer
 SHARD = 9_950_000_000  # bytes; FLUX.1-dev's transformer comes in three files
 CHUNK = 1 << 24  # random numbers that are drawn; every tensor is a stretch of them, repeated
@@ -29,8 +31,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 def make_full_flux(folder: Path, *, double: int = DOUBLE, single: int = SINGLE, sparse: bool = True) -> Path:
     """A FLUX.1-dev checkpoint in bfloat16; ``sparse`` files have headers and zeros that take no room."""
-    for tokenizer in ("tokenizer", "tokenizer_2"):
-        shutil.copytree(DEMO / tokenizer, folder / tokenizer)
+    write_tokenizers(folder)
     FlowMatchEulerDiscreteScheduler(**DEV).save_pretrained(folder / "scheduler")
     shutil.copy(DEMO / "model_index.json", folder)
     with torch.device("meta"):
@@ -42,6 +43,24 @@ def make_full_flux(folder: Path, *, double: int = DOUBLE, single: int = SINGLE, 
     make_transformer(folder / "transformer", double=double, single=single, sparse=sparse)
     write(folder / "vae", vae, "diffusion_pytorch_model", sparse=sparse)
     return folder
+
+
+def write_tokenizers(folder: Path) -> None:
+    """The demo's, with as many more words as the encoders have embeddings for."""
+    for tokenizer in ("tokenizer", "tokenizer_2"):
+        shutil.copytree(DEMO / tokenizer, folder / tokenizer)
+    vocab, merges = folder / "tokenizer/vocab.json", folder / "tokenizer/merges.txt"
+    words: dict[str, int] = json.loads(vocab.read_text())
+    pairs = itertools.product([w for w in words if len(w) == 1], list(words))
+    pairs = ((a, b) for a, b in pairs if a + b not in words and not b.startswith("<|"))
+    grown = {a + b: (a, b) for a, b in itertools.islice(pairs, CLIP_TOKENS - len(words))}
+    vocab.write_text(json.dumps(words | {word: len(words) + n for n, word in enumerate(grown)}))
+    merges.write_text(merges.read_text().rstrip() + "".join(f"\n{a} {b}" for a, b in grown.values()) + "\n")
+    (folder / "tokenizer_2/spiece.model").unlink()
+    table = json.loads((folder / "tokenizer_2/tokenizer.json").read_text())
+    known = table["model"]["vocab"]
+    known += [[f"word{n}", -99.0] for n in range(T5_TOKENS - len(known))]
+    (folder / "tokenizer_2/tokenizer.json").write_text(json.dumps(table))
 
 
 def make_transformer(folder: Path, *, double: int, single: int, sparse: bool = False) -> Path:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ModelError, RunnerError, StorageError
 from runner.header import Header, HeaderError, check_size, header_length, parse_header
 from runner.model import hub
-from runner.model.files import CONFIG, INDEX, OTHER_CONFIGS, open_component
+from runner.model.files import CONFIG, INDEX, open_component
 from runner.model.fingerprint import cache_folder
 from runner.model.shapes import ComponentShapes
 from runner.storage import write_atomically
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FIRST = 100_000  # bytes of a weight file that are asked for first: few headers are longer
 CONFIG_LIMIT = 1 << 20
 WEIGHTS = ".safetensors"
+CONFIGS = (CONFIG, "scheduler_config.json")  # a tokenizer's class is in the model's index
 _READERS = 4
 _PIECE = 16 << 10
 _SHARD = re.compile(r"(?P<files>.+)-\d+-of-(?P<count>\d+)\.safetensors")
@@ -53,7 +54,7 @@ def describe(source: ModelSource, components: Sequence[Component]) -> dict[str, 
     try:
         listing = _listing(source)
         files = {c.name: hub.needed(source, c, list(listing.sizes)) for c in components}
-        told = {f"{c.path}/{name}" for c in components for name in (CONFIG, *OTHER_CONFIGS)}
+        told = {f"{c.path}/{name}" for c in components for name in CONFIGS}
         names = sorted({n for chosen in files.values() for n in chosen if n.endswith(WEIGHTS) or n in told})
         _check_shards(source, names)
         contents = _contents(source, listing, names)
@@ -126,7 +127,7 @@ def _shapes(component: Component, names: list[str], contents: Mapping[str, Any])
     tensors = {name: info for header in headers for name, info in header.tensors.items()}
     configs = {
         name: contents[f"{component.path}/{name}"]
-        for name in (CONFIG, *OTHER_CONFIGS)
+        for name in CONFIGS
         if f"{component.path}/{name}" in contents
     }
     return ComponentShapes(component, tensors, configs.pop(CONFIG, {}), tuple(names), configs)

@@ -65,14 +65,14 @@ def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened:
         ModelError: the files hold other weights than those of the class.
 
     """
-    opened = open_uncast(cls, files, dtype)
+    opened = _open_uncast(cls, files, dtype)
     opened = opened or Opened(from_pretrained(cls, files.component, files.folder, dtype), {})
     _compare_with_plan(opened, files.component, dtype)
     return opened
 
 
-def open_uncast(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened | None:
-    """None for a class that computes with its weights while it is loaded; raises like :func:`open_module`."""
+def _open_uncast(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened | None:
+    """None for a class that computes with its weights while it is loaded."""
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # transformers' other threads would cast unseen
     with WaitingCasts(files) as casts:
         module = from_pretrained(cls, files.component, files.folder, dtype)
@@ -117,7 +117,7 @@ def from_pretrained(cls: Any, component: Component, model: Path, dtype: torch.dt
         return cls.from_pretrained(str(folder))
     if has_own_loader(cls):
         return cls.from_pretrained(str(folder)).to(dtype)
-    diffusers = "diffusers" in _families(cls)
+    diffusers = "diffusers" in families(cls)
     options = {"torch_dtype": dtype, "low_cpu_mem_usage": True} if diffusers else {"dtype": dtype}
     loaded, report = cls.from_pretrained(
         str(folder),
@@ -133,8 +133,9 @@ def from_pretrained(cls: Any, component: Component, model: Path, dtype: torch.dt
 
 def has_own_loader(cls: Any) -> bool:
     """Whether it has a ``from_pretrained`` that is neither library's, and reports nothing."""
-    return hasattr(cls, "from_pretrained") and not _families(cls) & {"diffusers", "transformers"}
+    return hasattr(cls, "from_pretrained") and not families(cls) & {"diffusers", "transformers"}
 
 
-def _families(cls: Any) -> set[str]:
+def families(cls: Any) -> set[str]:
+    """The top-level packages of a class and its bases."""
     return {base.__module__.partition(".")[0] for base in cls.__mro__}

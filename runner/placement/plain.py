@@ -27,6 +27,13 @@ def open_plain(cls: Any, folder: Path) -> tuple[torch.nn.Module, Disagreement]:
     for file in sorted(folder.glob("*.safetensors")):
         if "." not in file.stem:  # variants are no part of the key, see runner.model.files
             weights |= load_file(file)
+    return fill_plain(cls, options, weights)
+
+
+def fill_plain(
+    cls: Any, options: dict[str, Any], weights: dict[str, torch.Tensor]
+) -> tuple[torch.nn.Module, Disagreement]:
+    """An object of the class with these weights, and how they differ from what it takes."""
     module = _made(cls, options)
     own = module.state_dict()
     for name in weights.keys() & own.keys():
