@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.cli.output import say as say  # noqa: PLC0414 - commands have it from here
 from runner.manifest.load import load
 from runner.plan.pipeline import Pipeline, bind
 from runner.plugins import Plugins, discover
@@ -51,12 +51,6 @@ def warn(plugins: Plugins) -> None:
     """A line for each plugin that is set aside."""
     for broken in plugins.broken:
         say(f"warning: {broken}")
-
-
-def say(line: str) -> None:
-    """Tell a person something, if anybody still listens: stderr, since stdout is for data."""
-    with contextlib.suppress(OSError):  # the terminal was closed
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def console(*, stderr: bool = False) -> Console:

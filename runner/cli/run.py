@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import contextlib
 from typing import TYPE_CHECKING
 
 from runner.cli.common import Options, open_pipeline, print_json
 from runner.cli.display import display_of
+from runner.cli.output import OutputError
 from runner.errors import RunnerError
 from runner.journal import Event, Events, now
 from runner.plan.assemble import run_directory
@@ -30,7 +30,7 @@ def run(manifest: Path, options: Options) -> int:
     except RunnerError as error:
         if options.as_json and "run_finished" not in kinds:
             end = {"exit_code": int(error.exit_code), "outputs": [], "seconds": 0.0, "error": str(error)}
-            print_json({"event": "run_finished", "time": now(), **end})  # it could not begin
+            print_event({"event": "run_finished", "time": now(), **end})  # it could not begin
         raise
 
 
@@ -53,10 +53,7 @@ def run_pipeline(
 
 
 def print_event(event: Event) -> None:
-    """Print an event for ``--json``."""
-    if event["event"] == "memory":
-        return
-    try:
-        print_json(event)
-    except OSError:  # the reader has gone; the run goes on, for files are the truth
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    """Print an event for ``--json``. Where that fails the run goes on: files are the truth."""
+    if event["event"] != "memory":
+        with contextlib.suppress(OutputError):
+            print_json(event)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.cli import tell_bug
 from runner.cli.common import Options, console, say, warn
+from runner.cli.output import OutputError
 from runner.cli.run import print_event, run_pipeline
 from runner.errors import ExitCode, RunnerError, UsageError
 from runner.history import RunHistory
@@ -142,6 +143,8 @@ class Turn:
         """Tell of an error and remember it: the other manifests go on."""
         try:
             yield
+        except OutputError:  # the others' would be lost too
+            raise
         except RunnerError as error:
             say(f"{error.prefix}{error}")
             self.code, self.reason = error.exit_code, str(error).partition("\n")[0]
