@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+EXACT = 2**53
+"""Floats below it tell whole numbers apart."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -45,11 +48,22 @@ def validate(model: type[BaseModel], given: Given) -> BaseModel:
     if given.text_only:
         return model.model_validate(given.values)
     try:
-        text = json.dumps(given.values)
+        text = json.dumps(whole_numbers(given.values))
     except (TypeError, ValueError):  # dates, which TOML has and JSON has not
         return model.model_validate(given.values)
     # strict as TOML and JSON are about types; as JSON, so that enumerations and paths are strings
     return model.model_validate_json(text, strict=True)
+
+
+def whole_numbers(value: Any) -> Any:
+    """The value with ``7`` for each ``7.0`` in it: JSON has one kind of number, and a float takes either."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        return int(value)
+    if isinstance(value, dict):
+        return {name: whole_numbers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [whole_numbers(one) for one in value]
+    return value
 
 
 def open_to_anything(model: type[BaseModel], names: Sequence[str]) -> type[BaseModel]:
