@@ -29,18 +29,13 @@ _OWN_WORDS = {
 }
 
 
-def explain(error: ErrorDetails, known: list[str] | None = None, name: str | None = None) -> str:
-    """One sentence about a validation error.
-
-    ``known`` are the keys that could have been meant; ``name`` is the field's, if not its location's end.
-    """
+def explain(error: ErrorDetails, name: str | None = None) -> str:
+    """One sentence about a validation error; ``name`` is the field's, if not its location's end."""
     kind, place = error["type"], error["loc"]
     if name is not None and len(place) > 1 and kind in ("extra_forbidden", "missing"):
         what = {"extra_forbidden": "unknown key '{}'", "missing": "'{}' is missing"}[kind]
         return f"{what.format(place[-1])} in '{name}'"  # the parameter is a table
     name = named(place) if name is None else name
-    if kind == "extra_forbidden":
-        return f"unknown key '{name}'{did_you_mean(name, known or [])}"
     if kind == "missing":
         return f"'{name}' is missing"
     given = error["input"]

@@ -50,7 +50,7 @@ def expand(manifest: Manifest, problems: Problems) -> list[BatchItem]:
     """
     before = len(problems.found)
     raw = _gather(manifest, problems)
-    if not raw and len(problems.found) == before and not manifest.problems:
+    if not raw and len(problems.found) == before and not (manifest.problems or manifest.unknown):
         _tell_none(manifest, problems)
     raw = [item for item in raw if _check_text(item, problems)]
     if not _check_count(raw, manifest, problems):

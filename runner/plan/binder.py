@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from runner import params
-from runner.errors import ExitCode
 from runner.manifest.explain import explain
 from runner.manifest.items import BatchItem
-from runner.manifest.problems import Position, Problems, did_you_mean
+from runner.manifest.problems import Position, Problems
 from runner.params import Given
 
 if TYPE_CHECKING:
@@ -42,17 +41,9 @@ class Binder:
         wired = [name for name in self._names if name in stage.wires]
         self._wired = [name for name in wired if not stage.wires[name].optional]
         self._model = params.open_to_anything(stage.params, self._wired) if stage.params else None
-        for name in stage.table.with_:
-            if name not in self._names:
-                where = manifest.where("stage", stage.index, "with", name, key=True)
-                problems.add(
-                    where,
-                    f"{stage.spec.name} has no parameter '{name}'{did_you_mean(name, self._names)}",
-                    ExitCode.USAGE if where.is_override else ExitCode.MANIFEST,
-                )
 
     def check_with(self) -> None:
-        """Check ``with`` alone, where there is no item to check it with."""
+        """Check each value of ``with`` by itself: every item may have another in its place."""
         nobody = BatchItem("", {}, lambda _field: Position(""))
         self._check(Given(self._with), nobody, partial=True)
 
@@ -80,12 +71,10 @@ class Binder:
         messages: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):
             name = str(detail["loc"][0]) if detail["loc"] else ""
-            message = explain(detail, name=name)
-            if name in self._wired:
+            if name in self._wired or (partial and name not in self._with):
                 continue
+            message = explain(detail, name=name)
             if detail["type"] == "missing" and len(detail["loc"]) == 1:
-                if partial:
-                    continue
                 message = f"{message}: {self._stage.spec.name} needs it"
             messages.setdefault(name, []).append(message)
         for name, found in messages.items():
