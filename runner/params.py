@@ -81,7 +81,7 @@ def open_to_anything(model: type[BaseModel], names: Sequence[str]) -> type[BaseM
 
 def canonical(instance: BaseModel) -> dict[str, Any]:
     """All parameters as JSON values, defaults filled in; equal parameters give equal JSON."""
-    shown: dict[str, Any] = _ordered(instance.model_dump(by_alias=True))
+    shown = {name: _ordered(value) for name, value in instance.model_dump(by_alias=True).items()}
     for name, field_ in type(instance).model_fields.items():
         if field_.exclude:  # from what is shown; the numbers that are made depend on it all the same
             shown[field_.alias or name] = _ordered(getattr(instance, name))
@@ -90,7 +90,8 @@ def canonical(instance: BaseModel) -> dict[str, Any]:
 
 def _ordered(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_ordered(name): _ordered(one) for name, one in value.items()}
+        named = {_ordered(name): _ordered(one) for name, one in value.items()}
+        return {name: named[name] for name in sorted(named, key=json.dumps)}
     if isinstance(value, list | tuple):
         return [_ordered(one) for one in value]
     if isinstance(value, set | frozenset):  # its order changes from process to process

@@ -85,7 +85,7 @@ def _read_txt(file: str, text: str, _problems: Problems) -> Iterator[RawItem]:
 
 
 def _read_jsonl(file: str, text: str, problems: Problems) -> Iterator[RawItem]:
-    if text.lstrip().startswith("["):
+    if re.match(r"\s*\[\s*\{", text):
         message = f"a JSON array: {EACH_LINE} (`jq -c '.[]' FILE` makes them of it)"
         problems.add(_at(file, 1, text.split("\n", 1)[0]), message)
         return

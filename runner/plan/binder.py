@@ -26,6 +26,8 @@ class Bound:
 
     given: Given = field(default_factory=Given)
     canonical: Mapping[str, Any] = field(default_factory=dict)
+    as_written: Mapping[str, str] = field(default_factory=dict)
+    """Strings of which the plugin's model made something that it would not make the same of again."""
 
 
 class Binder:
@@ -52,19 +54,37 @@ class Binder:
         own = {name: value for name, value in item.fields.items() if name in self._names}
         values = {**self._with, **own}
         given = Given({n: v for n, v in values.items() if n not in self._wired}, item.text_only)
-        return Bound(given, self._check(given, item))
+        canonical = self._check(given, item)
+        changed = {n: v for n, v in given.values.items() if isinstance(v, str) and canonical.get(n) != v}
+        return Bound(given, canonical, changed if changed and not self._leads_back(canonical) else {})
+
+    def _leads_back(self, canonical: Mapping[str, Any]) -> bool:
+        """Whether the canonical form, read again as a record of strings is, stays what it is."""
+        try:
+            return self._canonical(Given(canonical, text_only=True)) == canonical
+        except ValidationError:
+            return False
+
+    def _canonical(self, given: Given) -> dict[str, Any]:
+        """The canonical form.
+
+        Raises:
+            pydantic.ValidationError: the values are not what the stage takes.
+
+        """
+        assert self._model is not None  # noqa: S101 - a stage without parameters is given none
+        standing_in = Given({**given.values, **dict.fromkeys(self._wired, "text")}, given.text_only)
+        shown = params.canonical(params.validate(self._model, standing_in))
+        return {name: value for name, value in shown.items() if name not in self._wired}
 
     def _check(self, given: Given, item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
-        model = self._model
-        if model is None:
+        if self._model is None:
             return {}
-        standing_in = Given({**given.values, **dict.fromkeys(self._wired, "text")}, given.text_only)
         try:
-            shown = params.canonical(params.validate(model, standing_in))
+            return self._canonical(given)
         except ValidationError as error:
             self._tell(error, item, partial=partial)
             return dict(given.values)
-        return {name: value for name, value in shown.items() if name not in self._wired}
 
     def _tell(self, error: ValidationError, item: BatchItem, *, partial: bool) -> None:
         """One problem a field; a field of several types has an error for each."""
