@@ -9,8 +9,9 @@ import typer
 
 from runner.cli import completion
 from runner.cli.options import Json
+from runner.cli.typer_app import App
 
-commands = typer.Typer(help="List plugins, check them, write one.", no_args_is_help=True)
+commands = App(help="List plugins, check them, write one.", no_args_is_help=True)
 
 
 @commands.command("list")

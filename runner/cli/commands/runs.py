@@ -8,10 +8,9 @@ import typer
 
 from runner.cli import completion
 from runner.cli.options import RUNS, Json, RunsDir
+from runner.cli.typer_app import App
 
-commands = typer.Typer(
-    help="What became of runs, and freeing what they no longer need.", no_args_is_help=True
-)
+commands = App(help="What became of runs, and freeing what they no longer need.", no_args_is_help=True)
 
 
 @commands.command("list")
