@@ -57,6 +57,13 @@ def plugins(incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def installed_stages(incomplete: str) -> list[str]:
+    """Names of the stages that plugins offer."""
+    from runner.plugins import discover
+
+    return sorted(name for name in discover().stages() if name.startswith(incomplete))
+
+
 def runs(ctx: Context, incomplete: str) -> list[str]:
     """Names of runs, less those that stand on the command line already."""
     from runner.cli.runs import find_directories

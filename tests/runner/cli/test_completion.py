@@ -46,6 +46,7 @@ def offered(project: Project, line: str) -> list[str]:
         ("runner run nowhere.toml --set stage.", []),
         ("runner run wrong.toml --fresh ", []),
         ("runner plugins check t", ["toy"]),
+        ("runner plugins show toy.w", ["toy.write"]),
         ("runner runs show ", ["flux-8gb", "toy"]),
         ("runner runs show f", ["flux-8gb"]),
         ("runner runs clean --dry-run toy ", ["flux-8gb"]),
