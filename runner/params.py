@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
+EXACT = 2**53
+"""Floats below it tell whole numbers apart."""
+
 
 @dataclass(frozen=True)
 class Given:
@@ -45,11 +48,22 @@ def validate(model: type[BaseModel], given: Given) -> BaseModel:
     if given.text_only:
         return model.model_validate(given.values)
     try:
-        text = json.dumps(given.values)
+        text = json.dumps(whole_numbers(given.values))
     except (TypeError, ValueError):  # dates, which TOML has and JSON has not
         return model.model_validate(given.values)
     # strict as TOML and JSON are about types; as JSON, so that enumerations and paths are strings
     return model.model_validate_json(text, strict=True)
+
+
+def whole_numbers(value: Any) -> Any:
+    """The value with ``7`` for each ``7.0`` in it: JSON has one kind of number, and a float takes either."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
+        return int(value)
+    if isinstance(value, dict):
+        return {name: whole_numbers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [whole_numbers(one) for one in value]
+    return value
 
 
 def open_to_anything(model: type[BaseModel], names: Sequence[str]) -> type[BaseModel]:
@@ -67,7 +81,7 @@ def open_to_anything(model: type[BaseModel], names: Sequence[str]) -> type[BaseM
 
 def canonical(instance: BaseModel) -> dict[str, Any]:
     """All parameters as JSON values, defaults filled in; equal parameters give equal JSON."""
-    shown: dict[str, Any] = _ordered(instance.model_dump(by_alias=True))
+    shown = {name: _ordered(value) for name, value in instance.model_dump(by_alias=True).items()}
     for name, field_ in type(instance).model_fields.items():
         if field_.exclude:  # from what is shown; the numbers that are made depend on it all the same
             shown[field_.alias or name] = _ordered(getattr(instance, name))
@@ -76,7 +90,8 @@ def canonical(instance: BaseModel) -> dict[str, Any]:
 
 def _ordered(value: Any) -> Any:
     if isinstance(value, dict):
-        return {_ordered(name): _ordered(one) for name, one in value.items()}
+        named = {_ordered(name): _ordered(one) for name, one in value.items()}
+        return {name: named[name] for name in sorted(named, key=json.dumps)}
     if isinstance(value, list | tuple):
         return [_ordered(one) for one in value]
     if isinstance(value, set | frozenset):  # its order changes from process to process

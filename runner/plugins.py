@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-import re
 import sys
 from dataclasses import dataclass, field, replace
 from importlib import metadata, resources
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 
 from runner import hookspecs
-from runner.api import API_VERSION, Component, Output, Stage, Template
+from runner.api import API_VERSION, Stage, Template
+from runner.declarations import DeclarationError, check_stage, check_template, returned
 from runner.errors import PluginError, in_words
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 GROUP = "runner"
-_OUTPUT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
-_SUFFIX = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){0,2}")
 
 
 @dataclass(frozen=True)
@@ -151,18 +149,14 @@ def discover(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugi
     return found
 
 
-class _RefusedError(Exception):
-    """A plugin that breaks the contract; the message is the reason shown."""
-
-
 def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint) -> Plugin:
     module = entry.load()
     version = getattr(module, "RUNNER_API", None)
     if type(version) is not int or version != API_VERSION:
         said = "no RUNNER_API" if version is None else f"RUNNER_API = {version!r}"
-        raise _RefusedError(f"it sets {said}; this runner speaks {API_VERSION}")
+        raise DeclarationError(f"it sets {said}; this runner speaks {API_VERSION}")
     if manager.has_plugin(entry.name):
-        raise _RefusedError(f"another distribution has a plugin named '{entry.name}' already")
+        raise DeclarationError(f"another distribution has a plugin named '{entry.name}' already")
     hooks = tuple(_hook_names(manager, module))
     manager.register(module, entry.name)
     try:
@@ -181,7 +175,7 @@ def _hook_names(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[s
         options = manager.parse_hookimpl_opts(module, name)
         if options is None:
             if name in known:
-                raise _RefusedError(f"{name} is not marked with @hookimpl")
+                raise DeclarationError(f"{name} is not marked with @hookimpl")
             continue
         hook = options.get("specname") or name
         if hook in known:
@@ -189,18 +183,19 @@ def _hook_names(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[s
         elif not options.get("optionalhook"):
             near = difflib.get_close_matches(hook, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise _RefusedError(f"there is no hook {hook}{hint}")
+            raise DeclarationError(f"there is no hook {hook}{hint}")
 
 
 def _stages(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Stage]:
     for stage in _returned(manager, module, "runner_stages", Stage):
-        _check_types(stage)
+        check_stage(stage)
         yield stage
 
 
 def _templates(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Template]:
+    package = sys.modules[module.__name__.partition(".")[0]]
     for template in _returned(manager, module, "runner_templates", Template):
-        _check_template(module, template)
+        check_template(template, package)
         yield template
 
 
@@ -208,48 +203,7 @@ def _returned(manager: pluggy.PluginManager, module: ModuleType, hook: str, kind
     """What the module's own implementation of a hook returns, one by one."""
     for impl in getattr(manager.hook, hook).get_hookimpls():
         if impl.plugin is module:
-            for one in cast("Iterable[Any]", impl.function()):
-                if not isinstance(one, kind):
-                    raise _RefusedError(f"{hook} returned {one!r}, which is no {kind.__name__}")
-                yield one
-
-
-def _check_types(stage: Stage) -> None:
-    """A stage whose fields are of other types would fail later, and for others than its author."""
-    for name in ("name", "start", "summary", "params", "memory", "check"):
-        if not isinstance(getattr(stage, name), str):
-            raise _RefusedError(f"stage {stage.name!r}: {name} is no string: {getattr(stage, name)!r}")
-    if type(stage.version) is not int:
-        raise _RefusedError(f"stage {stage.name!r}: version is no integer: {stage.version!r}")
-    members: dict[str, Any] = {"inputs": Output, "outputs": Output, "components": Component}
-    members |= {"preload": str, "pipelines": str}
-    for name, kind in members.items():
-        value: Any = getattr(stage, name)
-        if not isinstance(value, tuple | list) or not all(isinstance(one, kind) for one in value):
-            raise _RefusedError(f"stage {stage.name!r}: {name} is not what it should be: {value!r}")
-    for output in stage.outputs:  # they become parts of file names
-        suffix = getattr(output, "suffix", "")
-        if not _OUTPUT_NAME.fullmatch(output.name) or not _SUFFIX.fullmatch(suffix):
-            raise _RefusedError(
-                f"stage {stage.name!r}: output {output.name + suffix!r} cannot be part of a file name"
-            )
-
-
-def _check_template(module: ModuleType, template: Template) -> None:
-    """Whether its file is there is seen when it is used: without it, the plugin's stages still work."""
-    what = f"template {template.name!r}"
-    for name in ("name", "path", "model"):
-        if not isinstance(getattr(template, name), str):
-            raise _RefusedError(f"{what}: {name} is no string: {getattr(template, name)!r}")
-    served: Any = template.pipelines
-    if not isinstance(served, tuple | list) or not all(isinstance(one, str) for one in served):
-        raise _RefusedError(f"{what}: pipelines is not what it should be: {served!r}")
-    path = PurePosixPath(template.path)
-    if not template.path or path.is_absolute() or ".." in path.parts:
-        raise _RefusedError(f"{what}: path is no path in the plugin's folder: {template.path!r}")
-    package = module.__name__.partition(".")[0]
-    if not hasattr(sys.modules[package], "__path__"):
-        raise _RefusedError(f"{what}: {package} is a single module; a template lies in a package's folder")
+            yield from returned(hook, cast("Any", impl.function()), kind)
 
 
 def _set_clashes_aside(found: Plugins) -> None:
@@ -279,7 +233,7 @@ def _distribution(entry: metadata.EntryPoint) -> str:
 
 
 def _describe(error: BaseException) -> str:
-    if isinstance(error, _RefusedError):
+    if isinstance(error, DeclarationError):
         return str(error)
     return in_words(error).strip().removesuffix(":").splitlines()[0]
 

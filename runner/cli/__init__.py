@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
+from runner.cli.output import OutputError, exit_code, guarded, say
 from runner.errors import ExitCode, RunnerError
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command ``runner``. Every user error ends here, as a message and an exit code."""
-    from runner.cli.app import app, complete_fresh
-
-    given = complete_fresh(sys.argv[1:] if arguments is None else arguments)
-    try:
-        code = app(args=given, prog_name="runner", standalone_mode=False)
-    except RunnerError as error:
-        print(f"{error.prefix}{error}", file=sys.stderr)  # noqa: T201
-        code = error.exit_code
-        if "--json" in given and "run" not in given[:1]:  # whose events tell
-            _print_error(error)
-    except BrokenPipeError:  # the reader of our output has gone, which is its right
-        sys.stderr.close()
-        code = ExitCode.DONE
-    except KeyboardInterrupt:
-        code = ExitCode.INTERRUPTED
-    except Exception as error:
-        code = _usage_or_bug(error)
+    with guarded() as stdout:
+        code = exit_code(stdout, _call(sys.argv[1:] if arguments is None else arguments))
     if code == ExitCode.INTERRUPTED:
         # at once: threads that download cannot be stopped, and an exit would wait for them
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
-    sys.exit(int(code or 0))
+    sys.exit(code)
+
+
+def _call(arguments: list[str]) -> int:
+    from runner.cli.app import app, complete_fresh
+
+    given = complete_fresh(arguments)
+    try:
+        return int(app(args=given, prog_name="runner", standalone_mode=False) or 0)
+    except OutputError:
+        return ExitCode.DONE  # what it means is for exit_code() to say
+    except RunnerError as error:
+        say(f"{error.prefix}{error}")
+        if "--json" in given and "run" not in given[:1]:  # whose events tell
+            _print_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except SystemExit as stop:  # typer's, when it has written a shell's completions
+        return int(stop.code or 0)
+    except Exception as error:
+        return _usage_or_bug(error)
 
 
 def _print_error(error: RunnerError) -> None:
@@ -41,7 +47,8 @@ def _print_error(error: RunnerError) -> None:
 
     told = {"ok": False, "exit_code": int(error.exit_code), "error": str(error)}
     problems = [problem.as_dict() for problem in getattr(error, "problems", ())]  # of a manifest
-    print(json.dumps({**told, "problems": problems}), flush=True)  # noqa: T201
+    with contextlib.suppress(OutputError):
+        print(json.dumps({**told, "problems": problems}))  # noqa: T201
 
 
 def _usage_or_bug(error: Exception) -> int:
@@ -61,9 +68,8 @@ def tell_bug() -> ExitCode:
 
     from runner.redact import redact
 
-    print(  # noqa: T201
+    say(
         f"{redact(traceback.format_exc())}\n"
-        "This is a bug of runner's own; please report it with the traceback above.",
-        file=sys.stderr,
+        "This is a bug of runner's own; please report it with the traceback above."
     )
     return ExitCode.BUG

@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from runner.cli.commands import machine, manifests, plugins, runs, writing
+from runner.cli.typer_app import App
 from runner.errors import EXIT_MEANINGS
 
 EXITS = "Exit codes: " + " · ".join(f"{int(code)} {what}" for code, what in EXIT_MEANINGS.items())
 
-app = typer.Typer(
+app = App(
     name="runner",
     help="Runs AI pipelines that are bigger than the machine, from a manifest, stage by stage.",
     epilog=EXITS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
@@ -10,9 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.cli.output import say as say  # noqa: PLC0414 - commands have it from here
 from runner.manifest.load import load
+from runner.manifest.problems import Problems
+from runner.plan.assemble import check_models
 from runner.plan.checks import look
-from runner.plan.pipeline import Pipeline, bind
+from runner.plan.pipeline import Pipeline, bind_what_is_right
 from runner.plugins import Plugins, discover
 from runner.supervisor.model_check import check_components
 
@@ -40,16 +42,27 @@ class Options:
 
 
 def open_pipeline(manifest: Path, options: Options) -> Pipeline:
-    """Load a manifest and bind it to the installed plugins.
+    """Load a manifest, bind it to the installed plugins, and look at its models on this machine.
 
     Raises:
-        RunnerError: what is wrong with it.
+        ManifestError: all that is wrong with it, at once.
 
     """
     loaded = load(manifest, options.sets, options.prompts)
     plugins = discover()
     warn(plugins)
-    return bind(loaded, plugins)
+    problems = Problems()
+    pipeline = bind_what_is_right(loaded, plugins, problems)
+    check_models(pipeline, problems)
+    problems.check()
+    warn_without_effect(pipeline)
+    return pipeline
+
+
+def warn_without_effect(pipeline: Pipeline) -> None:
+    """A line for each value of the command line that is not what it seems."""
+    for line in pipeline.warnings:
+        say(f"warning: {line}")
 
 
 def check(assembly: Assembly, stages: Iterable[PipelineStage]) -> None:
@@ -71,12 +84,6 @@ def warn(plugins: Plugins) -> None:
     """A line for each plugin that is set aside."""
     for broken in plugins.broken:
         say(f"warning: {broken}")
-
-
-def say(line: str) -> None:
-    """Tell a person something, if anybody still listens: stderr, since stdout is for data."""
-    with contextlib.suppress(OSError):  # the terminal was closed
-        print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -1,4 +1,4 @@
-"""What shells offer to complete: manifests, stages, keys of ``--set``, plugins. Heavy imports wait."""
+"""What shells offer to complete: manifests, stages, keys of ``--set``, plugins, runs. Heavy imports wait."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 Context = typer.Context
+RUNS = Path("runs")
+"""Where run directories are kept, if nothing else is said."""
 
 
 def manifests(incomplete: str) -> list[str]:
@@ -53,6 +55,25 @@ def plugins(incomplete: str) -> list[str]:
     found = discover()
     names = {*(plugin.name for plugin in found.loaded), *(plugin.name for plugin in found.broken)}
     return sorted(name for name in names if name.startswith(incomplete))
+
+
+def installed_stages(incomplete: str) -> list[str]:
+    """Names of the stages that plugins offer."""
+    from runner.plugins import discover
+
+    return sorted(name for name in discover().stages() if name.startswith(incomplete))
+
+
+def runs(ctx: Context, incomplete: str) -> list[str]:
+    """Names of runs, less those that stand on the command line already."""
+    from runner.cli.runs import find_directories
+
+    folder = Path(ctx.params.get("runs_dir") or RUNS)
+    given = ctx.params.get("names") or ()
+    with contextlib.suppress(OSError):
+        names = [directory.path.name for directory in find_directories(folder)]
+        return [name for name in names if name.startswith(incomplete) and name not in given]
+    return []
 
 
 def settings(ctx: Context, incomplete: str) -> list[str]:

@@ -8,8 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from runner.cli import completion
-
-RUNS = Path("runs")
+from runner.cli.completion import RUNS as RUNS  # noqa: PLC0414 - commands have it from here
 
 Manifest = Annotated[
     Path,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.cli.common import console, print_json, warn
+from runner.cli.stage_details import stage_details
 from runner.errors import ExitCode
 from runner.plugins import discover
 
@@ -57,15 +58,5 @@ def _plugin(plugin: Plugin) -> dict[str, object]:
         "distribution": plugin.distribution,
         "version": plugin.version,
         "hooks": list(plugin.hooks),
-        "stages": [
-            {
-                "name": stage.name,
-                "version": stage.version,
-                "summary": stage.summary,
-                "inputs": [i.name for i in stage.inputs],
-                "outputs": [o.name for o in stage.outputs],
-                "components": [c.name for c in stage.components],
-            }
-            for stage in plugin.stages
-        ],
+        "stages": [stage_details(stage) for stage in plugin.stages],
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import Options, open_pipeline, print_json
 from runner.cli.display import display_of
+from runner.cli.output import OutputError
 from runner.errors import RunnerError
 from runner.events import Event, Memory, RunFinished, encode
 from runner.journal import Events, present
@@ -72,8 +72,6 @@ def print_event(event: Event) -> None:
 
 
 def print_record(record: Mapping[str, Any]) -> None:
-    """Print a line for ``--json``, as long as anybody reads."""
-    try:
+    """Print a line for ``--json``. Where that fails the run goes on: files are the truth."""
+    with contextlib.suppress(OutputError):
         print_json(record)
-    except OSError:  # the reader has gone; the run goes on, for files are the truth
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from runner.active_time import active_seconds
 from runner.cli import tell_bug
-from runner.cli.common import Options, console, say, warn
+from runner.cli.common import Options, console, say, warn, warn_without_effect
+from runner.cli.output import OutputError
 from runner.cli.run import print_record, run_pipeline
 from runner.errors import ExitCode, RunnerError, UsageError
 from runner.history import RunHistory
 from runner.journal import now
 from runner.manifest.load import load
+from runner.manifest.problems import ManifestError, Problems
 from runner.manifest.units import format_duration
 from runner.memory.devices import choose_device
-from runner.plan.assemble import assemble, forced_stages
+from runner.plan.assemble import assemble, check_models, forced_stages
 from runner.plan.memory.choose import plan_stage
-from runner.plan.pipeline import Pipeline, bind
+from runner.plan.pipeline import Pipeline, bind_what_is_right
 from runner.plugins import discover
 from runner.supervisor.signals import Interrupts
 
@@ -111,14 +113,22 @@ class Turn:
 
     def check(self, plugins: Plugins, options: Options) -> None:
         """Bind the manifest, and tell what is wrong with it, or lacking for it."""
+        problems, missing = Problems(), Problems()
         with self.errors_told():
-            self.pipeline = bind(load(self.manifest, options.sets, options.prompts), plugins)
-            forced_stages(self.pipeline, options.fresh)
+            loaded = load(self.manifest, options.sets, options.prompts)
+            pipeline = bind_what_is_right(loaded, plugins, problems)
+            check_models(pipeline, missing)
+            if problems.found:
+                raise ManifestError([*problems.found, *missing.found])
+            forced_stages(pipeline, options.fresh)
+            warn_without_effect(pipeline)
+            self.pipeline = pipeline
         if self.code is not None or self.pipeline is None:
             say(f"{self.manifest} is left out")
             return
         outlook = Turn(self.manifest)
         with outlook.errors_told():
+            missing.check()
             _foresee(self.pipeline)
         if outlook.code is not None:
             say(
@@ -142,6 +152,8 @@ class Turn:
         """Tell of an error and remember it: the other manifests go on."""
         try:
             yield
+        except OutputError:  # the others' would be lost too
+            raise
         except RunnerError as error:
             say(f"{error.prefix}{error}")
             self.code, self.reason = error.exit_code, str(error).partition("\n")[0]

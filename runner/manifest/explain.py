@@ -29,27 +29,22 @@ _OWN_WORDS = {
 }
 
 
-def explain(error: ErrorDetails, known: list[str] | None = None, name: str | None = None) -> str:
-    """One sentence about a validation error.
-
-    ``known`` are the keys that could have been meant; ``name`` is the field's, if not its location's end.
-    """
+def explain(error: ErrorDetails, name: str | None = None) -> str:
+    """One sentence about a validation error; ``name`` is the field's, if not its location's end."""
     kind, place = error["type"], error["loc"]
     if name is not None and len(place) > 1 and kind in ("extra_forbidden", "missing"):
         what = {"extra_forbidden": "unknown key '{}'", "missing": "'{}' is missing"}[kind]
         return f"{what.format(place[-1])} in '{name}'"  # the parameter is a table
     name = named(place) if name is None else name
-    if kind == "extra_forbidden":
-        return f"unknown key '{name}'{did_you_mean(name, known or [])}"
     if kind == "missing":
         return f"'{name}' is missing"
     given = error["input"]
     if kind == "list_type" and isinstance(given, dict):
         return f"'{name}' must be a list of tables: write [[{name}]]"
     if kind == "string_pattern_mismatch" and (words := PATTERNS.get(error["ctx"]["pattern"])):
-        return f"'{name}' must be {words}, not {_shown(given)}"
+        return f"'{name}' must be {words}, not {shown(given)}"
     if kind in _OWN_WORDS:
-        return f"'{name}' {_OWN_WORDS[kind]}, not {_shown(given)}"
+        return f"'{name}' {_OWN_WORDS[kind]}, not {shown(given)}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message.replace("Input should be", "must be").replace("Input should", "must")
     message = message[:1].lower() + message[1:]
@@ -59,7 +54,7 @@ def explain(error: ErrorDetails, known: list[str] | None = None, name: str | Non
     if kind == "literal_error" and isinstance(given, str):
         expected = str(error.get("ctx", {}).get("expected", ""))
         hint = did_you_mean(given, [w.strip("'") for w in expected.replace(" or ", ", ").split(", ")])
-    return f"'{name}': {message}, not {_shown(given)}{hint}" if name else message
+    return f"'{name}': {message}, not {shown(given)}{hint}" if name else message
 
 
 def keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
@@ -96,7 +91,8 @@ def _model_within(annotation: Any) -> Any:
     return next((found for arg in get_args(annotation) if (found := _model_within(arg))), None)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a message quotes it."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):

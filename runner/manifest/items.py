@@ -11,9 +11,11 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from runner.manifest.explain import shown
 from runner.manifest.item_files import RawItem, always, read_items
 from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.problems import ManifestError, Position, Problems
+from runner.params import whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,7 +50,7 @@ def expand(manifest: Manifest, problems: Problems) -> list[BatchItem]:
     """
     before = len(problems.found)
     raw = _gather(manifest, problems)
-    if not raw and len(problems.found) == before and not manifest.problems:
+    if not raw and len(problems.found) == before and not (manifest.problems or manifest.unknown):
         _tell_none(manifest, problems)
     raw = [item for item in raw if _check_text(item, problems)]
     if not _check_count(raw, manifest, problems):
@@ -89,7 +91,7 @@ def _gather(manifest: Manifest, problems: Problems) -> list[RawItem]:
             problems.add(manifest.where("batch", "file"), f"there is no file {path}")
     for n, fields in enumerate(manifest.table.item):
         raw.append(RawItem(fields, _table_finder(manifest, n)))
-    return raw
+    return [replace(item, fields=whole_numbers(item.fields)) for item in raw]
 
 
 def _check_count(raw: list[RawItem], manifest: Manifest, problems: Problems) -> bool:
@@ -133,7 +135,9 @@ def _table_finder(manifest: Manifest, n: int) -> Callable[[str | None], Position
 def _times_seeds(item: RawItem, seeds: list[int], problems: Problems) -> list[RawItem]:
     """One item a seed; an item that names its own seed is left as it is."""
     given = item.fields.get("id")
-    if given is not None and not _is_file_name(given):
+    if given is not None and not isinstance(given, str):
+        problems.add(item.where("id"), f"'id' must be a string: write {_as_id(given)}, not {shown(given)}")
+    elif given is not None and not _is_file_name(given):
         rule = "1 to 100 of A-Z a-z 0-9 . _ - and more than dots"
         problems.add(item.where("id"), f"the id {given!r} cannot be a file name: use {rule}")
     if "seed" in item.fields or not seeds:
@@ -145,8 +149,14 @@ def _times_seeds(item: RawItem, seeds: list[int], problems: Problems) -> list[Ra
     return [_with(item, seed=seed) for seed in seeds]
 
 
-def _is_file_name(given: Any) -> bool:
-    return isinstance(given, str) and len(given) <= NAME_LIMIT and bool(re.fullmatch(FILE_NAME, given))
+def _as_id(given: Any) -> str:
+    """What a value that is no string would be as an id."""
+    text = str(given)
+    return f'"{text}"' if _is_file_name(text) else 'a name, such as "fox"'
+
+
+def _is_file_name(given: str) -> bool:
+    return len(given) <= NAME_LIMIT and bool(re.fullmatch(FILE_NAME, given))
 
 
 def _with(item: RawItem, **fields: Any) -> RawItem:
@@ -187,7 +197,8 @@ def _slug(fields: Mapping[str, Any]) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:SLUG_LIMIT].strip("-")
     if not slug:
         slug = f"item-{_short_hash({k: v for k, v in fields.items() if k not in ('id', 'seed')})}"
-    return f"{slug}-{fields['seed']}"[:NAME_LIMIT] if "seed" in fields else slug
+    seed = re.sub(r"\.0+$", "", str(fields.get("seed", "")))  # a table of strings may have "7.0"
+    return f"{slug}-{seed}"[:NAME_LIMIT] if "seed" in fields else slug
 
 
 def _short_hash(fields: Mapping[str, Any]) -> str:

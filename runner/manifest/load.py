@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-import tomli
 from pydantic import ValidationError
 
-from runner.errors import ExitCode
 from runner.manifest import overrides
 from runner.manifest.bounds import DEEPEST, beyond
-from runner.manifest.explain import explain, keys_at, named
+from runner.manifest.explain import explain, named
+from runner.manifest.positions import Path as KeyPath
 from runner.manifest.positions import Positions
-from runner.manifest.problems import ManifestError, Position, Problem
-from runner.manifest.schema import ManifestTable
+from runner.manifest.problems import ManifestError, Position, Problem, Problems
+from runner.manifest.schema import UNKNOWN, ManifestTable
+from runner.manifest.syntax import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from runner.manifest import positions
+    from pydantic_core import ErrorDetails
 
 MANIFEST_LIMIT = 16 * 2**20  # bytes; a manifest is written by people, items have files of their own
 
@@ -39,6 +39,8 @@ class Manifest:
     """Prompts from the command line, which took the place of the batch."""
     problems: Sequence[Problem] = ()
     """What is wrong so far; the faulty keys are left out of ``table``, so that the rest can be checked."""
+    unknown: Sequence[KeyPath] = ()
+    """Keys that no table has; where they belong is known once the stages are."""
 
     @property
     def folder(self) -> Path:
@@ -48,7 +50,9 @@ class Manifest:
     def where(self, *path: str | int, key: bool = False) -> Position:
         """Where a value (or its key) was given: in the file, or by ``--set``."""
         for override in self.overrides:
-            if path[: len(override.path)] == override.path:
+            within = path[: len(override.path)] == override.path
+            around = override.path[: len(path)] == path and not self.positions.has(path)
+            if within or around:
                 return override.where
         return self.positions.key(path) if key else self.positions.value(path)
 
@@ -57,8 +61,7 @@ def load(path: Path, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> M
     """Read, override and check a manifest; ``prompts`` take the place of its batch.
 
     Raises:
-        ManifestError: what is wrong with it, all at once.
-        UsageError: an override is not written as one, or names what is not there.
+        ManifestError: it cannot be read, or is no TOML; what else is wrong is in ``problems``.
 
     """
     return parse(path, read_text(path, MANIFEST_LIMIT), sets, prompts)
@@ -66,21 +69,17 @@ def load(path: Path, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> M
 
 def parse(path: Path, text: str, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> Manifest:
     """A manifest of the text that is, or could be, in the file at ``path``; like :func:`load`."""
-    try:
-        raw = tomli.loads(text)
-    except tomli.TOMLDecodeError as error:
-        raise ManifestError([Problem(_syntax_position(path, text, error), _syntax_words(error))]) from None
-    except RecursionError:
-        raise ManifestError([Problem(Position(str(path)), "the TOML is nested too deeply")]) from None
-    except ValueError:  # of Python's own, about the one thing that it does not read
-        raise ManifestError([Problem(Position(str(path)), "a number in it has too many digits")]) from None
+    problems = Problems()
+    raw, text = read_toml(path, text, problems)
     where = _positions(path, text, raw)
-    applied = overrides.apply(raw, sets)
+    applied = overrides.apply(raw, sets, problems)
     if prompts:
         _replace_batch(raw, prompts)
-    table, problems = _check_tables(raw, where, applied)
-    manifest = Manifest(path, text, table, applied, where, prompts, problems)
-    problems += _names_twice(manifest)
+    table, errors = _check_tables(raw)
+    unknown = [detail["loc"] for detail in errors if detail["type"] == "extra_forbidden"]
+    manifest = Manifest(path, text, table, applied, where, prompts, problems.found, unknown)
+    _tell_errors(manifest, errors, problems)
+    _tell_names_twice(manifest, problems)
     return manifest
 
 
@@ -129,19 +128,6 @@ def read_text(path: Path, limit: int) -> str:
         raise ManifestError([Problem(where, "is not UTF-8 here; save the file as UTF-8")]) from None
 
 
-def _syntax_position(path: Path, text: str, error: tomli.TOMLDecodeError) -> Position:
-    line, column = error.lineno, error.colno
-    lines = text.split("\n")
-    return Position(str(path), line, column, lines[line - 1] if line <= len(lines) else "")
-
-
-def _syntax_words(error: tomli.TOMLDecodeError) -> str:
-    twice = re.match(r"Cannot declare \('(stage|item)',\) twice", error.msg)
-    if twice:
-        return f"[{twice[1]}] is written more than once: several are written [[{twice[1]}]]"
-    return error.msg[:1].lower() + error.msg[1:]
-
-
 def _replace_batch(raw: dict[str, Any], prompts: Sequence[str]) -> None:
     batch = raw.get("batch")
     seeds = batch.get("seeds") if isinstance(batch, dict) else None
@@ -149,67 +135,83 @@ def _replace_batch(raw: dict[str, Any], prompts: Sequence[str]) -> None:
     raw.pop("item", None)
 
 
-def _check_tables(
-    raw: dict[str, Any], where: Positions, applied: Sequence[overrides.Override]
-) -> tuple[ManifestTable, list[Problem]]:
-    """The tables, less the keys that are wrong, and the problems with those.
-
-    Raises:
-        ManifestError: without those keys there is no manifest left to look at.
-
-    """
+def _check_tables(raw: dict[str, Any]) -> tuple[ManifestTable, list[ErrorDetails]]:
+    """The tables, with all that is wrong in them taken out or replaced, and what that was."""
     try:
         return ManifestTable.model_validate(raw), []
     except ValidationError as error:
-        problems = _problems(error, where, applied)
-        paths = [detail["loc"] for detail in error.errors(include_url=False)]
-    try:
-        for path in paths:
-            _remove(raw, path)
-        return ManifestTable.model_validate(raw), problems
-    except (ValidationError, LookupError, TypeError):
-        raise ManifestError(problems) from None
+        errors = error.errors(include_url=False)
+    for detail in errors:
+        if detail["type"] != "missing":
+            detail["loc"] = _written(raw, detail["loc"])
+    for detail in errors:
+        _mend(raw, detail["loc"])
+    return ManifestTable.model_validate(raw), errors
 
 
-def _remove(tables: Any, path: positions.Path) -> None:
-    """Take a key out of parsed tables; a list goes as a whole, since its other elements would move up."""
-    while path and isinstance(path[-1], int):
-        path = path[:-1]
-    if path in (("stage",), ("item",)):
-        raise LookupError(path)
-    for part in path[:-1]:
-        tables = tables[part]
-    if not isinstance(tables, dict):
-        raise LookupError(path)  # noqa: TRY004 - nobody gave a wrong type: the key cannot be taken out
-    tables.pop(path[-1], None)
+def _written(raw: Any, path: KeyPath) -> KeyPath:
+    """The path as far as it leads in the parsed tables: pydantic's may end with the member of a union."""
+    for depth, part in enumerate(path):
+        within = isinstance(raw, dict) and part in raw
+        if not (within or (isinstance(raw, list) and isinstance(part, int))):
+            return path[:depth]
+        raw = raw[part]
+    return path
 
 
-def _problems(
-    error: ValidationError, where: Positions, applied: Sequence[overrides.Override]
-) -> list[Problem]:
-    found = []
-    for detail in error.errors(include_url=False):
-        path: positions.Path = detail["loc"]
-        message = explain(detail, keys_at(ManifestTable, path[:-1]))
-        unknown = detail["type"] == "extra_forbidden"
-        override = next((o for o in applied if o.path[: len(path)] == path), None)
-        if override is not None:
-            code = ExitCode.USAGE if unknown else ExitCode.MANIFEST
-            if unknown and len(path) == 1:
-                message = f"unknown key '{path[0]}': a stage's parameter is stage.NAME.with.{path[0]}"
-            found.append(Problem(override.where, message, code))
-        else:
-            place = where.key(path) if unknown or detail["type"] == "missing" else where.value(path)
-            found.append(Problem(place, message))
-    return found
+def _mend(raw: dict[str, Any], path: KeyPath) -> None:
+    """Take a key out of parsed tables, or replace it where one is required.
+
+    A list goes as a whole, since its other elements would move up; stages are replaced one by one.
+    """
+    table: Any = raw
+    place: KeyPath = path[:1]
+    for part, following in pairwise(path):
+        within = table[part] if isinstance(part, int) or part in table else None
+        is_stages = place == ("stage",) and isinstance(within, list)
+        if not (is_stages or isinstance(within, dict)):
+            break
+        table, place = within, (*place, following)
+    substitute = _substitute(place)
+    if substitute is not None:
+        table[place[-1]] = substitute
+    else:
+        table.pop(place[-1], None)
 
 
-def _names_twice(manifest: Manifest) -> list[Problem]:
+def _substitute(path: KeyPath) -> Any:
+    """What stands for a required value while the rest is checked; None for what can be left out."""
+    match path:
+        case ("version",):
+            return 1
+        case ("name",):
+            return "unnamed"
+        case ("stage",):
+            return [{"name": "unnamed", "uses": UNKNOWN}]
+        case ("stage", int(n)):
+            return {"name": f"unnamed-{n + 1}", "uses": UNKNOWN}
+        case ("stage", int(n), "name"):
+            return f"unnamed-{n + 1}"
+        case ("stage", int(), "uses") | ("model", "source") | ("stage", int(), "model", "source"):
+            return UNKNOWN
+    return None
+
+
+def _tell_errors(manifest: Manifest, errors: Sequence[ErrorDetails], problems: Problems) -> None:
+    """Add what is wrong or lacking in the tables; a value of several types has an error for each."""
+    messages: dict[tuple[KeyPath, bool], list[str]] = {}
+    for detail in errors:
+        if detail["type"] != "extra_forbidden":
+            place = (detail["loc"], detail["type"] == "missing")
+            messages.setdefault(place, []).append(explain(detail))
+    for (path, is_missing), found in messages.items():
+        problems.add(manifest.where(*path, key=is_missing), ", or ".join(found))
+
+
+def _tell_names_twice(manifest: Manifest, problems: Problems) -> None:
     seen: set[str] = set()
-    found = []
     for n, stage in enumerate(manifest.table.stage):
         if stage.name in seen:
             message = f"two stages are named '{stage.name}'; each needs a name of its own"
-            found.append(Problem(manifest.where("stage", n, "name"), message))
+            problems.add(manifest.where("stage", n, "name"), message)
         seen.add(stage.name)
-    return found

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from runner.errors import UsageError
+from runner.errors import ExitCode, UsageError
 from runner.manifest.bounds import DEEPEST, beyond
-from runner.manifest.problems import Position, did_you_mean
+from runner.manifest.problems import Position, Problems, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runner.manifest.positions import Path
+
+TEXT_LIMIT = 200  # characters of an override in a message
 
 
 @dataclass(frozen=True)
@@ -30,17 +32,19 @@ class Override:
         return Position(f"--set {self.text}", is_override=True)
 
 
-def apply(raw: dict[str, Any], texts: Sequence[str]) -> list[Override]:
-    """Write the overrides into the parsed manifest, in order.
-
-    Raises:
-        UsageError: one is not written KEY=VALUE, or names a stage that is not there.
-
-    """
-    overrides = [_parse(raw, text) for text in texts]
-    for override in overrides:
-        put(raw, override)
-    return overrides
+def apply(raw: dict[str, Any], texts: Sequence[str], problems: Problems) -> list[Override]:
+    """Write the overrides into the parsed manifest, in order; returns those that could be."""
+    applied = []
+    for text in texts:
+        try:
+            override = _parse(raw, text)
+            put(raw, override)
+        except UsageError as error:
+            where = Position(f"--set {text[:TEXT_LIMIT]}", is_override=True)
+            problems.add(where, str(error), ExitCode.USAGE)
+        else:
+            applied.append(override)
+    return applied
 
 
 def put(tables: Any, override: Override) -> None:
@@ -48,13 +52,11 @@ def put(tables: Any, override: Override) -> None:
     for part in override.path[:-1]:
         if isinstance(part, str):
             if not isinstance(tables, dict):
-                raise UsageError(f"--set {override.text}: there is no table to look for '{part}' in")
+                raise UsageError(f"there is no table to look for '{part}' in")
             tables.setdefault(part, {})
         tables = tables[part]
     if not isinstance(tables, dict) or not isinstance(override.path[-1], str):
-        raise UsageError(
-            f"--set {override.text}: that is no table; name a key in one, as in budget.vram=6GiB"
-        )
+        raise UsageError("that is no table; name a key in one, as in budget.vram=6GiB")
     tables[override.path[-1]] = override.value
 
 
@@ -62,30 +64,30 @@ def _parse(raw: dict[str, Any], text: str) -> Override:
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
-        raise UsageError(f"--set {text}: write it KEY=VALUE, such as stage.diffuse.with.steps=4")
+        raise UsageError("write it KEY=VALUE, such as stage.diffuse.with.steps=4")
     path: list[str | int] = [parts[0]]
     rest = parts[1:]
     if parts[0] in ("stage", "item") and isinstance(raw.get(parts[0]), list):
         rest = parts[2:]
         label = "name" if parts[0] == "stage" else "id"
-        path.append(_index(raw[parts[0]], label, parts[1] if len(parts) > 1 else "", text))
+        path.append(_index(raw[parts[0]], label, parts[1] if len(parts) > 1 else ""))
     elif parts[0] == "item":
-        raise UsageError(f"--set {text}: the manifest has no [[item]]")
+        raise UsageError("the manifest has no [[item]]")
     override = Override(text, (*path, *rest), _value(value.strip()))
     for _, what in beyond(override.value):
-        raise UsageError(f"--set {text[:200]}: the value {what}")
+        raise UsageError(f"the value {what}")
     if len(override.path) > DEEPEST:
-        raise UsageError(f"--set {text[:200]}: the key has more than {DEEPEST} parts")
+        raise UsageError(f"the key has more than {DEEPEST} parts")
     return override
 
 
-def _index(tables: list[Any], label: str, wanted: str, text: str) -> int:
-    names = [str(table.get(label)) if isinstance(table, dict) else "" for table in tables]
+def _index(tables: list[Any], label: str, wanted: str) -> int:
+    names = [str(table.get(label, "")) if isinstance(table, dict) else "" for table in tables]
     if wanted in names:
         return names.index(wanted)
     known = ", ".join(name for name in names if name)
     raise UsageError(
-        f"--set {text}: the manifest has no such {'stage' if label == 'name' else 'item'} '{wanted}'"
+        f"the manifest has no such {'stage' if label == 'name' else 'item'} '{wanted}'"
         f"{did_you_mean(wanted, names)} (there are: {known})"
     )
 

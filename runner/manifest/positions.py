@@ -35,6 +35,10 @@ class Positions:
         self._lengths: dict[Path, int] = {}
         self._walk()
 
+    def has(self, path: Path) -> bool:
+        """Whether it is written."""
+        return path in self._keys
+
     def key(self, path: Path) -> Position:
         """Where the key stands; the nearest parent's place where it is not written."""
         return self._near(path, self._keys)

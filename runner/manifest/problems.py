@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from runner.errors import ExitCode, RunnerError
 from runner.redact import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 
 # of what is shown: a file may be all one line, or all wrong
@@ -90,6 +91,14 @@ class Problems:
 
     def add(self, where: Position, message: str, exit_code: ExitCode = ExitCode.MANIFEST) -> None:
         self.found.append(Problem(where, message, exit_code))
+
+    @contextlib.contextmanager
+    def errors_at(self, where: Position) -> Iterator[None]:
+        """Have a user error raised within be a problem at that place, and go on."""
+        try:
+            yield
+        except RunnerError as error:
+            self.add(where, str(error), error.exit_code)
 
     def check(self) -> None:
         """Raises:

@@ -11,6 +11,8 @@ from runner.manifest.units import Duration, Size
 
 SEED_LIMIT = 2**64
 STAGES_LIMIT = 1000
+UNKNOWN = "?"
+"""Stands for a stage's ``uses``, or a model's ``source``, that is missing or wrong: the rest is checked."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Placement = Literal[

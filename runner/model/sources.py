@@ -42,15 +42,14 @@ class Model:
         """
         return open_component(self.folder, component)
 
-    def record(self) -> dict[str, str | None]:
-        """The source, and what finds the same files again from anywhere and at any time.
+    def record(self) -> dict[str, str]:
+        """What finds the same files again from anywhere and at any time, however the manifest named them.
 
-        That is the ``commit`` of a hub model, or the ``folder`` of one that is none of a plugin's.
+        A hub model with its ``commit``, a packaged one, or the path of a folder.
         """
-        told = {"source": self.source, "revision": self.revision}
         if is_hub_id(self.source):
-            return {**told, "commit": self.folder.name}  # the hub's cache: snapshots/COMMIT
-        return told if self.source.startswith(PLUGIN) else {**told, "folder": str(self.folder)}
+            return {"source": self.source, "commit": self.folder.name}  # the hub's cache: snapshots/COMMIT
+        return {"source": self.source if self.source.startswith(PLUGIN) else str(self.folder)}
 
 
 def is_hub_id(source: str) -> bool:

@@ -7,20 +7,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import UsageError
-from runner.manifest.problems import did_you_mean
+from runner.manifest.problems import Problems, did_you_mean
+from runner.manifest.schema import UNKNOWN, ModelSource
 from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
 from runner.model.remote import describe, model_index
-from runner.model.sources import Model, fetch, find
+from runner.model.sources import Model, check_source, fetch, find
 from runner.plan import ALL_STAGES
 from runner.plan.keys import Keyed, keys_of
+from runner.plan.pipeline import where_source
 from runner.rundir import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from runner.manifest.schema import ModelSource
+    from runner.api import Component
     from runner.model.files import ComponentFiles
     from runner.model.shapes import ComponentShapes
     from runner.plan.pipeline import Pipeline
@@ -114,6 +116,31 @@ def assemble(pipeline: Pipeline) -> Assembly:
             for source in pipeline.models
         },
     )
+
+
+def check_models(pipeline: Pipeline, problems: Problems) -> None:
+    """Look at the files of every model on this machine; what is wrong becomes a problem at its source.
+
+    The pipeline may be what :func:`~runner.plan.pipeline.bind_what_is_right` has left of one.
+    """
+    manifest, models = pipeline.manifest, dict[ModelSource, Model | None]()
+    seen: set[tuple[ModelSource, Component]] = set()
+    for stage in pipeline.stages:
+        source = stage.model
+        if source is None or not stage.spec.components or source.source == UNKNOWN or check_source(source):
+            continue
+        where = where_source(manifest, stage)
+        if source not in models:
+            models[source] = None
+            with problems.errors_at(where):
+                components = pipeline.components_of(source)
+                models[source] = find(source, manifest.folder, pipeline.plugins, components)
+        model = models[source]
+        for component in stage.spec.components:
+            if model is not None and (source, component) not in seen:
+                seen.add((source, component))
+                with problems.errors_at(where):
+                    model.component(component)
 
 
 def fetch_missing(assembly: Assembly, progress: Callable[[str, int, int], None]) -> Assembly:

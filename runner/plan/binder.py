@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from runner import params
-from runner.errors import ExitCode
 from runner.manifest.explain import explain
 from runner.manifest.items import BatchItem
-from runner.manifest.problems import Position, Problems, did_you_mean
+from runner.manifest.problems import Position, Problems
 from runner.params import Given
 
 if TYPE_CHECKING:
@@ -28,6 +27,8 @@ class Bound:
 
     given: Given = field(default_factory=Given)
     canonical: Mapping[str, Any] = field(default_factory=dict)
+    as_written: Mapping[str, str] = field(default_factory=dict)
+    """Strings of which the plugin's model made something that it would not make the same of again."""
 
 
 def instance(stage: PipelineStage, bound: Bound, changed: Mapping[str, Any]) -> Any:
@@ -56,17 +57,9 @@ class Binder:
         wired = [name for name in self._names if name in stage.wires]
         self._wired = [name for name in wired if not stage.wires[name].optional]
         self._model = params.open_to_anything(stage.params, self._wired) if stage.params else None
-        for name in stage.table.with_:
-            if name not in self._names:
-                where = manifest.where("stage", stage.index, "with", name, key=True)
-                problems.add(
-                    where,
-                    f"{stage.spec.name} has no parameter '{name}'{did_you_mean(name, self._names)}",
-                    ExitCode.USAGE if where.is_override else ExitCode.MANIFEST,
-                )
 
     def check_with(self) -> None:
-        """Check ``with`` alone, where there is no item to check it with."""
+        """Check each value of ``with`` by itself: every item may have another in its place."""
         nobody = BatchItem("", {}, lambda _field: Position(""))
         self._check(Given(self._with), nobody, partial=True)
 
@@ -75,31 +68,47 @@ class Binder:
         own = {name: value for name, value in item.fields.items() if name in self._names}
         values = {**self._with, **own}
         given = Given({n: v for n, v in values.items() if n not in self._wired}, item.text_only)
-        return Bound(given, self._check(given, item))
+        canonical = self._check(given, item)
+        changed = {n: v for n, v in given.values.items() if isinstance(v, str) and canonical.get(n) != v}
+        return Bound(given, canonical, changed if changed and not self._leads_back(canonical) else {})
+
+    def _leads_back(self, canonical: Mapping[str, Any]) -> bool:
+        """Whether the canonical form, read again as a record of strings is, stays what it is."""
+        try:
+            return self._canonical(Given(canonical, text_only=True)) == canonical
+        except ValidationError:
+            return False
+
+    def _canonical(self, given: Given) -> dict[str, Any]:
+        """The canonical form.
+
+        Raises:
+            pydantic.ValidationError: the values are not what the stage takes.
+
+        """
+        assert self._model is not None  # noqa: S101 - a stage without parameters is given none
+        standing_in = Given({**given.values, **dict.fromkeys(self._wired, "text")}, given.text_only)
+        shown = params.canonical(params.validate(self._model, standing_in))
+        return {name: value for name, value in shown.items() if name not in self._wired}
 
     def _check(self, given: Given, item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
-        model = self._model
-        if model is None:
+        if self._model is None:
             return {}
-        standing_in = Given({**given.values, **dict.fromkeys(self._wired, "text")}, given.text_only)
         try:
-            shown = params.canonical(params.validate(model, standing_in))
+            return self._canonical(given)
         except ValidationError as error:
             self._tell(error, item, partial=partial)
             return dict(given.values)
-        return {name: value for name, value in shown.items() if name not in self._wired}
 
     def _tell(self, error: ValidationError, item: BatchItem, *, partial: bool) -> None:
         """One problem a field; a field of several types has an error for each."""
         messages: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):
             name = str(detail["loc"][0]) if detail["loc"] else ""
-            message = explain(detail, name=name)
-            if name in self._wired:
+            if name in self._wired or (partial and name not in self._with):
                 continue
+            message = explain(detail, name=name)
             if detail["type"] == "missing" and len(detail["loc"]) == 1:
-                if partial:
-                    continue
                 message = f"{message}: {self._stage.spec.name} needs it"
             messages.setdefault(name, []).append(message)
         for name, found in messages.items():

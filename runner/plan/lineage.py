@@ -22,8 +22,10 @@ class SourceRecord(BaseModel):
 
     source: str
     revision: str | None = None
+    """What the manifest asked for; only earlier versions of runner tell it."""
     commit: str | None = None
     folder: str | None = None
+    """The source, where that is as the manifest wrote it: in records of earlier versions."""
 
     @property
     def pinned(self) -> dict[str, str]:

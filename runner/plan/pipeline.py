@@ -10,12 +10,15 @@ from pydantic import BaseModel
 
 from runner.errors import ExitCode, PluginError
 from runner.manifest.items import BatchItem, expand
-from runner.manifest.problems import Problems, did_you_mean
+from runner.manifest.problems import Position, Problems
+from runner.manifest.schema import UNKNOWN
 from runner.model.sources import check_source
 from runner.params import names_of
 from runner.plan import wiring
 from runner.plan.binder import Binder, Bound
 from runner.plan.stage import PipelineStage
+from runner.plan.unknown_keys import tell_unknown_fields, tell_unknown_keys
+from runner.plan.without_effect import without_effect
 from runner.plugins import load_object
 from runner.protocol import ACCELERATOR_ONLY
 
@@ -47,6 +50,8 @@ class Pipeline:
     plugins: Plugins
     stages: tuple[PipelineStage, ...]
     items: tuple[PipelineItem, ...]
+    warnings: tuple[str, ...] = ()
+    """What the user asked for and does not get, in a line each."""
 
     def components_of(self, model: ModelSource) -> list[Component]:
         """Every component that stages load from this model."""
@@ -67,75 +72,78 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
         ManifestError: what is wrong, all at once; plugins that are absent are among it.
 
     """
-    problems = Problems(list(manifest.problems))
+    problems = Problems()
+    pipeline = bind_what_is_right(manifest, plugins, problems)
+    problems.check()
+    return pipeline
+
+
+def bind_what_is_right(manifest: Manifest, plugins: Plugins, problems: Problems) -> Pipeline:
+    """Like :func:`bind`, for who has more to check: what is wrong goes to the problems, and is left out."""
+    problems.found += manifest.problems
     items = expand(manifest, problems)
     stages = bind_stages(manifest, plugins, problems)
     bound = _bind_items(manifest, stages, items, problems)
-    problems.check()
-    return Pipeline(manifest, plugins, stages, bound)
+    return Pipeline(manifest, plugins, stages, bound, tuple(without_effect(manifest, stages, items)))
 
 
 def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tuple[PipelineStage, ...]:
     """The stages of a manifest, wired; what is wrong with them goes to the problems.
 
-    Raises:
-        ManifestError: a plugin is absent or broken.
-
+    Those whose plugin is absent or broken are left out.
     """
-    specs = _specs(manifest, plugins, problems)
-    _stop_at_plugins(problems)
-    models = [_params_model(manifest, n, spec, problems) for n, spec in enumerate(specs)]
-    _stop_at_plugins(problems)
+    specs: list[Stage | None] = []
+    models: list[type[BaseModel] | None] = []
+    for n in range(len(manifest.table.stage)):
+        spec, model = _look_up(manifest, plugins, n, problems)
+        specs.append(spec)
+        models.append(model)
     fields = [names_of(model) if model else [] for model in models]
+    named = zip(manifest.table.stage, specs, fields, strict=True)
+    tell_unknown_keys(manifest, {table.name: names for table, spec, names in named if spec}, problems)
     wiring.check_outputs(manifest, specs, problems)
     wires = wiring.wire(manifest, specs, fields, problems)
     stages = tuple(
         PipelineStage(
             index=n,
             table=table,
-            spec=specs[n],
+            spec=spec,
             params=models[n],
             wires=wires[n],
             budget=manifest.table.budget_of(table),
             model=manifest.table.model_of(table),
             consumed=frozenset(s.output for later in wires for s in later.values() if s.stage == n),
         )
-        for n, table in enumerate(manifest.table.stage)
+        for n, (table, spec) in enumerate(zip(manifest.table.stage, specs, strict=True))
+        if spec is not None
     )
     for stage in stages:
         _check_stage(manifest, stage, problems)
     return stages
 
 
-def _specs(manifest: Manifest, plugins: Plugins, problems: Problems) -> list[Stage]:
-    specs = []
-    for n, table in enumerate(manifest.table.stage):
-        try:
-            specs.append(plugins.stage(table.uses))
-        except PluginError as error:
-            problems.add(manifest.where("stage", n, "uses"), str(error), ExitCode.PLUGIN)
-    return specs
+def _look_up(
+    manifest: Manifest, plugins: Plugins, n: int, problems: Problems
+) -> tuple[Stage | None, type[BaseModel] | None]:
+    """A stage and the model of its parameters; no stage where what it would accept is not known."""
+    uses = manifest.table.stage[n].uses
+    if uses == UNKNOWN:
+        return None, None
+    try:
+        spec = plugins.stage(uses)
+        return spec, _params_model(spec)
+    except PluginError as error:
+        problems.add(manifest.where("stage", n, "uses"), str(error), ExitCode.PLUGIN)
+        return None, None
 
 
-def _stop_at_plugins(problems: Problems) -> None:
-    """Go no further where a plugin is absent or broken: what it would accept, nobody knows."""
-    if any(problem.exit_code == ExitCode.PLUGIN for problem in problems.found):
-        problems.check()
-
-
-def _params_model(manifest: Manifest, n: int, spec: Stage, problems: Problems) -> type[BaseModel] | None:
+def _params_model(spec: Stage) -> type[BaseModel] | None:
     if not spec.params:
         return None
-    where = manifest.where("stage", n, "uses")
-    try:
-        model = load_object(spec.params)
-    except PluginError as error:
-        problems.add(where, str(error), ExitCode.PLUGIN)
-        return None
+    model = load_object(spec.params)
     if isinstance(model, type) and issubclass(model, BaseModel):
         return model
-    problems.add(where, f"'{spec.params}' is no pydantic model", ExitCode.PLUGIN)
-    return None
+    raise PluginError(f"'{spec.params}' is no pydantic model")
 
 
 def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
@@ -143,11 +151,10 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
     if stage.spec.components and stage.model is None:
         message = f"stage '{stage.name}' loads weights: give a [model] source for them"
         problems.add(manifest.where("stage", n), message)
-    elif stage.model is not None:
-        own = ("stage", n) if stage.table.model else ()
+    elif stage.model is not None and stage.model.source != UNKNOWN:
         wrong = check_source(stage.model)
         if wrong:
-            problems.add(manifest.where(*own, "model", "source"), wrong)
+            problems.add(where_source(manifest, stage), wrong)
     placement, place = stage.table.placement, manifest.where("stage", n, "placement")
     if placement in ACCELERATOR_ONLY and stage.budget.device == "cpu":
         problems.add(place, f"placement '{placement}' needs an accelerator, and the device is cpu")
@@ -160,24 +167,26 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
         problems.add(manifest.where("stage", n, "device_map", key=True), message)
 
 
+def where_source(manifest: Manifest, stage: PipelineStage) -> Position:
+    """Where a stage's model source is written."""
+    own = ("stage", stage.index) if stage.table.model else ()
+    return manifest.where(*own, "model", "source")
+
+
 def _bind_items(
     manifest: Manifest,
     stages: Sequence[PipelineStage],
     items: Sequence[BatchItem],
     problems: Problems,
 ) -> tuple[PipelineItem, ...]:
-    declared = {name for stage in stages if stage.params for name in names_of(stage.params)}
+    if len(stages) == len(manifest.table.stage):  # else a stage that nobody knows may declare anything
+        parameters = {stage.name: names_of(stage.params) if stage.params else [] for stage in stages}
+        tell_unknown_fields(items, parameters, problems)
     binders = [Binder(manifest, stage, problems) for stage in stages]
-    if not items:
-        for binder in binders:
-            binder.check_with()
+    for binder in binders:
+        binder.check_with()
     bound = []
     for item in items:
-        for name in item.fields:
-            if name not in declared:
-                hint = did_you_mean(name, [*declared, "id"])
-                message = f"unknown key '{name}': no stage of this manifest has it{hint}"
-                problems.add(item.where_key(name), message)
         params = tuple(binder.bind(item) for binder in binders)
         bound.append(PipelineItem(item.id, params, item.fields.keys(), item.where))
     return tuple(bound)

@@ -29,16 +29,20 @@ Wires = dict[str, Source]
 
 
 def wire(
-    manifest: Manifest, stages: Sequence[Stage], fields: Sequence[Sequence[str]], problems: Problems
+    manifest: Manifest, stages: Sequence[Stage | None], fields: Sequence[Sequence[str]], problems: Problems
 ) -> list[Wires]:
     """The wires of every stage, by input name.
 
     Besides declared inputs, a stage's parameter named like an earlier ``Text`` output is wired to it:
-    ``fields`` are the parameters of each stage.
+    ``fields`` are the parameters of each stage. A stage that is None is one that nobody knows: it may leave
+    anything.
     """
-    wires = []
+    wires: list[Wires] = []
     for n, (stage, table) in enumerate(zip(stages, manifest.table.stage, strict=True)):
         own: Wires = {}
+        wires.append(own)
+        if stage is None:
+            continue
         for needed in stage.inputs:
             found = _source(manifest, stages, n, needed, problems)
             if found is not None:
@@ -53,12 +57,11 @@ def wire(
                 where = manifest.where("stage", n, "from", renamed, key=True)
                 hint = did_you_mean(renamed, known)
                 problems.add(where, f"{stage.name} has no input '{renamed}'{hint}")
-        wires.append(own)
     return wires
 
 
 def _source(
-    manifest: Manifest, stages: Sequence[Stage], n: int, needed: Output, problems: Problems
+    manifest: Manifest, stages: Sequence[Stage | None], n: int, needed: Output, problems: Problems
 ) -> Source | None:
     tables = manifest.table.stage
     table = tables[n]
@@ -73,7 +76,7 @@ def _source(
         output = wanted
         found = _latest(stages[:n], wanted)
     if found is None:
-        if not needed.optional or needed.name in table.from_:
+        if None not in stages[:n] and (not needed.optional or needed.name in table.from_):
             problems.add(where, _absent(tables, stages, n, needed.name, output))
         return None
     mismatch = _mismatch(_output(stages[found.stage], output), tables[found.stage], needed)
@@ -85,7 +88,7 @@ def _source(
 
 
 def _named(
-    tables: Sequence[StageTable], stages: Sequence[Stage], n: int, stage: str, output: str
+    tables: Sequence[StageTable], stages: Sequence[Stage | None], n: int, stage: str, output: str
 ) -> Source | None:
     for earlier in range(n):
         left = _output(stages[earlier], output)
@@ -94,21 +97,24 @@ def _named(
     return None
 
 
-def _latest(stages: Sequence[Stage], name: str) -> Source | None:
+def _latest(stages: Sequence[Stage | None], name: str) -> Source | None:
     found = [(n, left) for n, stage in enumerate(stages) if (left := _output(stage, name))]
     return Source(found[-1][0], name, found[-1][1].optional) if found else None
 
 
-def _output(stage: Stage, name: str) -> Output | None:
-    return next((output for output in stage.outputs if output.name == name), None)
+def _output(stage: Stage | None, name: str) -> Output | None:
+    outputs = stage.outputs if stage else ()
+    return next((output for output in outputs if output.name == name), None)
 
 
-def _absent(tables: Sequence[StageTable], stages: Sequence[Stage], n: int, needed: str, output: str) -> str:
+def _absent(
+    tables: Sequence[StageTable], stages: Sequence[Stage | None], n: int, needed: str, output: str
+) -> str:
     message = f"stage '{tables[n].name}' needs '{needed}', and no earlier stage leaves '{output}'"
     later = [t.name for t, s in zip(tables[n:], stages[n:], strict=True) if _output(s, output)]
     if later and later[0] != tables[n].name:
         return f"{message}: stage '{later[0]}' does, but it comes later; move it up"
-    known = [o.name for stage in stages[:n] for o in stage.outputs]
+    known = [o.name for stage in stages[:n] if stage for o in stage.outputs]
     hint = did_you_mean(output, known)
     if not hint and known:
         hint = f"; [stage.from] can rename: earlier stages leave {', '.join(dict.fromkeys(known))}"
@@ -157,9 +163,11 @@ def _kind(output: Output | None) -> str:
     return {Tensor: "a tensor", Text: "a text", File: "a file"}.get(type(output), "nothing")
 
 
-def check_outputs(manifest: Manifest, stages: Sequence[Stage], problems: Problems) -> None:
+def check_outputs(manifest: Manifest, stages: Sequence[Stage | None], problems: Problems) -> None:
     """A stage must leave something, each output under a name of its own."""
     for n, stage in enumerate(stages):
+        if stage is None:
+            continue
         names = [output.name for output in stage.outputs]
         where: Position = manifest.where("stage", n, "uses")
         if not names:

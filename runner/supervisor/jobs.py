@@ -94,16 +94,10 @@ def _inputs(
 
 def _lineage(stage: PipelineStage, task: Task, model: Model | None) -> dict[str, Any]:
     """What the stage's output is made from, and all that it takes to make it again."""
-    bound = task.item.params[stage.index]
-    as_written = {
-        name: value
-        for name, value in bound.given.values.items()
-        if isinstance(value, str) and bound.canonical.get(name) != value
-    }
     return {
         **task.keyed.ingredients,
         "key": task.keyed.key,
         "place": stage.index,
-        "as_written": as_written,
+        "as_written": task.item.params[stage.index].as_written,
         "source": model.record() if model else None,
     }

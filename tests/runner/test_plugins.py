@@ -43,11 +43,11 @@ BROKEN = {
     "raising": (HEAD + "@hookimpl\ndef runner_stages(): raise KeyError('x')", "KeyError: 'x'"),
     "untyped": (
         HEAD + "@hookimpl\ndef runner_stages(): return [Stage(name='u.s', outputs=(Text('t')), start='u:s')]",
-        "outputs is not what it should be",
+        "stage 'u.s': outputs is Text('t'), no tuple of Tensor or Text or File: write (Text('t'),)",
     ),
     "unversioned": (
         HEAD + "@hookimpl\ndef runner_stages(): return [Stage(name='u.s', version='1', start='u:s')]",
-        "version is no integer: '1'",
+        "version is no integer: '1'; write version=2",
     ),
     "outgoing": (
         HEAD
@@ -65,6 +65,56 @@ BROKEN = {
         "returned 'stage', which is no Stage",
     ),
 }
+
+
+FIELDS = {
+    "outputs=('prompt',)": 'outputs[0] is \'prompt\', no Tensor or Text or File: write Tensor("prompt"), Text("prompt") or',
+    "outputs='prompt'": "outputs is 'prompt', no tuple of Tensor or Text or File: write (Tensor(\"prompt\"), Text(",
+    "outputs=(Text,)": "outputs[0] is the class Text, no Tensor or Text or File",
+    "outputs=None": "outputs is None, no tuple of",
+    "outputs=(Text('t', 'yes'),)": "outputs[0]: optional is 'yes'; write optional=True or optional=False",
+    "outputs=(Text(3),)": "outputs[0]: name is no string: 3",
+    "outputs=(File('t', 'png'),)": "output 'tpng' cannot be part of a file name; write '.png'",
+    "inputs=(Tensor('t', shape='CHW'),)": "inputs[0]: shape is 'CHW'; write a number or a letter for each dimension",
+    "inputs=(Tensor('t', dtype=float),)": "inputs[0]: dtype is no string: the class float",
+    "components=('vae',)": 'components[0] is \'vae\', no Component: write Component("vae", "package.module:Class")',
+    "components=(Component('vae', Text),)": "components[0]: cls is the class Text; name it in a string: cls='runner.api:Text'",
+    "components=(Component('vae', 'torch.nn.Linear'),)": "cls is 'torch.nn.Linear'; name it in a string",
+    "components=(Component('vae', 'a:B', blocks='layers'),)": "blocks is 'layers', no tuple of str: write ('layers',)",
+    "components=(Component('vae', 'a:B', float32=('wo',)),)": "float32 is ('wo',); write parts of names by dtype",
+    "params=Text": "params is the class Text; name it in a string: params='runner.api:Text'",
+    "memory=runner_stages": ":runner_stages'",
+    "preload='torch'": "preload is 'torch', no tuple of str: write ('torch',)",
+    "version=1.0": "version is no integer: 1.0",
+    "name='fields'": "a stage's name is PLUGIN.STAGE",
+    "name='fields.my stage'": "a stage's name is PLUGIN.STAGE",
+    "start='start'": "start is 'start'; name it in a string: start='package.module:name'",
+}
+
+
+RETURNED = {
+    "Stage('one.s', 'one:start')": "runner_stages returned one Stage; return a tuple of them",
+    "None": "runner_stages returned None; return a tuple",
+    "'one.s'": "runner_stages returned 'one.s'; return a tuple",
+    "{'one.s': 'one:start'}": "runner_stages returned 'one.s', which is no Stage",
+}
+
+
+def test_a_field_that_is_wrong_is_named_with_what_to_write(project: Project) -> None:
+    head = HEAD.replace("Stage, Text", "Component, File, Stage, Tensor, Text")
+    expected = {}
+    for n, (fields, words) in enumerate(FIELDS.items()):
+        given = {"name": "'fields.s'", "start": "'fields:start'"}
+        rest = ", ".join(f"{name}={value}" for name, value in given.items() if not fields.startswith(name))
+        project.plugin(f"field{n}", f"{head}@hookimpl\ndef runner_stages(): return [Stage({fields}, {rest})]")
+        expected[f"field{n}"] = words
+    for n, (value, words) in enumerate(RETURNED.items()):
+        project.plugin(f"hook{n}", f"{HEAD}@hookimpl\ndef runner_stages(): return {value}")
+        expected[f"hook{n}"] = words
+    told = json.loads(project.invoke("plugins", "list", "--json").stdout)["broken"]
+    reasons = {broken["name"]: broken["reason"] for broken in told}
+    for name, words in expected.items():
+        assert words in reasons[name]
 
 
 @pytest.mark.parametrize("name", BROKEN)

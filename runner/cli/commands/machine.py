@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from runner.cli.options import RUNS, Json
+from runner.cli.typer_app import App
 
-commands = typer.Typer()
+commands = App()
 
 
 @commands.command()

@@ -9,8 +9,9 @@ import typer
 
 from runner.cli import completion
 from runner.cli.options import RUNS, Fresh, Json, Manifest, Prompts, RunsDir, Sets
+from runner.cli.typer_app import App
 
-commands = typer.Typer()
+commands = App()
 
 
 @commands.command()

@@ -9,8 +9,9 @@ import typer
 
 from runner.cli import completion
 from runner.cli.options import Json
+from runner.cli.typer_app import App
 
-commands = typer.Typer(help="List plugins, check them, write one.", no_args_is_help=True)
+commands = App(help="List plugins, look at their stages, check them, write one.", no_args_is_help=True)
 
 
 @commands.command("list")
@@ -22,6 +23,27 @@ def plugins_list(as_json: Json = False) -> int:
     from runner.cli import plugins
 
     return plugins.list_plugins(as_json=as_json)
+
+
+@commands.command("show")
+def plugins_show(
+    stage: Annotated[
+        str,
+        typer.Argument(
+            metavar="STAGE",
+            help="The stage, as manifests write it: PLUGIN.STAGE.",
+            autocompletion=completion.installed_stages,
+        ),
+    ],
+    as_json: Json = False,
+) -> int:
+    """Show what a stage can be set to, with defaults and bounds, and what it takes, leaves and loads.
+
+    Example: runner plugins show flux.diffuse
+    """
+    from runner.cli.plugins_show import show_stage
+
+    return show_stage(stage, as_json=as_json)
 
 
 @commands.command("new")

@@ -6,11 +6,11 @@ from typing import Annotated, Optional
 
 import typer
 
+from runner.cli import completion
 from runner.cli.options import RUNS, Json, RunsDir
+from runner.cli.typer_app import App
 
-commands = typer.Typer(
-    help="What became of runs, and freeing what they no longer need.", no_args_is_help=True
-)
+commands = App(help="What became of runs, and freeing what they no longer need.", no_args_is_help=True)
 
 
 @commands.command("list")
@@ -26,7 +26,12 @@ def runs_list(runs_dir: RunsDir = RUNS, as_json: Json = False) -> int:
 
 @commands.command("show")
 def runs_show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The run, as `runner runs list` names it.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The run, as `runner runs list` names it.", autocompletion=completion.runs
+        ),
+    ],
     every: Annotated[
         bool, typer.Option("--all", help="Every run that the journal tells of, not the last alone.")
     ] = False,
@@ -46,7 +51,9 @@ def runs_show(
 def runs_clean(
     names: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Argument(metavar="NAME", help="The runs to clean; all, if none is named."),
+        typer.Argument(
+            metavar="NAME", help="The runs to clean; all, if none is named.", autocompletion=completion.runs
+        ),
     ] = None,
     older_than: Annotated[
         Optional[str],  # noqa: UP045

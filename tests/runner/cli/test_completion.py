@@ -46,6 +46,13 @@ def offered(project: Project, line: str) -> list[str]:
         ("runner run nowhere.toml --set stage.", []),
         ("runner run wrong.toml --fresh ", []),
         ("runner plugins check t", ["toy"]),
+        ("runner plugins show toy.w", ["toy.write"]),
+        ("runner runs show ", ["flux-8gb", "toy"]),
+        ("runner runs show f", ["flux-8gb"]),
+        ("runner runs clean --dry-run toy ", ["flux-8gb"]),
+        ("runner runs show --runs-dir kept ", ["old"]),
+        ("runner runs clean --runs-dir nowhere ", []),
+        ("runner runs show --runs-dir toy.toml ", []),
     ],
 )
 def test_a_shell_is_offered_what_could_follow(toy: Project, line: str, expected: list[str]) -> None:
@@ -53,4 +60,11 @@ def test_a_shell_is_offered_what_could_follow(toy: Project, line: str, expected:
     toy.write("sub/notes.txt", "")
     toy.write("sub/deep/one.toml", "")
     toy.write("wrong.toml", "[[[")
+    for name in (
+        "runs/toy/journal.jsonl",
+        "runs/flux-8gb/.lock",
+        "runs/notes/a.txt",
+        "kept/old/manifest.toml",
+    ):
+        toy.write(name, "")
     assert offered(toy, line) == expected

@@ -14,6 +14,8 @@ from runner.cli.app import app, complete_fresh
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from project import Project
+
 
 def commands(path: tuple[str, ...], group: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     for name, command in group.commands.items():
@@ -44,3 +46,11 @@ def test_every_option_is_explained_and_there_is_json(path: tuple[str, ...]) -> N
     parameters = COMMANDS[path].params
     assert all(parameter.help for parameter in parameters), [p.name for p in parameters if not p.help]
     assert any("--json" in parameter.opts for parameter in parameters)
+
+
+@pytest.mark.parametrize("path", [("runner",), *COMMANDS], ids=" ".join)
+def test_it_shows_what_people_write_and_no_types_of_python(project: Project, path: tuple[str, ...]) -> None:
+    outcome = project.invoke(*path[1:], "--help")
+    assert outcome.code == 0, outcome
+    assert "--help" in outcome.stdout
+    assert not re.search(r"<\w+(\[\w+\])?>|BOOLEAN", outcome.stdout), outcome

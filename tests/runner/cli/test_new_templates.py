@@ -104,7 +104,10 @@ def test_where_several_templates_could_be_meant_one_is_named(project: Project) -
     ("templates", "words"),
     [
         (["'new.toml'"], "runner_templates returned 'new.toml', which is no Template"),
-        (['Template("t", "SayPipeline", "new.toml")'], "pipelines is not what it should be: 'SayPipeline'"),
+        (
+            ['Template("t", "SayPipeline", "new.toml")'],
+            "pipelines is 'SayPipeline', no tuple of str: write ('SayPipeline',)",
+        ),
         (['Template("t", (), "../new.toml")'], "path is no path in the plugin's folder: '../new.toml'"),
         (['Template("t", (), "/new.toml")'], "path is no path in the plugin's folder: '/new.toml'"),
         (['Template("t", (), None)'], "path is no string: None"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
+
+import pytest
+from toy_plugin import STAGES
 
 from runner.manifest.items import BatchItem, expand
 from runner.manifest.load import load
@@ -61,6 +65,52 @@ def test_csv_and_txt(project: Project) -> None:
     project.write("a.txt", b"\xef\xbb\xbfone\r\n\r\n  two  \r\n")
     found = items_of(project, '[batch]\nfile = "a.txt"\n')
     assert [i.fields["prompt"] for i in found] == ["one", "two"]
+
+
+ROW = {"prompt": "a, b; c", "steps": "3"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'prompt,steps\n"a, b; c",3\n',
+        'prompt;steps\n"a, b; c";3\n',
+        "prompt\tsteps\na, b; c\t3\n",
+        'sep=;\nprompt;steps\n"a, b; c";3\n',
+        '"sep=,"\r\n"prompt","steps"\r\n"a, b; c","3"\r\n',
+        "\ufeffsep=\t\nprompt\tsteps\na, b; c\t3\n",
+    ],
+    ids=["comma", "semicolon", "tab", "declared", "declared and quoted", "declared tab after a mark"],
+)
+def test_cells_are_separated_as_the_header_tells(project: Project, text: str) -> None:
+    project.write("a.csv", text.encode())
+    (found,) = items_of(project, '[batch]\nfile = "a.csv"\n')
+    assert found.fields == ROW
+    assert found.where("steps").line == (3 if "sep=" in text else 2)
+
+
+def test_jsonl_takes_what_csv_takes(project: Project) -> None:
+    project.write("a.jsonl", '{"prompt": "fox", "seed": 7.0, "steps": null}\n{"prompt": "x", "seed": null}\n')
+    project.write("a.csv", "prompt,seed,steps\nfox,7.0,\nx,,\n")
+    lines = items_of(project, '[batch]\nfile = "a.jsonl"\nseeds = [1]\n')
+    rows = items_of(project, '[batch]\nfile = "a.csv"\nseeds = [1]\n')
+    assert [dict(item.fields) for item in lines] == [{"prompt": "fox", "seed": 7}, {"prompt": "x", "seed": 1}]
+    assert [item.id for item in lines] == [item.id for item in rows] == ["fox-7", "x-1"]
+
+
+def test_whole_numbers_may_be_written_with_a_point_everywhere(toy: Project) -> None:
+    toy.write("toy.toml", STAGES + "[[item]]\nprompt = 'fox'\nseed = 7.0\n")
+    outcome = toy.invoke("plan", "toy.toml", "--set", "stage.make.with.steps=4.0", "--json")
+    assert outcome.code == 0, outcome
+    (point,) = json.loads(outcome.stdout)["stages"][0]["todo"]
+    toy.write("toy.toml", STAGES + "[[item]]\nprompt = 'fox'\nseed = 7\nsteps = 4\n")
+    assert json.loads(toy.invoke("plan", "toy.toml", "--json").stdout)["stages"][0]["todo"] == [point]
+
+
+def test_comments_in_a_list_of_prompts(project: Project) -> None:
+    project.write("a.txt", "# animals\n  #a dog\na cat # grey\n\\#1 in the list\n\\o/\n")
+    found = items_of(project, '[batch]\nfile = "a.txt"\n')
+    assert [item.fields["prompt"] for item in found] == ["a cat # grey", "#1 in the list", "\\o/"]
 
 
 def test_ids_are_safe_unique_and_do_not_depend_on_the_order(project: Project) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.cli.common import Options, open_pipeline
 from runner.errors import BudgetError
+from runner.manifest.load import load
+from runner.plan.pipeline import bind
 from runner.plan.tailor import fit as fitting
 from runner.plan.tailor.knobs import ladder, lowered
+from runner.plugins import discover
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,8 +64,8 @@ def opened(project: Project) -> Iterator[Callable[[str], Pipeline]]:
     """A pipeline of one stage, with more lines in its table."""
     project.plugin("ladder", PLUGIN)
     with project.as_environment():
-        yield lambda lines="": open_pipeline(
-            project.write("x.toml", MANIFEST.replace("MORE", lines)), Options()
+        yield lambda lines="": bind(
+            load(project.write("x.toml", MANIFEST.replace("MORE", lines))), discover()
         )
 
 

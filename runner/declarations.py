@@ -1,0 +1,196 @@
+"""What a plugin's hooks return, checked field by field: a wrong one is named, with what to write.
+
+A field of another type would fail later, and for others than the plugin's author.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import is_dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from runner.api import Component, File, Stage, Template, Tensor, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import ModuleType
+
+OUTPUTS = (Tensor, Text, File)
+_STAGE_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
+_OUTPUT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
+_SUFFIX = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){0,2}")
+_DOTTED = re.compile(r"[\w.]+:[\w.]+")
+_WRITE = {Stage: 'Stage("plugin.stage", start="package.module:start")', Template: "Template(...)"}
+SHOWN = 60  # characters of a value
+
+
+class DeclarationError(Exception):
+    """Something a plugin declares that breaks the contract; the message is shown to users."""
+
+
+def returned(hook: str, value: Any, kind: type[Any]) -> Iterator[Any]:
+    """What a hook returned, one by one.
+
+    Raises:
+        DeclarationError: it is no collection of that kind.
+
+    """
+    if isinstance(value, kind):
+        raise DeclarationError(f"{hook} returned one {kind.__name__}; return a tuple of them: (stage,)")
+    if value is None or isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise DeclarationError(f"{hook} returned {_shown(value)}; return a tuple, as of {_WRITE[kind]}")
+    for one in value:
+        if not isinstance(one, kind):
+            raise DeclarationError(f"{hook} returned {_shown(one)}, which is no {kind.__name__}")
+        yield one
+
+
+def check_stage(stage: Stage) -> None:
+    """Hold a stage against what :mod:`runner.api` says of its fields.
+
+    Raises:
+        DeclarationError: a field is of another type, or cannot be what it is for.
+
+    """
+    where = f"stage {_shown(stage.name)}"
+    _string(where, "name", stage.name)
+    if not _STAGE_NAME.fullmatch(stage.name):
+        raise DeclarationError(f"{where}: a stage's name is PLUGIN.STAGE, of A-Z a-z 0-9 _ -")
+    _string(where, "summary", stage.summary)
+    _object(where, "start", stage.start)
+    for name in ("params", "memory", "check"):
+        if getattr(stage, name) != "":
+            _object(where, name, getattr(stage, name))
+    if type(stage.version) is not int:
+        raise DeclarationError(f"{where}: version is no integer: {_shown(stage.version)}; write version=2")
+    for name in ("inputs", "outputs"):
+        for n, output in enumerate(_members(where, name, getattr(stage, name), OUTPUTS, _as_output)):
+            _check_output(f"{where}: {name}[{n}]", output, is_output=name == "outputs")
+    for n, component in enumerate(
+        _members(where, "components", stage.components, (Component,), _as_component)
+    ):
+        _check_component(f"{where}: components[{n}]", component)
+    _strings(where, "preload", stage.preload)
+    _strings(where, "pipelines", stage.pipelines)
+
+
+def _check_output(where: str, output: Tensor | Text | File, *, is_output: bool) -> None:
+    _string(where, "name", output.name)
+    _flag(where, "optional", output.optional)
+    suffix = output.suffix if isinstance(output, File) else ""
+    _string(where, "suffix", suffix)
+    if isinstance(output, Tensor):
+        _string(where, "dtype", output.dtype)
+        _check_shape(where, output.shape)
+    if is_output and not (_OUTPUT_NAME.fullmatch(output.name) and _SUFFIX.fullmatch(suffix)):
+        hint = f"; write {'.' + suffix!r}" if suffix and suffix[0] != "." else ""
+        what = f"output {output.name + suffix!r} cannot be part of a file name"
+        raise DeclarationError(f"{where}: {what}{hint}")
+
+
+def _check_shape(where: str, shape: Any) -> None:
+    if shape is None:
+        return
+    if not isinstance(shape, tuple | list) or not all(type(size) in (int, str) for size in shape):
+        example = 'a number or a letter for each dimension, such as ("C", "H", "W")'
+        raise DeclarationError(f"{where}: shape is {_shown(shape)}; write {example}")
+
+
+def _check_component(where: str, component: Component) -> None:
+    _string(where, "name", component.name)
+    _object(where, "cls", component.cls)
+    _string(where, "folder", component.folder)
+    _flag(where, "config_only", component.config_only)
+    _strings(where, "blocks", component.blocks)
+    _strings(where, "files", component.files)
+    _strings(where, "accepts", component.accepts)
+    _string(where, "encoder", component.encoder)
+    kept = component.float32
+    whole = isinstance(kept, dict) and all(isinstance(name, str) for name in kept)
+    if not whole:
+        example = 'parts of names by dtype, such as {"float16": ("wo",)}'
+        raise DeclarationError(f"{where}: float32 is {_shown(kept)}; write {example}")
+    for dtype, names in kept.items():
+        _strings(where, f"float32[{dtype!r}]", names)
+
+
+def check_template(template: Template, package: ModuleType) -> None:
+    """Hold a template against what :mod:`runner.api` says of its fields.
+
+    Whether its file is there is seen when it is used: without it, the plugin's stages still work.
+
+    Raises:
+        DeclarationError: a field is of another type, or cannot be what it is for.
+
+    """
+    where = f"template {_shown(template.name)}"
+    for name in ("name", "path", "model"):
+        _string(where, name, getattr(template, name))
+    _strings(where, "pipelines", template.pipelines)
+    path = PurePosixPath(template.path)
+    if not template.path or path.is_absolute() or ".." in path.parts:
+        raise DeclarationError(f"{where}: path is no path in the plugin's folder: {template.path!r}")
+    if not hasattr(package, "__path__"):
+        what = f"{package.__name__} is a single module; a template lies in a package's folder"
+        raise DeclarationError(f"{where}: {what}")
+
+
+def _string(where: str, name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise DeclarationError(f"{where}: {name} is no string: {_shown(value)}")
+
+
+def _flag(where: str, name: str, value: Any) -> None:
+    if type(value) is not bool:
+        raise DeclarationError(f"{where}: {name} is {_shown(value)}; write {name}=True or {name}=False")
+
+
+def _object(where: str, name: str, value: Any) -> None:
+    """What is named by a dotted string, and imported later."""
+    if isinstance(value, str) and _DOTTED.fullmatch(value):
+        return
+    example = "package.module:name"
+    if callable(value) and hasattr(value, "__qualname__"):
+        example = f"{value.__module__}:{value.__qualname__}"
+    raise DeclarationError(f"{where}: {name} is {_shown(value)}; name it in a string: {name}={example!r}")
+
+
+def _strings(where: str, name: str, value: Any) -> None:
+    for _ in _members(where, name, value, (str,), repr):
+        pass
+
+
+def _members(
+    where: str, name: str, value: Any, kinds: tuple[type[Any], ...], example: Callable[[str], str]
+) -> Iterator[Any]:
+    """The members of a field that is a tuple of such; ``example`` makes one of the string that was given."""
+    what = " or ".join(kind.__name__ for kind in kinds)
+    if isinstance(value, (*kinds, str)):
+        one = example(value) if isinstance(value, str) else _shown(value)
+        raise DeclarationError(f"{where}: {name} is {_shown(value)}, no tuple of {what}: write ({one},)")
+    if not isinstance(value, tuple | list):
+        raise DeclarationError(f"{where}: {name} is {_shown(value)}, no tuple of {what}")
+    for n, member in enumerate(value):
+        if not isinstance(member, kinds):
+            hint = f": write {example(member)}" if isinstance(member, str) else ""
+            raise DeclarationError(f"{where}: {name}[{n}] is {_shown(member)}, no {what}{hint}")
+        yield member
+
+
+def _as_output(name: str) -> str:
+    return f'Tensor("{name}"), Text("{name}") or File("{name}", ".png")'
+
+
+def _as_component(name: str) -> str:
+    return f'Component("{name}", "package.module:Class")'
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if is_dataclass(value):
+        shown = f"{type(value).__name__}({getattr(value, 'name', '...')!r})"
+    else:
+        shown = repr(value)
+    return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."
