@@ -49,6 +49,10 @@ class HeaderError(ValueError):
     """The file is no whole safetensors file; the message says what is wrong with it."""
 
 
+class UnreadDtypeError(HeaderError):
+    """The file is whole as far as can be told, and holds numbers of a kind that is not read here."""
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """A tensor in a file: ``dtype`` as the format names it, ``start`` and ``end`` as offsets in the file."""
@@ -76,6 +80,7 @@ def read_header(path: Path) -> Header:
 
     Raises:
         HeaderError: it is cut off, damaged or no safetensors file at all.
+        UnreadDtypeError: it holds a dtype that is not read here.
         OSError: it cannot be read.
 
     """
@@ -155,6 +160,11 @@ def _tensor(name: str, table: Any, base: int) -> TensorInfo:
         shape = tuple(dimensions)
         whole = len(table) == 3 and isinstance(dimensions, list)
         whole = whole and all(type(n) is int and 0 <= n < NUMBER_LIMIT for n in (*shape, start, end))
+        if whole and start <= end and isinstance(dtype, str) and dtype not in DTYPE_BITS:
+            raise UnreadDtypeError(
+                f"it holds {name[:80]!r} as {dtype[:20]}, which is not read here: get the model in another "
+                f"precision (what is read: {', '.join(DTYPE_BITS)})"
+            )
         size = _size(shape, DTYPE_BITS[dtype]) if whole else None
     except (KeyError, TypeError, ValueError):
         size = None

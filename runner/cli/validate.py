@@ -16,8 +16,7 @@ def validate(manifest: Path, options: Options) -> int:
     """Check everything that can be checked without a device or a network."""
     pipeline = open_pipeline(manifest, options)
     assembly = assemble(pipeline)
-    for stage in pipeline.stages:
-        assembly.components(stage)
+    assembly.refuse_unreachable()
     stages, items = [stage.name for stage in pipeline.stages], len(pipeline.items)
     if options.as_json:
         print_json({"ok": True, "exit_code": 0, "stages": stages, "items": items})

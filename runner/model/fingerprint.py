@@ -167,7 +167,7 @@ def _hash_unchanged(path: Path) -> tuple[list[object] | None, str]:
 
 
 def _youth(path: Path) -> int:
-    """Nanoseconds until a change would get another time than the last one; many where a clock was set back."""
+    """Nanoseconds until a change gets another time than the last one; many where a clock was set back."""
     changed = path.stat().st_ctime_ns
     tick = _TICK if changed % 1_000_000_000 else _COARSE_TICK
     return changed + tick - time.time_ns()

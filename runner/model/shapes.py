@@ -29,6 +29,8 @@ class ComponentShapes:
     tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
     """By the names that the files have."""
     config: Mapping[str, Any] = field(default_factory=dict)
+    variant: str | None = None
+    """The variant of the weights; None where they are plain files."""
 
     @property
     def parameters(self) -> int:

@@ -65,8 +65,7 @@ def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened:
         ModelError: the files lack weights of the class.
 
     """
-    folder = files.folder / files.component.path
-    opened = _open_uncast(cls, files, dtype) or Opened(from_pretrained(cls, folder, dtype), {})
+    opened = _open_uncast(cls, files, dtype) or Opened(from_pretrained(cls, files, dtype), {})
     _compare_with_plan(opened, files.component, dtype)
     return opened
 
@@ -75,7 +74,7 @@ def _open_uncast(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened 
     """None for a class that computes with its weights while it is loaded."""
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # transformers' other threads would cast unseen
     with WaitingCasts(files) as casts:
-        module = from_pretrained(cls, files.folder / files.component.path, dtype)
+        module = from_pretrained(cls, files, dtype)
     return None if casts.computed else Opened(module, casts.dtypes(module))
 
 
@@ -98,8 +97,8 @@ def _compare_with_plan(opened: Opened, component: Component, dtype: torch.dtype)
         )
 
 
-def from_pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
-    """An object of ``cls`` from a folder: a module in ``dtype``, or a tokenizer or scheduler.
+def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
+    """An object of ``cls`` from its files: a module in ``dtype``, or a tokenizer or scheduler.
 
     A plain ``nn.Module`` without ``from_pretrained`` is made from ``config.json`` and the weights beside it.
 
@@ -107,25 +106,37 @@ def from_pretrained(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
         ModelError: the files lack weights of the class.
 
     """
+    folder = files.own_folder
     module = isinstance(cls, type) and issubclass(cls, torch.nn.Module)
     if not hasattr(cls, "from_pretrained"):
-        plain, lacking = open_plain(cls, folder)
+        plain, lacking = open_plain(cls, files)
         _check_complete(cls, folder, {"missing_keys": lacking})
         return plain.to(dtype)
     if not module:
         return cls.from_pretrained(str(folder))
+    options: dict[str, Any] = {"variant": files.variant} if files.variant else {}
     family = {base.__module__.partition(".")[0] for base in cls.__mro__}
     if "diffusers" in family:
-        options = {"torch_dtype": dtype, "low_cpu_mem_usage": True}
+        options |= {"torch_dtype": dtype, "low_cpu_mem_usage": True}
     elif "transformers" in family:
-        options = {"dtype": dtype}
+        options |= {"dtype": dtype, **_following_index(cls, files)}
     else:
-        return cls.from_pretrained(str(folder)).to(dtype)
+        return cls.from_pretrained(str(folder), **options).to(dtype)
     loaded, told = cls.from_pretrained(
         str(folder), use_safetensors=True, local_files_only=True, output_loading_info=True, **options
     )
     _check_complete(cls, folder, told)
     return loaded
+
+
+def _following_index(cls: Any, files: ComponentFiles) -> dict[str, Any]:
+    """What has transformers load the shards where there is one whole file too, which it would take first."""
+    whole = f"model.{files.variant}.safetensors" if files.variant else "model.safetensors"
+    if files.index is None or not (files.own_folder / whole).exists():
+        return {}
+    config = cls.config_class.from_pretrained(str(files.own_folder))
+    config.transformers_weights = files.index
+    return {"config": config}
 
 
 def _check_complete(cls: Any, folder: Path, told: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ class SourceRecord(BaseModel):
 
     source: str
     revision: str | None = None
+    variant: str | None = None
     commit: str | None = None
     folder: str | None = None
 
@@ -29,7 +30,8 @@ class SourceRecord(BaseModel):
     def pinned(self) -> dict[str, str]:
         """The table of a manifest that names this very model."""
         revision = self.commit or self.revision
-        return {"source": self.folder or self.source, **({"revision": revision} if revision else {})}
+        told = {"source": self.folder or self.source, "revision": revision, "variant": self.variant}
+        return {name: value for name, value in told.items() if value}
 
 
 class StageRecord(BaseModel):

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from runner.errors import ExitCode, PluginError
 from runner.manifest.items import BatchItem, expand
 from runner.manifest.problems import Problems, did_you_mean
-from runner.model.sources import check_source
+from runner.model.spelling import check_source
 from runner.params import names_of
 from runner.plan import wiring
 from runner.plan.binder import Binder, Bound
@@ -140,7 +140,7 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
         problems.add(manifest.where("stage", n), message)
     elif stage.model is not None:
         own = ("stage", n) if stage.table.model else ()
-        wrong = check_source(stage.model)
+        wrong = check_source(stage.model, manifest.folder)
         if wrong:
             problems.add(manifest.where(*own, "model", "source"), wrong)
     placement, place = stage.table.placement, manifest.where("stage", n, "placement")

@@ -74,8 +74,6 @@ class Supervisor:
         devices = [choose_device(stage.budget) for stage in self.pipeline.stages]
         forced = forced_stages(self.pipeline, self.wishes.fresh)
         assembly = assemble(self.pipeline)
-        for stage in self.pipeline.stages:
-            assembly.components(stage)  # a broken model is told before anything is written
         with self.interrupts.caught(), ExitStack() as stack:
             lock = stack.enter_context(self.directory.locked(self.tell_waiting if self.wishes.wait else None))
             stack.callback(self.directory.sweep)  # workers that are killed leave something too
@@ -122,7 +120,7 @@ class _Running:
         try:
             if None in self.assembly.models.values():  # nobody waits for a download to be refused
                 self._plan(supervisor.pipeline.stages)
-            self.assembly = fetch_missing(self.assembly, self.announcer.fetching)
+            self.assembly = fetch_missing(self.assembly, self.announcer)
             self.keys = self.assembly.keys() or {}
             self._run_stages()
             code = ExitCode.ITEMS_FAILED if self.failed else ExitCode.DONE
@@ -211,6 +209,9 @@ class _Running:
 
     def _run_stage(self, plan: StagePlan, tasks: list[Task], cached: int) -> None:
         supervisor = self.supervisor
+        self.assembly.refuse_changed(plan.stage)
+        for note in self.assembly.notes(plan.stage):
+            self.announcer.warning("variant_absent", note, stage=plan.stage.name)
         attempts = Attempts(
             assembly=self.assembly,
             memory=plan,

@@ -52,7 +52,7 @@ class WorkerContext:
     def load(self, component: str) -> Any:
         if component not in self._loaded:
             declared = self._component(component)
-            files = open_component(self._model_folder(), declared)
+            files = open_component(self._model_folder(), declared, self._job.variant)
             placing = self._job.placings.get(component, Placing(RESIDENT))
             cls = load_object(declared.cls)
             try:

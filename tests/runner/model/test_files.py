@@ -13,7 +13,7 @@ from checkpoints import DEMO
 
 from runner.api import Component
 from runner.header import HeaderError, parse_header, read_header
-from runner.model.files import open_component, select
+from runner.model.files import open_component
 from runner.model.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -173,32 +173,6 @@ def test_a_model_that_was_never_hashed_is_pending_in_a_plan(local: Project) -> N
     assert transformer["name"] == "transformer"
     assert transformer["dtypes"] == ["BF16"]
     assert transformer["bytes"] == 2 * transformer["parameters"]
-
-
-def test_the_files_of_a_component() -> None:
-    names = [
-        "t/config.json",
-        "t/model.safetensors",
-        "t/model.fp16.safetensors",
-        "t/model-00001-of-00002.safetensors",
-        "t/model.safetensors.index.json",
-        "t/model.fp16.safetensors.index.json",
-        "t/pytorch_model.bin",
-        "t/pytorch_model.bin.index.json",
-        "t/tokenizer.model",
-        "t/deeper/model.safetensors",
-        "u/model.safetensors",
-        "model.safetensors",
-    ]
-    assert select(names, Component("t", "x:Y")) == [
-        "t/config.json",
-        "t/model-00001-of-00002.safetensors",
-        "t/model.safetensors",
-        "t/model.safetensors.index.json",
-        "t/tokenizer.model",
-    ]
-    assert select(names, Component("x", "x:Y", folder="u")) == ["u/model.safetensors"]
-    assert select(names, Component("t", "x:Y", config_only=True)) == ["t/config.json"]
 
 
 def test_fingerprints_tell_contents_apart_and_nothing_else(

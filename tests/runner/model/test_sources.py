@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from runner.manifest.schema import ModelSource
-from runner.model.sources import check_source
+from runner.model.spelling import check_source
 
 ACCEPTED = [
     ("owner/name", None),
@@ -30,9 +32,9 @@ REFUSED = [
 
 @pytest.mark.parametrize(("source", "revision"), ACCEPTED)
 def test_sources_that_are_right(source: str, revision: str | None) -> None:
-    assert check_source(ModelSource(source=source, revision=revision)) is None
+    assert check_source(ModelSource(source=source, revision=revision), Path()) is None
 
 
 @pytest.mark.parametrize(("source", "revision", "words"), REFUSED)
 def test_sources_that_are_not(source: str, revision: str | None, words: str) -> None:
-    assert words in (check_source(ModelSource(source=source, revision=revision)) or "")
+    assert words in (check_source(ModelSource(source=source, revision=revision), Path()) or "")
