@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import Options, open_pipeline, print_json, say
 from runner.cli.plan_table import show_memory
-from runner.errors import ExitCode
+from runner.errors import ExitCode, RunnerError
+from runner.model.hub import lacking
+from runner.model.hub_errors import is_offline, title
 from runner.plan.assemble import Assembly, assemble, forced_stages, run_directory
 from runner.plan.demand import Demand, demand
 from runner.plan.memory.choose import StagePlan, plan_stage
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from runner.plan.stage import PipelineStage
 
 SHOWN_TASKS = 5
+SHORT = 12  # characters of a commit, as people write them
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ def plan(manifest: Path, options: Options) -> int:
     found = demand(pipeline, keys, directory, forced) if keys is not None else None
     stages = [plan_stage(pipeline, stage, assembly.shapes(stage)) for stage in pipeline.stages]
     planned = _Planned(assembly, stages, found)
+    unreachable = _unreachable(assembly)
     if options.as_json:
         print_json(_as_dict(pipeline, planned))
     else:
@@ -50,7 +54,19 @@ def plan(manifest: Path, options: Options) -> int:
     misfits = [stage.misfit for stage in stages if stage.misfit]
     for misfit in misfits:
         say(f"error: {misfit}")
+    if unreachable:
+        say(f"error: {unreachable}")
+        return ExitCode.MODEL
     return ExitCode.BUDGET if misfits else ExitCode.DONE
+
+
+def _unreachable(assembly: Assembly) -> str:
+    """Why a run could not fetch what is not here, if that is so: it is planned all the same."""
+    try:
+        assembly.refuse_unreachable()
+    except RunnerError as error:
+        return str(error)
+    return ""
 
 
 def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
@@ -72,7 +88,21 @@ def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
                 "cached": planned.demand.cached[stage.index] if planned.demand else "pending",
             }
         )
-    return {"name": pipeline.manifest.table.name, "items": len(pipeline.items), "stages": stages}
+    return {
+        "name": pipeline.manifest.table.name,
+        "items": len(pipeline.items),
+        "models": _models(planned.assembly),
+        "stages": stages,
+    }
+
+
+def _models(assembly: Assembly) -> list[dict[str, Any]]:
+    """Where each model comes from, and for one on the hub of which commit the plan speaks."""
+    commits = assembly.commits()
+    return [
+        {**source.model_dump(), "commit": commits.get(source), "here": model is not None}
+        for source, model in assembly.models.items()
+    ]
 
 
 def _show(pipeline: Pipeline, planned: _Planned) -> None:
@@ -81,7 +111,21 @@ def _show(pipeline: Pipeline, planned: _Planned) -> None:
     console = Console()
     todo = [_to_do(planned, stage) for stage in pipeline.stages]
     show_memory(console, planned.stages, todo)
+    for line in _model_lines(planned.assembly):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     _show_reasons(console.print, pipeline, planned)
+
+
+def _model_lines(assembly: Assembly) -> list[str]:
+    """Of which commit of each model on the hub the plan speaks, and what is loaded otherwise than asked."""
+    lines = []
+    for source, commit in assembly.commits().items():
+        where = "in the hub's cache" if assembly.models[source] else "as the hub last said"
+        if commit:
+            moves = "" if commit == source.revision else "; `runner fetch --refresh` asks where it stands now"
+            lines.append(f"{title(source)}: commit {commit[:SHORT]}, {where}{moves}")
+    notes = [note for stage in assembly.pipeline.stages for note in assembly.notes(stage)]
+    return [*lines, *(f"note: {note}" for note in dict.fromkeys(notes))]
 
 
 def _to_do(planned: _Planned, stage: PipelineStage) -> str:
@@ -93,9 +137,13 @@ def _to_do(planned: _Planned, stage: PipelineStage) -> str:
 
 def _show_reasons(show: Any, pipeline: Pipeline, planned: _Planned) -> None:
     if planned.demand is None:
-        absent = [s.source for s, m in planned.assembly.models.items() if m is None]
-        why = f"{', '.join(absent)} is not here yet" if absent else "the model is not hashed yet"
-        show(f"pending: {why}, so what is done already cannot be told; a run fetches and hashes first")
+        absent = [source for source, model in planned.assembly.models.items() if model is None]
+        states = [lacking(source, pipeline.components_of(source)) for source in absent]
+        why = ", ".join(states) or "the model is not hashed yet"
+        next_ = "hashes it first" if not absent else "fetches what is not here first"
+        if absent and is_offline():
+            next_ = "cannot fetch it, for HF_HUB_OFFLINE is set"
+        show(f"pending: {why}, so what is done already cannot be told; a run {next_}")
         return
     for stage in pipeline.stages:
         for task in planned.demand.tasks[stage.index][:SHOWN_TASKS]:

@@ -63,6 +63,11 @@ def fingerprint(files: Iterable[ComponentFiles], *, hash_missing: bool = True) -
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def note(files: Iterable[ComponentFiles]) -> None:
+    """Note the identities of files in the hub's cache, whose names are taken for their hashes from now on."""
+    _Hashes(cache_folder() / "hashes.json").note_names([f.folder / name for f in files for name in f.names])
+
+
 def altered(files: Iterable[ComponentFiles]) -> list[str]:
     """Names of files in the hub's cache that no longer hold what their blobs' names say.
 
@@ -120,7 +125,7 @@ class _Hashes:
         """Keep the identities of files whose names were taken for their hashes."""
         targets = [target for path in paths if str(target := path.resolve()) not in self._known]
         named = {target: name for target in targets if (name := _name_as_hash(target))}
-        noted = {str(t): [*_identity(t), name] for t, name in named.items() if _youth(t) <= 0}
+        noted = {str(t): [*_identity(t), name] for t, name in named.items() if _grow_old(t)}
         if noted:
             self._known |= noted
             self._write()
@@ -156,21 +161,24 @@ def _hash_unchanged(path: Path) -> tuple[list[object] | None, str]:
 
     """
     for _ in range(_ATTEMPTS):
-        youth = _youth(path)
-        if 0 < youth <= _COARSE_TICK:
-            time.sleep(youth / 1e9)
+        old_enough = _grow_old(path)
         before = _identity(path)
         digest = _sha256(path)
         if _identity(path) == before:
-            return before if youth <= _COARSE_TICK else None, digest
+            return before if old_enough else None, digest
     raise ModelError(f"{path} was written to while it was read; run again when it is whole")
 
 
-def _youth(path: Path) -> int:
-    """Nanoseconds until a change gets another time than the last one; many where a clock was set back."""
+def _grow_old(path: Path) -> bool:
+    """Wait until another change would get another time than the last one; False where a clock was set back
+    and nobody knows when that is.
+    """
     changed = path.stat().st_ctime_ns
     tick = _TICK if changed % 1_000_000_000 else _COARSE_TICK
-    return changed + tick - time.time_ns()
+    left = changed + tick - time.time_ns()
+    if 0 < left <= tick:
+        time.sleep(left / 1e9)
+    return left <= tick
 
 
 def _sha256(path: Path) -> str:

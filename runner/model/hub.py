@@ -14,7 +14,7 @@ from runner.manifest.units import format_size
 from runner.model import damage, listing
 from runner.model.contents import RemoteFolder
 from runner.model.files import INDEX, Folder, open_component
-from runner.model.fingerprint import altered
+from runner.model.fingerprint import altered, note
 from runner.model.hub_errors import explained, title
 from runner.model.selection import select, variants
 from runner.model.threads import in_threads
@@ -122,8 +122,7 @@ def download(source: ModelSource, components: Sequence[Component], listener: Lis
     except Exception as error:
         found = snapshot(source, components)
         raise explained(source, error, found.damage() if found else "") from error
-    for component in components:
-        open_component(folder, component, source.variant)
+    note([open_component(folder, component, source.variant) for component in components])
     return folder
 
 

@@ -20,6 +20,7 @@ _HUB_URL = re.compile(
     r"(?:/(?:tree|blob|resolve)/(?P<revision>[^/?#]+)(?P<file>/[^?#]+)?)?/?(?:[?#].*)?"
 )
 _WINDOWS = re.compile(r"[A-Za-z]:[/\\]|\\\\")
+_GGUF = ".gguf"
 _SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -51,10 +52,15 @@ def path_of(source: str, base: Path) -> Path:
 
 
 def mistaken_hub_id(source: ModelSource, base: Path) -> str | None:
-    """What to write for a source that has the form of a hub id, and is the path of something beside the
-    manifest; a revision says that it is none.
+    """What is wrong with a source that has the form of a hub id, and is the path of a file or of something
+    beside the manifest; a revision says that it is none.
     """
-    if source.revision is not None or not os.path.exists(base / source.source):  # noqa: PTH110
+    path = path_of(source.source, base)
+    if source.revision is not None:
+        return None
+    if path.is_file() or path.suffix.lower() in (*_SINGLE_FILES, _GGUF):
+        return no_folder(path, source.source)
+    if not path.exists():
         return None
     return (
         f"'{source.source}' is a hub id as it is written, and lies beside the manifest: write "
@@ -64,7 +70,7 @@ def mistaken_hub_id(source: ModelSource, base: Path) -> str | None:
 
 def no_folder(path: Path, source: str) -> str:
     """Why there is no model folder at a path, and what to do."""
-    if path.suffix.lower() == ".gguf":
+    if path.suffix.lower() == _GGUF:
         return f"{path} is a GGUF file, which cannot be loaded: {_FOLDER_MEANT}"
     if path.is_file() or path.suffix.lower() in _SINGLE_FILES:
         return (
