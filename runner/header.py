@@ -158,16 +158,15 @@ def _tensor(name: str, table: Any, base: int) -> TensorInfo:
     try:
         dtype, dimensions, (start, end) = table["dtype"], table["shape"], table["data_offsets"]
         shape = tuple(dimensions)
-        whole = len(table) == 3 and isinstance(dimensions, list)
+        whole = len(table) == 3 and isinstance(dimensions, list) and isinstance(dtype, str)
         whole = whole and all(type(n) is int and 0 <= n < NUMBER_LIMIT for n in (*shape, start, end))
-        if whole and start <= end and isinstance(dtype, str) and dtype not in DTYPE_BITS:
-            raise UnreadDtypeError(
-                f"it holds {name[:80]!r} as {dtype[:20]}, which is not read here: get the model in another "
-                f"precision (what is read: {', '.join(DTYPE_BITS)})"
-            )
-        size = _size(shape, DTYPE_BITS[dtype]) if whole else None
     except (KeyError, TypeError, ValueError):
-        size = None
+        whole = False
+    if whole and dtype not in DTYPE_BITS:
+        raise UnreadDtypeError(
+            f"it holds {name[:80]!r} as {dtype[:20]!r}, which is not read here: get it in another precision"
+        )
+    size = _size(shape, DTYPE_BITS[dtype]) if whole else None
     if size is None or end - start != size:
         raise HeaderError(f"its header is damaged: the entry of {name[:80]!r} does not fit its type")
     return TensorInfo(dtype, shape, base + start, base + end)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from runner.errors import StorageError, UsageError
 from runner.manifest.patterns import NAME
 from runner.provenance import read_provenance
+from runner.storage import LFS_POINTER, is_lfs_pointer, read_ends
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,6 +107,8 @@ def read_lineage(path: Path) -> Provenance:
         raise UsageError(f"there is no file {path}") from None
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from None
+    if record is None and is_lfs_pointer(read_ends(path, len(LFS_POINTER), 0)[0]):
+        raise UsageError(f"{path} is a pointer of git-lfs and not the file itself: run `git lfs pull`")
     if record is None:
         raise UsageError(
             f"{path} does not say what it was made from: runner did not make it, or a program that saved it "
