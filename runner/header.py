@@ -49,6 +49,10 @@ class HeaderError(ValueError):
     """The file is no whole safetensors file; the message says what is wrong with it."""
 
 
+class UnreadDtypeError(HeaderError):
+    """The file is whole as far as can be told, and holds numbers of a kind that is not read here."""
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """A tensor in a file: ``dtype`` as the format names it, ``start`` and ``end`` as offsets in the file."""
@@ -76,6 +80,7 @@ def read_header(path: Path) -> Header:
 
     Raises:
         HeaderError: it is cut off, damaged or no safetensors file at all.
+        UnreadDtypeError: it holds a dtype that is not read here.
         OSError: it cannot be read.
 
     """
@@ -153,11 +158,15 @@ def _tensor(name: str, table: Any, base: int) -> TensorInfo:
     try:
         dtype, dimensions, (start, end) = table["dtype"], table["shape"], table["data_offsets"]
         shape = tuple(dimensions)
-        whole = len(table) == 3 and isinstance(dimensions, list)
+        whole = len(table) == 3 and isinstance(dimensions, list) and isinstance(dtype, str)
         whole = whole and all(type(n) is int and 0 <= n < NUMBER_LIMIT for n in (*shape, start, end))
-        size = _size(shape, DTYPE_BITS[dtype]) if whole else None
     except (KeyError, TypeError, ValueError):
-        size = None
+        whole = False
+    if whole and dtype not in DTYPE_BITS:
+        raise UnreadDtypeError(
+            f"it holds {name[:80]!r} as {dtype[:20]!r}, which is not read here: get it in another precision"
+        )
+    size = _size(shape, DTYPE_BITS[dtype]) if whole else None
     if size is None or end - start != size:
         raise HeaderError(f"its header is damaged: the entry of {name[:80]!r} does not fit its type")
     return TensorInfo(dtype, shape, base + start, base + end)

@@ -129,6 +129,8 @@ class Job:
     group: int
     """Items that streamed weights are brought for together."""
     model: Path | None
+    variant: str | None
+    """Of the model's weights, where they are there in it."""
     retries: int
     timeout: float | None
     """Seconds that one item may compute."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from io import BufferedReader, BufferedWriter
 
 TEMPORARY = ".tmp"
+LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 # systems that lack one have no use for it
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # a pipe at the file's place is refused, not waited for
@@ -128,6 +129,11 @@ def read_ends(path: Path, first: int | None, last: int) -> tuple[bytes, int, byt
         return head, size, end if last else b""
     finally:
         os.close(descriptor)
+
+
+def is_lfs_pointer(data: bytes) -> bool:
+    """Whether a file that begins so is a pointer of git-lfs: the file itself was not checked out."""
+    return data.startswith(LFS_POINTER)
 
 
 def refuse_linked_folders(folder: Path) -> None:

@@ -24,7 +24,7 @@ MODEL = "some-lab/tiny-flux"
 VAE = "vae/diffusion_pytorch_model.safetensors"
 # the client reads its settings when it is imported: a process for each call
 CALL = """
-import json, sys
+import json, sys, types
 import runner_flux
 from runner.errors import RunnerError
 from runner.manifest.schema import ModelSource
@@ -34,7 +34,8 @@ from runner.model.remote import describe
 source = ModelSource(source=sys.argv[2], revision=sys.argv[3] or None)
 try:
     if sys.argv[1] == "download":
-        hub.download(source, [c for s in runner_flux.runner_stages() for c in s.components], lambda *_: None)
+        quiet = types.SimpleNamespace(fetching=lambda *_: None, warning=lambda *_: None)
+        hub.download(source, [c for s in runner_flux.runner_stages() for c in s.components], quiet)
     told = [describe(source, stage.components) for stage in runner_flux.runner_stages()]
 except RunnerError as error:
     print(error, file=sys.stderr)

@@ -24,17 +24,19 @@ def place(
     dtype: torch.dtype,
     device_map: Mapping[str, str] | None = None,
     placer: Placer | None = None,
+    variant: str | None = None,
 ) -> Any:
     """The component in ``folder``, placed on the CPU; with others of a worker, if its placer is given."""
-    files = open_component(folder.parent, Component(folder.name, f"{cls.__module__}:{cls.__qualname__}"))
+    component = Component(folder.name, f"{cls.__module__}:{cls.__qualname__}")
+    files = open_component(folder.parent, component, variant)
     placer = placer or Placer(torch.device("cpu"), dtype)
     return placer.place(cls, files, Placing(placement, device_map or {}))
 
 
-def reference(cls: Any, folder: Path, dtype: torch.dtype) -> Any:
+def reference(cls: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
     """The model as its library loads it, on cloned parameters (mapped ones lie at other boundaries)."""
     named = "torch_dtype" if issubclass(cls, ModelMixin) else "dtype"
-    module = cls.from_pretrained(folder, **{named: dtype})
+    module = cls.from_pretrained(folder, **{named: dtype}, **options)
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = tensor.data.clone()
     return module.eval()

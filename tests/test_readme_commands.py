@@ -34,6 +34,7 @@ ELSEWHERE = {
     ".venv/bin/pytest": "these tests",
     "source .venv": "the test has the command on its path",
     "hf auth login": "the hub's own client asks for a token",
+    "runner fetch manifests/flux": "it downloads 34 GB; tests/runner/cli/test_fetch.py has small models",
     "systemctl ": "there is no service manager in a test; tests/packaging has systemd read the units",
     "loginctl ": "likewise",
     "journalctl ": "likewise",

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.output import say as say  # noqa: PLC0414 - commands have it from here
 from runner.manifest.load import load
 from runner.manifest.problems import Problems
-from runner.plan.assemble import check_models
-from runner.plan.checks import look
+from runner.plan.checks import check_models, look
 from runner.plan.pipeline import Pipeline, bind_what_is_right
 from runner.plugins import Plugins, discover
 from runner.supervisor.model_check import check_components

@@ -16,6 +16,14 @@ Manifest = Annotated[
         metavar="MANIFEST", help="The manifest, a TOML file.", autocompletion=completion.manifests
     ),
 ]
+Manifests = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="MANIFEST...",
+        help="Manifests, and quoted patterns of them, one after the other.",
+        autocompletion=completion.manifests,
+    ),
+]
 Sets = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer before 0.16 reads no `list[str] | None` here
     typer.Option(

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.common import Options, check, open_pipeline, print_json, say
 from runner.cli.display.lines import work_of
 from runner.cli.plan_table import show_memory
-from runner.errors import ExitCode
+from runner.errors import ExitCode, RunnerError
+from runner.model.hub import lacking
+from runner.model.hub_errors import is_offline, title
 from runner.plan.assemble import Assembly, assemble, forced_stages, run_directory
 from runner.plan.demand import Demand, Task, demand
 from runner.plan.memory.choose import StagePlan, plan_stage
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 SHOWN_TASKS = 5
 SHOWN_STATES = 20
+SHORT = 12  # characters of a commit, as people write them
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def plan(manifest: Path, options: Options) -> int:
     found = demand(pipeline, keys, directory, forced) if keys is not None else None
     stages = [plan_stage(pipeline, stage, assembly.shapes(stage)) for stage in pipeline.stages]
     planned = _Planned(assembly, stages, found, directory)
+    unreachable = _unreachable(assembly)
     if options.as_json:
         print_json(_as_dict(pipeline, planned))
     else:
@@ -61,7 +65,19 @@ def plan(manifest: Path, options: Options) -> int:
     misfits = [stage.misfit for stage in stages if stage.misfit]
     for misfit in misfits:
         say(f"error: {misfit}")
+    if unreachable:
+        say(f"error: {unreachable}")
+        return ExitCode.MODEL
     return ExitCode.BUDGET if misfits else ExitCode.DONE
+
+
+def _unreachable(assembly: Assembly) -> str:
+    """Why a run could not fetch what is not here, if that is so: it is planned all the same."""
+    try:
+        assembly.refuse_unreachable()
+    except RunnerError as error:
+        return str(error)
+    return ""
 
 
 def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
@@ -84,7 +100,21 @@ def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
                 "cached": planned.demand.cached[stage.index] if planned.demand else "pending",
             }
         )
-    return {"name": pipeline.manifest.table.name, "items": len(pipeline.items), "stages": stages}
+    return {
+        "name": pipeline.manifest.table.name,
+        "items": len(pipeline.items),
+        "models": _models(planned.assembly),
+        "stages": stages,
+    }
+
+
+def _models(assembly: Assembly) -> list[dict[str, Any]]:
+    """Where each model comes from, and for one on the hub of which commit the plan speaks."""
+    commits = assembly.commits()
+    return [
+        {**source.model_dump(), "commit": commits.get(source), "here": model is not None}
+        for source, model in assembly.models.items()
+    ]
 
 
 def _task_as_dict(planned: _Planned, stage: PipelineStage, task: Task) -> dict[str, Any]:
@@ -104,7 +134,21 @@ def _show(pipeline: Pipeline, planned: _Planned) -> None:
     console = Console()
     todo = [_to_do(planned, stage) for stage in pipeline.stages]
     show_memory(console, planned.stages, todo)
+    for line in _model_lines(planned.assembly):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     _show_reasons(console.print, pipeline, planned)
+
+
+def _model_lines(assembly: Assembly) -> list[str]:
+    """Of which commit of each model on the hub the plan speaks, and what is loaded otherwise than asked."""
+    lines = []
+    for source, commit in assembly.commits().items():
+        where = "in the hub's cache" if assembly.models[source] else "as the hub last said"
+        if commit:
+            moves = "" if commit == source.revision else "; `runner fetch --refresh` asks where it stands now"
+            lines.append(f"{title(source)}: commit {commit[:SHORT]}, {where}{moves}")
+    notes = [note for stage in assembly.pipeline.stages for note in assembly.notes(stage)]
+    return [*lines, *(f"note: {note}" for note in dict.fromkeys(notes))]
 
 
 def _to_do(planned: _Planned, stage: PipelineStage) -> str:
@@ -119,9 +163,13 @@ def _to_do(planned: _Planned, stage: PipelineStage) -> str:
 
 def _show_reasons(show: Any, pipeline: Pipeline, planned: _Planned) -> None:
     if planned.demand is None:
-        absent = [s.source for s, m in planned.assembly.models.items() if m is None]
-        why = f"{', '.join(absent)} is not here yet" if absent else "the model is not hashed yet"
-        show(f"pending: {why}, so what is done already cannot be told; a run fetches and hashes first")
+        absent = [source for source, model in planned.assembly.models.items() if model is None]
+        states = [lacking(source, pipeline.components_of(source)) for source in absent]
+        why = ", ".join(states) or "the model is not hashed yet"
+        next_ = "hashes it first" if not absent else "fetches what is not here first"
+        if absent and is_offline():
+            next_ = "cannot fetch it, for HF_HUB_OFFLINE is set"
+        show(f"pending: {why}, so what is done already cannot be told; a run {next_}")
         return
     for stage in pipeline.stages:
         tasks = planned.demand.tasks[stage.index]

@@ -20,7 +20,8 @@ from runner.manifest.load import load
 from runner.manifest.problems import ManifestError, Problems
 from runner.manifest.units import format_duration
 from runner.memory.devices import choose_device
-from runner.plan.assemble import assemble, check_models, forced_stages
+from runner.plan.assemble import assemble, forced_stages
+from runner.plan.checks import check_models
 from runner.plan.memory.choose import plan_stage
 from runner.plan.pipeline import Pipeline, bind_what_is_right
 from runner.plugins import discover

@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.schema import ManifestTable, Placement
-from runner.model.sources import FOLDER, HUB_ID, PLUGIN
+from runner.model.spelling import FOLDER, HUB_ID, PLUGIN
 from runner.params import names_of
 from runner.plugins import load_object
 from runner.protocol import ACCELERATOR_ONLY

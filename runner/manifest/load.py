@@ -16,6 +16,7 @@ from runner.manifest.positions import Positions
 from runner.manifest.problems import ManifestError, Position, Problem, Problems
 from runner.manifest.schema import UNKNOWN, ManifestTable
 from runner.manifest.syntax import read_toml
+from runner.storage import is_lfs_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,6 +116,9 @@ def read_text(path: Path, limit: int) -> str:
         raise ManifestError([Problem(Position(str(path)), f"cannot be read: {reason}")]) from None
     if len(data) > limit:
         raise ManifestError([Problem(Position(str(path)), f"is larger than {limit >> 20} MiB")])
+    if is_lfs_pointer(data):
+        message = "is a pointer of git-lfs and not the file itself: run `git lfs pull`"
+        raise ManifestError([Problem(Position(str(path)), message)])
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ManifestError([Problem(Position(str(path)), "is UTF-16; save it as UTF-8")])
     if b"\0" in data:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from runner.manifest.patterns import DEVICE, FILE_NAME, NAME, NAME_LIMIT
+from runner.manifest.patterns import DEVICE, FILE_NAME, NAME, NAME_LIMIT, VARIANT
 from runner.manifest.units import Duration, Size
 
 SEED_LIMIT = 2**64
@@ -38,6 +38,9 @@ class ModelSource(Table):
         description="a hub id, a folder starting with . / or ~, or plugin:NAME/FOLDER",
     )
     revision: str | None = Field(None, description="a hub branch, tag or commit")
+    variant: str | None = Field(
+        None, pattern=VARIANT, description='files named so where there are: "fp16" for *.fp16.safetensors'
+    )
 
 
 class Budget(Table):

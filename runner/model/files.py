@@ -1,59 +1,28 @@
-"""Which files of a model folder belong to a component, and whether they are whole."""
+"""The files of a component in a model folder, and whether they are whole."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from functools import cached_property
-from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError
-from runner.header import Header, HeaderError, read_header
+from runner.header import Header, HeaderError, UnreadDtypeError, read_header
+from runner.model.selection import CONFIG, WEIGHTS, select
 from runner.model.shapes import ComponentShapes
-from runner.storage import open_to_read
+from runner.storage import LFS_POINTER, is_lfs_pointer, open_to_read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from runner.api import Component
 
-KEPT = ("*.json", "*.txt", "*.model", "*.safetensors")
-# variants (model.fp16.safetensors) and indices of other formats are never read
-IGNORED = (
-    "*/*.*.safetensors",
-    "*/*.*.safetensors.index.json",
-    "*/*.bin.index.json",
-    "*/*.msgpack*",
-)
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 INDEX = "model_index.json"
-CONFIG = "config.json"
 OTHER_CONFIGS = ("scheduler_config.json", "tokenizer_config.json")
-SHARD_INDEX = ".safetensors.index.json"
 TABLE_LIMIT = 16 << 20  # bytes of a config or an index
-
-
-def patterns(components: Iterable[Component]) -> list[str]:
-    """Glob patterns, from the model's folder, of all that the components need."""
-    found = [INDEX]
-    for component in components:
-        kinds = ("config.json",) if component.config_only else (*KEPT, *component.files)
-        found += [f"{component.path}/{kind}" for kind in kinds]
-    return list(dict.fromkeys(found))
-
-
-def select(names: Iterable[str], component: Component) -> list[str]:
-    """Those of a model's files (paths from its folder) that the component needs, sorted."""
-    wanted = patterns([component])[1:]
-    return sorted(
-        name
-        for name in names
-        if PurePosixPath(name).parent == PurePosixPath(component.path)
-        and any(fnmatch(name, pattern) for pattern in wanted)
-        and not any(fnmatch(name, pattern) for pattern in IGNORED)
-    )
+POINTER_LIMIT = 1024  # bytes; git-lfs makes no longer one
 
 
 @dataclass(frozen=True)
@@ -64,11 +33,20 @@ class ComponentFiles:
     folder: Path
     names: tuple[str, ...]
     """Paths from the model's folder."""
+    variant: str | None = None
+    """The variant of the weights; None where they are plain files."""
+    index: str | None = None
+    """The index that names the shards, without its folder."""
+
+    @property
+    def own_folder(self) -> Path:
+        """The component's folder inside the model's."""
+        return self.folder / self.component.path
 
     @cached_property
     def headers(self) -> Mapping[str, Header]:
         """Headers of the weight files, by path from the model's folder."""
-        weights = [name for name in self.names if name.endswith(".safetensors")]
+        weights = [name for name in self.names if name.endswith(WEIGHTS)]
         return {name: _whole_header(self.folder / name) for name in weights}
 
     @cached_property
@@ -81,15 +59,33 @@ class ComponentFiles:
         """
         tensors = {name: info for h in self.headers.values() for name, info in h.tensors.items()}
         configs = {
-            name: _json_table(self.folder / self.component.path / name)
+            name: read_table(self.own_folder / name)
             for name in (CONFIG, *OTHER_CONFIGS)
             if f"{self.component.path}/{name}" in self.names
         }
-        return ComponentShapes(self.component, tensors, configs.pop(CONFIG, {}), self.names, configs)
+        config = configs.pop(CONFIG, {})
+        return ComponentShapes(self.component, tensors, config, self.names, configs, self.variant)
 
 
-def open_component(model: Path, component: Component) -> ComponentFiles:
-    """The component's files in a model folder.
+@dataclass(frozen=True)
+class Folder:
+    """Contents of a folder on this machine; its path is its title."""
+
+    path: Path
+
+    @property
+    def title(self) -> str:
+        return str(self.path)
+
+    def table(self, name: str) -> dict[str, Any]:
+        return read_table(self.path / name)
+
+    def header(self, name: str) -> Header:
+        return _whole_header(self.path / name)
+
+
+def open_component(model: Path, component: Component, variant: str | None = None) -> ComponentFiles:
+    """The component's files in a model folder; of the variant, if its weights are there in that.
 
     Raises:
         ModelError: something is missing, cut off, or there are pickled weights only.
@@ -103,12 +99,12 @@ def open_component(model: Path, component: Component) -> ComponentFiles:
             f"the model in {model} has no folder '{component.path}', which holds the component "
             f"'{component.name}': is it a diffusers folder, and complete?"
         ) from None
-    chosen = select(names, component)
-    if component.config_only and not chosen:
+    chosen = select(names, component, Folder(folder), variant)
+    if component.config_only and not chosen.names:
         raise ModelError(f"{folder / 'config.json'} is missing")
-    if not component.config_only:
-        _check_weights(folder, component, chosen, names)
-    files = ComponentFiles(component, model, tuple(chosen))
+    files = ComponentFiles(component, model, chosen.names, chosen.variant, chosen.index)
+    for name in files.names:
+        _refuse_pointer(model / name)
     _ = files.headers  # read, and so checked
     return files
 
@@ -120,7 +116,7 @@ def read_config(model: Path, component: Component) -> dict[str, Any]:
         ModelError: it is missing or is no JSON table.
 
     """
-    return _json_table(model / component.path / "config.json")
+    return read_table(model / component.path / "config.json")
 
 
 def read_index(model: Path) -> dict[str, Any]:
@@ -130,48 +126,17 @@ def read_index(model: Path) -> dict[str, Any]:
         ModelError: it is no JSON table.
 
     """
-    return _json_table(model / INDEX) if (model / INDEX).is_file() else {}
+    return read_table(model / INDEX) if (model / INDEX).is_file() else {}
 
 
-def _check_weights(folder: Path, component: Component, chosen: list[str], names: list[str]) -> None:
-    stored = {PurePosixPath(name).name for name in chosen}
-    if not stored:
-        raise ModelError(f"{folder} holds no file that '{component.name}' could be loaded from")
-    for index in (name for name in stored if name.endswith(SHARD_INDEX)):
-        shards = _json_table(folder / index).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(s, str) for s in shards.values()):
-            raise ModelError(f"{folder / index} is damaged: it has no weight_map; fetch it again")
-        missing = sorted(set(shards.values()) - stored)
-        if missing:
-            raise ModelError(
-                f"{folder} is incomplete: {index} names {missing[0]}, which is not there; fetch it again"
-            )
-    weights = any(name.endswith(".safetensors") for name in stored)
-    pickles = sorted(name for name in names if name.endswith(PICKLES))
-    if not weights and pickles:
-        raise ModelError(
-            f"{folder} holds pickled weights only ({PurePosixPath(pickles[0]).name}), which can run code "
-            "when loaded; get the model as safetensors, or save it anew with safe_serialization=True"
-        )
-    if not weights and "config.json" in stored:
-        raise ModelError(f"{folder} has a config.json and no weights (*.safetensors); fetch the model again")
+def read_table(path: Path) -> dict[str, Any]:
+    """A JSON file that holds a table.
 
+    Raises:
+        ModelError: it is missing or is no such file.
 
-def _whole_header(path: Path) -> Header:
-    try:
-        return read_header(path)
-    except HeaderError as error:
-        raise ModelError(f"{path} is damaged: {error}; delete it and fetch it again") from None
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _json_table(path: Path) -> dict[str, Any]:
-    try:
-        with open_to_read(path) as file:
-            data = file.read(TABLE_LIMIT + 1)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    """
+    data = _start(path, TABLE_LIMIT + 1)
     if len(data) > TABLE_LIMIT:
         raise ModelError(f"{path} is damaged: no such table is longer than {TABLE_LIMIT} bytes")
     try:
@@ -181,3 +146,40 @@ def _json_table(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise ModelError(f"{path} is damaged: not a JSON table; fetch it again")
     return table
+
+
+def _whole_header(path: Path) -> Header:
+    try:
+        return read_header(path)
+    except UnreadDtypeError as error:
+        raise ModelError(f"{path} cannot be loaded: {error}") from None
+    except HeaderError as error:
+        _refuse_pointer(path)
+        raise ModelError(f"{path} is damaged: {error}; delete it and fetch it again") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _start(path: Path, size: int) -> bytes:
+    """The first bytes of a file that git-lfs has not left out."""
+    try:
+        with open_to_read(path) as file:
+            data = file.read(size)
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    if is_lfs_pointer(data):
+        raise ModelError(
+            f"{path} is a pointer of git-lfs and not the file itself: run `git lfs pull` in {path.parent}"
+        )
+    return data
+
+
+def _refuse_pointer(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from None
+    if size <= POINTER_LIMIT:
+        _start(path, len(LFS_POINTER))
+    if not size and path.suffix == ".json":
+        raise ModelError(f"{path} is damaged: it is empty; fetch it again")

@@ -2,68 +2,106 @@
 
 from __future__ import annotations
 
+import glob
 import io
-import queue
 import shutil
-import threading
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from runner.active_time import next_of
 from runner.errors import ModelError, StorageError
+from runner.events import Warned
 from runner.manifest.units import format_size
-from runner.model.files import IGNORED, INDEX, PICKLES, open_component, patterns, select
+from runner.model import damage, listing
+from runner.model.contents import RemoteFolder
+from runner.model.files import INDEX, Folder, open_component
+from runner.model.fingerprint import altered, note
+from runner.model.hub_errors import explained, title
+from runner.model.selection import select, variants
+from runner.model.threads import in_threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from runner.api import Component
     from runner.manifest.schema import ModelSource
+    from runner.model.files import ComponentFiles
+    from runner.model.listing import Listing
+    from runner.model.selection import Contents, Selection
 
-# by name: they are httpx2's, httpx's or requests', as the client's version has it
-OUT_OF_REACH = {
-    "LocalEntryNotFoundError",
-    "ConnectError",
-    "ConnectionError",
-    "Timeout",
-    "TimeoutError",
-    "TimeoutException",
-}
 SPARE = 1 << 30  # bytes that a download must leave free on the disk
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What a repository holds at a commit: sizes of its files, None where the hub names none."""
+class Listener(Protocol):
+    """Who is told of a download."""
 
-    commit: str
-    sizes: Mapping[str, int | None]
+    def fetching(self, source: str, done: int, total: int) -> None:
+        """Bytes so far, and in all."""
+
+    def warning(self, event: Warned) -> None:
+        """Something differs from what was asked for."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What the hub's cache has of a model, for some components: ``folder`` has the commit as its name."""
+
+    folder: Path
+    names: tuple[str, ...]
+    """Files that the components need, as far as can be told."""
+    damaged: Mapping[str, str]
+    """What is wrong with those that are there, by name."""
+    missing: str
+    """What is not there of what they need."""
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.damaged and not self.missing
+
+    def damage(self) -> str:
+        """In words, with the blob of each damaged file."""
+        files = [f"{name} ({(self.folder / name).resolve()}: {what})" for name, what in self.damaged.items()]
+        return f"the hub's cache has a damaged {' and a damaged '.join(files)}" if files else ""
+
+
+def snapshot(source: ModelSource, components: Sequence[Component]) -> Snapshot | None:
+    """What the hub's cache has of a model; None if that is nothing. Asks no network."""
+    folder = listing.snapshot_folder(source)
+    if folder is None:
+        return None
+    known = listing.of_snapshot(source, folder)
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    beside = [name for c in components for name in there if name.startswith(f"{c.path}/")]
+    try:
+        repository = known.sizes if known else there
+        chosen = _select(source, components, repository, lambda c: Folder(folder / c.path))
+    except ModelError as error:  # an index is damaged, or is not there
+        tables = [name for name in beside if name.endswith(".json")]
+        return Snapshot(folder, tuple(beside), damage.damaged(folder, tables, known), str(error))
+    names = _names(chosen, repository)
+    absent = sorted(set(names) - there)
+    missing = f"{title(source)} is not (wholly) on this machine ({absent[0]} is missing)" if absent else ""
+    return Snapshot(folder, tuple(names), damage.damaged(folder, names, known), missing)
 
 
 def cached(source: ModelSource, components: Sequence[Component]) -> Path | None:
-    """The snapshot's folder if everything needed is in the hub's cache; asks no network."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        folder = Path(_snapshot(source, components, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError, ValueError):
-        return None
-    try:
-        for component in components:
-            open_component(folder, component)
-    except ModelError:
-        return None
-    return folder
+    """The snapshot's folder if everything needed is in the hub's cache, whole; asks no network."""
+    found = snapshot(source, components)
+    return found.folder if found and found.is_whole else None
 
 
-def download(
-    source: ModelSource, components: Sequence[Component], progress: Callable[[int, int], None]
-) -> Path:
+def lacking(source: ModelSource, components: Sequence[Component]) -> str:
+    """Why a model cannot be loaded from the hub's cache, for messages."""
+    found = snapshot(source, components)
+    if found is None or found.is_whole:
+        return f"{title(source)} is not (wholly) on this machine"
+    return found.damage() or found.missing
+
+
+def download(source: ModelSource, components: Sequence[Component], listener: Listener) -> Path:
     """Bring the files that the components need into the hub's cache; returns the snapshot's folder.
 
-    ``progress`` is told bytes so far and in all.
+    Files that are damaged there are fetched again, once, and the listener is told.
 
     Raises:
         ModelError: the repository is missing, gated, out of reach, or lacks what the stages need.
@@ -71,122 +109,131 @@ def download(
 
     """
     try:
-        total = _bytes_to_fetch(source, components)
-        _check_room(source, total)
-        meter = _meter(lambda done: progress(min(done, total), total))
-        (snapshot,) = in_threads([lambda: _snapshot(source, components, tqdm_class=meter)])
+        folder, names = _fetch(source, components, listener)
+        broken = _damage(source, folder, names, components)
+        if broken:
+            for name, what in broken.items():
+                told = f"{title(source)}: {name} was damaged in the hub's cache and is fetched again: {what}"
+                listener.warning(Warned(kind="repaired", message=told))
+                damage.remove(folder, name)
+            folder, names = _fetch(source, components, listener)
+            _refuse_damaged(source, damage.damaged(folder, names, listing.of_snapshot(source, folder)))
     except (ModelError, StorageError):
         raise
     except Exception as error:
-        raise explained(source, error) from error
-    folder = Path(snapshot)
-    for component in components:
-        open_component(folder, component)
+        found = snapshot(source, components)
+        raise explained(source, error, found.damage() if found else "") from error
+    note([open_component(folder, component, source.variant) for component in components])
     return folder
 
 
-def _snapshot(source: ModelSource, components: Sequence[Component], **options: Any) -> Any:
+def _refuse_damaged(source: ModelSource, found: Mapping[str, str]) -> None:
+    for name, what in found.items():
+        raise ModelError(f"{title(source)}: {name} is damaged on the hub itself: {what}")
+
+
+def _damage(
+    source: ModelSource, folder: Path, names: Collection[str], components: Sequence[Component]
+) -> dict[str, str]:
+    found = damage.damaged(folder, names, listing.of_snapshot(source, folder))
+    if found:
+        return found
+    opened = [open_component(folder, component, source.variant) for component in components]
+    return dict.fromkeys(altered(opened), "it was written to, and is not what its blob's name says")
+
+
+def is_altered(files: Sequence[ComponentFiles]) -> bool:
+    """Whether files in the hub's cache were written to since they were noted, and are others now."""
+    return bool(altered(files))
+
+
+def _fetch(
+    source: ModelSource, components: Sequence[Component], listener: Listener
+) -> tuple[Path, list[str]]:
+    """The snapshot's folder with what was not in the cache yet, and the names of what is needed."""
     import huggingface_hub
 
-    return huggingface_hub.snapshot_download(
-        source.source,
-        revision=source.revision,
-        allow_patterns=patterns(components),
-        ignore_patterns=list(IGNORED),
-        **options,
-    )
+    now = listing.ask(source)
+    names = needed(source, components, now)
+    total = _bytes_to_fetch(source, names, now)
+    _check_room(source, total)
+    meter = _meter(lambda done: listener.fetching(source.source, min(done, total), total))
 
-
-def in_threads(
-    works: Sequence[Callable[[], Any]], count: int = 1, patience: float | None = None
-) -> list[Any]:
-    """Work in ``count`` threads, so that a signal reaches us at once: the client's own cannot be stopped.
-
-    Returns what each work returned. The first error ends it all.
-
-    Raises:
-        TimeoutError: no work came to an end for ``patience`` seconds.
-
-    """
-    waiting = deque(enumerate(works))
-    done: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
-
-    def run() -> None:
-        while waiting:
-            try:
-                n, work = waiting.popleft()
-            except IndexError:  # another thread was faster
-                return
-            try:
-                done.put((n, work(), None))
-            except Exception as error:
-                done.put((n, None, error))
-
-    for _ in range(min(count, len(works))):
-        threading.Thread(target=run, daemon=True).start()
-    results: dict[int, Any] = {}
-    try:
-        for _ in works:
-            n, results[n], error = next_of(done, patience)
-            if error is not None:
-                raise error
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {patience} s") from None
-    finally:
-        waiting.clear()
-    return [results[n] for n in range(len(works))]
-
-
-def listing(source: ModelSource) -> Listing:
-    """Ask the hub what there is; raises the client's errors, and TimeoutError."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT as PATIENCE
-
-    def ask() -> Any:
-        return HfApi().model_info(
-            source.source, revision=source.revision, files_metadata=True, timeout=PATIENCE
+    def fetch() -> Any:
+        return huggingface_hub.snapshot_download(
+            source.source,
+            revision=source.revision,
+            allow_patterns=[glob.escape(name) for name in names],
+            tqdm_class=meter,
         )
 
-    # the client's time-out is for each of the hub's addresses and each wait; a user waits once
-    (told,) = in_threads([ask], patience=PATIENCE)
-    sizes = {file.rfilename: file.size for file in told.siblings or ()}
-    return Listing(told.sha or source.revision or "main", sizes)
+    (folder,) = in_threads([fetch])
+    return Path(folder), names
 
 
-def _bytes_to_fetch(source: ModelSource, components: Sequence[Component]) -> int:
-    """Bytes that are not in the cache yet; refuses a repository that lacks what is needed."""
+def needed(source: ModelSource, components: Sequence[Component], there: Listing) -> list[str]:
+    """Those of a repository's files that the components need; indexes and headers are read for that.
+
+    Raises:
+        ModelError: a component has none, pickled weights only, or none that can be told from others.
+        Exception: the client's errors.
+
+    """
+    return _names(selections(source, components, there), there.sizes)
+
+
+def selections(source: ModelSource, components: Sequence[Component], there: Listing) -> dict[str, Selection]:
+    """The files of each component, by its name; raises as :func:`needed`."""
+    return _select(source, components, there.sizes, lambda c: RemoteFolder(source, there, c.path))
+
+
+def _select(
+    source: ModelSource,
+    components: Sequence[Component],
+    names: Collection[str],
+    contents: Callable[[Component], Contents],
+) -> dict[str, Selection]:
+    check_variant(source, names)
+    for component in components:
+        _check_presence(source, component, names)
+    return {c.name: select(names, c, contents(c), source.variant) for c in components}
+
+
+def _names(chosen: Mapping[str, Selection], names: Collection[str]) -> list[str]:
+    of_components = {name for selection in chosen.values() for name in selection.names}
+    return sorted(of_components | ({INDEX} & set(names)))
+
+
+def check_variant(source: ModelSource, names: Collection[str]) -> None:
+    """See that a model has the variant that is asked for in one of its folders at least.
+
+    Where another folder has it not, its plain files are loaded, as by diffusers.
+
+    Raises:
+        ModelError: none has it.
+
+    """
+    there = variants(names)
+    if source.variant is not None and source.variant not in there:
+        known = f"there are: {', '.join(there)}" if there else "it has plain files alone"
+        raise ModelError(f"{title(source)} has no files of variant '{source.variant}' ({known})")
+
+
+def _check_presence(source: ModelSource, component: Component, names: Collection[str]) -> None:
+    if not any(name.startswith(f"{component.path}/") for name in names):
+        raise ModelError(
+            f"{title(source)} has nothing for the component '{component.name}'; is it in diffusers layout?"
+        )
+
+
+def _bytes_to_fetch(source: ModelSource, names: Collection[str], there: Listing) -> int:
+    """Bytes that are not in the cache yet."""
     from huggingface_hub import try_to_load_from_cache
 
-    told = listing(source)
-    wanted = {name for c in components for name in needed(source, c, list(told.sizes))}
-    wanted |= {INDEX} & set(told.sizes)
     return sum(
-        told.sizes[name] or 0
-        for name in wanted
-        if not isinstance(try_to_load_from_cache(source.source, name, revision=told.commit), str)
-    )
-
-
-def needed(source: ModelSource, component: Component, names: list[str]) -> list[str]:
-    """Those of a repository's files that the component needs.
-
-    Raises:
-        ModelError: there are none, or pickled weights only.
-
-    """
-    chosen = select(names, component)
-    weights = any(name.endswith(".safetensors") for name in chosen)
-    expects_weights = f"{component.path}/config.json" in chosen and not component.config_only
-    if chosen and (weights or not expects_weights):
-        return chosen
-    pickled = [n for n in names if n.startswith(f"{component.path}/") and n.endswith(PICKLES)]
-    if pickled:
-        raise ModelError(
-            f"{title(source)} has pickled weights only ({pickled[0]}), which can run code when loaded; "
-            "name a model or revision with safetensors"
-        )
-    raise ModelError(
-        f"{title(source)} has nothing for the component '{component.name}'; is it in diffusers layout?"
+        there.sizes[name] or 0
+        for name in names
+        if not isinstance(try_to_load_from_cache(source.source, name, revision=there.commit), str)
     )
 
 
@@ -226,38 +273,3 @@ def _meter(report: Callable[[int], None]) -> type[Any]:
             return done
 
     return Meter
-
-
-def explained(source: ModelSource, error: Exception) -> ModelError | StorageError:
-    """The client's error in the user's words, with what to do."""
-    from huggingface_hub import errors
-
-    name = title(source)
-    if isinstance(error, errors.GatedRepoError):
-        return ModelError(
-            f"{name} is gated: accept its licence on the model's page, then log in with `hf auth login` "
-            "or set HF_TOKEN to a token that may read it"
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return ModelError(f"{name} is not there: the model has no revision '{source.revision}'")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return ModelError(
-            f"{name} is not there: check the name; a private model needs HF_TOKEN or `hf auth login`"
-        )
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return ModelError(f"{name} is not (wholly) on this machine, and HF_HUB_OFFLINE forbids to fetch it")
-    kinds = {base.__name__ for base in type(error).__mro__}
-    if kinds & OUT_OF_REACH:
-        return ModelError(f"{name} is not (wholly) on this machine, and the hub cannot be reached; try again")
-    if isinstance(error, OSError) and error.errno is not None:
-        return StorageError(f"cannot store {name}: {error.strerror or error}")
-    first = str(error).strip().splitlines()[:1]
-    return ModelError(
-        f"{name} could not be fetched whole: {type(error).__name__}: {first[0] if first else ''} "
-        "(run it again: files that have arrived whole are kept)"
-    )
-
-
-def title(source: ModelSource) -> str:
-    """How messages name a model."""
-    return f"model '{source.source}'" + (f" at '{source.revision}'" if source.revision else "")

@@ -33,6 +33,8 @@ class ComponentShapes:
     """Its files, as paths from the model's folder."""
     other_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By file name: what schedulers and tokenizers have instead of a ``config.json``."""
+    variant: str | None = None
+    """The variant of the weights; None where they are plain files."""
 
     @property
     def settings(self) -> Mapping[str, Any]:

@@ -21,7 +21,6 @@ from runner.placement.plain import open_plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from runner.api import Component
     from runner.model.files import ComponentFiles
@@ -65,8 +64,7 @@ def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened:
         ModelError: the files hold other weights than those of the class.
 
     """
-    opened = _open_uncast(cls, files, dtype)
-    opened = opened or Opened(from_pretrained(cls, files.component, files.folder, dtype), {})
+    opened = _open_uncast(cls, files, dtype) or Opened(from_pretrained(cls, files, dtype), {})
     _compare_with_plan(opened, files.component, dtype)
     return opened
 
@@ -75,7 +73,7 @@ def _open_uncast(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened 
     """None for a class that computes with its weights while it is loaded."""
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # transformers' other threads would cast unseen
     with WaitingCasts(files) as casts:
-        module = from_pretrained(cls, files.component, files.folder, dtype)
+        module = from_pretrained(cls, files, dtype)
     return None if casts.computed else Opened(module, casts.dtypes(module))
 
 
@@ -98,8 +96,8 @@ def _compare_with_plan(opened: Opened, component: Component, dtype: torch.dtype)
         )
 
 
-def from_pretrained(cls: Any, component: Component, model: Path, dtype: torch.dtype) -> Any:
-    """An object of ``cls`` from a component's folder: a module in ``dtype``, or a tokenizer or scheduler.
+def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
+    """An object of ``cls`` from its files: a module in ``dtype``, or a tokenizer or scheduler.
 
     A plain ``nn.Module`` without ``from_pretrained`` is made from ``config.json`` and the weights beside it.
 
@@ -107,18 +105,21 @@ def from_pretrained(cls: Any, component: Component, model: Path, dtype: torch.dt
         ModelError: the files hold other weights than those of the class.
 
     """
-    folder = model / component.path
+    folder = files.own_folder
     module = isinstance(cls, type) and issubclass(cls, torch.nn.Module)
     if not hasattr(cls, "from_pretrained"):
-        plain, found = open_plain(cls, folder)
-        check_agreement(cls, component, model, found)
+        plain, found = open_plain(cls, files)
+        check_agreement(cls, files.component, files.folder, found)
         return plain.to(dtype)
     if not module:
         return cls.from_pretrained(str(folder))
+    options: dict[str, Any] = {"variant": files.variant} if files.variant else {}
     if has_own_loader(cls):
-        return cls.from_pretrained(str(folder)).to(dtype)
-    diffusers = "diffusers" in families(cls)
-    options = {"torch_dtype": dtype, "low_cpu_mem_usage": True} if diffusers else {"dtype": dtype}
+        return cls.from_pretrained(str(folder), **options).to(dtype)
+    if "diffusers" in families(cls):
+        options |= {"torch_dtype": dtype, "low_cpu_mem_usage": True}
+    else:
+        options |= {"dtype": dtype, **_following_index(cls, files)}
     loaded, report = cls.from_pretrained(
         str(folder),
         use_safetensors=True,
@@ -127,7 +128,7 @@ def from_pretrained(cls: Any, component: Component, model: Path, dtype: torch.dt
         ignore_mismatched_sizes=True,  # so that they are reported with all else, and refused here
         **options,
     )
-    check_agreement(cls, component, model, Disagreement.of(report))
+    check_agreement(cls, files.component, files.folder, Disagreement.of(report))
     return loaded
 
 
@@ -139,3 +140,13 @@ def has_own_loader(cls: Any) -> bool:
 def families(cls: Any) -> set[str]:
     """The top-level packages of a class and its bases."""
     return {base.__module__.partition(".")[0] for base in cls.__mro__}
+
+
+def _following_index(cls: Any, files: ComponentFiles) -> dict[str, Any]:
+    """What has transformers load the shards where there is one whole file too, which it would take first."""
+    whole = f"model.{files.variant}.safetensors" if files.variant else "model.safetensors"
+    if files.index is None or not (files.own_folder / whole).exists():
+        return {}
+    config = cls.config_class.from_pretrained(str(files.own_folder))
+    config.transformers_weights = files.index
+    return {"config": config}

@@ -49,7 +49,7 @@ class Placer:
 
         """
         if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
-            return from_pretrained(cls, files.component, files.folder, self._dtype)
+            return from_pretrained(cls, files, self._dtype)
         opened = open_module(cls, files, self._dtype)
         placing = placing.within([name for name, _ in opened.module.named_modules()])
         if placing.placement == STREAM:

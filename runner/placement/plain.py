@@ -16,17 +16,17 @@ from runner.placement.agreement import Disagreement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    from runner.model.files import ComponentFiles
 
 
-def open_plain(cls: Any, folder: Path) -> tuple[torch.nn.Module, Disagreement]:
+def open_plain(cls: Any, files: ComponentFiles) -> tuple[torch.nn.Module, Disagreement]:
     """The module with its weights mapped from the files, and how these differ from what it takes."""
-    config = folder / "config.json"
+    config = files.own_folder / "config.json"
     options = json.loads(config.read_bytes()) if config.exists() else {}
     weights: dict[str, torch.Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        if "." not in file.stem:  # variants are no part of the key, see runner.model.files
-            weights |= load_file(file)
+    for name in files.headers:
+        weights |= load_file(files.folder / name)
     return fill_plain(cls, options, weights)
 
 

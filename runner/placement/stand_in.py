@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import safetensors.torch
 import torch
 
-from runner.model.files import CONFIG
+from runner.model.selection import CONFIG
 from runner.placement.agreement import Disagreement, check_agreement
 from runner.placement.library import families
 from runner.placement.plain import fill_plain

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner.api import Facts, Problem
 from runner.errors import ExitCode, PluginError, in_words
-from runner.manifest.problems import Position, Problems
+from runner.manifest.problems import ManifestError, Position, Problems
 from runner.model.checks.classes import class_problems, pipeline_problem
 from runner.model.checks.formats import foreign_format
 from runner.model.checks.request import ComponentCheck, checks_of
+from runner.plan.assemble import find_models
 from runner.plan.binder import instance
+from runner.plan.pipeline import where_source
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
     from runner.api import Component
     from runner.plan.assemble import Assembly
-    from runner.plan.pipeline import PipelineItem
+    from runner.plan.pipeline import Pipeline, PipelineItem
     from runner.plan.stage import PipelineStage
 
 
@@ -62,6 +65,15 @@ def look(assembly: Assembly, stages: Iterable[PipelineStage]) -> Findings:
     return findings
 
 
+def check_models(pipeline: Pipeline, problems: Problems) -> None:
+    """Add what is wrong with the models on this machine, as far as the pipeline could be bound."""
+    assembly, findings = find_models(pipeline, problems), Findings(problems)
+    for stage in pipeline.stages:
+        if assembly.model(stage) is not None:
+            with suppress(ManifestError):  # files that are broken are a problem already
+                _look_at_model(assembly, stage, findings)
+
+
 def component_checks(
     assembly: Assembly, stages: Iterable[PipelineStage], refused: Collection[Component] = ()
 ) -> list[tuple[PipelineStage, ComponentCheck]]:
@@ -78,16 +90,10 @@ def component_checks(
     return list(found.values())
 
 
-def source_of(assembly: Assembly, stage: PipelineStage) -> Position:
-    """Where the stage's model is named."""
-    own: tuple[str | int, ...] = ("stage", stage.index) if stage.table.model else ()
-    return assembly.pipeline.manifest.where(*own, "model", "source")
-
-
 def _look_at_model(assembly: Assembly, stage: PipelineStage, findings: Findings) -> None:
     if stage.model is None or not stage.spec.components:
         return
-    where, index = source_of(assembly, stage), assembly.index(stage)
+    where, index = where_source(assembly.pipeline.manifest, stage), assembly.index(stage)
     if message := pipeline_problem(stage.spec, index):
         findings.problems.add(where, message, ExitCode.MODEL)
     for shapes in assembly.shapes(stage):
@@ -143,7 +149,7 @@ def _place(assembly: Assembly, stage: PipelineStage, item: PipelineItem, found: 
     """Where the item, or the stage or one that it takes from, sets the parameter; or the model's source."""
     manifest, name = assembly.pipeline.manifest, found.parameter
     if found.component:
-        return source_of(assembly, stage)
+        return where_source(assembly.pipeline.manifest, stage)
     if name in item.fields:
         return item.where(name)
     for n in (stage.index, *sorted(stage.sources, reverse=True)):

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from runner.errors import StorageError, UsageError
 from runner.manifest.patterns import NAME
 from runner.provenance import read_provenance
+from runner.storage import LFS_POINTER, is_lfs_pointer, read_ends
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,7 @@ class SourceRecord(BaseModel):
     source: str
     revision: str | None = None
     """What the manifest asked for; only earlier versions of runner tell it."""
+    variant: str | None = None
     commit: str | None = None
     folder: str | None = None
     """The source, where that is as the manifest wrote it: in records of earlier versions."""
@@ -31,7 +33,8 @@ class SourceRecord(BaseModel):
     def pinned(self) -> dict[str, str]:
         """The table of a manifest that names this very model."""
         revision = self.commit or self.revision
-        return {"source": self.folder or self.source, **({"revision": revision} if revision else {})}
+        told = {"source": self.folder or self.source, "revision": revision, "variant": self.variant}
+        return {name: value for name, value in told.items() if value}
 
 
 class StageRecord(BaseModel):
@@ -106,6 +109,8 @@ def read_lineage(path: Path) -> Provenance:
         raise UsageError(f"there is no file {path}") from None
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from None
+    if record is None and is_lfs_pointer(read_ends(path, len(LFS_POINTER), 0)[0]):
+        raise UsageError(f"{path} is a pointer of git-lfs and not the file itself: run `git lfs pull`")
     if record is None:
         raise UsageError(
             f"{path} does not say what it was made from: runner did not make it, or a program that saved it "

@@ -12,7 +12,7 @@ from runner.errors import ExitCode, PluginError
 from runner.manifest.items import BatchItem, expand
 from runner.manifest.problems import Position, Problems
 from runner.manifest.schema import UNKNOWN
-from runner.model.sources import check_source
+from runner.model.spelling import check_source
 from runner.params import names_of
 from runner.plan import wiring
 from runner.plan.binder import Binder, Bound
@@ -152,7 +152,7 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
         message = f"stage '{stage.name}' loads weights: give a [model] source for them"
         problems.add(manifest.where("stage", n), message)
     elif stage.model is not None and stage.model.source != UNKNOWN:
-        wrong = check_source(stage.model)
+        wrong = check_source(stage.model, manifest.folder)
         if wrong:
             problems.add(where_source(manifest, stage), wrong)
     placement, place = stage.table.placement, manifest.where("stage", n, "placement")

@@ -48,6 +48,7 @@ def make_job(
         placings=placed.placings,
         group=group,
         model=model.folder if model else None,
+        variant=model.variant if model else None,
         retries=table.retries,
         timeout=table.timeout,
         checkpoint_every=pipeline.manifest.table.run.checkpoint_every,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from runner.active_time import active_seconds
 from runner.errors import ExitCode
 from runner.events import Checked
-from runner.plan.checks import Findings, Warned, component_checks, source_of
+from runner.plan.checks import Findings, Warned, component_checks
+from runner.plan.pipeline import where_source
 from runner.protocol import ModelCheck
 from runner.supervisor.conversation import Conversation
 from runner.supervisor.spawn import Spawner
@@ -46,7 +47,7 @@ def check_components(
     checks = [check for _, check in asked]
     answers = _asked_of(start(), checks) if start else _asked_of_a_new_one(checks)
     for (stage, check), problem in zip(asked, answers, strict=True):
-        where = source_of(assembly, stage)
+        where = where_source(assembly.pipeline.manifest, stage)
         if problem:
             findings.problems.add(where, problem, ExitCode.MODEL)
         elif problem == "":

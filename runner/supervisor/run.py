@@ -78,8 +78,6 @@ class Supervisor:
         devices = [choose_device(stage.budget) for stage in self.pipeline.stages]
         forced = forced_stages(self.pipeline, self.wishes.fresh)
         assembly = assemble(self.pipeline)
-        for stage in self.pipeline.stages:
-            assembly.components(stage)  # a broken model is told before anything is written
         here = [stage for stage in self.pipeline.stages if not stage.spec.components or assembly.model(stage)]
         findings = look(assembly, here)
         findings.problems.check()
@@ -129,11 +127,13 @@ class _Running:
         code = ExitCode.BUG
         self.announcer.run_started()
         try:
-            if None in self.assembly.models.values():  # nobody waits for a download to be refused
+            absent = None in self.assembly.models.values()
+            if absent:  # nobody waits for a download to be refused
                 self._plan(supervisor.pipeline.stages)
                 self.findings = look(self.assembly, supervisor.pipeline.stages)
                 self._check_models(supervisor.pipeline.stages)
-                self.assembly = fetch_missing(self.assembly, self.announcer.fetching)
+            self.assembly = fetch_missing(self.assembly, self.announcer)
+            if absent:
                 self.findings = look(self.assembly, supervisor.pipeline.stages)
             self.keys = self.assembly.keys() or {}
             self._run_stages()
@@ -242,6 +242,9 @@ class _Running:
 
     def _run_stage(self, plan: StagePlan, tasks: list[Task], cached: int) -> None:
         supervisor = self.supervisor
+        self.assembly.refuse_changed(plan.stage)
+        for note in self.assembly.notes(plan.stage):
+            self.announcer.warning(Warned(kind="variant_absent", message=note, stage=plan.stage.name))
         attempts = Attempts(
             assembly=self.assembly,
             memory=plan,

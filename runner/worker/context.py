@@ -8,7 +8,8 @@ import torch
 
 from runner.api import DTYPE_KINDS, Tensor
 from runner.model.checks.request import encoder_of, vocabulary_size
-from runner.model.files import CONFIG, open_component, read_config
+from runner.model.files import open_component, read_config
+from runner.model.selection import CONFIG
 from runner.placement.place import Placer
 from runner.placement.vocabulary import check_vocabulary, is_tokenizer
 from runner.plugins import load_object
@@ -43,7 +44,7 @@ class WorkerContext:
     def load(self, component: str) -> Any:
         if component not in self._loaded:
             declared = self._component(component)
-            files = open_component(self._model_folder(), declared)
+            files = open_component(self._model_folder(), declared, self._job.variant)
             placing = self._job.placings.get(component, Placing(RESIDENT))
             cls = load_object(declared.cls)
             try:

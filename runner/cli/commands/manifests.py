@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from runner.cli import completion
-from runner.cli.options import RUNS, Fresh, Json, Manifest, Prompts, RunsDir, Sets
+from runner.cli.options import RUNS, Fresh, Json, Manifest, Manifests, Prompts, RunsDir, Sets
 from runner.cli.typer_app import App
 
 commands = App()
@@ -16,14 +15,7 @@ commands = App()
 
 @commands.command()
 def run(
-    manifests: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="MANIFEST...",
-            help="Manifests, and quoted patterns of them, run one after the other.",
-            autocompletion=completion.manifests,
-        ),
-    ],
+    manifests: Manifests,
     sets: Sets = None,
     prompts: Prompts = None,
     fresh: Fresh = None,
@@ -63,6 +55,27 @@ def run(
     from runner.cli.run import run as run_one
 
     return run_one(found[0], options)
+
+
+@commands.command()
+def fetch(
+    manifests: Manifests,
+    sets: Sets = None,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Ask where branches stand now, and fetch what is new there."),
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Download what manifests need from the hub and is not here yet, so that no run has to wait for it.
+
+    Example: runner fetch 'night/*.toml' --refresh
+    """
+    from runner.cli.common import Options
+    from runner.cli.fetch import fetch as download
+    from runner.cli.run_several import expand
+
+    return download(expand(manifests), Options(sets or [], as_json=as_json), refresh=refresh)
 
 
 @commands.command()

@@ -13,7 +13,7 @@ from runner.errors import UsageError
 from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.schema import ModelSource
 from runner.manifest.units import parse_size
-from runner.model.sources import check_source, is_hub_id
+from runner.model.spelling import check_source, is_hub_id
 from runner.plan.pipeline import bind
 from runner.plan.tailor.fit import Fitted, fit, shapes_of
 from runner.plan.tailor.hardware import Hardware, budget_changes, completed
@@ -102,7 +102,7 @@ def _model(wanted: Wanted) -> ModelSource | None:
     if not wanted.model:
         raise UsageError("--model is empty")
     model = ModelSource(source=wanted.model, revision=None)
-    wrong = check_source(model)
+    wrong = check_source(model, Path())
     if wrong:
         raise UsageError(f"--model: {wrong}")
     return model

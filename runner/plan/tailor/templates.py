@@ -10,7 +10,8 @@ from runner.manifest.load import Manifest, load
 from runner.manifest.problems import ManifestError, did_you_mean
 from runner.model.files import INDEX
 from runner.model.remote import model_index
-from runner.model.sources import find, is_hub_id
+from runner.model.sources import find
+from runner.model.spelling import is_hub_id
 from runner.plan.pipeline import bind
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from checkpoints import DEMO
 
 from runner.api import Component
 from runner.header import HeaderError, parse_header, read_header
-from runner.model.files import open_component, select
+from runner.model.files import open_component
 from runner.model.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ uses = "flux.decode"
 [batch]
 prompts = ["a"]
 """
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%064d\nsize 167666902\n" % 7
 WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 INDEX = "transformer/diffusion_pytorch_model.safetensors.index.json"
 
@@ -66,6 +67,15 @@ def cut(name: str, to: int) -> Callable[[Path], None]:
 
 def pickled(model: Path) -> None:
     (model / WEIGHTS).rename(model / "transformer/diffusion_pytorch_model.bin")
+
+
+def dangling(model: Path) -> None:
+    (model / "tokenizer/vocab.json").unlink()
+    (model / "tokenizer/vocab.json").symlink_to("gone")
+
+
+def renamed(model: Path) -> None:
+    (model / WEIGHTS).rename(model / "transformer/flux1-dev.safetensors")
 
 
 def shard_missing(model: Path) -> None:
@@ -120,9 +130,36 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
         write(WEIGHTS, header({"a": {"dtype": "U8", "shape": [-1], "data_offsets": [0, -1]}})),
         "does not fit its type",
     ),
-    "unknown type": (
-        write(WEIGHTS, header({"a": {"dtype": "X9", "shape": [1], "data_offsets": [0, 1]}}, b"a")),
-        "does not fit its type",
+    "type that is not read": (
+        write(WEIGHTS, header({"a": {"dtype": "F4", "shape": [2], "data_offsets": [0, 1]}}, b"a")),
+        "cannot be loaded: it holds 'a' as 'F4', which is not read here",
+    ),
+    "type that nobody knows": (
+        write(WEIGHTS, header({"a": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}, b"abc")),
+        "cannot be loaded: it holds 'a' as 'F6_E2M3'",
+    ),
+    "pointer of git-lfs": (
+        write(WEIGHTS, POINTER),
+        "is a pointer of git-lfs and not the file itself: run `git",
+    ),
+    "pointer for a config": (write("vae/config.json", POINTER), "vae/config.json is a pointer of git-lfs"),
+    "pointer for an index": (write(INDEX, POINTER), "index.json is a pointer of git-lfs"),
+    "pointer for a tokenizer": (
+        write("tokenizer_2/spiece.model", POINTER),
+        "spiece.model is a pointer of git-lfs",
+    ),
+    "pointer for a vocabulary": (
+        write("tokenizer/merges.txt", POINTER),
+        "merges.txt is a pointer of git-lfs",
+    ),
+    "empty tokenizer": (cut("tokenizer_2/tokenizer.json", 0), "tokenizer.json is damaged: it is empty"),
+    "another program's names": (
+        renamed,
+        "has flux1-dev.safetensors, and 'diffusers:FluxTransformer2DModel' loads diffusion_pytorch_model",
+    ),
+    "dangling link": (
+        dangling,
+        "vocab.json cannot be read: No such file",
     ),
     "missing shard": (
         shard_missing,
@@ -150,8 +187,31 @@ def test_a_broken_model_is_exit_8(local: Project, case: str) -> None:
         outcome = local.invoke(command, "local.toml")
         assert outcome.code == 8, outcome
         assert words in outcome.stderr, outcome
+        assert outcome.stderr.startswith("local.toml:4:10: "), outcome
         assert "Traceback" not in outcome.stderr
     assert local.files() == before
+
+
+def test_what_is_wrong_with_several_models_is_told_at_once(local: Project) -> None:
+    stage_model = '[stage.model]\nsource = "./{}"\n[[stage]]\nname = "decode"'
+    local.write("local.toml", MANIFEST.replace('[[stage]]\nname = "decode"', stage_model.format("nowhere")))
+    (local.folder / "model/vae/config.json").write_bytes(POINTER)
+    outcome = local.invoke("validate", "local.toml", "--json")
+    assert outcome.code == 8, outcome
+    problems = json.loads(outcome.stdout)["problems"]
+    assert [(p["line"], "nowhere" in p["message"]) for p in problems] == [(14, True), (4, False)][::-1]
+
+
+def test_items_and_manifests_that_git_lfs_left_out(local: Project) -> None:
+    (local.folder / "prompts.csv").write_bytes(POINTER)
+    outcome = local.invoke("validate", "local.toml", "--set", "batch.file=prompts.csv")
+    assert outcome.code == 3, outcome
+    assert (
+        "prompts.csv: is a pointer of git-lfs and not the file itself: run `git lfs pull`" in outcome.stderr
+    )
+    (local.folder / "picture.png").write_bytes(POINTER)
+    outcome = local.invoke("reproduce", "picture.png")
+    assert "picture.png is a pointer of git-lfs" in outcome.stderr
 
 
 def test_a_packaged_model_that_is_not_there(local: Project) -> None:
@@ -173,32 +233,6 @@ def test_a_model_that_was_never_hashed_is_pending_in_a_plan(local: Project) -> N
     assert transformer["name"] == "transformer"
     assert transformer["dtypes"] == ["BF16"]
     assert transformer["bytes"] == 2 * transformer["parameters"]
-
-
-def test_the_files_of_a_component() -> None:
-    names = [
-        "t/config.json",
-        "t/model.safetensors",
-        "t/model.fp16.safetensors",
-        "t/model-00001-of-00002.safetensors",
-        "t/model.safetensors.index.json",
-        "t/model.fp16.safetensors.index.json",
-        "t/pytorch_model.bin",
-        "t/pytorch_model.bin.index.json",
-        "t/tokenizer.model",
-        "t/deeper/model.safetensors",
-        "u/model.safetensors",
-        "model.safetensors",
-    ]
-    assert select(names, Component("t", "x:Y")) == [
-        "t/config.json",
-        "t/model-00001-of-00002.safetensors",
-        "t/model.safetensors",
-        "t/model.safetensors.index.json",
-        "t/tokenizer.model",
-    ]
-    assert select(names, Component("x", "x:Y", folder="u")) == ["u/model.safetensors"]
-    assert select(names, Component("t", "x:Y", config_only=True)) == ["t/config.json"]
 
 
 def test_fingerprints_tell_contents_apart_and_nothing_else(

@@ -11,7 +11,7 @@ from described import MODEL, VAE, call, describe, long_header
 from hub import Hub, Repository, Sparse
 
 from runner.header import HeaderError
-from runner.model.remote import FIRST, _head, _parsed
+from runner.model.contents import FIRST, _head, _parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,7 @@ def spoil(repository: Repository, how: str) -> None:
     ("how", "source", "revision", "words"),
     [
         ("gated", MODEL, "main", "is gated: accept its licence"),
-        ("pickled", MODEL, "main", "pickled weights only (vae/diffusion_pytorch_model.bin)"),
+        ("pickled", MODEL, "main", "pickled weights only (diffusion_pytorch_model.bin)"),
         ("lacking", MODEL, "main", "has nothing for the component 'vae'"),
         ("", "some-lab/no-flux", "main", "is not there: check the name"),
         ("", MODEL, "v9", "the model has no revision 'v9'"),
@@ -116,8 +116,8 @@ def test_a_shard_that_is_not_there(project: Project, hub: Hub) -> None:
     del files[shards[-1]]
     outcome = describe(project)
     assert outcome.code == 8, outcome
-    assert f"is incomplete: of 0000{len(shards)} files transformer/" in outcome.stderr
-    assert not any(name.startswith("transformer/") for name, _ in hub.downloads)
+    assert f"names {shards[-1].removeprefix('transformer/')}, which is not there" in outcome.stderr
+    assert not any(name.startswith(SHARD) for name, _ in hub.downloads)
 
 
 def test_a_file_that_breaks_off_costs_what_had_not_come(project: Project, hub: Hub) -> None:

@@ -1,0 +1,216 @@
+"""Which of a model's files a component is loaded from: one layout of its weights, and what lies beside them.
+
+A folder may hold the same weights more than once: as one file and in shards, in several precisions
+(variants), or under the names of other programs. What is planned, fetched, hashed and loaded is what the
+component's library loads: the shards that an index names, else the file of the library's own name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
+
+from runner.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from runner.api import Component
+    from runner.header import Header
+
+WEIGHTS = ".safetensors"
+CONFIG = "config.json"
+BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
+STEMS = {"diffusers": ("diffusion_pytorch_model", "model"), "transformers": ("model",)}
+"""What libraries name their weights, by the package of the component's class."""
+
+_PART = r"-\d+-of-\d+"
+# older versions of the libraries put the variant behind the number: model-00001-of-00002.fp16.safetensors
+_WEIGHTS = re.compile(rf"(?P<stem>[^.]+?)(?P<part>{_PART})?(\.(?P<variant>[^.]+?)({_PART})?)?\.safetensors")
+_INDEX = re.compile(r"(?P<stem>[^.]+)\.safetensors(\.(?P<older>[^.]+))?\.index(\.(?P<variant>[^.]+))?\.json")
+_ANY_INDEX = re.compile(r".+\.index(\.[^.]+)?\.json")
+
+
+class Contents(Protocol):
+    """What is in the files of a component's folder, wherever that is; they are named without the folder."""
+
+    @property
+    def title(self) -> str:
+        """How messages name the folder."""
+
+    def table(self, name: str) -> Mapping[str, Any]:
+        """A JSON file."""
+
+    def header(self, name: str) -> Header:
+        """The header of a weight file."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The files that a component is loaded from; all are named from the model's folder, and sorted."""
+
+    names: tuple[str, ...]
+    variant: str | None = None
+    """The variant of the weights; None for plain files, also where the variant asked for is absent."""
+    index: str | None = None
+    """The index that names the shards, without its folder."""
+
+
+def select(
+    names: Iterable[str], component: Component, contents: Contents, variant: str | None = None
+) -> Selection:
+    """Choose from a model's files (paths from its folder); ``variant`` is taken where it is there.
+
+    Raises:
+        ModelError: the weights are missing, pickled or incomplete, or it cannot be told which are meant.
+
+    """
+    here = PurePosixPath(component.path)
+    own = sorted(path.name for path in map(PurePosixPath, names) if path.parent == here)
+    if component.config_only:
+        found = Selection((CONFIG,) if CONFIG in own else ())
+    else:
+        found = _Folder(own, component, contents).select(variant)
+    return Selection(tuple(str(here / name) for name in found.names), found.variant, found.index)
+
+
+def variants(names: Iterable[str]) -> list[str]:
+    """The variants that there are of any weights."""
+    found = (_WEIGHTS.fullmatch(PurePosixPath(name).name) for name in names)
+    return sorted({match["variant"] for match in found if match and match["variant"]})
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A component's folder: the names of its files, without that of the folder."""
+
+    names: Collection[str]
+    component: Component
+    contents: Contents
+
+    @property
+    def library(self) -> str:
+        return re.split("[.:]", self.component.cls, maxsplit=1)[0]
+
+    def select(self, variant: str | None) -> Selection:
+        weights = self._weights(variant) or (self._weights(None) if variant else None) or self._named()
+        chosen = weights or Selection(())
+        beside = [
+            name
+            for name in self.names
+            if any(fnmatch(name, kind) for kind in BESIDE_WEIGHTS) and not _ANY_INDEX.fullmatch(name)
+        ]
+        beside += [n for n in self.names if any(fnmatch(n, kind) for kind in self.component.files)]
+        if weights is None:
+            self._check_absence(beside)
+        index = [chosen.index] if chosen.index else []
+        return Selection(tuple(sorted({*beside, *chosen.names, *index})), chosen.variant, chosen.index)
+
+    def _weights(self, variant: str | None) -> Selection | None:
+        """The weights of a variant; None if there are none."""
+        indexes = {m["stem"]: m[0] for m in map(_INDEX.fullmatch, self.names) if m and _is_of(m, variant)}
+        files = [m for m in map(_WEIGHTS.fullmatch, self.names) if m and m["variant"] == variant]
+        for stem in STEMS.get(self.library, ()):
+            whole = f"{stem}.{variant}{WEIGHTS}" if variant else f"{stem}{WEIGHTS}"
+            # of a variant, transformers loads the whole file first, and cannot be asked for the shards
+            whole_first = whole in self.names and variant and self.library == "transformers"
+            if stem in indexes and not whole_first:
+                return Selection(self._shards(indexes[stem]), variant, indexes[stem])
+            if whole in self.names:
+                return Selection((whole,), variant)
+        if self.library in STEMS:
+            return None
+        if len(indexes) > 1:
+            raise ModelError(f"{self._title} has two indexes, {_list(indexes.values())}: remove one")
+        for index in indexes.values():
+            return Selection(self._shards(index), variant, index)
+        return Selection(self._distinct([match[0] for match in files]), variant) if files else None
+
+    def _shards(self, index: str) -> tuple[str, ...]:
+        named = self.contents.table(index).get("weight_map")
+        if not isinstance(named, dict) or not named or not all(isinstance(s, str) for s in named.values()):
+            raise ModelError(f"{self._title}: {index} is damaged: it has no weight_map; fetch it again")
+        missing = sorted(set(named.values()).difference(self.names))
+        if missing:
+            raise ModelError(
+                f"{self._title} is incomplete: {index} names {missing[0]}, which is not there; fetch it again"
+            )
+        return tuple(sorted(set(named.values())))
+
+    def _distinct(self, files: list[str]) -> tuple[str, ...]:
+        """The files of a class of no known library, which may name them as it likes: all, if each has weights
+        of its own.
+        """
+        owners: dict[str, str] = {}
+        for file in files if len(files) > 1 else ():
+            for tensor in self.contents.header(file).tensors:
+                if tensor in owners:
+                    usual = [f for f in files if f.removesuffix(WEIGHTS) in STEMS["diffusers"]]
+                    if len(usual) == 1:
+                        return (usual[0],)
+                    raise ModelError(
+                        f"{self._title} has '{tensor}' both in {owners[tensor]} and in {file}, and no index "
+                        "says which counts: leave one layout of the weights there"
+                    )
+                owners[tensor] = file
+        return tuple(files)
+
+    def _named(self) -> Selection | None:
+        """The weights that ``config.json`` names, as that of transformers may."""
+        if self.library != "transformers" or CONFIG not in self.names:
+            return None
+        name = self.contents.table(CONFIG).get("transformers_weights")
+        if not isinstance(name, str) or name not in self.names:
+            return None
+        if _INDEX.fullmatch(name):
+            return Selection(self._shards(name), None, name)
+        return Selection((name,))
+
+    def _check_absence(self, beside: Collection[str]) -> None:
+        """Refuse a folder without the weights that it should have: tokenizers have none.
+
+        Raises:
+            ModelError: it should have some, or is empty.
+
+        """
+        others = variants(self.names)
+        files = [name for name in self.names if name.endswith(WEIGHTS) and name not in beside]
+        pickles = [name for name in self.names if name.endswith(PICKLES)]
+        if others and not any(not variants([name]) for name in files):
+            raise ModelError(
+                f"{self._title} has weights only as variant {_list(map(repr, others))}: "
+                f'write `variant = "{others[0]}"` under `source`'
+            )
+        if files:
+            stem = STEMS.get(self.library, ("model",))[0]
+            raise ModelError(
+                f"{self._title} has {files[0]}, and '{self.component.cls}' loads {stem}{WEIGHTS}, or the "
+                f"shards that {stem}{WEIGHTS}.index.json names: rename the file, or save the model anew"
+            )
+        if pickles:
+            raise ModelError(
+                f"{self._title} holds pickled weights only ({pickles[0]}), which can run code when loaded; "
+                "get the model as safetensors, or save it anew with safe_serialization=True"
+            )
+        if not beside:
+            raise ModelError(f"{self._title} holds no file that '{self.component.name}' could be loaded from")
+        if CONFIG in beside:
+            raise ModelError(
+                f"{self._title} has a {CONFIG} and no weights (*{WEIGHTS}); fetch the model again"
+            )
+
+    @property
+    def _title(self) -> str:
+        return self.contents.title
+
+
+def _is_of(index: re.Match[str], variant: str | None) -> bool:
+    return (index["variant"] or index["older"]) == variant
+
+
+def _list(words: Iterable[str]) -> str:
+    return " and ".join(words)
