@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
-from runner.manifest.problems import Problems, did_you_mean
 from runner.manifest.units import format_size
 from runner.plan.memory.candidates import Candidate, candidates, lowest
 from runner.plan.memory.limits import Limits, limits_of
 from runner.plan.memory.need import CUDA_CONTEXT, Need, need_of
+from runner.plan.memory.own_map import check_map
 from runner.plan.memory.pace import FEW_PASSES, Pace, pace_of
 from runner.plan.memory.reasons import reasons_for
 from runner.plan.memory.remedies import remedies
@@ -76,7 +76,7 @@ def plan_stage(
     """
     limits = limits or limits_of(stage.budget)
     need = need_of(pipeline, stage, shapes, limits.device)
-    _check_map(pipeline, stage, need)
+    check_map(pipeline, stage, need)
     # whoever asks for streaming and gives no budget wants little to be held, not all that the machine has
     budget = stage.budget.ram if limits.on_cpu else stage.budget.vram
     fill = budget is not None or stage.table.placement != STREAM
@@ -92,24 +92,6 @@ def plan_stage(
     last = lowest(need, limits) if stage.table.device_map is None else None
     lower = _lower(chosen, [*known, last] if last else known)
     return StagePlan(stage, need, limits, chosen, pace, reasons, lower, misfit)
-
-
-def _check_map(pipeline: Pipeline, stage: PipelineStage, need: Need) -> None:
-    """See that each name in a map of one's own is that of something.
-
-    Raises:
-        ManifestError: one is not. (Modules may have more or fewer names around theirs than files have.)
-
-    """
-    weights = [f".{weight}." for shapes in need.shapes for weight in shapes.tensors]
-    parts = {part for weight in weights for part in weight.split(".")}
-    manifest, problems = pipeline.manifest, Problems()
-    for name in stage.table.device_map or {}:
-        if name and weights and not any(f".{name}." in weight for weight in weights):
-            where = manifest.where("stage", stage.index, "device_map", name, key=True)
-            hint = did_you_mean(name, parts)
-            problems.add(where, f"no weight of {stage.spec.name} lies under '{name}'{hint}")
-    problems.check()
 
 
 def _asked(stage: PipelineStage, known: list[Candidate], need: Need, limits: Limits) -> list[Candidate]:

@@ -27,7 +27,6 @@ MIB = 1 << 20
 # RssAnon of a worker before it loads weights, measured with torch 2.13, diffusers 0.42, transformers 5:
 PROCESS = 160 * MIB  # Python, numpy, torch and the engine
 LIBRARIES = 125 * MIB  # diffusers and transformers, where a component comes from one of them
-ACCELERATE = 45 * MIB  # its hooks' imports, where those libraries have not brought it with them
 # what lingers of freed memory with MALLOC_MMAP_THRESHOLD_ (12 MiB by the design's measurement), and what the
 # libraries keep from their first work on (6 to 30 MiB measured)
 RUNNING = 20 * MIB
@@ -70,16 +69,8 @@ class Need:
     def process(self) -> int:
         """RAM of the worker before it loads anything."""
         modules = {_library(shapes.component) for shapes in self.shapes} | self.beside
-        if modules & {"diffusers", "transformers"}:
-            libraries = LIBRARIES
-        else:
-            libraries = ACCELERATE if "accelerate" in modules else 0
+        libraries = LIBRARIES if modules & {"diffusers", "transformers"} else 0
         return PROCESS + RUNNING + libraries + (0 if self.on_cpu else CUDA_HOST)
-
-    @property
-    def hooked(self) -> Need:
-        """The same in a worker that has accelerate's hooks."""
-        return replace(self, beside=self.beside | {"accelerate"})
 
     @property
     def kept(self) -> int:
