@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.common import Options, open_pipeline, print_json, say
+from runner.cli.common import Options, console, open_pipeline, print_json, say
 from runner.cli.plan_table import show_memory
 from runner.errors import ExitCode
 from runner.plan.assemble import Assembly, assemble, forced_stages, run_directory
 from runner.plan.demand import Demand, demand
 from runner.plan.memory.choose import StagePlan, plan_stage
 from runner.plan.memory.display import as_dict
+from runner.plan.memory.duration import Duration, duration_of, in_all
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,8 @@ class _Planned:
     stages: list[StagePlan]
     demand: Demand | None
     """None where keys are pending: a model is not here, or is not hashed yet, and a plan never hashes."""
+    durations: list[Duration]
+    """Of each stage, for what there is to do; where that is pending, for all items."""
 
 
 def plan(manifest: Path, options: Options) -> int:
@@ -42,7 +45,7 @@ def plan(manifest: Path, options: Options) -> int:
     directory = run_directory(pipeline, options.runs_dir)
     found = demand(pipeline, keys, directory, forced) if keys is not None else None
     stages = [plan_stage(pipeline, stage, assembly.shapes(stage)) for stage in pipeline.stages]
-    planned = _Planned(assembly, stages, found)
+    planned = _Planned(assembly, stages, found, [_duration(stage, found) for stage in stages])
     if options.as_json:
         print_json(_as_dict(pipeline, planned))
     else:
@@ -51,6 +54,12 @@ def plan(manifest: Path, options: Options) -> int:
     for misfit in misfits:
         say(f"error: {misfit}")
     return ExitCode.BUDGET if misfits else ExitCode.DONE
+
+
+def _duration(plan: StagePlan, found: Demand | None) -> Duration:
+    if found is None:
+        return duration_of(plan, list(plan.need.each))
+    return duration_of(plan, [task.item.id for task in found.tasks[plan.stage.index]])
 
 
 def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
@@ -68,20 +77,25 @@ def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
                 "save_dtype": stage.table.save_dtype,
                 "budget": stage.budget.model_dump(),
                 **as_dict(memory),
+                "seconds": planned.durations[stage.index].seconds,
+                "seconds_from": planned.durations[stage.index].basis,
                 "todo": todo if todo is not None else "pending",
                 "cached": planned.demand.cached[stage.index] if planned.demand else "pending",
             }
         )
-    return {"name": pipeline.manifest.table.name, "items": len(pipeline.items), "stages": stages}
+    return {
+        "name": pipeline.manifest.table.name,
+        "items": len(pipeline.items),
+        "seconds": in_all(planned.durations),
+        "stages": stages,
+    }
 
 
 def _show(pipeline: Pipeline, planned: _Planned) -> None:
-    from rich.console import Console
-
-    console = Console()
+    shown = console()
     todo = [_to_do(planned, stage) for stage in pipeline.stages]
-    show_memory(console, planned.stages, todo)
-    _show_reasons(console.print, pipeline, planned)
+    show_memory(shown, planned.stages, todo, planned.durations)
+    _show_reasons(shown.print, pipeline, planned)
 
 
 def _to_do(planned: _Planned, stage: PipelineStage) -> str:
@@ -99,9 +113,9 @@ def _show_reasons(show: Any, pipeline: Pipeline, planned: _Planned) -> None:
         return
     for stage in pipeline.stages:
         for task in planned.demand.tasks[stage.index][:SHOWN_TASKS]:
-            show(f"{stage.name}: {task.item.id}: {task.reason}", highlight=False)
+            show(f"{stage.name}: {task.item.id}: {task.reason}")
         more = len(planned.demand.tasks[stage.index]) - SHOWN_TASKS
         if more > 0:
-            show(f"{stage.name}: and {more} more", highlight=False)
+            show(f"{stage.name}: and {more} more")
     if planned.demand.nothing:
         show("nothing to do: every output is there")

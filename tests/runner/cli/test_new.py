@@ -34,8 +34,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flux(project: Project, full: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project with the model in ``./flux``, on a machine of 1 TiB without a card."""
     (project.folder / "flux").symlink_to(full)
-    for module in ("plan.memory.limits", "plan.tailor.hardware"):
-        monkeypatch.setattr(f"runner.{module}.usable_ram", lambda: 1 << 40)
+    monkeypatch.setattr("runner.plan.memory.limits.usable_ram", lambda: 1 << 40)
     for module in ("memory.devices", "plan.tailor.hardware"):
         monkeypatch.setattr(f"runner.{module}.accelerators", lambda: ())
     return project
