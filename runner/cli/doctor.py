@@ -100,7 +100,7 @@ def _summary(checks: list[Check]) -> str:
 def _load() -> Check:
     return Check(
         "load",
-        f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores: others compute too, and measured speeds are low",
+        f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores: others compute too, so speeds come out low",
         "what was measured on a calm machine is kept; run doctor again when nothing else runs",
         facts={"load": os.getloadavg()[0]},
     )

@@ -52,7 +52,7 @@ class DeviceRates:
 
 def is_busy() -> bool:
     """Whether others compute on this machine now, so that what is measured would be too slow."""
-    return hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+    return os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
 
 
 def measure_disk(folder: Path, *, busy: bool = False) -> float | None:

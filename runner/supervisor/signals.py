@@ -37,8 +37,7 @@ class Interrupts:
         for name in ("SIGINT", "SIGTERM"):
             number = getattr(signal, name)
             before[number] = signal.signal(number, self._on_signal)
-        if hasattr(signal, "SIGHUP"):
-            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         try:
             yield
         finally:

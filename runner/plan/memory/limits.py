@@ -10,6 +10,7 @@ from runner.errors import BudgetError
 from runner.manifest.units import format_size
 from runner.memory.cpu import cpu_flags, speed_beside_float32
 from runner.memory.devices import accelerators, choose_device
+from runner.memory.machine import usable_ram
 from runner.memory.meter import core_count
 from runner.memory.rates import cached_device, cached_disk
 
