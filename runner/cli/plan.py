@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import Options, console, open_pipeline, print_json, say
@@ -58,7 +58,8 @@ def plan(manifest: Path, options: Options) -> int:
 
 def _duration(plan: StagePlan, found: Demand | None) -> Duration:
     if found is None:
-        return duration_of(plan, list(plan.need.each))
+        whole = duration_of(plan, list(plan.need.each))
+        return replace(whole, basis=f"for all items; {whole.basis}")
     return duration_of(plan, [task.item.id for task in found.tasks[plan.stage.index]])
 
 
