@@ -197,6 +197,8 @@ class Activations:
     used again from tensor to tensor, which is faster). ``tokens`` go through each weight in a pass and
     ``passes`` go over the weights: they tell how many items must share a pass to hide its transfer.
     ``leaves`` are the bytes that the item's outputs take on the disk: room for all is asked for beforehand.
+    ``operations`` are the floating-point operations of the whole item, from which the plan tells its time;
+    left out, two for each weight, token and pass.
     """
 
     peak: int
@@ -204,6 +206,7 @@ class Activations:
     tokens: int = 0
     passes: int = 0
     leaves: int = 0
+    operations: float = 0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ supervisor was killed.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -130,42 +131,17 @@ def _open(path: Path, mode: int) -> int:
         return descriptor
 
 
-if os.name == "posix":
-    import fcntl
+def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
-    def _try_lock(descriptor: int, *, shared: bool = False) -> bool:
-        try:
-            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
-    def _wait_for_lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+def _wait_for_lock(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
 
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
-else:
-    import msvcrt
-
-    # a byte far behind the text, so that others can read who holds it
-    AT = 1 << 20
-
-    def _lock(descriptor: int, mode: int) -> bool:
-        os.lseek(descriptor, AT, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, mode, 1)  # type: ignore[attr-defined]
-        except OSError:
-            return False
-        return True
-
-    def _try_lock(descriptor: int, *, shared: bool = False) -> bool:  # noqa: ARG001 - there is one kind
-        return _lock(descriptor, msvcrt.LK_NBLCK)  # type: ignore[attr-defined]
-
-    def _wait_for_lock(descriptor: int) -> None:
-        while not _try_lock(descriptor):
-            time.sleep(0.5)
-
-    def _unlock(descriptor: int) -> None:
-        _lock(descriptor, msvcrt.LK_UNLCK)  # type: ignore[attr-defined]
+def _unlock(descriptor: int) -> None:
+    fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from runner.events import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from pathlib import Path
 
     from runner.api import Stage
@@ -37,46 +37,46 @@ ACCELERATOR_ONLY = (MODEL_OFFLOAD, GROUP_OFFLOAD, SEQUENTIAL_OFFLOAD)
 class Placing:
     """How one component's weights are placed.
 
-    ``device_map`` gives blocks or modules, by the names of files or modules, the tier that they live on:
-    ``"cpu"`` or ``"disk"``; what it does not name lives on the device. ``""`` is the whole component.
+    ``device_map`` gives blocks, modules or single weights, by the names of files or modules, the tier that
+    they live on: ``"cpu"`` or ``"disk"``; what it does not name lives on the device. ``""`` is the whole
+    component.
     """
 
     placement: str
     device_map: Mapping[str, str] = field(default_factory=dict)
 
-    def within(self, modules: Collection[str]) -> Placing:
-        """The same by the names of a model's own modules.
+    def within(self, names: Collection[str]) -> Placing:
+        """The same by the names of a model's own modules and weights.
 
         Files may have a name more before theirs, or one less: they were saved from what had the model in it.
         """
-        return replace(self, device_map={_named(n, modules): tier for n, tier in self.device_map.items()})
+        return replace(self, device_map={own_name(n, names): tier for n, tier in self.device_map.items()})
 
     def tier(self, weight: str) -> str:
         """The tier of a weight, ``"device"`` by default: the longest name that it lies under counts."""
-        under = f"{_plain(weight)}."
-        found = [name for name in self.device_map if not name or under.startswith(f"{_plain(name)}.")]
+        under = f"{plain(weight)}."
+        found = [name for name in self.device_map if not name or under.startswith(f"{plain(name)}.")]
         return self.device_map[max(found, key=len)] if found else "device"
 
-    def keeps(self, module: str) -> bool:
-        """Whether what is streamed of a module waits in RAM, not on disk."""
-        return self.tier(module) == "cpu"
+    def streamed(self, blocks: Mapping[str, Iterable[str]]) -> list[str]:
+        """Those of the blocks, given with their weights, that come and go as a whole.
 
-    def names(self, module: str) -> bool:
-        """Whether the map has a module away from the device, by its own name or by that of its list."""
-        away = {_plain(name) for name, tier in self.device_map.items() if tier != "device"}
-        return bool({_plain(module), _plain(module).rpartition(".")[0]} & away)
+        All of their weights are on one tier, away from the device. What else is away comes weight by weight.
+        """
+        tiers = {block: {self.tier(weight) for weight in weights} for block, weights in blocks.items()}
+        return [block for block, found in tiers.items() if len(found) == 1 and "device" not in found]
 
 
-def _named(name: str, modules: Collection[str]) -> str:
-    """The module that is meant by a file's name, or that name if none is."""
+def own_name(name: str, names: Collection[str]) -> str:
+    """Which of a model's own ``names`` is meant by a file's name; that name itself if none is."""
     shorter = name
-    while shorter and shorter not in modules:
+    while shorter and shorter not in names:
         shorter = shorter.partition(".")[2]
-    longer = [module for module in modules if module.endswith(f".{name}")]
+    longer = [own for own in names if own.endswith(f".{name}")]
     return shorter or (longer[0] if len(longer) == 1 else name)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name as modules have it: CLIP's files have a prefix that some versions of its library leave out."""
     return name.removeprefix("text_model.")
 

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from runner.api import Component
 from runner.model.files import open_component
 from runner.placement.library import Opened
-from runner.protocol import Placing
 from runner.stream.stream import Stream
 
 if TYPE_CHECKING:
@@ -102,10 +101,14 @@ def as_streamed(
     """The model with those blocks or lists streamed, and its stream."""
     stream = stream or Stream(CPU)
     files = open_component(folder.parent, Component(folder.name, "towers:Tower"))
-    placing = Placing("stream", dict.fromkeys(names, "disk"))
     mapped = opened(model or empty(_hidden(folder)), folder, dtype)
-    stream.take(mapped.module, files, placing.names, placing.keeps, mapped.dtype_of)
+    stream.take(mapped.module, files, named(*names), lambda _block: False, mapped.dtype_of)
     return mapped.bring(CPU), stream
+
+
+def named(*names: str) -> Callable[[str], bool]:
+    """Whether a module has one of the names, or is in the list of that name."""
+    return lambda module: bool({module, module.rpartition(".")[0]} & {*names})
 
 
 def together(

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +55,9 @@ def doctor(*, as_json: bool, measure: bool, runs: Path) -> int:
     """Look at everything and tell; exit code 4 if a plugin is broken, else 0."""
     if measure and not as_json:
         say("measuring disks and devices, up to 10 s each (--no-measure leaves it out) ...")
-    machine = [*_devices(measure=measure), *_memory(), *_disks(runs, measure=measure)]
-    checks = [*machine, *_software(), *_plugins()]
+    busy = measure and rates.is_busy()
+    machine = [*_devices(measure=measure, busy=busy), *_memory(), *_disks(runs, measure=measure, busy=busy)]
+    checks = [*([_load()] if busy else []), *machine, *_software(), *_plugins()]
     code = ExitCode.PLUGIN if any(check.broken for check in checks) else ExitCode.DONE
     if as_json:
         print_json({"ok": code == ExitCode.DONE, "exit_code": int(code), "checks": _as_dicts(checks)})
@@ -95,8 +97,17 @@ def _summary(checks: list[Check]) -> str:
     return ", ".join(found) or "all is well"
 
 
-def _devices(*, measure: bool) -> Iterator[Check]:
-    look = rates.measure_device if measure else rates.cached_device
+def _load() -> Check:
+    return Check(
+        "load",
+        f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores: others compute too, so speeds come out low",
+        "what was measured on a calm machine is kept; run doctor again when nothing else runs",
+        facts={"load": os.getloadavg()[0]},
+    )
+
+
+def _devices(*, measure: bool, busy: bool) -> Iterator[Check]:
+    look = partial(rates.measure_device, busy=busy) if measure else rates.cached_device
     cores = core_count()
     speed = look("cpu")
     told = f"{cores} cores, {platform.machine()}{_pace(speed, cores)}"
@@ -174,7 +185,7 @@ def _limits_a_process() -> bool:
         group.close()
 
 
-def _disks(runs: Path, *, measure: bool) -> Iterator[Check]:
+def _disks(runs: Path, *, measure: bool, busy: bool) -> Iterator[Check]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     measured: dict[int, float | None] = {}
@@ -182,7 +193,7 @@ def _disks(runs: Path, *, measure: bool) -> Iterator[Check]:
         place = rates.nearest(folder)
         disk = place.stat().st_dev
         if disk not in measured:
-            measured[disk] = rates.measure_disk(place) if measure else rates.cached_disk(place)
+            measured[disk] = rates.measure_disk(place, busy=busy) if measure else rates.cached_disk(place)
         yield _disk(name, folder, place, measured[disk], now=measure)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.common import Options, open_pipeline, print_json
+from runner.cli.common import Options, console, open_pipeline, print_json
 from runner.errors import ExitCode, UsageError
 from runner.manifest.problems import did_you_mean
 from runner.plan.assemble import assemble, forced_stages, run_directory
@@ -52,17 +52,15 @@ def _chosen(what: str, wanted: str | None, known: Sequence[str]) -> Sequence[str
 
 
 def _show(explained: dict[str, list[Explanation]], *, pending: bool) -> None:
-    from rich.console import Console
-
-    console = Console(soft_wrap=True)
+    shown = console()
     for item, stages in explained.items():
-        console.print(item, style="bold", highlight=False, markup=False)
+        shown.print(item, style="bold")
         for one in stages:
-            console.print(f"  {one.stage:<{NAMES}} {_line(one)}", highlight=False, markup=False)
+            shown.print(f"  {one.stage:<{NAMES}} {_line(one)}")
             for line in _changes(one.differences):
-                console.print(f"  {'':<{NAMES}}   {line}", highlight=False, markup=False)
+                shown.print(f"  {'':<{NAMES}}   {line}")
     if pending:
-        console.print("pending: a model is not here, or not hashed yet; a run fetches and hashes first")
+        shown.print("pending: a model is not here, or not hashed yet; a run fetches and hashes first")
 
 
 def _line(one: Explanation) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.common import Options, check, open_pipeline, print_json, say
+from runner.cli.common import Options, check, console, open_pipeline, print_json, say
 from runner.cli.display.lines import work_of
 from runner.cli.plan_table import show_memory
 from runner.errors import ExitCode, RunnerError
@@ -15,6 +15,7 @@ from runner.plan.assemble import Assembly, assemble, forced_stages, run_director
 from runner.plan.demand import Demand, Task, demand
 from runner.plan.memory.choose import StagePlan, plan_stage
 from runner.plan.memory.display import as_dict
+from runner.plan.memory.duration import Duration, duration_of, in_all
 from runner.plan.resume import SavedStep, saved_step
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class _Planned:
     demand: Demand | None
     """None where keys are pending: a model is not here, or is not hashed yet, and a plan never hashes."""
     directory: RunDirectory
+    durations: list[Duration]
+    """Of each stage, for what there is to do; where that is pending, for all items."""
 
     def saved(self, stage: PipelineStage, task: Task) -> SavedStep | None:
         """Where an interrupted attempt at the task would go on from."""
@@ -56,7 +59,8 @@ def plan(manifest: Path, options: Options) -> int:
     directory = run_directory(pipeline, options.runs_dir)
     found = demand(pipeline, keys, directory, forced) if keys is not None else None
     stages = [plan_stage(pipeline, stage, assembly.shapes(stage)) for stage in pipeline.stages]
-    planned = _Planned(assembly, stages, found, directory)
+    durations = [_duration(stage, found) for stage in stages]
+    planned = _Planned(assembly, stages, found, directory, durations)
     unreachable = _unreachable(assembly)
     if options.as_json:
         print_json(_as_dict(pipeline, planned))
@@ -80,6 +84,13 @@ def _unreachable(assembly: Assembly) -> str:
     return ""
 
 
+def _duration(plan: StagePlan, found: Demand | None) -> Duration:
+    if found is None:
+        whole = duration_of(plan, list(plan.need.each))
+        return replace(whole, basis=f"for all items; {whole.basis}")
+    return duration_of(plan, [task.item.id for task in found.tasks[plan.stage.index]])
+
+
 def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
     stages = []
     for stage, memory in zip(pipeline.stages, planned.stages, strict=True):
@@ -95,6 +106,8 @@ def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
                 "save_dtype": stage.table.save_dtype,
                 "budget": stage.budget.model_dump(),
                 **as_dict(memory),
+                "seconds": planned.durations[stage.index].seconds,
+                "seconds_from": planned.durations[stage.index].basis,
                 "todo": todo if todo is not None else "pending",
                 "todo_items": planned.demand.items(stage.index) if planned.demand else "pending",
                 "cached": planned.demand.cached[stage.index] if planned.demand else "pending",
@@ -104,6 +117,7 @@ def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
         "name": pipeline.manifest.table.name,
         "items": len(pipeline.items),
         "models": _models(planned.assembly),
+        "seconds": in_all(planned.durations),
         "stages": stages,
     }
 
@@ -129,14 +143,12 @@ def _task_as_dict(planned: _Planned, stage: PipelineStage, task: Task) -> dict[s
 
 
 def _show(pipeline: Pipeline, planned: _Planned) -> None:
-    from rich.console import Console
-
-    console = Console()
+    shown = console()
     todo = [_to_do(planned, stage) for stage in pipeline.stages]
-    show_memory(console, planned.stages, todo)
+    show_memory(shown, planned.stages, todo, planned.durations)
     for line in _model_lines(planned.assembly):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    _show_reasons(console.print, pipeline, planned)
+        shown.print(line)
+    _show_reasons(shown.print, pipeline, planned)
 
 
 def _model_lines(assembly: Assembly) -> list[str]:
@@ -175,9 +187,9 @@ def _show_reasons(show: Any, pipeline: Pipeline, planned: _Planned) -> None:
         tasks = planned.demand.tasks[stage.index]
         for task in tasks[:SHOWN_TASKS]:
             sharing = f" (and for {', '.join(task.sharing)})" if task.sharing else ""
-            show(f"{stage.name}: {task.item.id}{sharing}: {task.reason}", highlight=False)
+            show(f"{stage.name}: {task.item.id}{sharing}: {task.reason}")
         if more := sum(len(task.items) for task in tasks[SHOWN_TASKS:]):
-            show(f"{stage.name}: and {more} more", highlight=False)
+            show(f"{stage.name}: and {more} more")
         _show_saved(show, planned, stage)
     if planned.demand.nothing:
         show("nothing to do: every output is there")
@@ -188,6 +200,6 @@ def _show_saved(show: Any, planned: _Planned, stage: PipelineStage) -> None:
     tasks = planned.demand.tasks[stage.index] if planned.demand else []
     saved = [(task, found) for task in tasks if (found := planned.saved(stage, task)) is not None]
     for task, (step, steps) in saved[:SHOWN_STATES]:
-        show(f"{stage.name}: {task.item.id} goes on from step {step} of {steps}", highlight=False)
+        show(f"{stage.name}: {task.item.id} goes on from step {step} of {steps}")
     if len(saved) > SHOWN_STATES:
-        show(f"{stage.name}: and {len(saved) - SHOWN_STATES} more go on from a saved step", highlight=False)
+        show(f"{stage.name}: and {len(saved) - SHOWN_STATES} more go on from a saved step")

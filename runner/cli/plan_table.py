@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.manifest.units import format_size
+from runner.manifest.units import format_duration, format_size
 from runner.plan.memory.display import tiers_of
 
 if TYPE_CHECKING:
@@ -13,26 +13,50 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from runner.plan.memory.choose import StagePlan
+    from runner.plan.memory.duration import Duration
     from runner.plan.memory.placed import PlacedComponent
 
 NUMBERS = slice(1, 7)  # columns that are flushed right
 
 
-def show_memory(console: Console, plans: Sequence[StagePlan], todo: Sequence[str]) -> None:
-    """For each stage: its components, its peaks against the limits, and a sentence for each choice."""
-    for plan, to_do in zip(plans, todo, strict=True):
+def show_memory(
+    console: Console, plans: Sequence[StagePlan], todo: Sequence[str], durations: Sequence[Duration]
+) -> None:
+    """For each stage: components, peaks against the limits, a sentence for each choice; and the times."""
+    from rich.text import Text
+
+    for plan, to_do, duration in zip(plans, todo, durations, strict=True):
         table = plan.stage.table
         device = f"{plan.limits.device}, {table.dtype}"
         console.print(
-            f"[bold]{plan.stage.name}[/] ({plan.stage.spec.name}, {device}): {to_do}", highlight=False
+            Text.assemble((plan.stage.name, "bold"), f" ({plan.stage.spec.name}, {device}): {to_do}")
         )
         if plan.chosen.components:
             _show_components(console, plan)
-        for line in (*_reasons(plan), *_peaks(plan)):
-            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        for line in (*_reasons(plan), *_peaks(plan), *_times(plan, duration)):
+            console.print(f"  {line}")
         for note in plan.limits.notes:
-            console.print(f"  note: {note}", highlight=False, markup=False)
+            console.print(f"  note: {note}")
         console.print()
+    console.print(_in_all(plans, durations))
+
+
+def _times(plan: StagePlan, duration: Duration) -> list[str]:
+    told = []
+    if duration.seconds is None:
+        told.append(f"time: {duration.basis}")
+    elif duration.seconds:
+        told.append(f"time: about {format_duration(duration.seconds)} ({duration.basis})")
+    return [*told, *([str(plan.faster)] if plan.faster else [])]
+
+
+def _in_all(plans: Sequence[StagePlan], durations: Sequence[Duration]) -> str:
+    """``in all: about 12 min 5 s``, without stages of which that is not known."""
+    known = sum(duration.seconds or 0.0 for duration in durations)
+    unknown = [p.stage.name for p, d in zip(plans, durations, strict=True) if d.seconds is None]
+    if not unknown:
+        return f"in all: about {format_duration(known)}"
+    return f"in all: about {format_duration(known)}, and {' and '.join(unknown)}, whose time is not known"
 
 
 def _show_components(console: Console, plan: StagePlan) -> None:
@@ -46,7 +70,7 @@ def _show_components(console: Console, plan: StagePlan) -> None:
         table.add_row(*_row(placed))
     from rich.padding import Padding
 
-    console.print(Padding(table, (0, 0, 0, 2)))
+    console.print(Padding.indent(table, 2))
 
 
 def _row(placed: PlacedComponent) -> list[str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.cli.common import print_json, say
+from runner.cli.common import console, print_json, say
 from runner.errors import ExitCode
 from runner.kit.checks import BROKEN, INTERLEAVES, NOT_RUN, OK, WARN
 from runner.kit.examine import Examination, installed
@@ -44,11 +44,10 @@ def check(names: Sequence[str], manifest: Path | None, seconds: float, *, as_jso
 
 
 def _show(verdicts: Sequence[Verdict]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console()
+    shown = console()
     for subject in dict.fromkeys(verdict.subject for verdict in verdicts):
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True, min_width=len(NOT_RUN))
@@ -61,9 +60,7 @@ def _show(verdicts: Sequence[Verdict]) -> None:
                 for more, style in ((verdict.advice and f"> {verdict.advice}", ""), (verdict.log, "dim")):
                     if more:
                         table.add_row("", "", Text(more, style))
-        console.print(Text(subject, "bold"))
-        console.print(table)
+        shown.print(Text(subject, "bold"))
+        shown.print(table)
     counts = Counter(verdict.status for verdict in verdicts)
-    console.print(
-        "\n" + ", ".join(f"{counts[s]} {w}" for s, w in _SUMMARY.items() if counts[s]), highlight=False
-    )
+    shown.print("\n" + ", ".join(f"{counts[s]} {w}" for s, w in _SUMMARY.items() if counts[s]))

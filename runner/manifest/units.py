@@ -15,8 +15,8 @@ _SIZE_UNITS = {"B": 1} | {
 }
 SIZE_LIMIT = 1 << 63  # bytes
 _QUARTER = 1 << 28
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d)")
 _DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_DURATION_UNITS)})")
 
 
 def parse_size(value: Any) -> int:
@@ -80,7 +80,7 @@ _SIZE_SCHEMA = {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*([KMG
 _DURATION_SCHEMA = {
     "anyOf": [
         {"type": "number", "exclusiveMinimum": 0},
-        {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*(s|m|h)\s*$"},
+        {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*({'|'.join(_DURATION_UNITS)})\s*$"},
     ]
 }
 Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
-import os
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -64,7 +63,7 @@ def choose_device(budget: Budget) -> str:
 
 
 def _driver() -> ctypes.CDLL | None:
-    name = "nvcuda.dll" if os.name == "nt" else ctypes.util.find_library("cuda") or "libcuda.so.1"
+    name = ctypes.util.find_library("cuda") or "libcuda.so.1"
     try:
         return ctypes.CDLL(name)
     except OSError:

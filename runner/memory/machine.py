@@ -9,11 +9,7 @@ from runner.memory.cgroup import container_limit
 
 def total_ram() -> int:
     """Bytes of physical memory."""
-    if hasattr(os, "sysconf"):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    import psutil
-
-    return int(psutil.virtual_memory().total)
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def usable_ram() -> int:

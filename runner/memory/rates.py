@@ -34,6 +34,7 @@ _SYNCED = 16 << 20  # written at a time, so that a slow disk is noticed
 _SPARE = 256 << 20  # bytes that stay free
 _READERS = 4
 _SECONDS = 2.0  # for writing, and again for reading
+BUSY = 0.5  # of the cores: a higher load
 _PATIENCE = 120.0  # seconds for torch to be imported and a device to be measured
 
 
@@ -45,50 +46,64 @@ class DeviceRates:
     """Operations a second by dtype; on the CPU those of one thread."""
     bus: float | None
     """Bytes a second from pinned memory; None on the CPU."""
+    busy: bool = False
+    """Whether others used the machine meanwhile, so that it may be faster."""
 
 
-def measure_disk(folder: Path) -> float | None:
+def is_busy() -> bool:
+    """Whether others compute on this machine now, so that what is measured would be too slow."""
+    return os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
+
+
+def measure_disk(folder: Path, *, busy: bool = False) -> float | None:
     """Bytes a second of large reads past the page cache, from the disk that a folder is on.
 
     Takes up to 5 s and leaves nothing but the cache; None where it cannot be measured. ``folder`` need not
-    exist: its nearest parent that does is on the same disk.
+    exist: its nearest parent that does is on the same disk. On a ``busy`` machine a faster one that was
+    measured before is kept.
     """
     place = nearest(folder)
     rate = _disk_read(place)
-    if rate is not None:
-        _keep(_key(place), rate)
+    if rate is not None and not (busy and (cached_disk(place) or 0.0) > rate):
+        keep(_key(place), rate)
     return rate
 
 
 def cached_disk(folder: Path) -> float | None:
     """What was last measured on this host for the disk that a folder is on; None if nothing was."""
-    rate = _entries().get(_key(nearest(folder)))
-    return rate if _is_rate(rate) else None
+    rate = entries().get(_key(nearest(folder)))
+    return rate if is_rate(rate) else None
 
 
-def measure_device(device: str) -> DeviceRates | None:
-    """Measure a device, by torch's name for it; None where that fails. Importing torch takes its time."""
+def measure_device(device: str, *, busy: bool = False) -> DeviceRates | None:
+    """Measure a device, by torch's name for it; None where that fails. Importing torch takes its time.
+
+    What a ``busy`` machine measures does not take the place of what a calm one has.
+    """
     command = [sys.executable, "-m", "runner.worker.speed", device]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_PATIENCE, check=True)
-        told = json.loads(done.stdout)
+        found = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
     threads = core_count() if device == "cpu" else 1
-    told["compute"] = {dtype: rate / threads for dtype, rate in told["compute"].items()}
-    _keep(_device_key(device), told)
-    return DeviceRates(**told)
+    found["compute"] = {dtype: rate / threads for dtype, rate in found["compute"].items()}
+    rates, before = DeviceRates(**found, busy=busy), cached_device(device)
+    if not busy or before is None or before.busy:
+        keep(device_key(device), vars(rates))
+    return rates
 
 
 def cached_device(device: str) -> DeviceRates | None:
     """What was last measured on this host for a device; None if nothing was."""
-    told = _entries().get(_device_key(device))
-    if not isinstance(told, dict):
+    found = entries().get(device_key(device))
+    if not isinstance(found, dict):
         return None
-    compute, bus = told.get("compute"), told.get("bus")
-    if not isinstance(compute, dict) or not all(map(_is_rate, compute.values())):
+    compute, bus = found.get("compute"), found.get("bus")
+    if not isinstance(compute, dict) or not all(map(is_rate, compute.values())):
         return None  # written by another version, or by hand
-    return DeviceRates(compute, bus) if bus is None or _is_rate(bus) else None
+    busy = bool(found.get("busy", False))
+    return DeviceRates(compute, bus, busy) if bus is None or is_rate(bus) else None
 
 
 def nearest(folder: Path) -> Path:
@@ -101,7 +116,7 @@ def nearest(folder: Path) -> Path:
 
 def _disk_read(folder: Path) -> float | None:
     # a rate that the page cache had a part in would promise too much: none at all is better
-    if not hasattr(os, "preadv") or not hasattr(os, "posix_fadvise"):
+    if not hasattr(os, "posix_fadvise"):  # macOS
         return None
     try:
         if shutil.disk_usage(folder).free < _SIZE + _SPARE:
@@ -158,7 +173,8 @@ def _race(descriptor: int, size: int) -> float:
     return read / (time.monotonic() - began)
 
 
-def _is_rate(value: object) -> TypeGuard[float]:
+def is_rate(value: object) -> TypeGuard[float]:
+    """Whether it can have been measured: the file may be another version's, or written by hand."""
     return isinstance(value, float) and 0 < value < inf
 
 
@@ -166,22 +182,24 @@ def _key(place: Path) -> str:
     return f"{platform.node()}:{place.stat().st_dev}"
 
 
-def _device_key(device: str) -> str:
-    """A card is known by its name: what number it has may change."""
+def device_key(device: str) -> str:
+    """By what a device's rates are kept: a card is known by its name: what number it has may change."""
     found = accelerators() if device != "cpu" else ()
     number = int(device.partition(":")[2] or 0)
     return f"{platform.node()}:{found[number].name if number < len(found) else device}"
 
 
-def _entries() -> dict[str, object]:
+def entries() -> dict[str, object]:
+    """All that was measured, by key."""
     try:
-        entries = json.loads((cache_folder() / "rates.json").read_bytes())
+        found = json.loads((cache_folder() / "rates.json").read_bytes())
     except (OSError, ValueError):
         return {}
-    return entries if isinstance(entries, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
-def _keep(key: str, rates: object) -> None:
-    entries = {**_entries(), key: rates}
+def keep(key: str, rates: object) -> None:
+    """Keep what was measured, as JSON."""
+    kept = {**entries(), key: rates}
     with contextlib.suppress(StorageError):  # without a cache the next one measures again
-        write_atomically(cache_folder() / "rates.json", json.dumps(entries).encode())
+        write_atomically(cache_folder() / "rates.json", json.dumps(kept).encode())

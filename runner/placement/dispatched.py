@@ -1,106 +1,133 @@
-"""``device-map`` and ``sequential-offload``: accelerate's hooks bring a weight when its layer runs.
+"""``device-map`` and ``sequential-offload``: a weight is brought for each operation that computes with it.
 
+So is what a map of one's own keeps away from the device of a streamed component, outside of its blocks.
 Weights on the tier ``disk`` stay in the checkpoint's own files: no second copy of the model is written, as
 accelerate's ``offload_folder`` would be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.hooks import AlignDevicesHook, add_hook_to_module
-from accelerate.utils import PrefixedDataset
+from torch.utils import _pytree as pytree
 
-from runner.stream.blocks import Absent
+from runner.stream.blocks import Absent, set_weight
+from runner.stream.names import MAPS, mappings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from runner.model.files import ComponentFiles
     from runner.placement.library import Opened
     from runner.protocol import Placing
 
 HOST = torch.device("cpu")
+FARTHEST_FIRST = ("disk", "cpu", "device")
+
+Owners = list[tuple[torch.nn.Module, str, str]]
+"""Modules that have one and the same weight, its name there, and its whole name."""
 
 
-def load(opened: Opened, device: torch.device, placing: Placing) -> torch.nn.Module:
-    """The component with what the placing's map names on ``cpu`` or ``disk``, and all else on the device."""
-    module = opened.module
-    offloaded = _Offloaded(opened)
-    with torch.no_grad():
-        for name, weight in list(module.named_parameters(remove_duplicate=False)):
-            tier = placing.tier(name)
-            if tier == "disk":
-                offloaded.mapped[name] = weight
-            elif tier == "cpu" and device != HOST:
-                offloaded.held[name] = opened.own(weight, HOST)
-            else:
-                continue
-            _leave_empty(module, name, opened.dtype_of(weight))
-    opened.bring(device)
-    for name, part in module.named_modules():
-        prefix = f"{name}." if name else ""
-        if any(prefix + own in offloaded for own, _ in part.named_parameters(recurse=False)):
-            hook = _Bringing(device, offload=True, weights_map=PrefixedDataset(offloaded, prefix))
-            add_hook_to_module(part, hook, append=True)
-    return module
+class OnDemand(Absent):
+    """A weight that is elsewhere, and comes for each operation that computes with it."""
+
+    bring: Callable[[], torch.Tensor]
+    """A copy on the device, in the dtype to compute in."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if _is_a_look(func) or cls._stays(func, args, kwargs):
+            return super().__torch_function__(func, types, args, kwargs)
+        if _writes(func) and isinstance(args[0], cls):
+            raise RuntimeError(
+                "a weight that a device map keeps away from the device was written to, which would be lost; "
+                "placement resident keeps it"
+            )
+        args, kwargs = pytree.tree_map_only(cls, lambda weight: weight.bring(), (args, kwargs or {}))
+        return func(*args, **kwargs)
 
 
-class _Bringing(AlignDevicesHook):  # type: ignore[misc]
-    """accelerate's own; between the layer's calls its weights refuse to be computed with."""
-
-    def init_hook(self, module: torch.nn.Module) -> torch.nn.Module:
-        hooked: torch.nn.Module = super().init_hook(module)
-        _put_away(hooked)
-        return hooked
-
-    def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        for name, parameter in module.named_parameters(recurse=False):
-            if isinstance(parameter, Absent):  # what is brought is made of the kind that is there
-                _put(module, name, torch.nn.Parameter(parameter.shell, requires_grad=False))
-        return super().pre_forward(module, *args, **kwargs)
-
-    def post_forward(self, module: torch.nn.Module, output: Any) -> Any:
-        output = super().post_forward(module, output)
-        _put_away(module)
-        return output
-
-
-def _put_away(module: torch.nn.Module) -> None:
-    for name, parameter in list(module.named_parameters(recurse=False)):
-        if parameter.is_meta and not isinstance(parameter, Absent):
-            _put(module, name, Absent.of(parameter.detach()))
+_OF_TENSORS = {"data", "T", "mT", "H", "mH", "real", "imag"}
+"""Attributes that are tensors of the weight's numbers."""
+_LOOKS = {
+    "__hash__",
+    "__len__",
+    "_has_compatible_shallow_copy_type",
+    "data_ptr",
+    "dim",
+    "element_size",
+    "get_device",
+    "is_complex",
+    "is_contiguous",
+    "is_floating_point",
+    "ndimension",
+    "nelement",
+    "numel",
+    "requires_grad_",
+    "size",
+    "storage_offset",
+    "stride",
+}
 
 
-def _put(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
-    module._parameters[name] = parameter  # noqa: SLF001
+def _is_a_look(func: Any) -> bool:
+    """Whether it asks for no numbers of a weight."""
+    name = getattr(func, "__name__", "")
+    if name == "__get__":
+        return func.__self__.__name__ not in _OF_TENSORS
+    return name in _LOOKS or (name == "__set__" and func.__self__.__name__ != "data")
 
 
-class _Offloaded(Mapping[str, torch.Tensor]):
-    """Weights by name, each brought into memory when it is asked for."""
-
-    def __init__(self, opened: Opened) -> None:
-        self._opened = opened
-        self.mapped: dict[str, torch.Tensor] = {}
-        self.held: dict[str, torch.Tensor] = {}
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        if name in self.held:
-            return self.held[name]
-        return self._opened.own(self.mapped[name], HOST)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self.held or name in self.mapped
-
-    def __iter__(self) -> Iterator[str]:
-        yield from (*self.held, *self.mapped)
-
-    def __len__(self) -> int:
-        return len(self.held) + len(self.mapped)
+def _writes(func: Any) -> bool:
+    name = getattr(func, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or name in ("__set__", "__setitem__") or (name.startswith("__i") and name in _IN_PLACE)
 
 
-def _leave_empty(module: torch.nn.Module, name: str, dtype: torch.dtype) -> None:
-    """Leave a weight's shape and dtype in its place: code may ask for both before the layer runs."""
-    path, _, leaf = name.rpartition(".")
-    owner = module.get_submodule(path)
-    empty = torch.empty_like(owner.get_parameter(leaf), dtype=dtype, device="meta")
-    owner.register_parameter(leaf, torch.nn.Parameter(empty, requires_grad=False))
+_IN_PLACE = {
+    f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or")
+}
+
+
+def take_away(opened: Opened, files: ComponentFiles, device: torch.device, placing: Placing) -> None:
+    """Leave weights that the placing's map has away from the device to be brought on demand.
+
+    A weight with several names is as far away as any of them.
+    """
+    in_files = mappings(files)
+    for weight, owners in _weights(opened.module).items():
+        tier = _tier(placing, owners)
+        if tier == "disk" and MAPS.exists() and not any(weight.data_ptr() in part for part in in_files):
+            tier = "cpu"  # its library has made it, in RAM
+        if isinstance(weight, Absent) or tier == "device" or (tier == "cpu" and device == HOST):
+            continue
+        absent = OnDemand.of(weight, opened.dtype_of(weight), device)
+        absent.bring = _bringing(opened, weight, device, in_ram=tier == "cpu")
+        for owner, name, _ in owners:
+            set_weight(owner, name, absent)
+
+
+def _bringing(
+    opened: Opened, weight: torch.Tensor, device: torch.device, *, in_ram: bool
+) -> Callable[[], torch.Tensor]:
+    if not in_ram:
+        return lambda: opened.own(weight, device)
+    held = opened.own(weight, HOST)
+    return lambda: held.to(device)
+
+
+def _weights(module: torch.nn.Module) -> dict[torch.Tensor, Owners]:
+    """Each parameter and buffer of a module, once, with all modules that have it."""
+    found: dict[torch.Tensor, Owners] = defaultdict(list)
+    for prefix, owner in module.named_modules(remove_duplicate=False):
+        tables = (owner._parameters, owner._buffers)  # noqa: SLF001
+        for name, weight in (entry for table in tables for entry in table.items()):
+            if weight is not None:
+                found[weight].append((owner, name, f"{prefix}.{name}".removeprefix(".")))
+    return found
+
+
+def _tier(placing: Placing, owners: Sequence[tuple[torch.nn.Module, str, str]]) -> str:
+    return min((placing.tier(name) for _, _, name in owners), key=FARTHEST_FIRST.index)

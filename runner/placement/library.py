@@ -18,6 +18,7 @@ from runner.manifest.units import format_size
 from runner.placement.agreement import Disagreement, check_agreement
 from runner.placement.casts import WaitingCasts
 from runner.placement.plain import open_plain
+from runner.stream.blocks import Absent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,7 +49,7 @@ class Opened:
         """The module with all weights that have not been taken elsewhere owned, on the device."""
         with torch.no_grad():
             for tensor in chain(self.module.parameters(), self.module.buffers()):
-                if not tensor.is_meta:
+                if not isinstance(tensor, Absent):
                     tensor.data = self.own(tensor, device)
         return self.module
 

@@ -6,22 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner.placement import dispatched, offloaded
-from runner.placement.library import Opened, from_pretrained, open_module
-from runner.protocol import (
-    DEVICE_MAP,
-    GROUP_OFFLOAD,
-    MODEL_OFFLOAD,
-    RESIDENT,
-    SEQUENTIAL_OFFLOAD,
-    STREAM,
-)
+from runner import protocol
+from runner.placement import dispatched
+from runner.placement.library import from_pretrained, open_module
 from runner.stream.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Collection
 
     from runner.model.files import ComponentFiles
+    from runner.placement.library import Opened
+    from runner.placement.offloaded import Turns
     from runner.protocol import Placing
 
 
@@ -31,14 +26,7 @@ class Placer:
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device = device
         self._dtype = dtype
-        self._turns = offloaded.Turns(device)
-        self._placements: dict[str, Callable[[Opened, Placing], torch.nn.Module]] = {
-            RESIDENT: lambda opened, _: opened.bring(device),
-            DEVICE_MAP: lambda opened, placing: dispatched.load(opened, device, placing),
-            SEQUENTIAL_OFFLOAD: lambda opened, placing: dispatched.load(opened, device, placing),
-            MODEL_OFFLOAD: lambda opened, _: self._turns.load(opened),
-            GROUP_OFFLOAD: lambda opened, _: offloaded.load_in_groups(opened, device),
-        }
+        self._turns: Turns | None = None
         self.stream = Stream(device)
 
     def place(self, cls: Any, files: ComponentFiles, placing: Placing) -> Any:
@@ -50,11 +38,46 @@ class Placer:
         """
         if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
             return from_pretrained(cls, files, self._dtype)
-        opened = open_module(cls, files, self._dtype)
-        placing = placing.within([name for name, _ in opened.module.named_modules()])
-        if placing.placement == STREAM:
-            self.stream.take(opened.module, files, placing.names, placing.keeps, opened.dtype_of)
-            module = opened.bring(self._device)
-        else:
-            module = self._placements[placing.placement](opened, placing)
+        module = self._placed(open_module(cls, files, self._dtype), files, placing)
         return module.eval().requires_grad_(requires_grad=False)
+
+    def _placed(self, opened: Opened, files: ComponentFiles, placing: Placing) -> torch.nn.Module:
+        match placing.placement:
+            case protocol.STREAM:
+                self._stream(opened, files, placing)
+                return opened.bring(self._device)
+            case protocol.DEVICE_MAP | protocol.SEQUENTIAL_OFFLOAD:
+                dispatched.take_away(opened, files, self._device, placing.within(_names(opened.module)))
+                return opened.bring(self._device)
+            case protocol.MODEL_OFFLOAD:
+                return self._offloaded(opened)
+            case protocol.GROUP_OFFLOAD:
+                from runner.placement.offloaded import load_in_groups
+
+                return load_in_groups(opened, self._device)
+            case _:
+                return opened.bring(self._device)
+
+    def _stream(self, opened: Opened, files: ComponentFiles, placing: Placing) -> None:
+        """Stream the blocks that the map has away as a whole; the rest that is away comes on demand."""
+        names = _names(opened.module)
+        blocks = {protocol.own_name(block, names) for block in placing.streamed(files.shapes.blocks)}
+        named = placing.within(names)
+        self.stream.take(
+            *(opened.module, files, blocks.__contains__),
+            kept=lambda block: named.tier(block) == "cpu",
+            dtype_of=opened.dtype_of,
+        )
+        dispatched.take_away(opened, files, self._device, named)
+
+    def _offloaded(self, opened: Opened) -> torch.nn.Module:
+        from runner.placement.offloaded import Turns
+
+        self._turns = self._turns or Turns(self._device)
+        return self._turns.load(opened)
+
+
+def _names(module: torch.nn.Module) -> Collection[str]:
+    """Names of a model's modules, parameters and buffers."""
+    tables = (module.named_modules, module.named_parameters, module.named_buffers)
+    return dict.fromkeys(name for named in tables for name, _ in named(remove_duplicate=False)).keys()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch.utils import _pytree as pytree
@@ -18,30 +18,35 @@ ALIGNMENT = 256
 
 
 _MOVES = (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda)
+_WHEREABOUTS = tuple(
+    getattr(torch.Tensor, name).__get__ for name in ("device", "is_cpu", "is_cuda", "is_meta")
+)
 
 
 class Absent(torch.nn.Parameter):
-    """A weight that is not there now: it has a shape and a dtype, and refuses to be computed with.
+    """A weight that is not there now: it has a shape, a dtype and a device, and refuses to be computed with.
 
     torch itself multiplies numbers on the CPU with a weight on "meta", and returns what happened to lie in
     memory.
     """
 
-    shell: torch.Tensor
-    """Its shape and dtype alone, as a plain tensor."""
+    there: torch.Tensor
+    """An empty tensor on the device that the weight comes to."""
 
     @classmethod
-    def of(cls, shell: torch.Tensor) -> Absent:
-        """One in the place of a weight of that shape and dtype; ``shell`` is on "meta"."""
-        absent = cls(shell, requires_grad=False)
-        absent.shell = shell
+    def of(cls, weight: torch.Tensor, dtype: torch.dtype, device: torch.device) -> Self:
+        """One in the place of a weight that comes to the device in that dtype."""
+        absent = cls(torch.empty(weight.shape, dtype=dtype, device="meta"), requires_grad=False)
+        absent.there = torch.empty(0, dtype=dtype, device=device)
         return absent
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _WHEREABOUTS and hasattr(args[0], "there"):
+            return func(args[0].there)  # code puts its inputs where the model's first weight is
+        if cls._stays(func, args, kwargs):
+            return args[0]
         given = pytree.tree_leaves((args, kwargs))
-        if func in _MOVES and not any(isinstance(value, torch.dtype) for value in given):
-            return args[0]  # a model may be told to go to the device that its blocks come to anyway
         if any(isinstance(value, torch.Tensor) and type(value) is not cls for value in given):
             raise RuntimeError(
                 "a weight that comes and goes was used outside of its own block's or layer's call, where it "
@@ -50,6 +55,12 @@ class Absent(torch.nn.Parameter):
         # as Tensor does, not Parameter: what is made of it is absent, too
         plain: Any = super(torch.nn.Parameter, cls)
         return plain.__torch_function__(func, types, args, kwargs or {})
+
+    @staticmethod
+    def _stays(func: Any, args: Any, kwargs: Any) -> bool:
+        """Whether it is told to go to a device, and no more: it comes to its own anyway."""
+        others = pytree.tree_leaves((args[1:], kwargs))
+        return func in _MOVES and not any(isinstance(o, torch.dtype | torch.Tensor) for o in others)
 
 
 @dataclass(frozen=True)
@@ -86,11 +97,11 @@ class Block:
     """Bytes of those weights that are cast, in the dtype that they compute in."""
 
     def add(
-        self, owner: torch.nn.Module, name: str, weight: torch.Tensor, place: Place, dtype: torch.dtype
+        self, owner: torch.nn.Module, name: str, weight: torch.Tensor, place: Place, absent: Absent
     ) -> None:
-        """Take a parameter in, and leave an empty one of its shape where it was."""
+        """Take a parameter in, and leave ``absent`` where it was."""
         same = [other for other in self.weights if other.place == place]  # tied inside the block
-        absent = Absent.of(torch.empty(weight.shape, dtype=dtype, device="meta"))
+        dtype = absent.dtype
         offset = same[0].offset if same else self.size
         added = Weight(owner, name, place, weight.shape, weight.dtype, dtype, offset, absent)
         self.weights.append(added)
@@ -99,7 +110,7 @@ class Block:
             self.size = _aligned(self.size + place.size)
         if dtype != weight.dtype:
             self.cast_size = _aligned(self.cast_size + weight.numel() * dtype.itemsize)
-        _set(added, absent)
+        set_weight(owner, name, absent)
 
     def bind(self, slot: torch.Tensor, cast: torch.Tensor) -> None:
         """Let the parameters be what lies in the slot (bytes); what must be cast is cast into ``cast``."""
@@ -112,12 +123,12 @@ class Block:
                 target = cast[at : at + size].view(weight.dtype).view(weight.shape)
                 value = target.copy_(value)
                 at = _aligned(at + size)
-            _set(weight, torch.nn.Parameter(value, requires_grad=False))
+            set_weight(weight.owner, weight.name, torch.nn.Parameter(value, requires_grad=False))
 
     def release(self) -> None:
         """Leave the parameters empty again, with their shapes and dtypes."""
         for weight in self.weights:
-            _set(weight, weight.absent)
+            set_weight(weight.owner, weight.name, weight.absent)
 
 
 def find_blocks(module: torch.nn.Module, streamed: Callable[[str], bool]) -> list[Block]:
@@ -162,13 +173,15 @@ def _is_list(module: torch.nn.Module) -> bool:
     return unimplemented or isinstance(module, torch.nn.Sequential)
 
 
-def _set(weight: Weight, value: torch.nn.Parameter) -> None:
+def set_weight(owner: torch.nn.Module, name: str, value: torch.nn.Parameter) -> None:
+    """Have ``value`` be the module's parameter, or its buffer, of that name."""
     # straight into the table: going through __setattr__ would cost more than small blocks compute; but a
     # class with one of its own (RNNs) keeps account of its weights there
-    if type(weight.owner).__setattr__ is torch.nn.Module.__setattr__:
-        weight.owner._parameters[weight.name] = value  # noqa: SLF001
+    if type(owner).__setattr__ is torch.nn.Module.__setattr__:
+        table = owner._buffers if name in owner._buffers else owner._parameters  # noqa: SLF001
+        table[name] = value
     else:
-        setattr(weight.owner, weight.name, value)
+        setattr(owner, name, value)
 
 
 def _aligned(size: int) -> int:

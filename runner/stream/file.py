@@ -28,7 +28,7 @@ class OpenFile:
         """
         self.path = path
         try:
-            self._buffered = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            self._buffered = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise ModelError(f"{path} cannot be read: {error.strerror}") from None
         weakref.finalize(self, os.close, self._buffered)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.stream.blocks import Block, find_blocks, parts_outside
+from runner.stream.blocks import Absent, Block, find_blocks, parts_outside
 from runner.stream.lockstep import Lockstep, nothing
 from runner.stream.names import locate
 from runner.stream.reader import Reader
@@ -72,7 +72,8 @@ class Stream:
                 for name, _ in list(owner.named_parameters(recurse=False)):
                     full = ".".join(filter(None, (block.name, path, name)))
                     if full in places and owner not in others:
-                        block.add(owner, name, weights[full], places[full], dtype_of(weights[full]))
+                        absent = Absent.of(weights[full], dtype_of(weights[full]), self._device)
+                        block.add(owner, name, weights[full], places[full], absent)
             if block.weights:
                 block.kept = kept(block.name)
                 self._watch(block)

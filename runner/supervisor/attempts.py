@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from runner.active_time import active_seconds
 from runner.api import StageResult
 from runner.errors import ItemFailedError, OutOfMemoryError, WorkerDiedError
+from runner.plan.memory.duration import learn
 from runner.supervisor.jobs import make_job
 from runner.supervisor.limits import Limits
 from runner.supervisor.stage import Outcome, StageRun
@@ -73,10 +74,12 @@ class Attempts:
             if self._death is not None and not self.outcome.done and not cached:
                 raise self._death
         finally:
+            seconds = active_seconds() - started
+            self._learn(seconds, len(tasks))
             self.announcer.stage_finished(
                 StageResult(
                     stage=name,
-                    seconds=round(active_seconds() - started, 3),
+                    seconds=round(seconds, 3),
                     done=len(self.outcome.done),
                     cached=cached,
                     failed=len(self.outcome.failed),
@@ -85,6 +88,15 @@ class Attempts:
                     streamed=self.outcome.streamed,
                 )
             )
+
+    def _learn(self, seconds: float, tasks: int) -> None:
+        """Have later plans tell times from what this stage took."""
+        made = self.outcome.seconds
+        if self.placed is not self.memory.chosen or not made:
+            return
+        waited = (self.outcome.streamed or {}).get("waited", 0.0)
+        whole = len(made) == tasks and self._death is None
+        learn(self.memory, made, seconds - sum(made.values()) - waited if whole else None)
 
     def _run_down(self, tasks: list[Task]) -> None:
         """Run, going down the placements where memory runs out; ``placed`` is where it came to."""

@@ -41,9 +41,8 @@ class Interrupts:
         for name in ("SIGINT", "SIGTERM"):
             number = getattr(signal, name)
             before[number] = signal.signal(number, self._on_signal)
-        if hasattr(signal, "SIGHUP"):
-            before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        if hasattr(signal, "SIGTSTP") and signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
             before[signal.SIGTSTP] = signal.signal(signal.SIGTSTP, self._on_suspend)
         try:
             yield

@@ -100,7 +100,7 @@ class Spawner:
                 stderr=file,
                 env=environment(self._threads),
                 start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
-                pass_fds=tuple(self._inherit) if os.name == "posix" else (),
+                pass_fds=tuple(self._inherit),
             )
         return _Spawned(popen)
 
@@ -136,6 +136,5 @@ class _Spawned:
 
 def kill_group(leader: int) -> None:
     """Kill a worker, which leads a group, and whatever is left of the group."""
-    if os.name == "posix":
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(leader, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)

@@ -45,6 +45,8 @@ class Outcome:
     streamed: dict[str, float] | None = None
     lost: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds that items spent in workers that died."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of items that were made at one go, by id."""
 
     @property
     def ended(self) -> set[str]:
@@ -81,6 +83,7 @@ class StageRun:
         self._settle = settle
         self._tasks = {task.item.id: task for task in tasks}
         self._items = {item.id: item for item in job.items}
+        self._resumed = {item.id for item in job.items if item.state.exists()}
         self.outcome = outcome
         self._fail_fast = fail_fast
         self._failure: ev.Failed | None = None
@@ -205,6 +208,8 @@ class StageRun:
             state = self._items[id_].state
             with storage_errors(state):
                 state.unlink(missing_ok=True)
+            if id_ not in self._resumed:
+                self.outcome.seconds[id_] = seconds
         self._settle(task, not error)
         for item in task.items:
             (self.outcome.failed if error else self.outcome.done).append(item)

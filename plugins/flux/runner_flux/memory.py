@@ -1,7 +1,7 @@
 """The most bytes that one item's tensors hold at a time, for the plan: the card's on "cuda", RAM on "cpu".
 
 Each formula follows the forward passes of diffusers 0.42 and transformers 5 and adds up what is alive at the
-line where most is, which is named beside it; `tests/plugins/flux/test_memory.py` holds them against the code.
+line where most is, which is named beside it; tests in `tests/plugins/flux/memory` hold them against the code.
 What a stage is not told itself (the picture's size, the text's length) it has from the stages upstream, if
 they are this plugin's. Read by the supervisor: no torch here.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from functools import cache
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +147,11 @@ def decode(params: Decode, sizes: Sizes) -> Activations:
     tiled = max(rows, columns) > side
     decoded = _tiles(vae, rows, columns, side, sizes) if tiled else _decoder(vae, rows * columns, sizes)
     pixels = RGB * height * width  # a PNG of noise is as large
-    return Activations(int(latents + max(decoded, _postprocess(pixels, sizes)) + SCALARS), leaves=pixels)
+    return Activations(
+        peak=int(latents + max(decoded, _postprocess(pixels, sizes)) + SCALARS),
+        leaves=pixels,
+        operations=_decoding(vae, sum(map(prod, _cut(rows, columns, side))) if tiled else rows * columns),
+    )
 
 
 def _postprocess(numbers: int, sizes: Sizes) -> int:
@@ -159,14 +164,34 @@ def _postprocess(numbers: int, sizes: Sizes) -> int:
 def _tiles(vae: Mapping[str, Any], rows: int, columns: int, side: int, sizes: Sizes) -> int:
     """AutoencoderKL.tiled_decode: every tile is kept, all are joined to rows, and these to the picture."""
     pixels = RGB * _scale(vae) ** 2 * sizes.itemsize  # of one latent
-    stride = side * 3 // 4  # tile_overlap_factor is 0.25
-    heights, widths = ([min(side, n - at) for at in range(0, n, stride)] for n in (rows, columns))
-    decoder = {h * w: _decoder(vae, h * w, sizes) for h in set(heights) for w in set(widths)}
+    tiles = _cut(rows, columns, side)
+    decoder = {latents: _decoder(vae, latents, sizes) for latents in set(map(prod, tiles))}
     kept = most = 0
-    for height, width in product(heights, widths):
+    for height, width in tiles:
         most = max(most, kept + decoder[height * width])
         kept += height * width * pixels
     return max(most, kept + 2 * rows * columns * pixels)
+
+
+def _cut(rows: int, columns: int, side: int) -> list[tuple[int, int]]:
+    """Heights and widths of the tiles, which overlap, in latents."""
+    stride = side * 3 // 4  # tile_overlap_factor is 0.25
+    heights, widths = ([min(side, n - at) for at in range(0, n, stride)] for n in (rows, columns))
+    return list(product(heights, widths))
+
+
+def _decoding(vae: Mapping[str, Any], latents: int) -> int:
+    """Operations of Decoder.forward: two for each weight of a convolution and each of its pixels."""
+    widths = list(reversed(vae["block_out_channels"]))
+    weights, pixels, before = 4 * 9 * widths[0] ** 2, latents, widths[0]  # of the middle block's ResNets
+    total = weights * pixels
+    for n, width in enumerate(widths):
+        resnets = 9 * (before + width) * width + vae["layers_per_block"] * 18 * width**2
+        total += resnets * pixels
+        if n + 1 < len(widths):
+            pixels, before = 4 * pixels, width
+            total += 9 * width**2 * pixels
+    return int(2 * total)
 
 
 def _decoder(vae: Mapping[str, Any], latents: int, sizes: Sizes) -> int:

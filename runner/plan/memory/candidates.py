@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runner.memory.reads import CHUNK, READERS
+from runner.plan.memory.own_map import in_file_names
 from runner.plan.memory.pace import group_size
 from runner.plan.memory.placed import (
     PlacedComponent,
@@ -29,7 +30,7 @@ from runner.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from runner.model.shapes import ComponentShapes
     from runner.plan.memory.limits import Limits
@@ -111,9 +112,8 @@ def candidates(
     What is streamed leaves blocks where there is room, if it is to ``fill`` that.
     """
     if own_map is not None:
-        tiers = {name: _tier_name(device) for name, device in own_map.items()}
         for placement in (DEVICE_MAP, STREAM):
-            yield _as_mapped(need, limits, placement, tiers)
+            yield _as_mapped(need, limits, placement, own_map)
         return
     yield _candidate(
         RESIDENT, need, [whole(s, need.dtype, Placing(RESIDENT), stays=True) for s in need.shapes]
@@ -161,7 +161,6 @@ def _offload(need: Need, placement: str, device_map: Mapping[str, str]) -> Candi
 
 def _device_map(need: Need, limits: Limits) -> Candidate:
     """Blocks on the device as long as they fit, then in RAM, then on disk."""
-    need = need.hooked
     blocks = blocks_of(need)
     layer = max(_largest_layer(shapes, need.dtype) for shapes in need.shapes)
     room, ram = _rooms(need, limits, sum(blocks.values()), layer)
@@ -173,7 +172,7 @@ def _device_map(need: Need, limits: Limits) -> Candidate:
 def _stream(need: Need, limits: Limits, *, fill: bool) -> Candidate:
     """Two slots of the largest block; what room is left keeps blocks on the device, then in pinned RAM."""
     blocks = blocks_of(need)
-    slots = _slots(need.shapes, need.dtype)
+    slots = _slots([(s, names) for s in need.shapes for names in s.blocks.values()], need.dtype)
     room, ram = _rooms(need, limits, sum(blocks.values()), slots)
     group = group_size(need, limits, room)
     waiting = (group - 1) * need.suspended
@@ -183,16 +182,19 @@ def _stream(need: Need, limits: Limits, *, fill: bool) -> Candidate:
     return _brought(STREAM, need, placed, slots, group)
 
 
-def _as_mapped(need: Need, limits: Limits, placement: str, tiers: Mapping[str, str]) -> Candidate:
+def _as_mapped(need: Need, limits: Limits, placement: str, own_map: Mapping[str, str | int]) -> Candidate:
     """As the manifest's own map says."""
-    placed = [mapped(shapes, need, placement, tiers) for shapes in need.shapes]
-    moving = [p.shapes for p in placed if p.moved]
-    if placement == DEVICE_MAP:
-        layer = max((_largest_layer(shapes, need.dtype) for shapes in moving), default=0)
-        return _brought(placement, need.hooked, placed, layer)
-    slots = _slots(moving, need.dtype)
-    room, _ = _rooms(need, limits, sum(p.moved for p in placed), slots)
-    return _brought(placement, need, placed, slots, group_size(need, limits, room))
+    tiers = [in_file_names(own_map, shapes, on_cpu=need.on_cpu) for shapes in need.shapes]
+    placed = [mapped(s, need, placement, m) for s, m in zip(need.shapes, tiers, strict=True)]
+    blocks = [(p.shapes, p.shapes.blocks[block]) for p in placed for block in p.streamed]
+    slots = _slots(blocks, need.dtype)
+    # what moves outside of blocks comes weight by weight
+    layer = max((_largest_layer(p.shapes, need.dtype) for p in placed if p.on_demand), default=0)
+    group = 1
+    if blocks:
+        room, _ = _rooms(need, limits, sum(p.moved for p in placed), slots + layer)
+        group = group_size(need, limits, room)
+    return _brought(placement, need, placed, slots + layer, group)
 
 
 def _rooms(need: Need, limits: Limits, in_blocks: int, transient: int) -> tuple[int, int]:
@@ -207,24 +209,21 @@ def _room(limit: int | None, taken: int) -> int:
     return 1 << 62 if limit is None else max(0, int(limit * (1 - MARGIN)) - taken)
 
 
-def _slots(components: Iterable[ComponentShapes], dtype: str) -> int:
-    """Bytes in passing: two slots of the largest block as stored, its cast, and the reads under way."""
+def _slots(blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], dtype: str) -> int:
+    """Bytes in passing: two slots of the largest block as stored, its cast, and the reads under way.
+
+    Blocks are given by their components and the names of their weights.
+    """
     largest = cast = 0
-    for shapes in components:
-        for names in shapes.blocks.values():
-            stored = sum(shapes.stored_of(name) for name in names)
-            loaded = sum(shapes.tensor_bytes(name, dtype) for name in names)
-            largest, cast = max(largest, stored), max(cast, loaded if loaded != stored else 0)
+    for shapes, names in blocks:
+        stored = sum(shapes.stored_of(name) for name in names)
+        loaded = sum(shapes.tensor_bytes(name, dtype) for name in names)
+        largest, cast = max(largest, stored), max(cast, loaded if loaded != stored else 0)
     return 2 * largest + cast + READERS * CHUNK if largest else 0
 
 
-def _tier_name(device: str | int) -> str:
-    """Every accelerator is the budget's own: a manifest may write it as 0, "cuda" or "cuda:0"."""
-    return device if isinstance(device, str) and device in ("cpu", "disk") else "device"
-
-
 def _largest_layer(shapes: ComponentShapes, dtype: str) -> int:
-    """Bytes of the largest layer, which is what accelerate brings at a time: a weight and its bias."""
+    """Bytes of the largest layer, which is what is brought at a time: a weight and its bias."""
     layers: dict[str, int] = defaultdict(int)
     for name in shapes.tensors:
         layers[name.rpartition(".")[0]] += shapes.tensor_bytes(name, dtype)

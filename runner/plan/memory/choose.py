@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
-from runner.manifest.problems import Problems, did_you_mean
 from runner.manifest.units import format_size
 from runner.plan.memory.candidates import Candidate, candidates, lowest
+from runner.plan.memory.dtypes import Faster, float32_instead
+from runner.plan.memory.duration import learned
 from runner.plan.memory.limits import Limits, limits_of
 from runner.plan.memory.need import CUDA_CONTEXT, Need, need_of
+from runner.plan.memory.own_map import check_map
 from runner.plan.memory.pace import FEW_PASSES, Pace, pace_of
 from runner.plan.memory.reasons import reasons_for
 from runner.plan.memory.remedies import remedies
@@ -41,6 +43,8 @@ class StagePlan:
     """What to go on with after running out of memory: each holds less than the one before."""
     misfit: str = ""
     """Why nothing fits, with the nearest changes that would; empty if the chosen placement fits."""
+    faster: Faster | None = None
+    """What float32 would change where that computes faster."""
 
     @property
     def allocatable(self) -> int | None:
@@ -74,9 +78,10 @@ def plan_stage(
         PluginError: the activation formula fails.
 
     """
-    limits = limits or limits_of(stage.budget)
-    need = need_of(pipeline, stage, shapes, limits.device)
-    _check_map(pipeline, stage, need)
+    rated = limits or limits_of(stage.budget)
+    need = need_of(pipeline, stage, shapes, rated.device)
+    limits = learned(stage, need, rated) if limits is None else limits
+    check_map(pipeline, stage, need)
     # whoever asks for streaming and gives no budget wants little to be held, not all that the machine has
     budget = stage.budget.ram if limits.on_cpu else stage.budget.vram
     fill = budget is not None or stage.table.placement != STREAM
@@ -91,25 +96,8 @@ def plan_stage(
     reasons = reasons_for(stage, limits, chosen, known, pace)
     last = lowest(need, limits) if stage.table.device_map is None else None
     lower = _lower(chosen, [*known, last] if last else known)
-    return StagePlan(stage, need, limits, chosen, pace, reasons, lower, misfit)
-
-
-def _check_map(pipeline: Pipeline, stage: PipelineStage, need: Need) -> None:
-    """See that each name in a map of one's own is that of something.
-
-    Raises:
-        ManifestError: one is not. (Modules may have more or fewer names around theirs than files have.)
-
-    """
-    weights = [f".{weight}." for shapes in need.shapes for weight in shapes.tensors]
-    parts = {part for weight in weights for part in weight.split(".")}
-    manifest, problems = pipeline.manifest, Problems()
-    for name in stage.table.device_map or {}:
-        if name and weights and not any(f".{name}." in weight for weight in weights):
-            where = manifest.where("stage", stage.index, "device_map", name, key=True)
-            hint = did_you_mean(name, parts)
-            problems.add(where, f"no weight of {stage.spec.name} lies under '{name}'{hint}")
-    problems.check()
+    faster = float32_instead(pipeline, stage, shapes, need, rated, chosen)
+    return StagePlan(stage, need, limits, chosen, pace, reasons, lower, misfit, faster)
 
 
 def _asked(stage: PipelineStage, known: list[Candidate], need: Need, limits: Limits) -> list[Candidate]:
@@ -179,5 +167,12 @@ def _misfit(
             lines.append(f"  {lack} are missing: it needs {needs}, and may take {may}")
             lines += [f"    {format_size(size):>11}  {part}" for part, size in peak.parts.items() if size]
     lines += [f"  {note}" for note in limits.notes]
-    lines += [f"  would fit: {change}" for change in remedies(pipeline, stage, shapes, need, limits, least)]
+    changes = list(remedies(pipeline, stage, shapes, need, limits, least))
+    lines += [f"  would fit: {change}" for change in changes]
+    if not changes:
+        needs = " and ".join(f"{format_size(p.size)} of {p.kind}" for p in least.peaks(limits) if p.lack)
+        has = " and ".join(f"{format_size(size)} of {kind}" for kind, size in limits.most.items())
+        lines.append(
+            f"  no change is known that would fit here: {needs} is the least, and this machine has {has}"
+        )
     return "\n".join(lines)

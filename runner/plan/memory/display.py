@@ -52,6 +52,7 @@ def as_dict(plan: StagePlan) -> dict[str, Any]:
         "group": plan.chosen.group,
         "seconds_a_pass": {"disk": plan.pace.disk, "bus": plan.pace.bus, "compute": plan.pace.compute},
         "bound": plan.pace.bound,
+        "faster": plan.faster and {"dtype": "float32", "time": plan.faster.part, "ram": plan.faster.more},
         "lower": [candidate.placement for candidate in plan.lower],
         "components": [_component(placed, plan) for placed in plan.chosen.components],
     }

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
 from runner.manifest.units import format_size
+from runner.memory.cpu import cpu_flags, speed_beside_float32
 from runner.memory.devices import accelerators, choose_device
 from runner.memory.machine import usable_ram
 from runner.memory.meter import core_count
 from runner.memory.rates import cached_device, cached_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from runner.manifest.schema import Budget
 
 SPARE = 400 << 20
 """Bytes beside the worker: the supervisor (90 MiB) and the fork server, which has imported the libraries."""
+GUESS = "a guess: neither a run nor `runner doctor` has measured it here"
 # until `runner doctor` has measured this machine's
 FROM_DISK = 1e9  # bytes a second, rather low for an SSD
 OVER_THE_BUS = 12e9  # likewise: pinned RAM to a card over eight lanes of PCIe 4
-OF_A_CORE, OF_A_CARD = 1.5e11, 1e14  # operations in half precision; rather high: then groups are large enough
+OF_A_CORE, OF_A_CARD = 7.5e10, 5e13  # operations in float32; rather high: then groups are large enough
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class Limits:
     bus: float = OVER_THE_BUS
     measured: Mapping[str, float] = field(default_factory=dict)
     """Operations a second by dtype, of a core or of the card, where they were measured."""
+    most: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of "VRAM" and "RAM" that the machine has for a worker, whatever the budget says; where known."""
+    basis: str = GUESS
+    """What those are from."""
+    flags: Collection[str] = ()
+    """Of the CPU."""
 
     @property
     def on_cpu(self) -> bool:
@@ -47,9 +55,10 @@ class Limits:
 
     def speed(self, dtype: str) -> float:
         """Operations a second, of all cores or of the card."""
-        half = OF_A_CORE if self.on_cpu else OF_A_CARD
-        one = self.measured.get(dtype, half / 2 if dtype == "float32" else half)
-        return one * self.cores if self.on_cpu else one
+        if not self.on_cpu:
+            return self.measured.get(dtype, OF_A_CARD * (1 if dtype == "float32" else 2))
+        float32 = self.measured.get("float32", OF_A_CORE)
+        return self.measured.get(dtype, float32 * speed_beside_float32(dtype, self.flags)) * self.cores
 
 
 def limits_of(budget: Budget) -> Limits:
@@ -59,35 +68,45 @@ def limits_of(budget: Budget) -> Limits:
     except BudgetError:
         note = "planned for a card of that size: this machine has no such accelerator"
         return Limits("cuda", budget.vram, budget.ram, (note,))
-    vram, notes = budget.vram, []
+    vram, notes, most = budget.vram, [], {}
     if device != "cpu":
-        has = accelerators()[int(device.partition(":")[2])].memory
+        has = most["VRAM"] = accelerators()[int(device.partition(":")[2])].memory
         if vram is None or vram > has:
             vram = has
             notes.append(f"the card has {format_size(has)} of VRAM")
-    has = usable_ram() - SPARE
+    has = most["RAM"] = ram_for_a_worker()
     ram = budget.ram
     if ram is None or ram > has:
         ram = has
         notes.append(f"this machine (or its container) leaves {format_size(has)} of RAM to a worker")
-    rates = cached_device(device)
-    return Limits(
-        device,
-        None if device == "cpu" else vram,
-        ram,
-        tuple(notes),
-        budget.threads or core_count(),
-        cached_disk(Path()) or FROM_DISK,
-        (rates and rates.bus) or OVER_THE_BUS,
-        rates.compute if rates else {},
-    )
+    vram = None if device == "cpu" else vram
+    cores = budget.threads or core_count()
+    return _at_its_speed(Limits(device, vram, ram, tuple(notes), cores, most=most))
+
+
+def ram_for_a_worker() -> int:
+    """Bytes that this machine, or its container, leaves to a worker beside the supervisor."""
+    return max(0, usable_ram() - SPARE)
+
+
+def _at_its_speed(limits: Limits) -> Limits:
+    """The limits with what this machine's device, and the disk here, were measured at."""
+    rates = cached_device(limits.device)
+    limits = replace(limits, disk_read=cached_disk(Path()) or FROM_DISK, flags=cpu_flags())
+    if rates is None:
+        return limits
+    basis = f"from doctor's measurement{' of a busy machine' if rates.busy else ''}"
+    return replace(limits, bus=rates.bus or OVER_THE_BUS, measured=rates.compute, basis=basis)
 
 
 def limits_alone(budget: Budget) -> Limits:
     """The limits of a budget whatever this machine has, for a plan for another one.
 
-    ``auto`` is an accelerator where there is a VRAM budget, else the CPU.
+    ``auto`` is an accelerator where there is a VRAM budget, else the CPU, which is taken to compute as this
+    machine's does.
     """
     if budget.device == "cpu" or (budget.device == "auto" and budget.vram is None):
-        return Limits("cpu", None, budget.ram)
+        rates = cached_device("cpu")
+        measured = rates.compute if rates else {}
+        return Limits("cpu", None, budget.ram, measured=measured, flags=cpu_flags())
     return Limits("cuda", budget.vram, budget.ram)

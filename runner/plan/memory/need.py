@@ -24,7 +24,6 @@ MIB = 1 << 20
 # RssAnon of a worker before it loads weights, measured with torch 2.13, diffusers 0.42, transformers 5:
 PROCESS = 160 * MIB  # Python, numpy, torch and the engine
 LIBRARIES = 125 * MIB  # diffusers and transformers, where a component comes from one of them
-ACCELERATE = 45 * MIB  # its hooks' imports, where those libraries have not brought it with them
 # what lingers of freed memory with MALLOC_MMAP_THRESHOLD_ (12 MiB by the design's measurement), and what the
 # libraries keep from their first work on (6 to 30 MiB measured)
 RUNNING = 20 * MIB
@@ -33,6 +32,7 @@ CUDA_HOST = 700 * MIB
 CUDA_CONTEXT = 560 * MIB
 CUDA_WORKSPACES = 72 * MIB  # cuBLAS keeps 32 MiB on Hopper, 8 elsewhere; cuDNN's convolutions the rest
 FRAGMENTATION = 0.06  # of the activations: what the caching allocator reserves beyond what is allocated
+NOTHING = Activations(0)
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,23 @@ class Need:
     dtype: str
     item: Activations
     """The most of everything over all items; the fewest tokens."""
-    items: int
+    each: Mapping[str, Activations]
+    """Of each item, by its id."""
     has_formula: bool
     on_cpu: bool
     keeps_freed: bool = False
     """Whether the worker keeps freed RAM for what comes next."""
     beside: frozenset[str] = frozenset()
     """Libraries that the worker has imported for other stages: on the CPU all come from one fork server."""
+
+    @property
+    def items(self) -> int:
+        return len(self.each)
+
+    @property
+    def parameters(self) -> int:
+        """Numbers of all weights."""
+        return sum(shapes.parameters for shapes in self.shapes)
 
     @property
     def activations(self) -> int:
@@ -67,16 +77,8 @@ class Need:
     def process(self) -> int:
         """RAM of the worker before it loads anything."""
         modules = {_library(shapes.component) for shapes in self.shapes} | self.beside
-        if modules & {"diffusers", "transformers"}:
-            libraries = LIBRARIES
-        else:
-            libraries = ACCELERATE if "accelerate" in modules else 0
+        libraries = LIBRARIES if modules & {"diffusers", "transformers"} else 0
         return PROCESS + RUNNING + libraries + (0 if self.on_cpu else CUDA_HOST)
-
-    @property
-    def hooked(self) -> Need:
-        """The same in a worker that has accelerate's hooks."""
-        return replace(self, beside=self.beside | {"accelerate"})
 
     @property
     def kept(self) -> int:
@@ -125,11 +127,12 @@ def need_of(
         configs={s.component.name: s.config for s in known if s.config},
         save_dtype=stage.table.save_dtype,
     )
+    each = _activations(pipeline, stage, sizes, changed or {})
     return Need(
         shapes=tuple(s for s in known if s.tensors and not s.component.config_only),
         dtype=sizes.dtype,
-        item=_activations(pipeline, stage, sizes, changed or {}),
-        items=len(pipeline.items),
+        item=_most(list(dict.fromkeys(each.values()))),
+        each=each,
         has_formula=bool(stage.spec.memory),
         on_cpu=on_cpu,
         beside=_preloaded(pipeline) if on_cpu else frozenset(),
@@ -147,19 +150,20 @@ def _library(component: Component) -> str:
 
 def _activations(
     pipeline: Pipeline, stage: PipelineStage, sizes: Sizes, changed: Mapping[str, Any]
-) -> Activations:
+) -> dict[str, Activations]:
     if not stage.spec.memory:
-        return Activations(0)
+        return {item.id: NOTHING for item in pipeline.items}
     formula = load_object(stage.spec.memory)
-    found = []
+    found: dict[str, Activations] = {}
+    same: dict[Activations, Activations] = {}  # ten thousand items are of a few kinds
     for item in pipeline.items:
         given = {n: instance(pipeline.stages[n], item.params[n], {}) for n in stage.sources}
         upstream = {name: given[source.stage] for name, source in stage.wires.items()}
         try:
-            told = formula(
-                instance(stage, item.params[stage.index], changed), replace(sizes, upstream=upstream)
-            )
-            found.append(_checked(told if isinstance(told, Activations) else Activations(int(told))))
+            params = instance(stage, item.params[stage.index], changed)
+            told = formula(params, replace(sizes, upstream=upstream))
+            told = _checked(told if isinstance(told, Activations) else Activations(int(told)))
+            found[item.id] = same.setdefault(told, told)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # it may even call sys.exit
@@ -167,7 +171,7 @@ def _activations(
                 f"the activation formula {stage.spec.memory} of {stage.spec.name} fails for item "
                 f"'{item.id}': {type(error).__name__}: {error}"
             ) from error
-    return _most(found)
+    return found
 
 
 def _checked(told: Activations) -> Activations:
@@ -180,7 +184,7 @@ def _checked(told: Activations) -> Activations:
 
 def _most(found: list[Activations]) -> Activations:
     if not found:
-        return Activations(0)
+        return NOTHING
     suspended = [one.suspended for one in found]
     return Activations(
         peak=max(one.peak for one in found),
@@ -188,4 +192,5 @@ def _most(found: list[Activations]) -> Activations:
         tokens=min(one.tokens for one in found),
         passes=max(one.passes for one in found),
         leaves=max(one.leaves for one in found),
+        operations=max(one.operations for one in found),
     )

@@ -40,8 +40,7 @@ def pace_of(components: Sequence[PlacedComponent], group: int, need: Need, limit
     moved = sum(placed.moved for placed in components)
     compute = None
     if need.item.tokens:
-        parameters = sum(shapes.parameters for shapes in need.shapes)
-        compute = 2 * parameters * need.item.tokens * group / limits.speed(need.dtype)
+        compute = 2 * need.parameters * need.item.tokens * group / limits.speed(need.dtype)
     return Pace(read / limits.disk_read, 0.0 if limits.on_cpu else moved / limits.bus, compute)
 
 

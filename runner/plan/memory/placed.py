@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +31,10 @@ class PlacedComponent:
     """Bytes that come to the device each time that the component runs."""
     read: int = 0
     """Of these, bytes that come from the disk."""
+    streamed: tuple[str, ...] = ()
+    """Blocks that pass through slots."""
+    on_demand: bool = False
+    """Whether weights come one by one."""
 
 
 def whole(shapes: ComponentShapes, dtype: str, placing: Placing, *, stays: bool) -> PlacedComponent:
@@ -45,19 +48,29 @@ def mapped(
 ) -> PlacedComponent:
     """A component whose device map says what of it stays; one that stays whole is resident."""
     placing = Placing(placement, device_map)
-    loaded: dict[str, int] = defaultdict(int)
-    stored: dict[str, int] = defaultdict(int)
+    blocks = tuple(placing.streamed(shapes.blocks)) if placement == STREAM else ()
+    streamed = {name for block in blocks for name in shapes.blocks[block]}
+    resident = waiting = read = one_by_one = 0
     for name in shapes.tensors:
-        tier = placing.tier(name)
-        loaded[tier] += shapes.tensor_bytes(name, need.dtype)
-        stored[tier] += shapes.stored_of(name)
-    # what is streamed waits and travels as it is stored; accelerate casts it before
-    waiting = 0 if need.on_cpu else (stored if placement == STREAM else loaded)["cpu"]
-    moved = waiting + stored["disk"]
-    total = sum(loaded.values())
-    resident = total - loaded["disk"] - (0 if need.on_cpu else loaded["cpu"])
+        tier, loaded, stored = (
+            placing.tier(name),
+            shapes.tensor_bytes(name, need.dtype),
+            shapes.stored_of(name),
+        )
+        if tier == "disk":
+            read += stored
+        elif tier == "cpu" and not need.on_cpu:
+            # what is streamed waits and travels as it is stored; the rest is cast before
+            waiting += stored if name in streamed else loaded
+        else:
+            resident += loaded
+            continue
+        one_by_one += name not in streamed
+    if not waiting + read:
+        placing, blocks = Placing(RESIDENT), ()
+    total = shapes.loaded_bytes(need.dtype)
     return PlacedComponent(
-        shapes, placing if moved else Placing(RESIDENT), total, resident, moved, stored["disk"]
+        shapes, placing, total, resident, waiting + read, read, blocks, on_demand=one_by_one > 0
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from runner.manifest.units import format_size
+from runner.manifest.units import format_duration, format_size
 from runner.protocol import GROUP_OFFLOAD, MODEL_OFFLOAD, RESIDENT, SEQUENTIAL_OFFLOAD
 
 if TYPE_CHECKING:
@@ -78,9 +78,13 @@ def _at_what_pace(pace: Pace, group: int) -> str:
     items = f" for {group} items at a time" if group > 1 else ""
     transfer = max(pace.disk, pace.bus)
     if pace.compute is None:
-        return f"{items} (about {transfer:.2g} s a pass)"
-    compute = f"{pace.compute:.2g} s to compute: {pace.bound} bounds it"
-    return f"{items} (about {transfer:.2g} s a pass, and {compute})"
+        return f"{items} (about {_rough(transfer)} a pass)"
+    compute = f"{_rough(pace.compute)} to compute: {pace.bound} bounds it"
+    return f"{items} (about {_rough(transfer)} a pass, and {compute})"
+
+
+def _rough(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 60 else format_duration(seconds)
 
 
 def _count(placed: PlacedComponent, tier: str) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.manifest.units import format_size, in_quarters
+from runner.manifest.units import format_size, in_quarters, parse_size
 from runner.plan.memory.candidates import candidates
-from runner.plan.memory.need import Need, need_of
+from runner.plan.memory.need import MIB, Need, need_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from runner.model.shapes import ComponentShapes
-    from runner.plan.memory.candidates import Candidate
+    from runner.plan.memory.candidates import Candidate, Peak
     from runner.plan.memory.limits import Limits
     from runner.plan.pipeline import Pipeline
     from runner.plan.stage import PipelineStage
 
+SLOWER = 1.5
+"""How many times slower another dtype must compute for that to be told."""
 LESS_MEMORY = "less_memory"
 """A parameter's ``json_schema_extra`` key: values that need less memory, the mildest first."""
 
@@ -29,26 +31,48 @@ def remedies(
     limits: Limits,
     least: Candidate,
 ) -> Iterator[str]:
-    """Changes that would fit, each alone, the mildest first."""
-    if stage.table.placement != "auto":
+    """Changes that would fit on this machine, each alone, the mildest first."""
+    device_map = stage.table.device_map
+    if stage.table.placement != "auto" or device_map is not None:
         other = _first_fit(need, limits)
         if other is not None:
-            yield f'placement = "auto", which takes {other.placement}'
+            without = " without a device_map" if device_map is not None else ""
+            yield f'placement = "auto"{without}, which takes {other.placement}'
     for name, value in knobs(stage):
         changed = need_of(pipeline, stage, shapes, limits.device, changed={name: value})
-        if _first_fit(changed, limits) is not None:
+        if _first_fit(changed, limits, stage) is not None:
             yield f"{name} = {value!r} in [stage.with] (activations {format_size(changed.activations)})"
             break
     if stage.table.dtype == "float32":
         halved = need_of(pipeline, stage, shapes, limits.device, dtype="bfloat16")
-        if _first_fit(halved, limits) is not None:
-            yield 'dtype = "bfloat16" (other low bits)'
-    more = [
-        f'{peak.kind.lower()} = "{in_quarters(peak.size, up=True)}"'
-        for peak in least.peaks(limits)
-        if peak.lack
-    ]
-    yield f"a budget of {' and '.join(more)}"
+        if _first_fit(halved, limits, stage) is not None:
+            slower = limits.speed("float32") / limits.speed("bfloat16")
+            slow = f", and {slower:.0f} times slower on this CPU" if slower >= SLOWER else ""
+            yield f'dtype = "bfloat16" (other low bits{slow})'
+    more = larger_budget(least.peaks(limits), limits)
+    if more:
+        yield f"a budget of {more}"
+
+
+def larger_budget(peaks: Sequence[Peak], limits: Limits) -> str:
+    """The budget that would be enough, ``ram = "1.75GiB"``; empty where this machine has less."""
+    more = []
+    for peak in peaks:
+        if peak.lack:
+            size = _as_a_budget(peak.size, limits.most.get(peak.kind))
+            if size is None:
+                return ""
+            more.append(f'{peak.kind.lower()} = "{size}"')
+    return " and ".join(more)
+
+
+def _as_a_budget(size: int, most: int | None) -> str | None:
+    """In quarters of a GiB, if the machine has that, else to the MiB; None if it has less."""
+    rounded = in_quarters(size, up=True)
+    if most is None or parse_size(rounded) <= most:
+        return rounded
+    exact = f"{-(-size // MIB)}MiB"
+    return exact if parse_size(exact) <= most else None
 
 
 def knobs(stage: PipelineStage) -> Iterator[tuple[str, Any]]:
@@ -62,5 +86,8 @@ def knobs(stage: PipelineStage) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _first_fit(need: Need, limits: Limits) -> Candidate | None:
-    return next((c for c in candidates(need, limits, None) if c.fits(limits)), None)
+def _first_fit(need: Need, limits: Limits, stage: PipelineStage | None = None) -> Candidate | None:
+    """The fastest placement that fits; of those that the stage's table asks for, if it is given."""
+    asked = stage.table.placement if stage else "auto"
+    known = candidates(need, limits, stage.table.device_map if stage else None)
+    return next((c for c in known if asked in ("auto", c.placement) and c.fits(limits)), None)

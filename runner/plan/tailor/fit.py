@@ -14,12 +14,14 @@ from runner.plan.pipeline import bind
 from runner.plan.tailor.knobs import Change, apply, ladder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from runner.manifest.load import Manifest
     from runner.manifest.positions import Path
     from runner.model.shapes import ComponentShapes
+    from runner.plan.memory.dtypes import Faster
     from runner.plan.pipeline import Pipeline
+    from runner.plugins import Plugins
 
 Shapes = list[list["ComponentShapes"]]
 
@@ -78,6 +80,29 @@ def fit(pipeline: Pipeline, shapes: Shapes) -> Fitted:
         raise BudgetError("\n".join(misfits))
     plans = (try_plan(pipeline, n, shapes[n])[0] for n in range(len(pipeline.stages)))
     return Fitted(pipeline.manifest, tuple(plan for plan in plans if plan is not None), tuple(changes))
+
+
+def in_faster_dtypes(
+    fitted: Fitted, shapes: Shapes, plugins: Plugins, stages: Container[str] | None = None
+) -> Fitted:
+    """What fits, with float32 where that computes faster and fits as well; in these stages, if not in all."""
+    changes = [
+        _to_float32(plan, plan.faster)
+        for plan in fitted.plans
+        if plan.faster and (stages is None or plan.stage.name in stages)
+    ]
+    if not changes:
+        return fitted
+    pipeline = bind(apply(fitted.manifest, changes), plugins)
+    tries = (try_plan(pipeline, n, shapes[n]) for n in range(len(pipeline.stages)))
+    plans = tuple(plan for plan, _ in tries if plan is not None)
+    return Fitted(pipeline.manifest, plans, (*fitted.changes, *changes))
+
+
+def _to_float32(plan: StagePlan, faster: Faster) -> Change:
+    path = ("stage", plan.stage.index, "dtype")
+    why = f"computes slower on this CPU (float32 takes {faster.time})"
+    return Change(path, plan.need.dtype, "float32", f"{faster.memory}, other low bits", plan.stage.name, why)
 
 
 def try_plan(pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes]) -> tuple[StagePlan | None, str]:

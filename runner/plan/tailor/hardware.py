@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from runner.errors import UsageError
+from runner.errors import BudgetError, UsageError
 from runner.manifest.units import format_size, in_quarters, parse_size
 from runner.memory.devices import accelerators
-from runner.memory.machine import usable_ram
-from runner.plan.memory.limits import SPARE
+from runner.plan.memory.limits import ram_for_a_worker
 from runner.plan.tailor.knobs import NO_PICTURE, Change
 from runner.protocol import ACCELERATOR_ONLY
 
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
     from runner.manifest.load import Manifest
     from runner.manifest.positions import Path
     from runner.manifest.schema import Budget
+
+
+MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def completed(given: Hardware) -> tuple[Hardware, list[str]]:
 
     Raises:
         UsageError: the device is not here, so that its size must be given.
+        BudgetError: this machine has no RAM left for a worker.
 
     """
     device, vram, ram = given.device or "auto", given.vram, given.ram
@@ -81,9 +84,19 @@ def completed(given: Hardware) -> tuple[Hardware, list[str]]:
         else:
             raise UsageError(f"--device {device}: this machine has none to take the size of; give --vram")
     if not ram:
-        ram = in_quarters(usable_ram() - SPARE)
+        ram = _ram_here()
         notes.append(f'ram = "{ram}": what this machine (or its container) leaves to a worker')
     return Hardware(device, vram, ram), notes
+
+
+def _ram_here() -> str:
+    left = ram_for_a_worker()
+    if left < MIB:
+        raise BudgetError(
+            "this machine (or its container) leaves no RAM to a worker; give --ram for another one"
+        )
+    quarters = in_quarters(left)
+    return quarters if parse_size(quarters) <= left else f"{left // MIB}MiB"
 
 
 def budget_changes(manifest: Manifest, hardware: Hardware) -> list[Change]:

@@ -33,6 +33,8 @@ class Change:
     new: Any
     cost: str = ""
     stage: str = ""
+    why: str = "does not fit"
+    """What is wrong with the old value."""
 
     @property
     def key(self) -> str:

@@ -15,7 +15,7 @@ from runner.manifest.schema import ModelSource
 from runner.manifest.units import parse_size
 from runner.model.spelling import check_source, is_hub_id
 from runner.plan.pipeline import bind
-from runner.plan.tailor.fit import Fitted, fit, shapes_of
+from runner.plan.tailor.fit import Fitted, fit, in_faster_dtypes, shapes_of
 from runner.plan.tailor.hardware import Hardware, budget_changes, completed
 from runner.plan.tailor.knobs import Change, apply, reread
 from runner.plan.tailor.predictions import note_predictions
@@ -82,7 +82,8 @@ def make(wanted: Wanted, plugins: Plugins) -> Made:
     source = _source(wanted, template)
     base = apply(replace(opened, path=path), _changes(opened, name, source, hardware))
     pipeline = bind(base, plugins)
-    fitted = fit(pipeline, shapes_of(pipeline))
+    shapes = shapes_of(pipeline)
+    fitted = in_faster_dtypes(fit(pipeline, shapes), shapes, plugins)
     text = _remarked(fitted)
     text = note_predictions(text, fitted.plans, add=True)
     text = _filled(text, {"manifest": shlex.quote(str(path)), **_header(fitted, hardware)})
@@ -144,7 +145,7 @@ def _remarked(fitted: Fitted) -> str:
     text = fitted.manifest.text
     for change in fitted.changes:
         if change.new is not None:
-            text = remark(text, change.path, f"{change.old} does not fit; this costs: {change.cost}")
+            text = remark(text, change.path, f"{change.old} {change.why}; this costs: {change.cost}")
     return text
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from runner.errors import UsageError
 from runner.manifest.units import parse_size
 from runner.plan.pipeline import bind
-from runner.plan.tailor.fit import Fitted, fit, shapes_of, try_plan
+from runner.plan.tailor.fit import Fitted, fit, in_faster_dtypes, shapes_of, try_plan
 from runner.plan.tailor.hardware import Hardware, budget_changes
 from runner.plan.tailor.knobs import Change, apply, lowered, reread
 from runner.plan.tailor.predictions import note_predictions
@@ -58,11 +58,18 @@ def port(pipeline: Pipeline, hardware: Hardware) -> Ported:
         raise UsageError(
             "the device is auto, and nothing says whether there is a card: give --vram, or --device cpu"
         )
-    fitted = fit(there, shapes)
+    # what a stage computes in was chosen for the device that it had
+    moved = {
+        stage.name
+        for stage, old in zip(there.stages, before, strict=True)
+        if old is None or not old.limits.on_cpu
+    }
+    fitted = in_faster_dtypes(fit(there, shapes), shapes, pipeline.plugins, moved)
     changes = (*budgets, *fitted.changes)
     text = note_predictions(fitted.manifest.text, fitted.plans, add=False)
     manifest = reread(fitted.manifest, text)
-    notes = [*_open_ended(fitted.plans), *_kept(pipeline, fitted, hardware), *_stale(manifest, changes)]
+    notes = [f"{plan.stage.name}: {plan.faster}" for plan in fitted.plans if plan.faster]
+    notes += [*_open_ended(fitted.plans), *_kept(pipeline, fitted, hardware), *_stale(manifest, changes)]
     if hardware.device == "cpu" and hardware.vram:
         notes.append(f"--vram {hardware.vram} is left out: the device is the CPU")
     return Ported(manifest, changes, before, fitted.plans, tuple(notes))

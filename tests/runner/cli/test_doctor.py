@@ -63,8 +63,28 @@ def test_json_is_one_object_and_the_measurement_is_kept_for_later(project: Proje
     assert "when last measured" in again["models"]["told"]
 
 
+def test_a_busy_machine_is_told_and_what_a_calm_one_measured_stays(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = {"float32": 1e15, "bfloat16": 1e15, "float16": 1e15}
+    with project.as_environment():
+        rates.keep(rates.device_key("cpu"), {"compute": calm, "bus": None})
+    monkeypatch.setattr("os.getloadavg", lambda: (99.0, 99.0, 99.0))
+    monkeypatch.setattr(rates, "measure_disk", lambda _, *, busy: 1e9 if busy else None)
+    found = checks(project.invoke("doctor", "--json"))
+    assert found["load"]["status"] == "warn"
+    assert "99.0 on " in found["load"]["told"]
+    with project.as_environment():
+        kept = rates.cached_device("cpu")
+        assert kept is not None
+        assert (kept.compute, kept.busy) == (calm, False)
+        monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+        measured = rates.measure_device("cpu", busy=rates.is_busy())
+        assert rates.cached_device("cpu") == measured != kept
+
+
 def test_without_the_disk_nothing_is_written(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "measure_disk", lambda _: pytest.fail("it measured"))
+    monkeypatch.setattr(rates, "measure_disk", lambda _, **_busy: pytest.fail("it measured"))
     outcome = project.invoke("doctor", "--no-measure", "--json")
     assert outcome.code == 0
     assert checks(outcome)["models"]["read_bytes_per_second"] is None
@@ -140,7 +160,7 @@ def test_what_is_full_slow_or_small_comes_with_advice(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(total=64 << 20, free=32 << 20))
-    monkeypatch.setattr(doctor.rates, "measure_disk", lambda _: 0.1e9)
+    monkeypatch.setattr(doctor.rates, "measure_disk", lambda _, **_busy: 0.1e9)
     found = checks(project.invoke("doctor", "--json"))
     for name, words in (("models", "HF_HOME"), ("runs", "make room")):
         assert found[name]["status"] == "warn"

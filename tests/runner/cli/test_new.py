@@ -16,6 +16,7 @@ from large import make_full_flux
 
 from runner.manifest.units import format_size
 from runner.memory.devices import Accelerator
+from runner.memory.rates import device_key, keep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,8 +35,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flux(project: Project, full: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project with the model in ``./flux``, on a machine of 1 TiB without a card."""
     (project.folder / "flux").symlink_to(full)
-    for module in ("plan.memory.limits", "plan.tailor.hardware"):
-        monkeypatch.setattr(f"runner.{module}.usable_ram", lambda: 1 << 40)
+    monkeypatch.setattr("runner.plan.memory.limits.usable_ram", lambda: 1 << 40)
     for module in ("memory.devices", "plan.tailor.hardware"):
         monkeypatch.setattr(f"runner.{module}.accelerators", lambda: ())
     return project
@@ -90,6 +90,35 @@ def test_the_best_quality_that_has_room(flux: Project) -> None:
     encode, diffuse, decode = table["stage"]
     assert (encode["dtype"], encode["save_dtype"], diffuse["dtype"]) == ("float32", "bfloat16", "bfloat16")
     assert (decode["dtype"], decode["with"]["tiling"], decode["placement"]) == ("bfloat16", "auto", "auto")
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "dtypes"),
+    [(1e10, ["float32", "float32", "float32"]), (4e11, ["float32", "bfloat16", "bfloat16"])],
+)
+def test_a_cpu_computes_in_what_it_is_fast_in(flux: Project, bfloat16: float, dtypes: list[str]) -> None:
+    """And a manifest for a card that goes to the CPU does."""
+    with flux.as_environment():
+        speeds = {"float32": 1e11, "bfloat16": bfloat16, "float16": bfloat16}
+        keep(device_key("cpu"), {"compute": speeds, "bus": None})
+    made = flux.invoke("new", "--device", "cpu", "--ram", "64GiB", "--model", "./flux")
+    assert [stage["dtype"] for stage in tomli.loads(made.stdout)["stage"]] == dtypes, made
+    slow = "bfloat16 computes slower on this CPU (float32 takes a tenth of the time); this costs: "
+    assert made.stdout.count(slow) == dtypes.count("float32") - 1
+
+    card = flux.invoke("new", "--vram", "8GiB", "--ram", "64GiB", "--model", "./flux", "-o", "card.toml")
+    assert card.code == 0, card
+    ported = flux.invoke("port", "card.toml", "--device", "cpu", "-o", "cpu.toml")
+    assert ported.code == 0, ported
+    written = tomli.loads((flux.folder / "cpu.toml").read_text())
+    assert [stage["dtype"] for stage in written["stage"]] == dtypes
+
+    flux.write("half.toml", made.stdout.replace('"float32"', '"bfloat16"').encode())
+    planned = flux.invoke("plan", "half.toml")
+    told = re.findall(
+        r"float32 would take .* of the time and [0-9.]+ GiB more: this CPU is slow", planned.stdout
+    )
+    assert len(told) == (3 if bfloat16 < speeds["float32"] else 0), planned
 
 
 def test_what_does_not_fit_is_lowered_and_told_where_it_stands(flux: Project) -> None:

@@ -74,8 +74,7 @@ def home(project: Project, full: Path, monkeypatch: pytest.MonkeyPatch) -> Proje
 
     (project.folder / "flux").symlink_to(full)
     project.write("home.toml", MANIFEST.encode())
-    for module in ("plan.memory.limits", "plan.tailor.hardware"):
-        monkeypatch.setattr(f"runner.{module}.usable_ram", asked)
+    monkeypatch.setattr("runner.plan.memory.limits.usable_ram", asked)
     for module in ("memory.devices", "plan.tailor.hardware"):
         monkeypatch.setattr(f"runner.{module}.accelerators", asked)
     return project

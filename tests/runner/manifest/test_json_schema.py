@@ -69,7 +69,8 @@ def test_what_runner_takes_is_accepted(schema: dict[str, Any]) -> None:
         )
         + '[[item]]\nid = "..a"\nsteps = 3\nheight = 64\n[model]\nsource = "../models/x"\n'
     )
-    for good in (toy_plugin.MANIFEST, toy_plugin.BEHAVING.format("well"), GOOD, text):
+    days = text.replace('"2h"', '"1d"')
+    for good in (days, toy_plugin.MANIFEST, toy_plugin.BEHAVING.format("well"), GOOD, text):
         assert list(faults(schema, good)) == []
 
 

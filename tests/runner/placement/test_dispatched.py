@@ -12,9 +12,16 @@ from placing import place
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, T5EncoderModel
 
+from runner.stream.blocks import Absent
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
 
 
 def ids() -> torch.Tensor:
@@ -90,12 +97,12 @@ def test_weights_on_disk_compute_what_resident_ones_do(
         resident = run(place("resident", cls, model / folder, dtype))
         module = place(placement, cls, model / folder, dtype, device_map)
         assert module.dtype == dtype
-        away = [name for name, weight in module.named_parameters() if weight.is_meta]
+        away = [name for name, weight in module.named_parameters() if isinstance(weight, Absent)]
         assert away
         for _ in range(2):
             assert torch.equal(run(module), resident)
         if placement == "device-map":  # the last block streamed stays until another one comes
-            assert away == [name for name, weight in module.named_parameters() if weight.is_meta]
+            assert away == [name for name, weight in module.named_parameters() if isinstance(weight, Absent)]
 
 
 @pytest.mark.parametrize("placement", ["model-offload", "group-offload", "sequential-offload"])
@@ -109,28 +116,102 @@ def test_offloads_compute_the_same(
         assert torch.equal(run(place(placement, cls, DEMO / folder, torch.float32)), resident)
 
 
-class Tied(torch.nn.Module):
-    """Its head has no call of its own: it multiplies with the embedding's weight."""
+class Odd(torch.nn.Module):
+    """Weights that are used otherwise than in their own module's call, tied, bare, and a stored buffer."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embed = torch.nn.Embedding(5, 8)
-        self.middle = torch.nn.Linear(8, 8)
+        self.scale = torch.nn.Parameter(torch.rand(8))
+        self.register_buffer("mean", torch.rand(8))
+        self.register_buffer("computed", torch.rand(8), persistent=False)
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(3))
+        self.attention = torch.nn.MultiheadAttention(8, 2)
+        self.rnn = torch.nn.GRU(8, 8)
+        self.norm = torch.nn.BatchNorm1d(8)
+        self.head = torch.nn.Linear(8, 5, bias=False)
+        self.head.weight = self.embed.weight
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.middle(self.embed(ids)) @ self.embed.weight.T
+        hidden = self.embed(ids) * self.scale - self.mean
+        for layer in self.layers:
+            hidden = layer(hidden.to(next(self.parameters()).device))
+        hidden = self.norm(self.rnn(self.attention(hidden, hidden, hidden)[0])[0])
+        return self.head(hidden @ self.rnn.weight_hh_l0[:8].T + self.embed.weight.data.sum())
 
 
-def test_a_weight_that_is_away_refuses_to_be_computed_with(tmp_path: Path) -> None:
-    model = Tied()
-    (tmp_path / "net").mkdir()
-    save_file(model.state_dict(), tmp_path / "net/model.safetensors")
-    ids = torch.arange(5)
+def odd(folder: Path) -> Path:
+    torch.manual_seed(3)
+    model = Odd()
+    folder.mkdir()
+    weights = {name: weight for name, weight in model.state_dict().items() if name != "head.weight"}
+    save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+def of_odd(module: Any) -> torch.Tensor:
+    module.computed = torch.zeros(8)
+    return module(torch.arange(5))
+
+
+NAMES = ["", "embed", "head", "scale", "mean", "layers.0", "layers.2.bias", "attention", "attention.out_proj"]
+NAMES += ["attention.in_proj_weight", "rnn", "rnn.weight_hh_l0", "norm", "norm.running_var"]
+
+
+@pytest.mark.parametrize("placement", ["device-map", "stream"])
+@pytest.mark.parametrize("name", NAMES)
+def test_any_weight_may_be_away_however_it_is_used(name: str, placement: str, tmp_path: Path) -> None:
+    folder = odd(tmp_path / "net")
     with torch.inference_mode():
-        assert torch.equal(
-            place("device-map", Tied, tmp_path / "net", torch.float32, {"middle": "disk"})(ids), model(ids)
-        )
-        away = place("device-map", Tied, tmp_path / "net", torch.float32, {"": "disk"})
+        expected = of_odd(place("resident", Odd, folder, torch.float32))
+        module = place(placement, Odd, folder, torch.float32, {name: "disk"})
+        assert any(isinstance(w, Absent) for w in (*module.parameters(), *module.buffers()))
         for _ in range(2):
-            with pytest.raises(RuntimeError, match="outside of its own block's or layer's call"):
-                away(ids)
+            assert torch.equal(of_odd(module), expected)
+        assert module.embed.weight is module.head.weight
+
+
+def test_what_is_written_to_a_weight_that_is_away_would_be_lost(tmp_path: Path) -> None:
+    module = place("device-map", Odd, odd(tmp_path / "net"), torch.float32, {"": "disk"})
+    for write in (
+        lambda: module.scale.mul_(2),
+        lambda: module.scale.__iadd__(1),
+        lambda: module.scale.__setitem__(0, 1.0),
+        lambda: setattr(module.scale, "data", torch.ones(8)),
+    ):
+        with torch.no_grad(), pytest.raises(RuntimeError, match="written to, which would be lost"):
+            write()
+
+
+MAPS = [
+    {"": "disk"},
+    {"": "disk", "{list}": "device"},
+    {"": "disk", "{list}.1": "device"},
+    {"{list}": "disk", "{list}.0": "device"},
+    {"{first}": "disk"},
+    {"{weight}": "disk"},
+    {"{list}.0": "cpu", "{list}.1": "disk"},
+]
+PARTS = {  # a list of blocks, the first module that is used, a single weight
+    "text_encoder": ("text_model.encoder.layers", "text_model.embeddings", "{list}.0.mlp.fc1.weight"),
+    "text_encoder_2": ("encoder.block", "shared", "{list}.1.layer.1.layer_norm.weight"),
+    "vae": ("decoder.up_blocks", "decoder.conv_in", "{list}.0.resnets.0.conv1.bias"),
+    "transformer": ("single_transformer_blocks", "time_text_embed", "x_embedder.bias"),
+}
+
+
+@pytest.mark.parametrize("placement", ["device-map", "stream"])
+@pytest.mark.parametrize(("cls", "folder", "run"), [CASES[n][:3] for n in (0, 3, 5, 6)])
+def test_every_map_computes_what_resident_weights_do(
+    cls: type, folder: str, run: Callable[[Any], torch.Tensor], placement: str, sharded: Path
+) -> None:
+    blocks, first, weight = PARTS[folder]
+    parts = {"list": blocks, "first": first, "weight": weight.format(list=blocks)}
+    with torch.inference_mode():
+        expected = run(place("resident", cls, sharded / folder, torch.bfloat16))
+        for device_map in MAPS:
+            written = {name.format(**parts): tier for name, tier in device_map.items()}
+            module = place(placement, cls, sharded / folder, torch.bfloat16, written)
+            assert any(isinstance(weight, Absent) for weight in module.parameters()), written
+            assert module.device == torch.device("cpu")
+            assert all(torch.equal(run(module), expected) for _ in range(2)), written

@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from towers import HIDDEN, WIDTH, Layer, Tower, as_resident, as_streamed, make, numbers, together, write
+from towers import (
+    HIDDEN,
+    WIDTH,
+    Layer,
+    Tower,
+    as_resident,
+    as_streamed,
+    make,
+    named,
+    numbers,
+    together,
+    write,
+)
 
-from runner.protocol import Placing
 from runner.stream.blocks import find_blocks
 
 if TYPE_CHECKING:
@@ -19,8 +30,7 @@ if TYPE_CHECKING:
 
 
 def found(model: torch.nn.Module, *names: str) -> list[str]:
-    placing = Placing("stream", dict.fromkeys(names, "disk"))
-    return [block.name for block in find_blocks(model, placing.names)]
+    return [block.name for block in find_blocks(model, named(*names))]
 
 
 class Nested(torch.nn.Module):

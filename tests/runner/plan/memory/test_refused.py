@@ -63,10 +63,10 @@ def test_what_the_fork_server_has_imported_for_other_stages_counts(weighty: Proj
     assert plan(weighty)["predicted"]["ram"] - alone == 125 << 20
 
 
-def test_hooks_of_accelerate_count_where_a_placement_has_them(weighty: Project) -> None:
-    resident, dispatched = (plan(weighty, f"stage.run.placement={p}") for p in ("resident", "device-map"))
-    process = "Python and libraries"
-    assert dispatched["parts"]["ram"][process] - resident["parts"]["ram"][process] == 45 << 20
+def test_a_map_whose_name_may_be_several_things(weighty: Project) -> None:
+    outcome = weighty.invoke("plan", "weighty.toml", "--set", 'stage.run.device_map={ "bias" = "disk" }')
+    assert outcome.code == 3, outcome
+    assert "'bias' may be 'first.bias' or 'layers.0.bias' or one of 5 more: write the whole" in outcome.stderr
 
 
 def test_weights_of_other_shapes_are_a_broken_model(weighty: Project) -> None:
