@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pluggy
 
 from runner import hookspecs
-from runner.api import API_VERSION, Component, Output, Stage, Template
+from runner.api import API_VERSION, Component, Demo, Output, Stage, Template
 from runner.errors import PluginError, in_words
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Plugin:
     stages: tuple[Stage, ...]
     hooks: tuple[str, ...]
     templates: tuple[Template, ...] = ()
+    demos: tuple[Demo, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -84,6 +85,9 @@ class Plugins:
 
     def templates(self) -> list[tuple[Plugin, Template]]:
         return [(plugin, template) for plugin in self.loaded for template in plugin.templates]
+
+    def demos(self) -> list[tuple[Plugin, Demo]]:
+        return [(plugin, demo) for plugin in self.loaded for demo in plugin.demos]
 
     def get(self, name: str) -> Plugin:
         """The plugin of that entry-point name.
@@ -168,11 +172,12 @@ def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint) -> Plugin:
     try:
         stages = tuple(_stages(manager, module))
         templates = tuple(_templates(manager, module))
+        demos = tuple(_demos(manager, module))
     except BaseException:
         manager.unregister(module)
         raise
     released = entry.dist.version if entry.dist else ""
-    return Plugin(entry.name, _distribution(entry), released, module, stages, hooks, templates)
+    return Plugin(entry.name, _distribution(entry), released, module, stages, hooks, templates, demos)
 
 
 def _hook_names(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[str]:
@@ -202,6 +207,12 @@ def _templates(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Te
     for template in _returned(manager, module, "runner_templates", Template):
         _check_template(module, template)
         yield template
+
+
+def _demos(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Demo]:
+    for demo in _returned(manager, module, "runner_demos", Demo):
+        _check_packaged(module, demo, f"demo {demo.name!r}", ("name", "path", "summary"))
+        yield demo
 
 
 def _returned(manager: pluggy.PluginManager, module: ModuleType, hook: str, kind: type[Any]) -> Iterator[Any]:
@@ -235,20 +246,28 @@ def _check_types(stage: Stage) -> None:
 
 
 def _check_template(module: ModuleType, template: Template) -> None:
-    """Whether its file is there is seen when it is used: without it, the plugin's stages still work."""
     what = f"template {template.name!r}"
-    for name in ("name", "path", "model"):
-        if not isinstance(getattr(template, name), str):
-            raise _RefusedError(f"{what}: {name} is no string: {getattr(template, name)!r}")
+    _check_packaged(module, template, what, ("name", "path", "model"))
     served: Any = template.pipelines
     if not isinstance(served, tuple | list) or not all(isinstance(one, str) for one in served):
         raise _RefusedError(f"{what}: pipelines is not what it should be: {served!r}")
-    path = PurePosixPath(template.path)
-    if not template.path or path.is_absolute() or ".." in path.parts:
-        raise _RefusedError(f"{what}: path is no path in the plugin's folder: {template.path!r}")
+
+
+def _check_packaged(module: ModuleType, one: Template | Demo, what: str, strings: tuple[str, ...]) -> None:
+    """Check what names a file of the plugin's package.
+
+    Whether the file is there is seen when it is used: without it, the plugin's stages still work.
+    """
+    for name in strings:
+        if not isinstance(getattr(one, name), str):
+            raise _RefusedError(f"{what}: {name} is no string: {getattr(one, name)!r}")
+    path = PurePosixPath(one.path)
+    if not one.path or path.is_absolute() or ".." in path.parts:
+        raise _RefusedError(f"{what}: path is no path in the plugin's folder: {one.path!r}")
     package = module.__name__.partition(".")[0]
     if not hasattr(sys.modules[package], "__path__"):
-        raise _RefusedError(f"{what}: {package} is a single module; a template lies in a package's folder")
+        kind = what.partition(" ")[0]
+        raise _RefusedError(f"{what}: {package} is a single module; a {kind} lies in a package's folder")
 
 
 def _set_clashes_aside(found: Plugins) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from runner.cli.common import Options, open_pipeline, print_json
@@ -15,7 +16,7 @@ from runner.supervisor.run import Supervisor, Wishes
 from runner.supervisor.signals import Interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from runner.plan.pipeline import Pipeline
@@ -23,10 +24,19 @@ if TYPE_CHECKING:
 
 def run(manifest: Path, options: Options) -> int:
     """Run a manifest and show how it goes."""
+    with always_finished(options) as take:
+        return run_pipeline(open_pipeline(manifest, options), options, Interrupts(), [take])
+
+
+@contextmanager
+def always_finished(options: Options) -> Iterator[Callable[[Event], None]]:
+    """Print ``run_finished`` for ``--json`` after an error, where the run itself did not come to that.
+
+    Yields a listener for the run's events.
+    """
     kinds: set[str] = set()  # not the events themselves: a night has millions
     try:
-        told = [lambda event: kinds.add(event["event"])]
-        return run_pipeline(open_pipeline(manifest, options), options, Interrupts(), told)
+        yield lambda event: kinds.add(event["event"])
     except RunnerError as error:
         if options.as_json and "run_finished" not in kinds:
             end = {"exit_code": int(error.exit_code), "outputs": [], "seconds": 0.0, "error": str(error)}

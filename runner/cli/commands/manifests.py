@@ -49,8 +49,10 @@ def run(
 
     options = Options(sets or [], prompts or [], fresh, runs_dir, as_json, wait, retry_failed, fail_fast)
     from runner.cli import run_several as several
+    from runner.cli.run import always_finished
 
-    found = several.expand(manifests)
+    with always_finished(options):
+        found = several.expand(manifests)
     if dry_run:
         from runner.cli.plan import plan as show
 
