@@ -150,7 +150,8 @@ class Demo:
     """A manifest that ``runner demo`` writes into the current folder and runs.
 
     ``path`` is that of a TOML file, from the folder of the plugin's package; it is written under its own
-    name, unchanged. It should need no download and no accelerator: its model is packaged (``plugin:NAME/FOLDER``).
+    name, unchanged. It should need no download and no accelerator: its model is a packaged one
+    (``plugin:NAME/FOLDER``).
     """
 
     name: str

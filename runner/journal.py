@@ -10,17 +10,75 @@ import json
 import os
 import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner.redact import redact_all
 from runner.storage import open_in_place, storage_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 VERSION = 1
 Event = dict[str, Any]
+
+
+class EventKind(NamedTuple):
+    """What an event says, and its fields besides ``event`` and ``time``."""
+
+    meaning: str
+    fields: tuple[str, ...]
+
+
+EVENTS: Mapping[str, EventKind] = {
+    "run_started": EventKind(
+        "The run directory is locked; work begins.",
+        ("run", "manifest", "stages", "items", "machine", "versions"),
+    ),
+    "waiting": EventKind("Another run holds the run directory or the device.", ("reason",)),
+    "stage_started": EventKind(
+        "A stage's worker starts. A stage with nothing to do is not started. Sizes are bytes.",
+        ("stage", "items", "placement", "predicted", "budget", "device", "dtype", "last"),
+    ),
+    "progress": EventKind(
+        "A step of an item is done; during a download, bytes of a model.", ("stage", "item", "step", "steps")
+    ),
+    "item_finished": EventKind(
+        "An item is done or failed at a stage; a failure has its traceback and number of attempts.",
+        ("stage", "item", "key", "seconds", "status", "error", "params", "traceback", "attempts"),
+    ),
+    "retrying": EventKind(
+        "An item failed and will be tried again.", ("stage", "item", "error", "traceback", "attempts")
+    ),
+    "warning": EventKind(
+        "The run goes on, but something differs from what was asked for.",
+        ("kind", "message", "stage", "item", "details"),
+    ),
+    "state_discarded": EventKind(
+        "A saved state cannot be used; the item starts again.", ("stage", "item", "reason")
+    ),
+    "worker_died": EventKind(
+        "A worker crashed, hung or was killed; another one goes on.", ("stage", "items", "error")
+    ),
+    "out_of_memory": EventKind(
+        "A worker ran out of memory; `next` is the placement that the stage goes on with, or null.",
+        ("stage", "placement", "predicted", "measured", "error", "next"),
+    ),
+    "stage_finished": EventKind(
+        "A stage's worker has exited: counts of items, peaks in bytes, `memory` over time.",
+        (
+            *("stage", "seconds", "done", "cached", "failed"),
+            *("predicted", "measured", "streamed", "memory"),
+        ),
+    ),
+    "run_finished": EventKind(
+        "The run has ended; `error` says why it stopped early.", ("exit_code", "outputs", "seconds", "error")
+    ),
+    "summary": EventKind(
+        "The last line where `run` was given several manifests.", ("exit_code", "manifests")
+    ),
+}
+"""The events that ``run --json`` prints, in the order in which they can come."""
 
 
 class Events:

@@ -18,7 +18,8 @@ def main(arguments: list[str] | None = None) -> None:
     except RunnerError as error:
         print(f"{error.prefix}{error}", file=sys.stderr)  # noqa: T201
         code = error.exit_code
-        if "--json" in given and given[0] not in ("run", "demo"):  # whose events say it
+        prints_events = given[0] in ("run", "demo") and "--dry-run" not in given
+        if "--json" in given and not prints_events:  # they say it
             _print_error(error)
     except BrokenPipeError:  # the reader of our output has gone, which is its right
         sys.stderr.close()
