@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer.main
 
@@ -81,7 +81,8 @@ def commands() -> Rows:
 
 def all_commands(path: str = "runner", group: Any = None) -> Iterator[tuple[str, Any]]:
     """Every command with the words that call it."""
-    for name, command in (group or typer.main.get_command(app)).commands.items():
+    group = group or cast("Any", typer.main.get_command(app))
+    for name, command in group.commands.items():
         if hasattr(command, "commands"):
             yield from all_commands(f"{path} {name}", command)
         else:
