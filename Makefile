@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-TABLES := README.md plugins/flux/README.md
+TABLES := plugins/flux/README.md docs/manifest.md docs/commands.md
+SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo demo-model test fuzz chaos lint format bench wheels clean
+.PHONY: demo demo-model test fuzz chaos lint format docs bench wheels clean
 
 demo: $(READY)
 	$(BIN)/runner run manifests/demo.toml
@@ -34,21 +35,27 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python docs/tables.py --check $(TABLES)
+	$(SITE) --site-dir build/site
 
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/python docs/tables.py $(TABLES)
 
+docs: $(READY)
+	$(SITE)
+	@echo "open site/index.html, or serve it: $(BIN)/mkdocs serve"
+
 bench: $(READY)
 	$(BIN)/python tests/bench/demo.py
 
 wheels: $(READY)
+	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(BIN)/python -m build --wheel --outdir dist plugins/flux
 
 clean:
-	rm -rf dist build runs .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist build site runs .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml plugins/flux/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "runner needs Python 3.11 or newer: make PYTHON=python3.12")'

@@ -189,6 +189,20 @@ class Template:
 
 
 @dataclass(frozen=True)
+class Demo:
+    """A manifest that ``runner demo`` writes into the current folder and runs.
+
+    ``path`` is that of a TOML file, from the folder of the plugin's package; it is written under its own
+    name, unchanged. It should need no download and no accelerator: its model is a packaged one
+    (``plugin:NAME/FOLDER``).
+    """
+
+    name: str
+    path: str
+    summary: str = ""
+
+
+@dataclass(frozen=True)
 class Activations:
     """What an activation formula may return where bytes alone do not say enough.
 

@@ -10,7 +10,7 @@ from dataclasses import is_dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from runner.api import Component, File, Stage, Template, Tensor, Text
+from runner.api import Component, Demo, File, Stage, Template, Tensor, Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,14 +125,33 @@ def check_template(template: Template, package: ModuleType) -> None:
 
     """
     where = f"template {_shown(template.name)}"
-    for name in ("name", "path", "model"):
-        _string(where, name, getattr(template, name))
+    _string(where, "model", template.model)
     _strings(where, "pipelines", template.pipelines)
-    path = PurePosixPath(template.path)
-    if not template.path or path.is_absolute() or ".." in path.parts:
-        raise DeclarationError(f"{where}: path is no path in the plugin's folder: {template.path!r}")
+    _check_packaged(where, template, package)
+
+
+def check_demo(demo: Demo, package: ModuleType) -> None:
+    """Hold a demo against what :mod:`runner.api` says of its fields, as :func:`check_template`.
+
+    Raises:
+        DeclarationError: a field is of another type, or cannot be what it is for.
+
+    """
+    where = f"demo {_shown(demo.name)}"
+    _string(where, "summary", demo.summary)
+    _check_packaged(where, demo, package)
+
+
+def _check_packaged(where: str, one: Template | Demo, package: ModuleType) -> None:
+    """Check what names a file of the plugin's package."""
+    _string(where, "name", one.name)
+    _string(where, "path", one.path)
+    path = PurePosixPath(one.path)
+    if not one.path or path.is_absolute() or ".." in path.parts:
+        raise DeclarationError(f"{where}: path is no path in the plugin's folder: {one.path!r}")
     if not hasattr(package, "__path__"):
-        what = f"{package.__name__} is a single module; a template lies in a package's folder"
+        kind = type(one).__name__.lower()
+        what = f"{package.__name__} is a single module; a {kind} lies in a package's folder"
         raise DeclarationError(f"{where}: {what}")
 
 

@@ -1,8 +1,8 @@
 """Every hook. Hooks run in the supervisor's process: they must be quick and import nothing heavy.
 
-``runner_stages`` and ``runner_templates`` are asked once, when plugins are loaded. The others tell of a
-run as it goes; each implementation is called by itself, and one that raises costs a line on stderr and stops
-nobody else. An implementation may take fewer arguments than are listed.
+``runner_stages``, ``runner_templates`` and ``runner_demos`` are called once, when plugins are loaded. The
+others tell of a run as it goes; each implementation is called by itself, and one that raises costs a line on
+stderr and stops nobody else. An implementation may take fewer arguments than are listed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.api import ItemResult, Run, Stage, StageResult, Summary, Template
+    from runner.api import Demo, ItemResult, Run, Stage, StageResult, Summary, Template
 
 hookspec = pluggy.HookspecMarker("runner")
 
@@ -27,6 +27,11 @@ def runner_stages() -> Iterable[Stage]:  # type: ignore[empty-body]
 @hookspec
 def runner_templates() -> Iterable[Template]:  # type: ignore[empty-body]
     """Return the manifests that ``runner new`` may start from. Fires when the plugin is loaded."""
+
+
+@hookspec
+def runner_demos() -> Iterable[Demo]:  # type: ignore[empty-body]
+    """Return the manifests that ``runner demo`` may run. Fires when the plugin is loaded."""
 
 
 @hookspec

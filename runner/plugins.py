@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pluggy
 
 from runner import hookspecs
-from runner.api import API_VERSION, Stage, Template
-from runner.declarations import DeclarationError, check_stage, check_template, returned
+from runner.api import API_VERSION, Demo, Stage, Template
+from runner.declarations import DeclarationError, check_demo, check_stage, check_template, returned
 from runner.errors import PluginError, in_words
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Plugin:
     stages: tuple[Stage, ...]
     hooks: tuple[str, ...]
     templates: tuple[Template, ...] = ()
+    demos: tuple[Demo, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -82,6 +83,9 @@ class Plugins:
 
     def templates(self) -> list[tuple[Plugin, Template]]:
         return [(plugin, template) for plugin in self.loaded for template in plugin.templates]
+
+    def demos(self) -> list[tuple[Plugin, Demo]]:
+        return [(plugin, demo) for plugin in self.loaded for demo in plugin.demos]
 
     def get(self, name: str) -> Plugin:
         """The plugin of that entry-point name.
@@ -162,11 +166,12 @@ def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint) -> Plugin:
     try:
         stages = tuple(_stages(manager, module))
         templates = tuple(_templates(manager, module))
+        demos = tuple(_demos(manager, module))
     except BaseException:
         manager.unregister(module)
         raise
     released = entry.dist.version if entry.dist else ""
-    return Plugin(entry.name, _distribution(entry), released, module, stages, hooks, templates)
+    return Plugin(entry.name, _distribution(entry), released, module, stages, hooks, templates, demos)
 
 
 def _hook_names(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[str]:
@@ -197,6 +202,13 @@ def _templates(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Te
     for template in _returned(manager, module, "runner_templates", Template):
         check_template(template, package)
         yield template
+
+
+def _demos(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Demo]:
+    package = sys.modules[module.__name__.partition(".")[0]]
+    for demo in _returned(manager, module, "runner_demos", Demo):
+        check_demo(demo, package)
+        yield demo
 
 
 def _returned(manager: pluggy.PluginManager, module: ModuleType, hook: str, kind: type[Any]) -> Iterator[Any]:

@@ -30,7 +30,8 @@ def _call(arguments: list[str]) -> int:
         return ExitCode.DONE  # what it means is for exit_code() to say
     except RunnerError as error:
         say(f"{error.prefix}{error}")
-        if "--json" in given and "run" not in given[:1]:  # whose events tell
+        prints_events = given[0] in ("run", "demo") and "--dry-run" not in given
+        if "--json" in given and not prints_events:
             _print_error(error)
         return error.exit_code
     except KeyboardInterrupt:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.commands import machine, manifests, plugins, runs, writing
+from runner.cli.commands import demo, machine, manifests, plugins, runs, writing
 from runner.cli.typer_app import App
 from runner.errors import EXIT_MEANINGS
 
@@ -20,7 +20,7 @@ app = App(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (manifests, writing, machine):
+for group in (demo, manifests, writing, machine):
     app.add_typer(group.commands)
 app.add_typer(plugins.commands, name="plugins")
 app.add_typer(runs.commands, name="runs")

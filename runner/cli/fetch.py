@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.cli.common import Options, open_pipeline, print_json, say
 from runner.cli.display import display_of
 from runner.cli.run import print_event
 from runner.errors import ExitCode, RunnerError
-from runner.journal import Events, now
+from runner.events import Fetched
+from runner.journal import Events, present
 from runner.model.hub_errors import title
 from runner.plan.assemble import assemble, fetch_missing, run_directory
 from runner.supervisor.announce import Announcer
@@ -59,7 +60,7 @@ def _fetch(pipeline: Pipeline, options: Options, *, refresh: bool) -> None:
             continue
         was = before.models[source]
         if options.as_json:
-            print_json({"event": "fetched", "time": now(), **_as_dict(model, was)})
+            print_event(_fetched(model, was))
         else:
             say(_line(model, was))
 
@@ -76,10 +77,7 @@ def _line(model: Model, was: Model | None) -> str:
     return f"{title(model.source)}: commit {model.commit}, {how}"
 
 
-def _as_dict(model: Model, was: Model | None) -> dict[str, Any]:
-    return {
-        **model.source.model_dump(),
-        "commit": model.commit,
-        "before": was.commit if was else None,
-        "folder": str(model.folder),
-    }
+def _fetched(model: Model, was: Model | None) -> Fetched:
+    before = was.commit if was else None
+    asked = model.source.model_dump()
+    return Fetched(**asked, commit=model.commit, before=before, folder=str(model.folder), time=present())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from runner.cli.common import Options, open_pipeline, print_json
 from runner.cli.display import display_of
@@ -17,7 +17,7 @@ from runner.supervisor.run import Supervisor, Wishes
 from runner.supervisor.signals import Interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from runner.plan.pipeline import Pipeline
@@ -25,10 +25,17 @@ if TYPE_CHECKING:
 
 def run(manifest: Path, options: Options) -> int:
     """Run a manifest and show how it goes."""
-    try:
+    with always_finished(options):
         return run_pipeline(open_pipeline(manifest, options), options, Interrupts())
+
+
+@contextlib.contextmanager
+def always_finished(options: Options) -> Iterator[None]:
+    """Print ``run_finished`` for ``--json`` after an error with which a run could not begin."""
+    try:
+        yield
     except RunnerError as error:
-        if options.as_json:  # it could not begin
+        if options.as_json:
             end = RunFinished(exit_code=error.exit_code, outputs=[], seconds=0.0, error=str(error))
             print_event(replace(end, time=present()))
         raise
@@ -66,12 +73,7 @@ def run_pipeline(
 
 
 def print_event(event: Event) -> None:
-    """Print an event for ``--json``."""
+    """Print an event for ``--json``. Where that fails the run goes on: files are the truth."""
     if not isinstance(event, Memory):
-        print_record(encode(event))
-
-
-def print_record(record: Mapping[str, Any]) -> None:
-    """Print a line for ``--json``. Where that fails the run goes on: files are the truth."""
-    with contextlib.suppress(OutputError):
-        print_json(record)
+        with contextlib.suppress(OutputError):
+            print_json(encode(event))

@@ -12,10 +12,11 @@ from runner.active_time import active_seconds
 from runner.cli import tell_bug
 from runner.cli.common import Options, console, say, warn, warn_without_effect
 from runner.cli.output import OutputError
-from runner.cli.run import print_record, run_pipeline
+from runner.cli.run import print_event, run_pipeline
 from runner.errors import ExitCode, RunnerError, UsageError
+from runner.events import ManifestsFinished
 from runner.history import RunHistory
-from runner.journal import now
+from runner.journal import present
 from runner.manifest.load import load
 from runner.manifest.problems import ManifestError, Problems
 from runner.manifest.units import format_duration
@@ -85,7 +86,7 @@ def run_several(manifests: Sequence[Path], options: Options) -> int:
     _show(turns)
     if options.as_json:
         told = [turn.as_dict() for turn in turns]
-        print_record({"event": "summary", "time": now(), "exit_code": int(code), "manifests": told})
+        print_event(ManifestsFinished(exit_code=int(code), manifests=told, time=present()))
     return code
 
 

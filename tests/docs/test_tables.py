@@ -1,4 +1,4 @@
-"""The READMEs' tables are those that the code gives."""
+"""The generated parts of the documents are those that the code gives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def tables(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_they_are_up_to_date() -> None:
-    told = tables("--check", "README.md", "plugins/flux/README.md")
+    told = tables("--check", "docs/manifest.md", "docs/commands.md", "plugins/flux/README.md")
     assert told.returncode == 0, told.stderr
 
 
@@ -24,7 +24,7 @@ def test_a_stale_one_is_told_and_written_anew(tmp_path: Path) -> None:
     readme.write_text("before\n<!-- begin: exit-codes -->\n| 0 | fine |\n<!-- end: exit-codes -->\nafter\n")
     told = tables("--check", str(readme))
     assert told.returncode == 1
-    assert "`make format` writes them" in told.stderr
+    assert "`make format` writes it" in told.stderr
     assert "| 0 | fine |" in readme.read_text()
     assert tables(str(readme)).returncode == 0
     assert "| 0 | done |\n| 1 | some items failed" in readme.read_text()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
 SERVICE = (UNITS / "runner-night.service").read_text()
-COMMAND = "%h/night/.venv/bin/runner "
+COMMAND = "%h/.local/bin/runner "
 
 
 def settings(name: str) -> list[str]:
@@ -29,7 +29,7 @@ def settings(name: str) -> list[str]:
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
 @pytest.mark.parametrize(("right", "complaint"), [("", ""), ("KillMode=mixed", "KillMode=mixd")])
 def test_systemd_has_no_complaints(tmp_path: Path, right: str, complaint: str) -> None:
-    command = tmp_path / "night/.venv/bin/runner"
+    command = tmp_path / ".local/bin/runner"
     command.parent.mkdir(parents=True)
     command.symlink_to("/bin/true")
     shutil.copy(UNITS / "runner-night.timer", tmp_path)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from runner.api import Component, File, Stage, Template, Tensor, hookimpl
+from runner.api import Component, Demo, File, Stage, Template, Tensor, hookimpl
 
+__version__ = "0.1.0"
 RUNNER_API = 1
 
 EMBEDS = ("S", "D")  # tokens of T5, its width
@@ -79,6 +80,7 @@ DECODE = Stage(
 )
 
 
+DEMO = Demo("flux", "demo.toml", "six pictures of coloured shapes, on any CPU, in seconds")
 NEW = Template("flux", ("FluxPipeline",), "new.toml", model="black-forest-labs/FLUX.1-dev")
 
 
@@ -90,3 +92,8 @@ def runner_stages() -> tuple[Stage, ...]:
 @hookimpl
 def runner_templates() -> tuple[Template, ...]:
     return (NEW,)
+
+
+@hookimpl
+def runner_demos() -> tuple[Demo, ...]:
+    return (DEMO,)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Annotated, Optional
 
 import typer
@@ -36,14 +37,16 @@ def run(
 ) -> int:
     """Make what the manifest asks for and is not there yet; run it again and it goes on where it was.
 
-    Example: runner run manifests/demo.toml --set stage.diffuse.with.steps=8
+    Example: runner run demo.toml --set stage.diffuse.with.steps=8
     """
     from runner.cli.common import Options
 
     options = Options(sets or [], prompts or [], fresh, runs_dir, as_json, wait, retry_failed, fail_fast)
     from runner.cli import run_several as several
+    from runner.cli.run import always_finished
 
-    found = several.expand(manifests)
+    with nullcontext() if dry_run else always_finished(options):
+        found = several.expand(manifests)
     if dry_run:
         from runner.cli.plan import plan as show
 
@@ -89,7 +92,7 @@ def plan(
 ) -> int:
     """Show the stages, what each loads, and what there is to do and why. Writes nothing.
 
-    Example: runner plan manifests/flux_8gb.toml --set budget.device=cuda
+    Example: runner plan flux.toml --set budget.device=cuda
     """
     from runner.cli.common import Options
     from runner.cli.plan import plan as show
@@ -116,7 +119,7 @@ def explain(
 ) -> int:
     """Say for each item and stage why it would run or not, and what changed since. Writes nothing.
 
-    Example: runner explain manifests/demo.toml --set stage.diffuse.with.steps=28
+    Example: runner explain demo.toml --set stage.diffuse.with.steps=28
     """
     from runner.cli.common import Options
     from runner.cli.explain import explain as show
@@ -129,7 +132,7 @@ def explain(
 def validate(manifest: Manifest, sets: Sets = None, prompts: Prompts = None, as_json: Json = False) -> int:
     """Check a manifest, its items and its model folders without running anything.
 
-    Example: runner validate manifests/demo.toml
+    Example: runner validate demo.toml
     """
     from runner.cli.common import Options
     from runner.cli.validate import validate as check

@@ -97,7 +97,7 @@ def plugins_check(
 
     Without a manifest, stages are tried on made-up parameters and inputs. Nothing is written.
 
-    Example: runner plugins check flux --manifest manifests/demo.toml
+    Example: runner plugins check flux --manifest demo.toml
     """
     from runner.cli.plugins_check import check
 

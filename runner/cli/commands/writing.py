@@ -40,7 +40,7 @@ def new(
 ) -> int:
     """Write a manifest for given hardware, or for this machine's where a size is not given.
 
-    Example: runner new --vram 12GiB --ram 48GiB -o flux-12gb.toml
+    Example: runner new --vram 12GiB --ram 48GiB -o flux.toml
     """
     from runner.cli.new import new as write
     from runner.plan.tailor.hardware import Hardware
@@ -65,7 +65,7 @@ def port(
 
     Tells on stderr what was changed and what that costs. What is not given stays as it is.
 
-    Example: runner port manifests/flux_8gb.toml --vram 6GiB --ram 16GiB -o flux-6gb.toml
+    Example: runner port flux.toml --vram 6GiB --ram 16GiB -o small.toml
     """
     from runner.cli.port import rewrite
     from runner.plan.tailor.hardware import Hardware

@@ -20,9 +20,10 @@ MANIFEST = Path(__file__).parents[3] / "manifests" / "demo.toml"
 def test_the_demo_draws_what_its_prompts_say(project: Project) -> None:
     prompts = tomli.loads(MANIFEST.read_text())["batch"]["prompts"]
 
-    outcome = project.runner("run", str(MANIFEST), "--json")
+    outcome = project.runner("demo", "--json")
 
     assert outcome.code == 0, outcome
+    assert (project.folder / "demo.toml").read_bytes() == MANIFEST.read_bytes()
     outputs = outcome.of("run_finished")[0]["outputs"]
     assert len(outputs) == len(prompts) == 6
     scenes = [read_caption(prompt) for prompt in prompts]

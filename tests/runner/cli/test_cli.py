@@ -75,6 +75,19 @@ def test_a_wrong_value_on_the_command_line_is_told_as_its_own(toy: Project) -> N
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["run", "no*.toml"], 2), (["run", "wrong.toml"], 3), (["run", "wrong.toml", "--dry-run"], 3)],
+)
+def test_what_cannot_begin_is_said_in_json_too(toy: Project, arguments: list[str], code: int) -> None:
+    toy.write("wrong.toml", "version = 1")
+    outcome = toy.invoke(*arguments, "--json")
+    assert outcome.code == code, outcome
+    (told,) = outcome.events
+    assert told["exit_code"] == code
+    assert told["error"] in outcome.stderr
+
+
 def test_plan_and_dry_run_tell_what_would_be_done_and_write_nothing(toy: Project) -> None:
     before = toy.files()
     planned = toy.invoke("plan", "toy.toml", "--json")
