@@ -6,23 +6,26 @@ workers that die, hang or say odd things takes milliseconds to see.
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import Options, open_pipeline
+from runner.errors import RunnerError
 from runner.journal import Events
 from runner.plan.assemble import assemble, run_directory
 from runner.plan.demand import demand
 from runner.plan.memory.choose import plan_stage
 from runner.supervisor.announce import Announcer
 from runner.supervisor.attempts import Attempts
+from runner.supervisor.run import Supervisor, Wishes
 from runner.supervisor.signals import Interrupts
 from runner.supervisor.spawn import _Spawned, environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from project import Project
@@ -36,7 +39,9 @@ if TYPE_CHECKING:
 
 PRELUDE = """
 import os, sys, time
+from runner import handoff, provenance
 from runner.protocol import Job, encode_event
+from runner.storage import write_atomically
 
 job = Job.receive(sys.stdin.buffer)
 ids = [item.id for item in job.items]
@@ -57,10 +62,11 @@ def begin(*names):
 
 def make(name):
     place = places[name]
-    for path in [place.handoff, *place.files.values()]:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"made")
+    for path in place.files.values():
+        provenance.write_with_provenance(path, b"made", {"key": place.key, "lineage": {}})
+    if place.handoff is not None:
+        empty = (2).to_bytes(8, "little") + b"{}"
+        write_atomically(place.handoff, handoff.seal(empty, {"key": place.key, "item": name}))
 
 
 def done(*names):
@@ -68,6 +74,11 @@ def done(*names):
         begin(name)
         make(name)
         say("item_finished", item=name, status="done", seconds=0.5)
+
+
+def fail(name):
+    begin(name)
+    say("item_finished", item=name, status="failed", seconds=0.5, error="no")
 
 
 def finish(**held):
@@ -168,3 +179,48 @@ def first_stage(project: Project, manifest: str, sets: Sequence[str] = ()) -> St
         stage = pipeline.stages[0]
         plan = plan_stage(pipeline, stage, assembly.shapes(stage))
         return Stage(assembly, keys, directory, plan, demand(pipeline, keys, directory).tasks[0])
+
+
+@dataclass
+class Ran:
+    """A whole run with workers by a script."""
+
+    code: int | None = None
+    error: BaseException | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """The events of one kind."""
+        return [told for told in self.events if told["event"] == event]
+
+    @property
+    def made(self) -> list[tuple[str, str, str]]:
+        """Stage, item and status of all that ended, in its order."""
+        return [(e["stage"], e["item"], e["status"]) for e in self.of("item_finished")]
+
+
+def run(
+    project: Project,
+    manifest: str,
+    script: str = "done(*ids); finish()",
+    sets: Sequence[str] = (),
+    listen: Callable[[dict[str, Any]], None] = lambda _event: None,
+    **wishes: Any,
+) -> Ran:
+    """Run a manifest in this process; a script knows its stage as ``job.name``."""
+    ran, events = Ran(), Events()
+    events.listeners += [ran.events.append, listen]
+
+    @contextlib.contextmanager
+    def launchers(*_: object) -> Iterator[Any]:
+        yield Scripted(script)
+
+    with project.as_environment():
+        pipeline = open_pipeline(project.folder / manifest, Options(sets=sets))
+        directory = run_directory(pipeline, project.folder / "runs")
+        supervisor = Supervisor(pipeline, directory, events, Wishes(**wishes), launchers=launchers)
+        try:
+            ran.code = supervisor.run()
+        except RunnerError as error:
+            ran.code, ran.error = error.exit_code, error
+    return ran

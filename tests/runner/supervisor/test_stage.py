@@ -146,13 +146,13 @@ def test_items_of_which_one_is_stuck(toy: Project) -> None:
 def test_a_worker_that_says_nothing_has_hung(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_module, "SILENCE", 0.0)
     toy.write("toy.toml", STAGES + ITEMS)
-    stage = first_stage(toy, "toy.toml", ["stage.make.timeout=0.2"])
+    stage = first_stage(toy, "toy.toml", ["stage.make.timeout=0.5"])
     script = "(done('a'), begin('b'), time.sleep(60)) if worker == 0 else (done(*ids), finish())"
     stage.run(script)
     (died,) = stage.of("worker_died")
     assert died["items"] == ["b"]
     assert "its worker hung while it made 'b'" in died["error"]
-    assert stage.ended() == [("a", "done"), ("c", "done"), ("b", "done")] or stage.ended()[0] == ("a", "done")
+    assert stage.ended() == [("a", "done"), ("c", "done"), ("b", "done")]
 
 
 def test_silence_is_no_harm_without_a_timeout_or_an_item(
