@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 from typing import TYPE_CHECKING
@@ -74,3 +75,32 @@ def test_no_secret_is_told(tmp_path: Path) -> None:
     journal.close()
     (kept,) = read_journal(tmp_path / "journal.jsonl")
     assert (kept["error"], kept["outputs"]) == ("401: token ***", ["https://***@host/x"])
+
+
+def test_every_listener_hears_every_event_with_its_time() -> None:
+    events, heard = Events(), [[], []]  # type: tuple[Events, list[list[dict[str, object]]]]
+    events.listeners += [heard[0].append, heard[1].append]
+    events.emit("one", n=1)
+    assert heard[0] == heard[1]
+    assert heard[0][0]["n"] == 1
+    assert str(heard[0][0]["time"]).endswith("Z")
+
+
+def test_a_journal_is_read_as_far_as_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    first = b'{"event": "one"}\n'
+    path.write_bytes(first + b'{"event": "two"}\n')
+    assert [e["event"] for e in read_journal(path, len(first))] == ["one"]
+    assert [e["event"] for e in read_journal(path, len(first) + 1)] == ["one", "two"]
+
+
+def test_a_line_that_is_taken_in_pieces_is_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal({"event": "one", "error": "x" * 100})
+    journal({"event": "two"})
+    journal.close()
+    assert [e["event"] for e in read_journal(tmp_path / "journal.jsonl")] == ["one", "two"]
