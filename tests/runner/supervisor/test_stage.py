@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from runner.errors import (
     StorageError,
     WorkerDiedError,
 )
+from runner.memory.cgroup import MemoryGroup
 from runner.plan.memory.need import CUDA_CONTEXT
 from runner.supervisor import conversation
 from runner.supervisor import stage as stage_module
@@ -160,20 +162,34 @@ def test_silence_is_no_harm_without_a_timeout_or_an_item(
 ) -> None:
     monkeypatch.setattr(stage_module, "SILENCE", 0.0)
     toy.write("toy.toml", STAGES + ITEMS)
-    first_stage(toy, "toy.toml").run("begin('a'); time.sleep(0.3); done(*ids); finish()")
-    stage = first_stage(toy, "toy.toml", ["stage.make.timeout=0.1"])
-    stage.run("time.sleep(0.4); done(*ids); finish()")
+    for timeout, script in ((None, "begin('a'); time.sleep(0.3)"), ("0.1", "time.sleep(0.4)")):
+        stage = first_stage(toy, "toy.toml", [f"stage.make.timeout={timeout}"] if timeout else [])
+        stage.run(f"{script}; done(*ids); finish()")
+        assert stage.of("worker_died") == []
+        shutil.rmtree(stage.directory.path)
+
+
+def test_a_worker_that_shows_that_it_lives_has_not_hung(
+    toy: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_module, "SILENCE", 0.0)
+    toy.write("toy.toml", STAGES + ITEMS)
+    stage = first_stage(toy, "toy.toml", ["stage.make.timeout=0.6"])
+    stage.run("begin('a')\nfor _ in range(10): say('alive'); time.sleep(0.1)\ndone(*ids); finish()")
     assert stage.of("worker_died") == []
 
 
-def test_a_worker_over_its_ram_is_ended(toy: Project) -> None:
+@pytest.mark.parametrize("by", ["whoever is first", "the watchdog"])
+def test_a_worker_over_its_ram_is_ended(toy: Project, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    if by == "the watchdog":  # where no control group can be made
+        monkeypatch.setattr(MemoryGroup, "make", lambda _limit: None)
     toy.write("toy.toml", STAGES + ITEMS)
     stage = first_stage(toy, "toy.toml", ["budget.ram=600MiB", "run.on_oom=fail"])
-    script = "held = []\ndone('a')\nbegin('b')\nwhile True: held.append(b'x' * (1 << 22)); time.sleep(0.002)"
+    script = "held = []\ndone('a')\nbegin('b')\nfor _ in range(400): held.append(b'x' * (1 << 22)); time.sleep(0.002)"
     with pytest.raises(OutOfMemoryError, match="went over its RAM budget while making 'b': it held"):
         stage.run(script)
     (finished,) = stage.of("stage_finished")
-    assert finished["measured"]["ram"] > 600 << 20
+    assert finished["measured"]["ram"] > 500 << 20
 
 
 def test_peaks_are_the_most_that_was_said_or_seen(stage: Stage) -> None:
