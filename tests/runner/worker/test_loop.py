@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save
-from worker_job import STAGE, item_of, job_of, run
+from worker_job import STAGE, Reports, item_of, job_of, run
 
 from runner import handoff
 from runner.api import File, Tensor, Text
@@ -18,13 +18,13 @@ from runner.errors import BudgetError
 from runner.params import Given
 from runner.protocol import Input
 from runner.worker import loop as loop_module
+from runner.worker.loop import Loop
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.api import Item
     from runner.protocol import JobItem
-    from runner.worker.loop import Loop
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_items_are_made_in_their_order_and_reported(tmp_path: Path) -> None:
     (last,) = reports.of("finished")
     assert (last["vram"], last["streamed"]) == (None, None)
     assert last["ram"] > 1 << 20
-    assert all(e["status"] == "done" and e["seconds"] >= 0 for e in reports.of("item_finished"))
+    assert all(e["status"] == "done" and e["seconds"] > 0 for e in reports.of("item_finished"))
 
 
 def test_a_failed_item_is_tried_again_after_the_others(tmp_path: Path) -> None:
@@ -297,3 +297,13 @@ def test_a_stage_with_a_timeout_shows_that_it_lives(tmp_path: Path, monkeypatch:
     assert "alive" in kinds[: kinds.index("stuck")]
     stuck = reports[kinds.index("stuck")]
     assert (stuck["item"], stuck["seconds"] > 0.05) == ("a", True)
+
+
+def test_of_several_items_the_one_whose_clock_it_is_is_stuck(tmp_path: Path) -> None:
+    reports = Reports()
+    loop = Loop(job_of([item_of(tmp_path, name) for name in "ab"], timeout=1.0), reports)
+    loop._circumstances = {}
+    loop._group = [loop._run_of(item) for item in loop._job.items]
+    loop._tell_stuck(loop._group[0].clock)
+    loop._tell_stuck(loop._group[1].clock)
+    assert [e["item"] for e in reports.of("stuck")] == ["a", "b"]
