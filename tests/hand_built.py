@@ -83,7 +83,7 @@ class Params(BaseModel):
     model_config = ConfigDict(extra="forbid")
     prompt: str = ""
     peak: int = Field(50, json_schema_extra={"less_memory": [20, 1]})
-    suspended: int | None = 6
+    suspended: int = 6
     tokens: int = 1000
     passes: int = 20
     leaves: int = 3
@@ -99,7 +99,7 @@ def runner_stages():
 
 def memory(params, sizes):
     MIB = 1 << 20
-    suspended = None if params.suspended is None else params.suspended * MIB
+    suspended = None if params.suspended == 99 else params.suspended * MIB  # 99: it does not say
     numbers = dict(tokens=params.tokens, passes=params.passes, leaves=params.leaves * MIB)
     return Activations(params.peak * MIB * sizes.itemsize // 4, suspended, **numbers)
 """

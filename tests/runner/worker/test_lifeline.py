@@ -6,45 +6,46 @@ import os
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 from waiting import wait_until
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 LISTENING = """
 import sys, threading
 from runner.worker import lifeline
-stopped = threading.Event()
-lifeline.watch(sys.stdin.buffer, stopped.set)
-{}
-stopped.wait()
-print("stopped", flush=True)
+lifeline.watch(sys.stdin.buffer, lambda: print("stopped", flush=True))
 threading.Event().wait()
 """
 
 
-def listening(first: str = "") -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", LISTENING.format(first)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+@pytest.fixture
+def listening() -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-c", LISTENING]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield process
+        process.kill()
 
 
-def test_it_stops_when_told_and_ends_with_the_pipe() -> None:
-    with listening() as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(b"something else\nstop\n")
-        process.stdin.flush()
-        assert process.stdout.readline() == b"stopped\n"
-        assert process.poll() is None
-        process.stdin.close()
-        assert process.wait(30) == 1
+def test_it_stops_when_told_and_ends_with_the_pipe(listening: subprocess.Popen[bytes]) -> None:
+    assert listening.stdin is not None
+    assert listening.stdout is not None
+    listening.stdin.write(b"something else\nstop\n")
+    listening.stdin.flush()
+    assert listening.stdout.readline() == b"stopped\n"
+    assert listening.poll() is None
+    listening.stdin.close()
+    assert listening.wait(20) == 1
+    assert listening.stdout.read() == b""
 
 
-def test_the_end_of_the_pipe_is_no_word_to_stop() -> None:
-    with listening() as process:
-        stdout, _ = process.communicate(timeout=30)
-        assert (stdout, process.returncode) == (b"", 1)
+def test_the_end_of_the_pipe_is_no_word_to_stop(listening: subprocess.Popen[bytes]) -> None:
+    stdout, _ = listening.communicate(timeout=20)
+    assert (stdout, listening.returncode) == (b"", 1)
 
 
 BOUND = """
@@ -82,5 +83,5 @@ def test_the_kernel_ends_it_with_its_parent() -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         wait_until(
-            lambda: not bound.is_running() or bound.status() == psutil.STATUS_ZOMBIE, 30, "it has ended"
+            lambda: not bound.is_running() or bound.status() == psutil.STATUS_ZOMBIE, 20, "it has ended"
         )

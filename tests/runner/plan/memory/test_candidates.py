@@ -7,6 +7,7 @@ waits; the process takes 180, and 700 more beside a card. Two slots of a block a
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -155,6 +156,24 @@ def test_what_waits_beside_a_card_waits_as_it_is_stored() -> None:
     # accelerate casts it before: 20
     dispatched = of(need, card(700, 3000), DEVICE_MAP)
     assert mib(dispatched.ram_parts)[WAITING] == 20
+
+
+def test_what_waits_takes_ram_as_it_waits() -> None:
+    """Blocks of 10 as stored, of 5 in bfloat16; room for 6.9."""
+    need = requirements(on_cpu=False, dtype="bfloat16")
+    # 954 less 2 percent is 934.9; it takes 880 + 45 + 3
+    dispatched = of(need, card(690, 954), DEVICE_MAP)
+    assert away(dispatched) == {"layers.0": "cpu", **{f"layers.{n}": "disk" for n in (1, 2, 3)}}
+    # 1021.3 less 2 percent is 1000.9; it takes 880 + 57, and the slots again
+    streamed = of(need, card(690, 1021.3), STREAM)
+    assert away(streamed) == {f"layers.{n}": "disk" for n in range(4)}
+
+
+def test_a_layer_is_a_weight_and_its_bias() -> None:
+    net = component()
+    tensors = {name.replace("b.weight", "a.bias"): info for name, info in net.tensors.items()}
+    need = requirements(replace(net, tensors=tensors))
+    assert mib(of(need, cpu(320), DEVICE_MAP).ram_parts)[PASSING] == 10
 
 
 def test_a_device_map_beside_a_card() -> None:

@@ -25,13 +25,15 @@ def test_mixed_items_count_with_the_most_of_everything_and_the_fewest_tokens(pro
 
 
 def test_one_item_that_does_not_say_what_it_holds_waiting_speaks_for_all(project: Project) -> None:
-    opened = pipeline(project, items=("suspended = 9", "", "peak = 60"), stage="")
+    opened = pipeline(project, items=("suspended = 9", "", "peak = 60"))
     known = need_of(opened, opened.stages[0], [component()], "cpu")
-    assert known.item.suspended == 9 * MIB
-    unknown = replace(known, item=replace(known.item, suspended=None))
-    assert (unknown.suspended, known.suspended) == (60 * MIB, 9 * MIB)
-    assert unknown.keeping is None
+    assert known.suspended == 9 * MIB
     assert known.keeping is not None
+    opened = pipeline(project, items=("suspended = 9", "suspended = 99", "peak = 60"))
+    unknown = need_of(opened, opened.stages[0], [component()], "cpu")
+    assert unknown.item.suspended is None
+    assert unknown.suspended == 60 * MIB
+    assert unknown.keeping is None
 
 
 def test_it_asks_what_would_be_if_the_manifest_said_so(project: Project) -> None:
