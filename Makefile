@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 TABLES := plugins/flux/README.md docs/manifest.md docs/commands.md
 SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo demo-model test fuzz chaos lint format docs bench wheels clean
+.PHONY: demo demo-model test test-fast mutants fuzz chaos lint format docs bench wheels clean
 
 demo: $(READY)
 	$(BIN)/runner run manifests/demo.toml
@@ -18,6 +18,17 @@ demo-model: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -n 2
+
+# the inner loop, within a minute: what needs no worker with torch in it, nor a model of some size; --fast skips
+# tests that start the command, the folders left out compute too much
+SLOW := fuzz chaos packaging plugins runner/placement runner/report runner/kit runner/testing runner/plan/tailor
+test-fast: $(READY)
+	$(BIN)/pytest -n 2 --fast $(SLOW:%=--ignore=tests/%) --deselect tests/mutants/test_table.py::test_a_copy_is_what_its_processes_import
+
+# each fault of tests/mutants/*.toml in a copy of the tree must break one of its tests; WORDS choose some of them
+WORDS ?=
+mutants: $(READY)
+	$(BIN)/python tests/mutants/run.py $(WORDS)
 
 # SECONDS_EACH is for each kind of input: manifests, items, hand-offs, headers, models, commands
 SECONDS_EACH ?= 60

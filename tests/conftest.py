@@ -8,6 +8,14 @@ import toy_plugin
 from project import Project
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out tests that start the command")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    Project.may_start = not config.getoption("--fast")
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path)

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -19,6 +19,7 @@ from runner import testing
 from runner.testing import Outcome
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
 
 # that a model's files fit its classes is asked of a fresh process, which takes seconds: once for all tests
@@ -28,6 +29,9 @@ atexit.register(shutil.rmtree, AGREED, ignore_errors=True)
 
 class Project(testing.Project):
     """A project with packages of its own to import."""
+
+    may_start: ClassVar[bool] = True
+    """Whether the command may be started; with ``--fast`` a test that does is skipped: each takes seconds."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -46,6 +50,11 @@ class Project(testing.Project):
         info = f"packages/{distribution.replace('-', '_')}-1.0.dist-info"
         self.write(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
         self.write(f"{info}/entry_points.txt", f"[runner]\n{entry or name} = {name}\n")
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        if not self.may_start:
+            pytest.skip("it starts the command")
+        return super().start(*arguments, **options)
 
     def invoke(self, *arguments: str) -> Outcome:
         """The command in this process: quick, for what starts no worker."""

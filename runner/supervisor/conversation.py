@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -47,7 +48,8 @@ class Conversation:
         """Samples in a row in which the worker was suspended."""
         self._unsent = ""
         # a worker that is still importing does not read yet, and a pipe holds 64 KiB
-        threading.Thread(target=self._send, args=(job,), daemon=True).start()
+        self._sender = threading.Thread(target=self._send, args=(job,), daemon=True)
+        self._sender.start()
         threading.Thread(target=self._listen, daemon=True).start()
 
     def events(self) -> Iterator[Event | None]:
@@ -82,6 +84,7 @@ class Conversation:
         self._process.kill()  # also what it started and left behind
         if self.exit_code is None:
             self.exit_code = self._wait()
+        self._close_commands()
         if self._unsent:
             raise PluginError(f"the stage cannot be pickled, to be sent to its worker: {self._unsent}")
 
@@ -95,6 +98,12 @@ class Conversation:
 
     def kill(self) -> None:
         self._process.kill()
+
+    def _close_commands(self) -> None:
+        """Close our end of the pipe; whoever is still blocked on it keeps it."""
+        if not self._sender.is_alive():
+            with contextlib.suppress(OSError):  # what it had not read is lost
+                self._process.commands.close()
 
     def _sample(self) -> None:
         """Look at the worker's memory, and whether it is suspended: no time passes then."""

@@ -32,7 +32,8 @@ from runner.supervisor.model_check import check_components
 from runner.supervisor.signals import Interrupts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from runner.plan.keys import Keyed
@@ -67,6 +68,10 @@ class Supervisor:
     events: Events
     wishes: Wishes
     interrupts: Interrupts = field(default_factory=Interrupts)
+    launchers: Callable[[Pipeline, RunDirectory, Sequence[int]], AbstractContextManager[Launchers]] = (
+        Launchers
+    )
+    """What starts the workers."""
 
     def run(self) -> ExitCode:
         """Make what is missing.
@@ -96,7 +101,7 @@ class Supervisor:
             announcer = Announcer(self.pipeline, self.directory, self.events)
             cards = DeviceLocks(devices, stack)
             inherit = (lock, *cards.descriptors)
-            launchers = stack.enter_context(Launchers(self.pipeline, self.directory, inherit))
+            launchers = stack.enter_context(self.launchers(self.pipeline, self.directory, inherit))
             return _Running(self, assembly, forced, announcer, launchers, cards, findings).run()
 
     def tell_waiting(self, reason: str) -> None:

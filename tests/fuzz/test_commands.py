@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from fuzz.inputs import edited
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 MANIFEST = BEHAVING.format("well").encode() + b'[batch]\nfile = "items.jsonl"\n'
 ITEMS = b'{"prompt": "a fox", "seed": 7}\n'
+# what was wrong: at a place of a file, or in a sentence
+ANSWER = re.compile(r"^(?:(?:fuzz\.toml|items\.jsonl):\d+|--set |error: |usage: |Usage: ).*\S", re.MULTILINE)
 SETTINGS = ["stage.make.with.steps=4", "budget.vram=6GiB", "name=x", "batch.prompts=['a']", "run.on_oom=fail"]
 
 
@@ -32,7 +35,11 @@ def test_commands(toy: Project, record_property: Callable[[str, Any], None]) -> 
         outcome = toy.invoke(command, "fuzz.toml", *options)
         codes.add(outcome.code)
         assert outcome.code in (0, 2, 3, 4, 5, 8), outcome
-        assert outcome.stderr or outcome.stdout
+        assert "Traceback" not in outcome.stderr, outcome
+        if outcome.code == 0:
+            assert outcome.stdout, outcome
+        elif not as_json:
+            assert ANSWER.search(outcome.stderr), outcome
         if as_json:
             assert all(isinstance(json.loads(line), dict) for line in outcome.stdout.splitlines())
         assert toy.files() == before

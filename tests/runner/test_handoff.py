@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import load, save
 
-from runner.handoff import DamagedError, read, seal
+from runner.handoff import DamagedError, read, record_of_file, seal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,3 +63,56 @@ def test_the_handoff_of_another_key_is_refused(tmp_path: Path) -> None:
     path.write_bytes(seal(save(TENSORS), METADATA))
     with pytest.raises(DamagedError, match="another key"):
         read(path, "0" * 64)
+
+
+def sealed(tmp_path: Path, **metadata: Any) -> Path:
+    path = tmp_path / f"{'k' * 64}.safetensors"
+    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
+    path.write_bytes(seal(save(TENSORS), {**METADATA, **told}))
+    return path
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"text": {"caption": 1}},
+        {"text": "no JSON"},
+        {"text": [1]},
+        {"files": {"sound": {"name": "x"}}},
+        {"files": {"sound": {"name": "x", "sha256": "y", "more": "z"}}},
+        {"lineage": {"make": {"params": [1]}}},
+        {"lineage": {"make": {}}},
+        {"lineage": "[" * 100_000},
+    ],
+)
+def test_metadata_are_what_a_stage_leaves(tmp_path: Path, metadata: dict[str, Any]) -> None:
+    """A digest says that nothing was altered, not who wrote it."""
+    with pytest.raises(DamagedError, match="metadata are not what a stage leaves"):
+        read(sealed(tmp_path, **metadata))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "right"),
+    [
+        ("k" * 64 + ".sound.wav", b"sound", True),
+        ("k" * 64 + ".sound.wav", b"other", False),
+        ("k" * 64 + ".sound.wav", None, False),
+        ("other.sound.wav", b"sound", False),
+        ("k" * 64 + ".x/../" + "k" * 64 + ".sound.wav", b"sound", False),
+        (3, b"sound", False),
+    ],
+)
+def test_files_beside_it_are_its_own_and_those_that_were_written(
+    tmp_path: Path, name: Any, content: bytes | None, right: bool
+) -> None:
+    if content is not None:
+        for there in ("k" * 64 + ".sound.wav", "other.sound.wav"):
+            (tmp_path / there).write_bytes(content)
+    (tmp_path / ("k" * 64 + ".x")).mkdir()
+    record = {**record_of_file("", b"sound"), "name": name}
+    path = sealed(tmp_path, files={"sound": record})
+    if right:
+        assert read(path).files == {"sound": record}
+    else:
+        with pytest.raises(DamagedError, match="its file 'sound' is not the one that was written"):
+            read(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.errors import StorageError
-from runner.events import FetchProgress, Memory, Progress, RunFinished, Waiting, Warned
+from runner.events import Event, FetchProgress, Memory, Progress, RunFinished, Waiting, Warned, encode
 from runner.journal import Events, Journal, read_journal
 
 if TYPE_CHECKING:
@@ -86,3 +87,37 @@ def test_no_secret_is_told(tmp_path: Path) -> None:
     assert isinstance(warned, Warned)
     assert (end.error, end.outputs) == ("401: token ***", ["https://***@host/x"])
     assert warned.details == {"url": ["https://***@host/x"]}
+
+
+def test_every_listener_hears_every_event_with_its_time() -> None:
+    events = Events()
+    heard: tuple[list[Event], list[Event]] = ([], [])
+    events.listeners += [heard[0].append, heard[1].append]
+    events.emit(Waiting(reason="x"))
+    assert heard[0] == heard[1]
+    assert isinstance(heard[0][0], Waiting)
+    assert encode(heard[0][0])["time"].endswith("Z")
+
+
+def test_a_journal_is_read_as_far_as_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    lines = [json.dumps(encode(Waiting(reason=reason))).encode() + b"\n" for reason in ("one", "two")]
+    path.write_bytes(b"".join(lines))
+    assert reasons(path, len(lines[0])) == ["one"]
+    assert reasons(path, len(lines[0]) + 1) == ["one", "two"]
+
+
+def test_a_line_that_is_taken_in_pieces_is_written_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]))
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal(Waiting(reason="x" * 100))
+    journal(Waiting(reason="two"))
+    journal.close()
+    assert reasons(tmp_path / "journal.jsonl") == ["x" * 100, "two"]
+
+
+def reasons(journal: Path, until: int | None = None) -> list[str]:
+    return [event.reason for event in read_journal(journal, until) if isinstance(event, Waiting)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.errors import LockedError
-from runner.lock import Lock, holder_of
+from runner.errors import LockedError, StorageError
+from runner.lock import Lock, held_by, holder_of
+from runner.rundir import RunDirectory
 from runner.supervisor.devices import DeviceLocks
 
 if TYPE_CHECKING:
@@ -115,3 +117,77 @@ def test_runs_take_turns_on_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPat
                 third.kill()
         with second.held("cuda:0", told.append):
             assert told == []
+
+
+def test_a_lock_is_the_file_at_its_path_and_no_other(tmp_path: Path) -> None:
+    """What is made anew where a held one was removed or moved away, nobody holds."""
+    path = tmp_path / "lock"
+    with Lock(path) as lock:
+        lock.acquire("it", None)
+        assert lock.in_place
+        path.rename(tmp_path / "moved")
+        assert not lock.in_place
+        path.write_text("another")
+        assert not lock.in_place
+        (tmp_path / "moved").rename(path)
+        assert lock.in_place
+
+
+def test_a_run_directory_that_was_replaced_is_not_written_to(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    with pytest.raises(StorageError, match="was removed or moved away"):
+        directory.check_held()  # nobody has locked it
+    with directory.locked():
+        directory.check_held()
+        (tmp_path / "run").rename(tmp_path / "moved")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/.lock").touch()
+        with pytest.raises(StorageError, match="was removed or moved away"):
+            directory.check_held()
+
+
+def test_who_holds_a_lock_can_be_asked_without_touching_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert held_by(path) is None
+    assert not path.exists()
+    path.write_text("no name")
+    assert held_by(path) is None
+    with holding(path) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        other.stdout.readline()
+        told = held_by(path)
+        assert told is not None
+        assert told["pid"] == other.pid
+        path.write_text("no name")
+        assert held_by(path) == {}
+        # two who ask at once do not take each other for the holder
+        other.kill()
+        other.wait()
+        first = os.open(path, os.O_RDONLY)
+        fcntl.flock(first, fcntl.LOCK_SH)
+        assert held_by(path) is None
+        os.close(first)
+
+
+def test_a_shorter_name_is_not_followed_by_the_end_of_a_longer_one(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text("x" * 1000)
+    with Lock(path) as lock:
+        lock.acquire("it", None)
+        told = holder_of(path)
+    assert told is not None
+    assert told["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("kind", ["link", "folder"])
+def test_what_is_no_file_is_no_lock(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "elsewhere").write_text("not ours")
+    if kind == "link":
+        (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    else:
+        (tmp_path / "lock").mkdir()
+    with pytest.raises(StorageError):
+        Lock(tmp_path / "lock")
+    assert held_by(tmp_path / "lock") is None
+    assert (tmp_path / "elsewhere").read_text() == "not ours"

@@ -129,3 +129,16 @@ def test_ids_are_safe_unique_and_do_not_depend_on_the_order(project: Project) ->
 def test_a_name_that_was_given_is_never_taken(project: Project) -> None:
     found = items_of(project, '[[item]]\nprompt = "fox"\n[[item]]\nid = "fox"\nprompt = "other"\n')
     assert [i.id for i in found] == ["fox-2", "fox"]
+
+
+def test_ids_do_not_depend_on_the_order_of_fields(project: Project) -> None:
+    """A program that writes the same items may order them otherwise the next time."""
+    project.write(
+        "a.jsonl", '{"prompt": "a fox", "seed": 1, "steps": 3}\n{"prompt": "A fox", "steps": 4, "seed": 1}\n'
+    )
+    project.write(
+        "b.jsonl", '{"steps": 3, "seed": 1, "prompt": "a fox"}\n{"seed": 1, "prompt": "A fox", "steps": 4}\n'
+    )
+    first, second = (items_of(project, f'[batch]\nfile = "{name}.jsonl"\n') for name in "ab")
+    assert [item.id for item in first] == [item.id for item in second]
+    assert len({item.id for item in first}) == 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +17,7 @@ from runner.model.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from project import Project
 
@@ -167,7 +167,7 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "index no json": (write(INDEX, b"{"), "is damaged: not a JSON table"),
     "index without map": (write(INDEX, b"{}"), "has no weight_map"),
-    "no vae config": (remove("vae/config.json"), "vae"),
+    "no vae config": (remove("vae/config.json"), "vae/config.json is missing"),
 }
 
 
@@ -264,4 +264,3 @@ def test_headers_are_read_exactly() -> None:
     assert (info.dtype, info.shape, info.end - info.start) == ("BF16", (160, 64), 160 * 64 * 2)
     with pytest.raises(HeaderError, match="metadata must be strings"):
         parse_header(b'{"__metadata__": {"a": 1}}')
-    assert Path(DEMO).is_dir()

@@ -157,7 +157,8 @@ def test_offline_what_was_read_serves_and_what_was_not_is_exit_8(project: Projec
     assert hub.requests == 0
 
 
-def test_a_hub_that_never_answers_costs_seconds(project: Project, hub: Hub) -> None:
+@pytest.mark.usefixtures("hub")
+def test_a_hub_that_never_answers_costs_seconds(project: Project) -> None:
     first = describe(project)
     project.environment["HF_HUB_ETAG_TIMEOUT"] = "1"
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -168,7 +169,6 @@ def test_a_hub_that_never_answers_costs_seconds(project: Project, hub: Hub) -> N
         assert time.monotonic() - begun < 20
     assert other.code == 8, other
     assert "the hub cannot be reached; try again" in other.stderr
-    assert hub.url
 
 
 def test_a_branch_that_moved_is_read_anew_and_a_commit_is_asked_for_once(project: Project, hub: Hub) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from checkpoints import DEMO, make_flux
 from diffusers import AutoencoderKL, FluxTransformer2DModel
+from diffusers.hooks.group_offloading import ModuleGroup
 from placing import place
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, T5EncoderModel
@@ -78,18 +80,28 @@ def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_flux(tmp_path_factory.mktemp("model"))
 
 
-@pytest.mark.parametrize("placement", ["device-map", "stream"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("origin", ["demo", "sharded"])
-@pytest.mark.parametrize(("cls", "folder", "run", "device_map"), CASES)
+FLOAT, HALF = torch.float32, torch.bfloat16
+# each pair of placement, dtype and origin, and each of them with every case
+WAYS = [
+    (("device-map", FLOAT, "demo"), ("stream", HALF, "sharded")),
+    (("device-map", HALF, "demo"), ("stream", FLOAT, "sharded")),
+    (("device-map", FLOAT, "sharded"), ("stream", HALF, "demo")),
+    (("device-map", HALF, "sharded"), ("stream", FLOAT, "demo")),
+]
+
+
+@pytest.mark.parametrize(
+    ("cls", "folder", "run", "device_map", "placement", "dtype", "origin"),
+    [(*case, *way) for n, case in enumerate(CASES) for way in WAYS[n % len(WAYS)]],
+)
 def test_weights_on_disk_compute_what_resident_ones_do(
     cls: type,
     folder: str,
     run: Callable[[Any], torch.Tensor],
     device_map: dict[str, str],
+    placement: str,
     dtype: torch.dtype,
     origin: str,
-    placement: str,
     sharded: Path,
 ) -> None:
     model = DEMO if origin == "demo" else sharded
@@ -105,15 +117,32 @@ def test_weights_on_disk_compute_what_resident_ones_do(
             assert away == [name for name, weight in module.named_parameters() if isinstance(weight, Absent)]
 
 
-@pytest.mark.parametrize("placement", ["model-offload", "group-offload", "sequential-offload"])
-@pytest.mark.parametrize(("cls", "folder", "run"), [case[:3] for case in CASES[2::2]])
-def test_offloads_compute_the_same(
-    placement: str, cls: type, folder: str, run: Callable[[Any], torch.Tensor]
+OFFLOADED = [case[:3] for case in CASES[2::2]]
+
+
+@pytest.mark.parametrize(("cls", "folder", "run"), OFFLOADED)
+def test_group_offload_brings_each_layer_and_sends_it_back(
+    cls: type, folder: str, run: Callable[[Any], torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their hooks, with the CPU in the accelerator's place: that needs none, and moves nothing."""
+    """The CPU stands in for the device, so that it is the calls that tell, and not where weights are."""
+    log: list[tuple[str, int]] = []
+    for name in ("onload_", "offload_"):
+        whole = getattr(ModuleGroup, name)
+        monkeypatch.setattr(
+            ModuleGroup,
+            name,
+            lambda group, _name=name, _whole=whole: (log.append((_name, id(group))), _whole(group))[1],
+        )
     with torch.inference_mode():
-        resident = run(place("resident", cls, DEMO / folder, torch.float32))
-        assert torch.equal(run(place(placement, cls, DEMO / folder, torch.float32)), resident)
+        resident = run(place("resident", cls, DEMO / folder, FLOAT))
+        module = place("group-offload", cls, DEMO / folder, FLOAT)
+        log.clear()
+        assert torch.equal(run(module), resident)
+    brought, sent = (
+        Counter(group for name, group in log if name == kind) for kind in ("onload_", "offload_")
+    )
+    assert brought
+    assert brought == sent
 
 
 class Odd(torch.nn.Module):

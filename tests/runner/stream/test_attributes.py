@@ -86,3 +86,27 @@ def test_videos_decoded_side_by_side_are_those_decoded_alone(wan: Path) -> None:
         assert worker.stream.bytes_read > 0
         for n in range(3):
             assert torch.equal(frames[n], decoded(resident, n))
+
+
+class Making(Tower):
+    """Its first call makes a part that later calls use, as libraries make a cache when it is first needed."""
+
+    def forward(self, x: torch.Tensor, path: Iterable[int] | None = None) -> torch.Tensor:
+        if not hasattr(self, "part"):
+            self.part = Part()
+        return super().forward(x, path) + self.part.one
+
+
+class Part(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = 1.0
+
+
+def test_a_module_that_one_call_makes_is_for_all(tmp_path: Path) -> None:
+    folder = make(tmp_path / "tower")
+    tower, stream = as_streamed(folder, model=Making())
+    results = together(stream, [lambda n=n: tower(tower(numbers(n))) for n in range(3)])
+    for n, result in enumerate(results):
+        (alone,) = together(stream, [lambda n=n: tower(tower(numbers(n)))])
+        assert torch.equal(result, alone)

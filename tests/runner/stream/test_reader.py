@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -268,3 +269,48 @@ def test_a_process_may_end_while_a_block_is_read(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_nothing_is_under_way_when_an_error_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper that still reads would write into a slot that holds another block by then."""
+    monkeypatch.setattr(reader, "CHUNK", PAGE)
+    monkeypatch.setattr(reader, "GAP", 1)
+    tower, stream = as_streamed(make(tmp_path / "tower", hidden=(300, 300)))
+    whole = os.preadv
+    begun, never, under_way = threading.Event(), threading.Event(), set[int]()
+    waited: list[None] = []
+
+    def preadv(*arguments: Any) -> int:
+        thread = threading.current_thread()
+        if thread.name.startswith("slots"):  # the first of the readers: a helper of it has begun
+            assert begun.wait(30)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        under_way.add(thread.ident or 0)
+        begun.set()
+        never.wait(0.0 if waited else 0.3)
+        waited.append(None)
+        under_way.remove(thread.ident or 0)
+        return whole(*arguments)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    with pytest.raises(ModelError, match="Input/output error"):
+        together(stream, [lambda: tower(numbers(1))])
+    assert not under_way
+
+
+def test_an_error_of_a_helper_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "CHUNK", PAGE)
+    monkeypatch.setattr(reader, "GAP", 1)
+    tower, stream = as_streamed(make(tmp_path / "tower", hidden=(300, 300)))
+    whole, failed = os.preadv, threading.Event()
+
+    def preadv(*arguments: Any) -> int:
+        if not threading.current_thread().name.startswith("slots"):
+            failed.set()
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        assert failed.wait(30)
+        return whole(*arguments)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    with pytest.raises(ModelError, match="Input/output error"):
+        together(stream, [lambda: tower(numbers(1))])

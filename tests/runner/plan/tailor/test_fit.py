@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hand_built import component
 
 from runner.errors import BudgetError
 from runner.manifest.load import load
 from runner.plan.pipeline import bind
-from runner.plan.tailor import fit as fitting
+from runner.plan.tailor.fit import fit as fitted
 from runner.plan.tailor.knobs import ladder, lowered
 from runner.plugins import discover
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from project import Project
 
     from runner.plan.pipeline import Pipeline
-    from runner.plan.stage import PipelineStage
 
 PLUGIN = """
 from typing import Annotated, Literal
@@ -43,13 +43,19 @@ class Params(BaseModel):
 def runner_stages():
     return [
         Stage("ladder.run", "ladder:start", params="ladder:Params", outputs=(Text("said"), Text("aside", optional=True)),
-              components=(Component("net", "torch:Net"),))
+              components=(Component("net", "torch:Net"),), memory="ladder:memory")
     ]
+
+
+def memory(params, sizes):
+    tile, cut, dtype = params.tile, params.slices, sizes.dtype
+    return (TAKES) << 20
 """
 MANIFEST = """
 version = 1
 name = "x"
 model = { source = "./model" }
+budget = { device = "cpu", ram = "400MiB" }
 [[stage]]
 name = "one"
 uses = "ladder.run"
@@ -59,98 +65,91 @@ prompts = ["a"]
 """
 
 
+# of the 400 MiB the process takes 180 (45 more with accelerate's hooks) and the component 104: a head and four
+# blocks of 25, of which a device map holds as many as there is room for
+SHAPES = [[component(weights=(15, 10))]]
+
+
 @pytest.fixture
-def opened(project: Project) -> Iterator[Callable[[str], Pipeline]]:
-    """A pipeline of one stage, with more lines in its table."""
-    project.plugin("ladder", PLUGIN)
+def opened(project: Project) -> Iterator[Callable[..., Pipeline]]:
+    """A pipeline of one stage, with more lines in its table; its items take so many MiB, as a formula says."""
+
+    def pipeline(lines: str = "", takes: str = "50") -> Pipeline:
+        project.plugin("ladder", PLUGIN.replace("TAKES", takes))
+        sys.modules.pop("ladder", None)
+        return bind(load(project.write("x.toml", MANIFEST.replace("MORE", lines))), discover())
+
     with project.as_environment():
-        yield lambda lines="": bind(
-            load(project.write("x.toml", MANIFEST.replace("MORE", lines))), discover()
-        )
+        yield pipeline
 
 
-def fit(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, fits: Callable[[dict[str, Any]], bool]
-) -> list[Any]:
-    """What is changed, where what fits is told by the stage's settings and not by a planner."""
-
-    def settings(stage: PipelineStage) -> dict[str, Any]:
-        table = stage.table
-        return {"tile": "auto", "cut": 1, **table.with_, "dtype": table.dtype, "placement": table.placement}
-
-    def planned(pipeline: Pipeline, n: int, _shapes: Any) -> tuple[Any, str]:
-        return SimpleNamespace(), "" if fits(settings(pipeline.stages[n])) else "it does not fit"
-
-    monkeypatch.setattr(fitting, "try_plan", planned)
-    fitted = fitting.fit(pipeline, [[]])
-    return [(change.key, change.old, change.new) for change in fitted.changes]
+def changes(pipeline: Pipeline) -> list[Any]:
+    return [(change.key, change.old, change.new) for change in fitted(pipeline, SHAPES).changes]
 
 
 TILE, CUT, DTYPE = "stage.one.with.tile", "stage.one.with.cut", "stage.one.dtype"
+PLACED = ("stage.one.placement", "resident", "auto")
+
+
+def unless(condition: str, takes: int = 50) -> str:
+    """A formula by which the stage fits nowhere unless that is so."""
+    return f"{takes} if {condition} else 1000"
 
 
 @pytest.mark.parametrize(
-    ("fits", "changes"),
+    ("takes", "made"),
     [
-        (lambda s: True, []),
-        (lambda s: s["tile"] in (512, 256), [(TILE, "auto", 512)]),
-        (lambda s: s["tile"] == 256, [(TILE, "auto", 256)]),
-        (lambda s: s["cut"] == 4, [(CUT, 1, 4)]),
-        (lambda s: s["cut"] == 4 and s["tile"] != "auto", [(TILE, "auto", 512), (CUT, 1, 4)]),
-        (lambda s: s["dtype"] == "bfloat16", [(DTYPE, "float32", "bfloat16")]),
+        ("50", []),
+        (unless("tile in (512, 256)"), [(TILE, "auto", 512)]),
+        (unless("tile == 256"), [(TILE, "auto", 256)]),
+        (unless("cut == 4"), [(CUT, 1, 4)]),
+        (unless("cut == 4 and tile != 'auto'"), [(TILE, "auto", 512), (CUT, 1, 4)]),
+        (unless("dtype == 'bfloat16'"), [(DTYPE, "float32", "bfloat16")]),
         (
-            lambda s: s["dtype"] == "bfloat16" and s["tile"] != "auto",
+            unless("dtype == 'bfloat16' and tile != 'auto'"),
             [(TILE, "auto", 512), (DTYPE, "float32", "bfloat16")],
         ),
     ],
 )
-def test_the_mildest_that_fits(
-    opened: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch, fits: Any, changes: Any
-) -> None:
-    assert fit(opened(), monkeypatch, fits) == changes
+def test_the_mildest_that_fits(opened: Callable[..., Pipeline], takes: str, made: list[Any]) -> None:
+    assert changes(opened(takes=takes)) == made
 
 
 def test_values_that_are_lower_already_and_those_that_the_plugin_refuses_are_no_steps(
-    opened: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+    opened: Callable[..., Pipeline],
 ) -> None:
     pipeline = opened('dtype = "bfloat16"\nwith = { tile = 512 }')
     assert [(c.key, c.new) for c in ladder(pipeline.stages[0])] == [(TILE, 256), (CUT, 4)]
-    tried: list[Any] = []
-    with pytest.raises(BudgetError):
-        fit(opened(), monkeypatch, lambda s: bool(tried.append(s["tile"])))
-    assert set(tried) == {"auto", 512, 256}, "5000 is no value of this parameter"
+    # 5000 is no value of this parameter
+    assert changes(opened(takes=unless("tile != 'auto'"))) == [(TILE, "auto", 512)]
 
 
 def test_a_placement_gives_way_first_and_comes_back_where_another_change_is_enough(
-    opened: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+    opened: Callable[..., Pipeline],
 ) -> None:
-    pipeline = opened('placement = "resident"')
-    placed = ("stage.one.placement", "resident", "auto")
-    assert fit(pipeline, monkeypatch, lambda s: s["placement"] == "auto") == [placed]
-    assert fit(pipeline, monkeypatch, lambda s: s["tile"] == 256) == [(TILE, "auto", 256)]
-    both = fit(pipeline, monkeypatch, lambda s: s["tile"] == 512 and s["placement"] == "auto")
-    assert both == [placed, (TILE, "auto", 512)]
+    resident = 'placement = "resident"'
+    # 120 and 284 are more than 400; with two blocks on the disk it fits
+    assert changes(opened(resident, "120")) == [PLACED]
+    assert changes(opened(resident, unless("tile == 256"))) == [(TILE, "auto", 256)]
+    assert changes(opened(resident, unless("tile == 512", 120))) == [PLACED, (TILE, "auto", 512)]
 
 
-def test_a_map_of_ones_own_is_taken_out(
-    opened: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pipeline = opened('placement = "device-map"\n[stage.device_map]\n"" = "cpu"')
-    monkeypatch.setattr(
-        fitting, "try_plan", lambda p, n, _: ({}, "" if not p.stages[n].table.device_map else "no")
-    )
-    fitted = fitting.fit(pipeline, [[]])
-    assert [change.key for change in fitted.changes] == ["stage.one.device_map"]
-    assert "device_map" not in fitted.manifest.text
+def test_a_map_of_ones_own_is_taken_out(opened: Callable[..., Pipeline]) -> None:
+    pipeline = opened('placement = "device-map"\n[stage.device_map]\n"" = "cpu"', "120")
+    found = fitted(pipeline, SHAPES)
+    assert [change.key for change in found.changes] == ["stage.one.device_map"]
+    assert "device_map" not in found.manifest.text
+    assert [plan.chosen.placement for plan in found.plans] == ["device-map"]
 
 
 def test_what_does_not_fit_however_low_is_told_with_what_was_lowered(
-    opened: Callable[..., Pipeline], monkeypatch: pytest.MonkeyPatch
+    opened: Callable[..., Pipeline],
 ) -> None:
     with pytest.raises(BudgetError) as refused:
-        fit(opened(), monkeypatch, lambda _: False)
-    assert str(refused.value) == (
-        "it does not fit\n"
+        fitted(opened(takes="1000"), SHAPES)
+    first, *_, last = str(refused.value).splitlines()
+    assert first == "stage 'one' does not fit, as resident (which needs least):"
+    assert last == (
         "  (lowered already: stage.one.with.tile 256, stage.one.with.cut 4, stage.one.dtype bfloat16)"
     )
 

@@ -1,0 +1,126 @@
+"""Components, requirements and limits in round numbers of MiB, whose sums are done by hand beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from runner.api import Activations, Component
+from runner.cli.common import Options, open_pipeline
+from runner.header import TensorInfo
+from runner.model.shapes import ComponentShapes
+from runner.plan.memory.limits import Limits
+from runner.plan.memory.need import Need
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from project import Project
+
+    from runner.plan.pipeline import Pipeline
+
+MIB = 1 << 20
+ITEM = Activations(peak=50 * MIB, suspended=6 * MIB, tokens=1000, passes=20, leaves=3 * MIB)
+SIZES = {"F32": 4, "BF16": 2}
+
+
+def component(
+    name: str = "net",
+    *,
+    blocks: int = 4,
+    weights: Sequence[int] = (6, 4),
+    head: int = 4,
+    dtype: str = "F32",
+    **fields: Any,
+) -> ComponentShapes:
+    """Blocks ``layers.0`` ... with weights of so many MiB in the file, and a head outside of them."""
+    tensors: dict[str, TensorInfo] = {}
+
+    def add(weight: str, size: int) -> None:
+        start = sum(info.end - info.start for info in tensors.values())
+        shape = (size * MIB // SIZES[dtype],)
+        tensors[weight] = TensorInfo(dtype, shape, start, start + size * MIB)
+
+    for n in range(blocks):
+        for letter, size in zip("abcdef", weights, strict=False):
+            add(f"layers.{n}.{letter}.weight", size)
+    if head:
+        add("head.weight", head)
+    return ComponentShapes(Component(name, **{"cls": "torch:Net", **fields}), tensors)
+
+
+def requirements(*shapes: ComponentShapes, on_cpu: bool = True, **changes: Any) -> Need:
+    """Of a stage with these components (one, if none are given) and five items like :data:`ITEM`."""
+    need = Need(shapes or (component(),), "float32", ITEM, 5, has_formula=True, on_cpu=on_cpu)
+    return replace(need, **changes)
+
+
+def cpu(ram: float | None, **changes: Any) -> Limits:
+    """A CPU that streams slowly enough for groups of four."""
+    fast: Mapping[str, float] = {"float32": 1e12, "bfloat16": 1e12}
+    limits = Limits(
+        "cpu", None, None if ram is None else int(ram * MIB), cores=2, disk_read=1e9, measured=fast
+    )
+    return replace(limits, **changes)
+
+
+def card(vram: float | None, ram: float | None, **changes: Any) -> Limits:
+    """An accelerator of so many MiB."""
+    sizes = [None if size is None else int(size * MIB) for size in (vram, ram)]
+    fast: Mapping[str, float] = {"float32": 2e12, "bfloat16": 2e12}
+    return replace(Limits("cuda", sizes[0], sizes[1], disk_read=1e9, bus=1e10, measured=fast), **changes)
+
+
+PLUGIN = """
+from typing import Annotated
+from pydantic import BaseModel, ConfigDict, Field
+from runner.api import Activations, Component, Stage, Text, hookimpl
+
+RUNNER_API = 1
+
+
+class Params(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    prompt: str = ""
+    peak: int = Field(50, json_schema_extra={"less_memory": [20, 1]})
+    suspended: int = 6
+    tokens: int = 1000
+    passes: int = 20
+    leaves: int = 3
+
+
+@hookimpl
+def runner_stages():
+    return [
+        Stage("formula.run", "formula:start", params="formula:Params", outputs=(Text("said"),),
+              components=(Component("net", "torch:Net"),), memory="formula:memory")
+    ]
+
+
+def memory(params, sizes):
+    MIB = 1 << 20
+    suspended = None if params.suspended == 99 else params.suspended * MIB  # 99: it does not say
+    numbers = dict(tokens=params.tokens, passes=params.passes, leaves=params.leaves * MIB)
+    return Activations(params.peak * MIB * sizes.itemsize // 4, suspended, **numbers)
+"""
+MANIFEST = """
+version = 1
+name = "formula"
+model = {{ source = "./model" }}
+{}
+[[stage]]
+name = "run"
+uses = "formula.run"
+{}
+"""
+
+
+def pipeline(
+    project: Project, stage: str = "", items: Sequence[str] = ("", "", "", "", ""), top: str = ""
+) -> Pipeline:
+    """A pipeline of one stage whose parameters are its numbers in MiB; items are more lines of their tables."""
+    project.plugin("formula", PLUGIN)
+    text = MANIFEST.format(top, stage)
+    text += "".join(f'[[item]]\nid = "i{n}"\n{lines}\n' for n, lines in enumerate(items))
+    with project.as_environment():
+        return open_pipeline(project.write("formula.toml", text), Options())

@@ -1,0 +1,47 @@
+"""The table of faults fits the tree: what it replaces is there, once, and its tests are."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from mutants.run import copied_tree, test
+from mutants.table import ROOT, Mutant, read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MUTANTS = read()
+
+
+def test_no_fault_is_stale() -> None:
+    stale = [f"{m.file}: {m.old!r}" for m in MUTANTS if m.applied(ROOT) is None]
+    assert not stale
+    assert not [m for m in MUTANTS if m.old == m.new]
+
+
+def test_the_tests_that_notice_are_there() -> None:
+    missing = set()
+    for name in {name for mutant in MUTANTS for name in mutant.tests}:
+        path, _, function = name.partition("::")
+        defined = rf"^def {re.escape(function.partition('[')[0])}\("
+        if not function or not re.search(defined, (ROOT / path).read_text(), re.MULTILINE):
+            missing.add(name)
+    assert not missing
+
+
+def test_faults_that_could_be_tried_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text("a = 1\nb = 1\n")
+    assert Mutant("one.py", "a = 1", "a = 2", "", ()).applied(tmp_path) == "a = 2\nb = 1\n"
+    assert Mutant("one.py", "= 1", "= 2", "", ()).applied(tmp_path) is None
+    assert Mutant("one.py", "c", "d", "", ()).applied(tmp_path) is None
+    assert Mutant("two.py", "a", "b", "", ()).applied(tmp_path) is None
+
+
+def test_a_copy_is_what_its_processes_import() -> None:
+    with copied_tree() as tree:
+        (tree / "runner/errors.py").write_text("raise RuntimeError('the copy')\n")
+        code, printed = test(tree, ["tests/runner/test_lock.py"], 60)
+        assert (code, "the copy" in printed) == (2, True), printed
+    assert pytest.importorskip("runner.errors")

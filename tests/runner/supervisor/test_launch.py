@@ -1,0 +1,61 @@
+"""How workers are started: one fork server for a number of threads, and another when it has ended."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runner.api import Stage
+from runner.rundir import RunDirectory
+from runner.supervisor import forked, launch
+from runner.supervisor.forked import ForkServer
+from runner.supervisor.launch import Launchers
+from runner.supervisor.spawn import Spawner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def light(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that import nothing."""
+    monkeypatch.setattr(forked, "ENGINE_PRELOAD", ())
+
+
+@pytest.fixture
+def launchers(tmp_path: Path) -> Iterator[Launchers]:
+    pipeline: Any = SimpleNamespace(stages=[SimpleNamespace(spec=Stage("a.b", "a:start"))])
+    with Launchers(pipeline, RunDirectory(tmp_path), ()) as made:
+        yield made
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_cpu_stages_of_as_many_threads_share_a_server(launchers: Launchers) -> None:
+    first = launchers.get("cpu", 1)
+    assert isinstance(first, ForkServer)
+    assert launchers.get("cpu", 1) is first
+    assert launchers.get("cpu", 2) is not first
+    first._popen.kill()
+    first._popen.wait()
+    again = launchers.get("cpu", 1)
+    assert again is not first
+    assert again.usable
+
+
+def test_accelerators_are_not_forked_to(launchers: Launchers, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert isinstance(launchers.get("cuda:0", 1), Spawner)
+    monkeypatch.setattr(launch, "CAN_FORK", False)
+    assert isinstance(launchers.get("cpu", 4), Spawner)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+def test_nothing_is_left_running(tmp_path: Path) -> None:
+    pipeline: Any = SimpleNamespace(stages=[])
+    with Launchers(pipeline, RunDirectory(tmp_path), ()) as made:
+        server = made.get("cpu", 1)
+        assert isinstance(server, ForkServer)
+    assert server._popen.poll() is not None

@@ -1,0 +1,309 @@
+"""The loop around a stage, in this process: the order of items, attempts, inputs, and what is reported."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save
+from worker_job import STAGE, Reports, item_of, job_of, run
+
+from runner import handoff
+from runner.api import File, Tensor, Text
+from runner.errors import BudgetError
+from runner.params import Given
+from runner.protocol import Input
+from runner.worker import loop as loop_module
+from runner.worker.loop import Loop
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.api import Item
+    from runner.protocol import JobItem
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries wait for nothing."""
+    monkeypatch.setattr(loop_module, "BACK_OFF", 0.0)
+
+
+def x(item: Item) -> dict[str, torch.Tensor]:
+    return {"x": torch.ones(3)}
+
+
+def left(item: JobItem) -> torch.Tensor:
+    from safetensors.torch import load
+
+    assert item.handoff is not None
+    return load(handoff.read(item.handoff, item.key).data)["x"]
+
+
+def test_items_are_made_in_their_order_and_reported(tmp_path: Path) -> None:
+    items = [item_of(tmp_path, name) for name in "ab"]
+    reports = run(job_of(items), x)
+    told = [(e["event"], e.get("item")) for e in reports]
+    pairs = [(event, name) for name in "ab" for event in ("item_started", "item_finished")]
+    assert told == [("ready", None), *pairs, ("finished", None)]
+    assert all(torch.equal(left(item), torch.ones(3)) for item in items)
+    (last,) = reports.of("finished")
+    assert (last["vram"], last["streamed"]) == (None, None)
+    assert last["ram"] > 1 << 20
+    assert all(e["status"] == "done" and e["seconds"] > 0 for e in reports.of("item_finished"))
+
+
+def test_a_failed_item_is_tried_again_after_the_others(tmp_path: Path) -> None:
+    made: list[str] = []
+
+    def one(item: Item) -> dict[str, torch.Tensor]:
+        made.append(item.id)
+        if item.id == "a" and len(made) < 4:
+            raise ValueError(f"attempt {len(made)}")
+        return x(item)
+
+    reports = run(job_of([item_of(tmp_path, name) for name in "abc"], retries=3), one)
+    assert made == ["a", "b", "c", "a"]
+    (retrying,) = reports.of("retrying")
+    assert (retrying["item"], retrying["error"], retrying["attempts"]) == ("a", "ValueError: attempt 1", 1)
+    assert [(e["item"], e["status"]) for e in reports.of("item_finished")] == [
+        ("b", "done"),
+        ("c", "done"),
+        ("a", "done"),
+    ]
+    assert "error" not in reports.of("item_finished")[-1]
+
+
+def test_retries_are_as_many_as_the_manifest_says(tmp_path: Path) -> None:
+    def one(item: Item) -> Any:
+        raise ValueError(item.id)
+
+    reports = run(job_of([item_of(tmp_path, "a")], retries=2), one)
+    assert [e["attempts"] for e in reports.of("retrying")] == [1, 2]
+    (finished,) = reports.of("item_finished")
+    assert (finished["status"], finished["attempts"]) == ("failed", 3)
+    assert "in one" in finished["traceback"]
+
+
+def test_a_failed_attempts_state_is_not_gone_on_from(tmp_path: Path) -> None:
+    """What led to the failure may be in it."""
+    steps: list[int] = []
+    item = item_of(tmp_path, "a")
+
+    def one(item: Item) -> dict[str, torch.Tensor]:
+        first = item.saved.step if item.saved else 0
+        failing = not steps
+        for step in range(first + 1, 5):
+            steps.append(step)
+            item.step(step, 5, torch.full((2,), float(step)))
+            if failing and step == 2:
+                raise ValueError("not this time")
+        return x(item)
+
+    run(job_of([item], retries=1, checkpoint_every=1), one)
+    assert steps == [1, 2, 1, 2, 3, 4]
+
+
+def test_stopped_before_its_turn_an_item_is_not_begun(tmp_path: Path) -> None:
+    loops: list[Loop] = []
+    made: list[str] = []
+
+    def one(item: Item) -> dict[str, torch.Tensor]:
+        made.append(item.id)
+        loops[0].stop()
+        return x(item)
+
+    reports = run(job_of([item_of(tmp_path, n) for n in "abc"], retries=1), one, loops.append)
+    assert made == ["a"]
+    assert [e["item"] for e in reports.of("item_finished")] == ["a"]
+
+
+def test_stopped_at_a_step_an_item_is_neither_done_nor_failed_and_its_state_is_kept(tmp_path: Path) -> None:
+    loops: list[Loop] = []
+    item = item_of(tmp_path, "a")
+
+    def one(item: Item) -> dict[str, torch.Tensor]:
+        loops[0].stop()
+        item.step(1, 9, torch.ones(1))
+        raise AssertionError("it went on")
+
+    reports = run(job_of([item]), one, loops.append)
+    assert reports.of("item_finished") == reports.of("retrying") == []
+    assert item.state.exists()
+    assert item.handoff is not None
+    assert not item.handoff.exists()
+
+
+def test_stopped_while_failed_items_wait_they_are_not_tried_again(tmp_path: Path) -> None:
+    loops: list[Loop] = []
+
+    def one(item: Item) -> Any:
+        loops[0].stop()
+        raise ValueError(item.id)
+
+    reports = run(job_of([item_of(tmp_path, "a")], retries=5), one, loops.append)
+    assert len(reports.of("item_started")) == 1
+
+
+def test_torch_is_set_up_before_the_stage_runs(tmp_path: Path) -> None:
+    told: dict[str, object] = {}
+
+    def one(item: Item) -> dict[str, torch.Tensor]:
+        told["threads"] = torch.get_num_threads()
+        # taken only where all weights are there: results would depend on the placement
+        told["fast"] = torch.backends.mha.get_fastpath_enabled()
+        told["inference"] = torch.is_inference_mode_enabled()
+        return x(item)
+
+    run(job_of([item_of(tmp_path, "a")], threads=3), one)
+    assert told == {"threads": 3, "fast": False, "inference": True}
+
+
+def test_random_numbers_depend_on_the_key_alone(tmp_path: Path) -> None:
+    drawn: dict[str, list[tuple[float, float, float]]] = {}
+
+    def one(item: Item) -> dict[str, torch.Tensor]:
+        numbers = (random.random(), float(np.random.rand()), float(torch.rand(1)))  # noqa: NPY002
+        drawn.setdefault(item.id, []).append(numbers)
+        return x(item)
+
+    a, b = (item_of(tmp_path, name) for name in "ab")
+    run(job_of([a, b]), one)
+    run(job_of([b, a]), one)
+    assert drawn["a"][0] == drawn["a"][1]
+    assert drawn["b"][0] == drawn["b"][1]
+    assert not set(drawn["a"][0]) & set(drawn["b"][0])
+
+
+def test_a_device_that_torch_cannot_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(BudgetError, match="no CUDA support"):
+        run(job_of([item_of(tmp_path, "a")], device="cuda:0"), x)
+
+
+def upstream(folder: Path, **tensors: torch.Tensor) -> Path:
+    """A hand-off of the stage before, with a text and a file."""
+    path = folder / "earlier.safetensors"
+    sound = folder / "earlier.sound.wav"
+    sound.write_bytes(b"sound")
+    metadata = {
+        "key": "earlier",
+        "text": '{"prompt": "from upstream", "aside": "heard"}',
+        "files": f'{{"sound": {{"name": "{sound.name}", "sha256": "{handoff.record_of_file("", b"sound")["sha256"]}"}}}}',
+        "lineage": '{"earlier": {"params": {"prompt": "a"}}}',
+    }
+    path.write_bytes(handoff.seal(save(tensors), metadata))
+    return path
+
+
+def test_inputs_lie_at_torchs_own_boundaries_and_are_the_items_own(tmp_path: Path) -> None:
+    """At others, results differ in low bits; and what one item writes into them is not for the next one."""
+    tensors = {f"t{n}": torch.arange(n + 5, dtype=torch.float32) for n in range(4)}
+    path = upstream(tmp_path, **tensors)
+    wired = {name: Input(path, "earlier", name) for name in tensors}
+    stage = replace(STAGE, inputs=tuple(Tensor(name) for name in tensors))
+    seen: list[bool] = []
+
+    def one(item: Item) -> dict[str, torch.Tensor]:
+        for name, tensor in item.inputs.items():
+            assert tensor.data_ptr() % 64 == 0, name
+            seen.append(torch.equal(tensor, tensors[name]))
+            tensor.zero_()
+        return x(item)
+
+    reports = run(job_of([item_of(tmp_path, n, inputs=wired) for n in "ab"], stage=stage), one)
+    assert [e["status"] for e in reports.of("item_finished")] == ["done", "done"], reports
+    assert seen == [True] * 8
+
+
+def test_texts_files_and_what_was_left_out(tmp_path: Path) -> None:
+    path = upstream(tmp_path, x=torch.ones(2))
+    wired = {
+        "prompt": Input(path, "earlier", "prompt"),
+        "aside": Input(path, "earlier", "aside"),
+        "sound": Input(path, "earlier", "sound", tmp_path / "earlier.sound.wav"),
+        "silence": Input(path, "earlier", "silence", tmp_path / "earlier.silence.wav"),
+        "extra": Input(path, "earlier", "extra"),
+    }
+    optional = (File("silence", ".wav", optional=True), Tensor("extra", optional=True))
+    inputs = (Text("aside"), File("sound", ".wav"), *optional)
+    stage = replace(STAGE, params="worker_job:Params", inputs=inputs)
+    told: dict[str, Any] = {}
+
+    def one(item: Item) -> dict[str, torch.Tensor]:
+        told.update(item.inputs, prompt=item.params.prompt)
+        return x(item)
+
+    item = item_of(tmp_path, "a", inputs=wired, params=Given({"prompt": "from the manifest"}))
+    reports = run(job_of([item], stage=stage), one)
+    assert reports.of("item_finished")[0]["status"] == "done", reports
+    assert told == {"aside": "heard", "sound": tmp_path / "earlier.sound.wav", "prompt": "from upstream"}
+    assert item.handoff is not None
+    lineage = handoff.read(item.handoff).lineage
+    assert set(lineage) == {"earlier", "stage"}
+    assert lineage["stage"]["threads"] == "1"
+    assert lineage["stage"]["key"] == item.key
+
+
+def test_a_needed_input_that_was_not_made_fails_its_item(tmp_path: Path) -> None:
+    path = upstream(tmp_path, x=torch.ones(2))
+    stage = replace(STAGE, inputs=(Tensor("extra"),))
+    item = item_of(tmp_path, "a", inputs={"extra": Input(path, "earlier", "extra")})
+    (finished,) = run(job_of([item], stage=stage), x).of("item_finished")
+    assert finished["status"] == "failed"
+    assert "'extra' was not made for this item" in finished["error"]
+
+
+@pytest.mark.parametrize("harm", ["altered", "another's"])
+def test_a_damaged_input_fails_its_item(tmp_path: Path, harm: str) -> None:
+    path = upstream(tmp_path, t=torch.ones(2))
+    if harm == "altered":
+        path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    key = "earlier" if harm == "altered" else "another"
+    stage = replace(STAGE, inputs=(Tensor("t"),))
+    item = item_of(tmp_path, "a", inputs={"t": Input(path, key, "t")})
+    (finished,) = run(job_of([item], stage=stage), x).of("item_finished")
+    assert (finished["status"], "DamagedError" in finished["error"]) == ("failed", True)
+
+
+def test_a_stage_with_a_timeout_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    from runner.worker import clock
+
+    monkeypatch.setattr(clock, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(clock, "LATE", 0.0)
+    told = threading.Event()
+    reports: list[dict[str, Any]] = []
+
+    def one(item: Item) -> dict[str, torch.Tensor]:
+        assert told.wait(30)
+        return x(item)
+
+    def listen(loop: Loop) -> None:
+        def report(event: str, **fields: Any) -> None:
+            reports.append({"event": event, **fields})
+            if event == "stuck":
+                told.set()
+
+        loop._report = report
+
+    run(job_of([item_of(tmp_path, "a")], timeout=0.05), one, listen)
+    kinds = [e["event"] for e in reports]
+    assert "alive" in kinds[: kinds.index("stuck")]
+    stuck = reports[kinds.index("stuck")]
+    assert (stuck["item"], stuck["seconds"] > 0.05) == ("a", True)
+
+
+def test_of_several_items_the_one_whose_clock_it_is_is_stuck(tmp_path: Path) -> None:
+    reports = Reports()
+    loop = Loop(job_of([item_of(tmp_path, name) for name in "ab"], timeout=1.0), reports)
+    loop._circumstances = {}
+    loop._group = [loop._run_of(item) for item in loop._job.items]
+    loop._tell_stuck(loop._group[0].clock)
+    loop._tell_stuck(loop._group[1].clock)
+    assert [e["item"] for e in reports.of("stuck")] == ["a", "b"]

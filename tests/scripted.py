@@ -1,0 +1,226 @@
+"""Workers that follow a script instead of a job, and one stage of a real pipeline run with them.
+
+Each is a process that reads its job and answers as workers do, without torch: what a supervisor does about
+workers that die, hang or say odd things takes milliseconds to see.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from runner.cli.common import Options, open_pipeline
+from runner.errors import RunnerError
+from runner.journal import Events
+from runner.plan.assemble import assemble, run_directory
+from runner.plan.demand import demand
+from runner.plan.memory.choose import plan_stage
+from runner.supervisor.announce import Announcer
+from runner.supervisor.attempts import Attempts
+from runner.supervisor.run import Supervisor, Wishes
+from runner.supervisor.signals import Interrupts
+from runner.supervisor.spawn import _Spawned, environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from project import Project
+
+    from runner.plan.assemble import Assembly
+    from runner.plan.demand import Task
+    from runner.plan.keys import Keyed
+    from runner.plan.memory.choose import StagePlan
+    from runner.rundir import RunDirectory
+    from runner.supervisor.spawn import Process
+
+PRELUDE = """
+import os, sys, time
+from runner import handoff, provenance
+from runner.protocol import Job, encode_event
+from runner.storage import write_atomically
+
+job = Job.receive(sys.stdin.buffer)
+ids = [item.id for item in job.items]
+places = {item.id: item for item in job.items}
+worker = int(sys.argv[1])
+events = os.dup(1)
+os.dup2(2, 1)
+
+
+def say(event, **fields):
+    os.write(events, encode_event(event, **fields))
+
+
+def begin(*names):
+    for name in names:
+        say("item_started", item=name)
+
+
+def make(name):
+    place = places[name]
+    for path in place.files.values():
+        provenance.write_with_provenance(path, b"made", {"key": place.key, "lineage": {}})
+    if place.handoff is not None:
+        empty = (2).to_bytes(8, "little") + b"{}"
+        write_atomically(place.handoff, handoff.seal(empty, {"key": place.key, "item": name}))
+
+
+def done(*names):
+    for name in names:
+        begin(name)
+        make(name)
+        say("item_finished", item=name, status="done", seconds=0.5)
+
+
+def fail(name):
+    begin(name)
+    say("item_finished", item=name, status="failed", seconds=0.5, error="no")
+
+
+def finish(**held):
+    say("finished", **{"vram": None, "ram": 0, "streamed": None, **held})
+    sys.exit(0)
+
+"""
+
+
+class Scripted:
+    """Starts workers that follow a script; ``worker`` is in it the number of the worker, from 0."""
+
+    usable = True
+
+    def __init__(self, script: str) -> None:
+        self._script = PRELUDE + script
+        self.asked: list[tuple[str, int]] = []
+        """Devices and threads that workers were asked for."""
+        self.jobs = 0
+
+    def get(self, device: str, threads: int) -> Scripted:
+        self.asked.append((device, threads))
+        return self
+
+    def start(self, log: Path) -> Process:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            popen = subprocess.Popen(
+                [sys.executable, "-c", self._script, str(self.jobs)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                env=environment(1),
+                start_new_session=True,
+            )
+        self.jobs += 1
+        return _Spawned(popen)
+
+    def close(self) -> None: ...
+
+
+@dataclass
+class Stage:
+    """The first stage of a manifest with all that a run has ready for it, and workers by a script."""
+
+    assembly: Assembly
+    keys: Mapping[str, tuple[Keyed, ...]]
+    directory: RunDirectory
+    plan: StagePlan
+    tasks: list[Task]
+    events: list[dict[str, Any]] = field(default_factory=list)
+    settled: list[tuple[str, bool]] = field(default_factory=list)
+    interrupts: Interrupts = field(default_factory=Interrupts)
+
+    def attempts(self, script: str, **changes: Any) -> Attempts:
+        """What runs the stage; ``changes`` are those of its plan, or ``fail_fast``."""
+        fail_fast = changes.pop("fail_fast", False)
+        events = Events()
+        events.listeners.append(self.events.append)
+        return Attempts(
+            assembly=self.assembly,
+            memory=replace(self.plan, **changes),
+            keys=self.keys,
+            directory=self.directory,
+            announcer=Announcer(self.assembly.pipeline, self.directory, events),
+            launchers=Scripted(script),  # type: ignore[arg-type]
+            interrupts=self.interrupts,
+            settle=lambda task, done: self.settled.append((task.item.id, done)),
+            fail_fast=fail_fast,
+        )
+
+    def run(self, script: str, cached: int = 0, **changes: Any) -> Attempts:
+        """Run the stage to its end."""
+        attempts = self.attempts(script, **changes)
+        attempts.run(self.tasks, cached)
+        return attempts
+
+    def grouped(self, size: int) -> Any:
+        """The chosen placement, for groups of items as where weights are streamed."""
+        return replace(self.plan.chosen, group=size)
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """The events of one kind."""
+        return [told for told in self.events if told["event"] == event]
+
+    def ended(self) -> list[tuple[str, str]]:
+        """Items and what became of them, in the order that they ended in."""
+        return [(e["item"], e["status"]) for e in self.of("item_finished")]
+
+
+def first_stage(project: Project, manifest: str, sets: Sequence[str] = ()) -> Stage:
+    """The stage as a run would come to it; plugins are imported in this process."""
+    with project.as_environment():
+        pipeline = open_pipeline(project.folder / manifest, Options(sets=sets))
+        assembly = assemble(pipeline)
+        keys = assembly.keys() or {}
+        directory = run_directory(pipeline, project.folder / "runs")
+        stage = pipeline.stages[0]
+        plan = plan_stage(pipeline, stage, assembly.shapes(stage))
+        return Stage(assembly, keys, directory, plan, demand(pipeline, keys, directory).tasks[0])
+
+
+@dataclass
+class Ran:
+    """A whole run with workers by a script."""
+
+    code: int | None = None
+    error: BaseException | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        """The events of one kind."""
+        return [told for told in self.events if told["event"] == event]
+
+    @property
+    def made(self) -> list[tuple[str, str, str]]:
+        """Stage, item and status of all that ended, in its order."""
+        return [(e["stage"], e["item"], e["status"]) for e in self.of("item_finished")]
+
+
+def run(
+    project: Project,
+    manifest: str,
+    script: str = "done(*ids); finish()",
+    sets: Sequence[str] = (),
+    listen: Callable[[dict[str, Any]], None] = lambda _event: None,
+    **wishes: Any,
+) -> Ran:
+    """Run a manifest in this process; a script knows its stage as ``job.name``."""
+    ran, events = Ran(), Events()
+    events.listeners += [ran.events.append, listen]
+
+    @contextlib.contextmanager
+    def launchers(*_: object) -> Iterator[Any]:
+        yield Scripted(script)
+
+    with project.as_environment():
+        pipeline = open_pipeline(project.folder / manifest, Options(sets=sets))
+        directory = run_directory(pipeline, project.folder / "runs")
+        supervisor = Supervisor(pipeline, directory, events, Wishes(**wishes), launchers=launchers)
+        try:
+            ran.code = supervisor.run()
+        except RunnerError as error:
+            ran.code, ran.error = error.exit_code, error
+    return ran

@@ -1,0 +1,97 @@
+"""Jobs made by hand, and the worker's loop on them in this process: a stage is a function in the test."""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from runner.api import Stage, Tensor
+from runner.params import Given
+from runner.protocol import Job, JobItem
+from runner.worker.loop import Loop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from runner.api import Item
+
+    One = Callable[[Item], Any]
+
+STAGE = Stage(name="test.stage", start="worker_job:start", outputs=(Tensor("x", "any"),))
+_one: One
+
+
+class Params(BaseModel):
+    """Of stages that take a prompt."""
+
+    prompt: str = "none"
+
+
+def start(_ctx: object) -> One:
+    """The function of the test that runs, as ``Stage.start`` names it."""
+    return _one
+
+
+def item_of(folder: Path, name: str, **changes: Any) -> JobItem:
+    """An item with a key and places of its own."""
+    key = hashlib.sha256(name.encode()).hexdigest()
+    item = JobItem(
+        id=name,
+        key=key,
+        params=Given({}),
+        inputs={},
+        handoff=folder / "handoff" / f"{key}.safetensors",
+        state=folder / "state" / f"{key}.safetensors",
+        files={},
+        lineage={"params": {}, "key": key},
+    )
+    return replace(item, **changes)
+
+
+def job_of(items: Sequence[JobItem], **changes: Any) -> Job:
+    """A job of :data:`STAGE` on the CPU."""
+    job = Job(
+        name="stage",
+        stage=STAGE,
+        distribution="test-plugin",
+        dtype="float32",
+        save_dtype=None,
+        device="cpu",
+        threads=1,
+        vram=None,
+        keeps_freed=False,
+        placings={},
+        group=1,
+        model=None,
+        retries=0,
+        timeout=None,
+        checkpoint_every=5,
+        items=tuple(items),
+    )
+    return replace(job, **changes)
+
+
+class Reports(list[dict[str, Any]]):
+    """The events that a worker's code reports."""
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        self.append({"event": event, **fields})
+
+    def of(self, event: str) -> list[dict[str, Any]]:
+        return [told for told in self if told["event"] == event]
+
+
+def run(job: Job, one: One, then: Callable[[Loop], None] = lambda _loop: None) -> Reports:
+    """Run a job's items through ``one``; ``then`` is given the loop before it runs."""
+    global _one  # noqa: PLW0603 - the stage is named by a string, as in a worker
+    _one = one
+    reports = Reports()
+    loop = Loop(job, reports)
+    then(loop)
+    contextvars.copy_context().run(loop.run)
+    return reports
