@@ -9,7 +9,7 @@ from runner.cli.common import Options, check, console, open_pipeline, print_json
 from runner.cli.display.lines import work_of
 from runner.cli.plan_table import show_memory
 from runner.errors import ExitCode, RunnerError
-from runner.model.hub import lacking
+from runner.model.hub import damage_in_cache
 from runner.model.hub_errors import is_offline, title
 from runner.plan.assemble import Assembly, assemble, forced_stages, run_directory
 from runner.plan.demand import Demand, Task, demand
@@ -176,9 +176,12 @@ def _to_do(planned: _Planned, stage: PipelineStage) -> str:
 def _show_reasons(show: Any, pipeline: Pipeline, planned: _Planned) -> None:
     if planned.demand is None:
         absent = [source for source, model in planned.assembly.models.items() if model is None]
-        states = [lacking(source, pipeline.components_of(source)) for source in absent]
+        states = [
+            damage_in_cache(source, pipeline.components_of(source)) or f"{source.source} is not here yet"
+            for source in absent
+        ]
         why = ", ".join(states) or "the model is not hashed yet"
-        next_ = "hashes it first" if not absent else "fetches what is not here first"
+        next_ = "fetches and hashes first"
         if absent and is_offline():
             next_ = "cannot fetch it, for HF_HUB_OFFLINE is set"
         show(f"pending: {why}, so what is done already cannot be told; a run {next_}")

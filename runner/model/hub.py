@@ -98,6 +98,12 @@ def lacking(source: ModelSource, components: Sequence[Component]) -> str:
     return found.damage() or found.missing
 
 
+def damage_in_cache(source: ModelSource, components: Sequence[Component]) -> str:
+    """What the hub's cache has damaged of a model, in words; empty if nothing."""
+    found = snapshot(source, components)
+    return found.damage() if found else ""
+
+
 def download(source: ModelSource, components: Sequence[Component], listener: Listener) -> Path:
     """Bring the files that the components need into the hub's cache; returns the snapshot's folder.
 
@@ -121,8 +127,7 @@ def download(source: ModelSource, components: Sequence[Component], listener: Lis
     except (ModelError, StorageError):
         raise
     except Exception as error:
-        found = snapshot(source, components)
-        raise explained(source, error, found.damage() if found else "") from error
+        raise explained(source, error, damage_in_cache(source, components)) from error
     note([open_component(folder, component, source.variant) for component in components])
     return folder
 

@@ -187,7 +187,7 @@ def test_a_plan_says_that_it_will_be_fetched_again(project: Project) -> None:
     outcome = project.runner("plan", "hub.toml")
     assert outcome.code == 0, outcome
     assert f"the hub's cache has a damaged {VAE}" in outcome.stdout
-    assert "a run fetches what is not here first" in outcome.stdout
+    assert "a run fetches and hashes first" in outcome.stdout
 
 
 def test_what_cannot_be_removed_is_told(project: Project) -> None:
