@@ -13,7 +13,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from runner.events import FetchProgress, Memory, Progress, StageReady, decode, encode, written
+from runner.events import FetchProgress, Memory, Progress, StageReady, decode, encode
+from runner.json_values import written
 from runner.redact import redact_all
 from runner.storage import open_in_place, storage_errors
 

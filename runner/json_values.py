@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from functools import partial
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -53,6 +54,19 @@ def finite(value: Any) -> float:
     if isinstance(value, str) or not (math.isfinite(number) and abs(number) < MOST):
         raise ValueError(number)
     return number
+
+
+def moment(value: Any) -> datetime | None:
+    """A time in UTC; None for what is none."""
+    try:
+        return datetime.fromisoformat(value).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def written(time: datetime) -> str:
+    """A time in UTC as it is written: ISO 8601 with milliseconds."""
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _anything(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """What happens in a run: one typed record for each kind of event, and the one decoder of them all."""
 
-from runner.events.codec import NOTE, Event, decode, encode, written
+from runner.events.codec import NOTE, Event, decode, encode
 from runner.events.published import (
     PUBLISHED,
     Fetched,
@@ -55,5 +55,4 @@ __all__ = [
     "WorkerDied",
     "decode",
     "encode",
-    "written",
 ]

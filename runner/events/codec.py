@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import Field, dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime  # noqa: TC003 - the types of fields are read when it runs
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from runner import json_values
@@ -42,7 +42,7 @@ def encode(event: Event) -> dict[str, Any]:
     """The JSON object of an event."""
     record: dict[str, Any] = {"event": event.event}
     if event.time is not None:
-        record["time"] = written(event.time)
+        record["time"] = json_values.written(event.time)
     for part in _fields(event.event):
         value = getattr(event, part.name)
         if not (part.metadata and value == part.default):
@@ -55,20 +55,8 @@ def decode(record: Any) -> Event | None:
     try:
         kind = record["event"]
         values = {name: read(record[name]) for name, read in _converters(kind).items() if name in record}
-        return _KINDS[kind](**values, time=_time(record.get("time")))
+        return _KINDS[kind](**values, time=json_values.moment(record.get("time")))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return None
-
-
-def written(time: datetime) -> str:
-    """A time in UTC, ISO 8601 with milliseconds."""
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _time(value: Any) -> datetime | None:
-    try:
-        return datetime.fromisoformat(value).astimezone(UTC)
-    except (TypeError, ValueError, OverflowError):
         return None
 
 

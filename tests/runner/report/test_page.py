@@ -171,46 +171,6 @@ def test_pictures_of_an_earlier_manifest_come_last(told: Telling) -> None:
     assert sorted(cards[2:]) == [("fox", KEY, "earlier"), ("owl", KEY, "earlier")]
 
 
-def statuses(told: Telling) -> dict[str, str]:
-    return {one["id"]: one["status"] for one in data_of(told.page())["cards"]}
-
-
-def run(told: Telling, *items: str, content: str = "one", overridden: bool = False, code: int = 0) -> None:
-    """A run of so many items that comes to its end."""
-    told.start(len(items), content=content, overridden=overridden)
-    for item in items:
-        told.item(item, KEY)
-    told.end(code)
-
-
-def test_what_the_manifest_asks_for_stays_when_a_command_line_asks_for_something_else(told: Telling) -> None:
-    run(told, "fox", "owl")
-    run(told, "cat", overridden=True)
-    assert statuses(told) == {"cat": "done", "fox": "done", "owl": "done"}
-    run(told, "dog", overridden=True)
-    assert statuses(told) == {"dog": "done", "fox": "done", "owl": "done", "cat": "earlier"}
-    run(told, "fox", "owl")
-    assert statuses(told) == {"fox": "done", "owl": "done", "cat": "earlier", "dog": "earlier"}
-    run(told, "hen", content="changed")
-    run(told, "cat", content="changed", overridden=True)
-    assert statuses(told) == {
-        "cat": "done",
-        "hen": "done",
-        "fox": "earlier",
-        "owl": "earlier",
-        "dog": "earlier",
-    }
-
-
-def test_what_a_killed_run_made_stays_too(told: Telling) -> None:
-    told.start(3, content="one")
-    told.item("fox", KEY)
-    run(told, "cat", overridden=True)
-    assert statuses(told) == {"cat": "done", "fox": "done"}
-    run(told, "cat", content="changed", overridden=True)
-    assert statuses(told) == {"cat": "done", "fox": "earlier"}
-
-
 def test_warnings_are_on_the_page(told: Telling) -> None:
     told.start(1)
     told.events.emit(Warned(kind="prompt_cut", message=HOSTILE, stage="draw", item="fox"))
