@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from environment import Environment
 from PIL import Image
+from runner_flux.params import Encode
 
 from runner import handoff
+from runner.api import Facts
 from runner.kit import checks
 
 if TYPE_CHECKING:
@@ -34,9 +37,22 @@ def guided(project: Project) -> Project:
 
 
 def test_its_files_are_known() -> None:
-    plugins = {"words.py", "enlarge.py", "notify.py", "sketch.py"}
+    plugins = {"words.py", "enlarge.py", "notify.py", "sketch.py", "limits.py"}
     weights = {"sketch_net.py", "make_model.py", "sketch.toml", "test_sketch.py"}
     assert {*FILES} == plugins | weights | {"night.toml", "test_stages.py"}
+
+
+def test_a_check_refuses_models_and_parameters() -> None:
+    module: dict[str, Any] = {}
+    exec(FILES["limits.py"], module)
+    facts = Facts(
+        {"transformer": {"in_channels": 384}}, {"prompt_embeds": Encode(prompt="a", negative_prompt="b")}
+    )
+    found = list(module["check"](SimpleNamespace(scale=1.0), facts))
+    assert [(problem.component, problem.parameter) for problem in found] == [
+        ("transformer", ""),
+        ("", "negative_prompt"),
+    ]
 
 
 def test_a_plugin_in_ten_minutes(tmp_path: Path) -> None:

@@ -74,7 +74,6 @@ def test_weights_of_other_shapes_are_a_broken_model(weighty: Project) -> None:
     outcome = weighty.runner("run", "weighty.toml")
     assert outcome.code == 8, outcome
     assert "hold 14 weights of another shape (first.bias (64 in the files, 32 in the class)" in outcome.stderr
-    assert "size mismatch" in outcome.stderr
 
 
 def test_a_stage_that_cannot_be_sent_to_a_worker_is_told_at_once(weighty: Project) -> None:
