@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+__all__ = ["Outcome", "Project"]
+
+
 class Project(testing.Project):
     """A project with packages of its own to import."""
 
