@@ -112,3 +112,20 @@ def test_a_module_that_one_call_makes_is_for_all(tmp_path: Path) -> None:
     for n, result in enumerate(results):
         (alone,) = together(stream, [lambda n=n: tower(tower(numbers(n)))])
         assert torch.equal(result, alone)
+
+
+class Counting(Tower):
+    """Its first call finds no count."""
+
+    def forward(self, x: torch.Tensor, path: Iterable[int] | None = None) -> torch.Tensor:
+        self.count = getattr(self, "count", 0) + 1
+        return super().forward(x, path) * self.count
+
+
+def test_what_one_call_sets_first_is_not_there_for_another(tmp_path: Path) -> None:
+    tower, stream = as_streamed(make(tmp_path / "tower"), model=Counting())
+    results = together(stream, [lambda n=n: tower(tower(numbers(n))) for n in range(3)])
+    assert not hasattr(tower, "count")
+    for n, result in enumerate(results):
+        (alone,) = together(stream, [lambda n=n: tower(tower(numbers(n)))])
+        assert torch.equal(result, alone)
