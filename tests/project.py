@@ -6,7 +6,9 @@ Plugins are real: a module and a ``.dist-info`` with entry points on ``PYTHONPAT
 from __future__ import annotations
 
 import io
+import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -17,7 +19,6 @@ from runner.testing import Outcome
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 __all__ = ["Outcome", "Project"]
@@ -66,11 +67,19 @@ class Project(testing.Project):
     def as_environment(self) -> Iterator[None]:
         """Folder, environment and import path of this process as the command would have them."""
         with pytest.MonkeyPatch.context() as patch:
+            self._forget_other_plugins()
             patch.chdir(self.folder)
             patch.syspath_prepend(str(self.packages))
             for name in ("RUNNER_CACHE", "HF_HOME", "COLUMNS", "NO_COLOR"):
                 patch.setenv(name, self.environment[name])
             yield
+
+    def _forget_other_plugins(self) -> None:
+        """Plugins of earlier projects may have the same names, and are imported already."""
+        for name, module in list(sys.modules.items()):
+            folder = Path(getattr(module, "__file__", None) or "").parent
+            if folder.name == self.packages.name and folder != self.packages:
+                del sys.modules[name]
 
     def files(self) -> set[str]:
         """Everything in the folder that is not an installed package or a cache."""
