@@ -31,8 +31,16 @@ with Lock(Path(sys.argv[1])) as lock:
 """
 
 
-def holding(path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+class Holder(subprocess.Popen[str]):
+    """One that is not waited for, whatever becomes of the test."""
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        super().__exit__(*error)
+
+
+def holding(path: Path) -> Holder:
+    return Holder(
         [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 

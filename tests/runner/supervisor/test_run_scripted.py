@@ -310,3 +310,19 @@ def test_a_stage_that_is_not_there_cannot_be_forced(chain: Project) -> None:
     assert ran.code == ExitCode.USAGE
     assert "did you mean 'three'?" in str(ran.error)
     assert not directory(chain).path.exists()
+
+
+def test_a_handoff_stays_as_long_as_another_item_takes_from_it(chain: Project) -> None:
+    """Two items that differ in the last stage alone."""
+    text = MANIFEST.replace('prompt = "b"', 'prompt = "a"\nending = "!"')
+    chain.write("chain.toml", text)
+    there: list[int] = []
+
+    def look(event: dict[str, Any]) -> None:
+        if event["event"] == "item_finished" and event["stage"] == "three":
+            there.append(len(handoffs(chain, "two")))
+
+    ran = run(chain, "chain.toml", sets=["run.keep_handoffs=needed"], listen=look)
+    assert ran.code == ExitCode.DONE
+    assert [e["items"] for e in ran.of("stage_started")] == [2, 2, 2]
+    assert there == [1, 0]
