@@ -34,9 +34,9 @@ with Lock(Path(sys.argv[1])) as lock:
 class Holder(subprocess.Popen[str]):
     """One that is not waited for, whatever becomes of the test."""
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self.kill()
-        super().__exit__(*error)
+        super().__exit__(None, None, None)
 
 
 def holding(path: Path) -> Holder:
