@@ -19,11 +19,14 @@ demo-model: $(READY)
 test: $(READY)
 	$(BIN)/pytest -n 2
 
-# the inner loop, within a minute: what needs no worker with torch in it, nor a model of some size; --fast skips
-# tests that start the command, the folders left out compute too much
-SLOW := fuzz chaos packaging plugins runner/placement runner/report runner/kit runner/testing runner/plan/tailor
+# the inner loop, within a minute on two idle cores: --fast skips tests that start the command, and the folders
+# and files of SLOW compute much, or start processes of other kinds
+SLOW := chaos fuzz packaging plugins test_manifests.py test_readme_commands.py mutants/test_copies.py \
+	runner/cli runner/kit runner/placement runner/report runner/testing runner/memory/test_rates.py \
+	runner/model/test_remote.py runner/model/test_remote_refused.py runner/plan/memory/test_full_width.py \
+	runner/stream/test_pipelines.py runner/stream/test_property.py runner/supervisor/test_memory.py
 test-fast: $(READY)
-	$(BIN)/pytest -n 2 --fast $(SLOW:%=--ignore=tests/%) --deselect tests/mutants/test_table.py::test_a_copy_is_what_its_processes_import
+	$(BIN)/pytest -n 2 --fast $(SLOW:%=--ignore=tests/%)
 
 # each fault of tests/mutants/*.toml in a copy of the tree must break one of its tests; WORDS choose some of them
 WORDS ?=

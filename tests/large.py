@@ -3,6 +3,8 @@
 Written straight to disk, tensor by tensor, since what they are made to try out is memory.
 """
 
+# mypy: disable-error-code="operator,union-attr"
+
 from __future__ import annotations
 
 import itertools
@@ -12,10 +14,9 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import torch
+from checkpoints import DEMO, DEV
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
-
-from tests.checkpoints import DEMO, DEV
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

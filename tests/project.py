@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import io
 import shutil
+import sys
 import tempfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -21,6 +22,8 @@ from runner.testing import Outcome
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
+
+__all__ = ["Outcome", "Project"]
 
 # that a model's files fit its classes is asked of a fresh process, which takes seconds: once for all tests
 AGREED = Path(tempfile.mkdtemp(prefix="runner-agreed-"))
@@ -72,11 +75,19 @@ class Project(testing.Project):
     def as_environment(self) -> Iterator[None]:
         """Folder, environment and import path of this process as the command would have them."""
         with pytest.MonkeyPatch.context() as patch:
+            self._forget_other_plugins()
             patch.chdir(self.folder)
             patch.syspath_prepend(str(self.packages))
             for name in ("RUNNER_CACHE", "HF_HOME", "COLUMNS", "NO_COLOR"):
                 patch.setenv(name, self.environment[name])
             yield
+
+    def _forget_other_plugins(self) -> None:
+        """Plugins of earlier projects may have the same names, and are imported already."""
+        for name, module in list(sys.modules.items()):
+            folder = Path(getattr(module, "__file__", None) or "").parent
+            if folder.name == self.packages.name and folder != self.packages:
+                del sys.modules[name]
 
     def files(self) -> set[str]:
         """Everything in the folder that is not an installed package or a cache."""

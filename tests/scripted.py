@@ -221,6 +221,6 @@ def run(
         supervisor = Supervisor(pipeline, directory, events, Wishes(**wishes), launchers=launchers)
         try:
             ran.code = supervisor.run()
-        except RunnerError as error:
-            ran.code, ran.error = error.exit_code, error
+        except (RunnerError, KeyboardInterrupt) as error:
+            ran.code, ran.error = getattr(error, "exit_code", None), error
     return ran

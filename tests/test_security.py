@@ -6,7 +6,7 @@ import json
 import pickle
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from checkpoints import DEMO
 from toy_plugin import BEHAVING, TOY
@@ -39,7 +39,7 @@ class Touch:
     def __init__(self, marker: Path) -> None:
         self.marker = marker
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Any, ...]:
         return subprocess.call, (["touch", str(self.marker)],)
 
 

@@ -13,7 +13,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
-import greenlet  # type: ignore[import-untyped]
+import greenlet
 
 from runner.stream.state import Turns
 

@@ -8,7 +8,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 import torch
-from greenlet import GreenletExit  # type: ignore[import-untyped]
+from greenlet import GreenletExit
 
 from runner.errors import RunnerError, in_words
 from runner.events import NOTE, ItemStarted, Progress, Resumed, Retrying, StateDiscarded, Warned

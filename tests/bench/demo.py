@@ -78,7 +78,7 @@ def one_round(folder: Path) -> dict[str, float]:
     return times
 
 
-def pixels(path: Path) -> np.ndarray:  # type: ignore[type-arg]
+def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         return np.asarray(picture)
 
@@ -94,8 +94,8 @@ def main() -> None:
                 times.setdefault(name, []).append(seconds)
     print(f"{platform.machine()}, Python {platform.python_version()}, {rounds} rounds, seconds of wall time")
     print("| | min | median | max |\n|---|---|---|---|")
-    for name, seconds in times.items():
-        print(f"| {name} | {min(seconds):.1f} | {statistics.median(seconds):.1f} | {max(seconds):.1f} |")
+    for name, took in times.items():
+        print(f"| {name} | {min(took):.1f} | {statistics.median(took):.1f} | {max(took):.1f} |")
     pairs = zip(times["runner"], times["one diffusers process"], strict=True)
     more = statistics.median(ours - theirs for ours, theirs in pairs)
     print(

@@ -1,5 +1,7 @@
 """Headers of safetensors files: read as the library reads them, or refused; in a model, by the file's name."""
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 import json

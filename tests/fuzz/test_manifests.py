@@ -65,7 +65,7 @@ writes = st.builds(
     common,
     table(ending=words),
 )
-items = st.builds(dict, table(id=file_names, seed=seeds, behave=words), prompt=words.filter(str.strip))
+items: Any = st.builds(dict, table(id=file_names, seed=seeds, behave=words), prompt=words.filter(str.strip))
 manifests = st.builds(
     lambda name, make, write, item, more: {
         "version": 1,

@@ -98,11 +98,12 @@ def attempt(look: Callable[[], Found], refusal: type[Refusal]) -> tuple[Found | 
 def watched() -> Iterator[None]:
     """See that nothing is written, nothing is started or connected to, and that it ends."""
     global _seen  # noqa: PLW0603 - an audit hook stays for good, and is told here when to look
-    _seen = seen = []
+    seen: list[Any] = []
+    _seen = seen
     before = signal.signal(signal.SIGPROF, _hung)
     signal.setitimer(signal.ITIMER_PROF, HANGS)
     # a loop in C hears no signal: this ends the whole process, and says where it was
-    faulthandler.dump_traceback_later(10 * HANGS, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(10 * HANGS, exit=True, file=sys.__stderr__ or 2)
     writes_code, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield

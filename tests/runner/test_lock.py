@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -30,8 +31,16 @@ with Lock(Path(sys.argv[1])) as lock:
 """
 
 
-def holding(path: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+class Holder(subprocess.Popen[str]):
+    """One that is not waited for, whatever becomes of the test."""
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        super().__exit__(None, None, None)
+
+
+def holding(path: Path) -> Holder:
+    return Holder(
         [sys.executable, "-c", HOLD, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
@@ -48,6 +57,7 @@ def test_one_holds_and_others_are_told_who(tmp_path: Path) -> None:
             assert third.stdout is not None
             assert third.stdin is not None
             assert f"process {other.pid} on " in third.stdout.readline()
+            assert not select.select([third.stdout], [], [], 0.2)[0]  # it waits, and holds nothing
             other.stdin.close()
             assert third.stdout.readline() == "held\n"
             told = holder_of(path)

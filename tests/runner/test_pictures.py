@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,9 +15,8 @@ from runner.provenance import with_provenance
 def png(mode: str = "RGB", *, changed: int = 0, size: tuple[int, int] = (8, 4), **options: object) -> bytes:
     picture = Image.new(mode, size, 7 if mode == "L" else (7,) * len(mode))
     if changed:
-        picture.putpixel(
-            (3, 2), 7 + changed if mode == "L" else (7, 7 + changed, *picture.getpixel((0, 0))[2:])
-        )  # type: ignore[index]
+        pixel: Any = picture.getpixel((0, 0))
+        picture.putpixel((3, 2), 7 + changed if mode == "L" else (7, 7 + changed, *pixel[2:]))
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", **options)
     return buffer.getvalue()

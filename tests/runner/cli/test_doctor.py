@@ -1,5 +1,7 @@
 """What the doctor tells of machines in several states of health."""
 
+# mypy: disable-error-code="attr-defined"
+
 from __future__ import annotations
 
 import json

@@ -1,10 +1,12 @@
 """``runner run`` with several manifests."""
 
+# mypy: disable-error-code="attr-defined"
+
 from __future__ import annotations
 
 import json
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import toy_plugin
 from waiting import wait_until
@@ -101,7 +103,7 @@ def test_a_bug_in_one_does_not_keep_the_others_from_running(
 ) -> None:
     import runner.cli.run_several as several
 
-    def run_pipeline(pipeline, *arguments):
+    def run_pipeline(pipeline: Any, *arguments: Any) -> Any:
         return 1 / 0 if pipeline.manifest.table.name == "toy" else real(pipeline, *arguments)
 
     real = several.run_pipeline

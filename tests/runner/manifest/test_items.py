@@ -142,3 +142,25 @@ def test_ids_do_not_depend_on_the_order_of_fields(project: Project) -> None:
     first, second = (items_of(project, f'[batch]\nfile = "{name}.jsonl"\n') for name in "ab")
     assert [item.id for item in first] == [item.id for item in second]
     assert len({item.id for item in first}) == 2
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        (
+            '[[item]]\nid = "fox"\nprompt = "a"\n[[item]]\nid = "fox"\nprompt = "b"\n',
+            "two items have the id 'fox' (the other is at ",
+        ),
+        (
+            f'[batch]\nseeds = [1, 20]\n[[item]]\nid = "{"x" * 98}"\nprompt = "a"\n',
+            "with its seed the id is longer than 100 characters",
+        ),
+        ('[[item]]\nid = "../etc"\nprompt = "a"\n', "the id '../etc' cannot be a file name"),
+        ('[[item]]\nid = ".."\nprompt = "a"\n', "the id '..' cannot be a file name"),
+    ],
+)
+def test_ids_that_cannot_be(toy: Project, batch: str, words: str) -> None:
+    toy.write("toy.toml", STAGES + batch)
+    outcome = toy.invoke("validate", "toy.toml")
+    assert outcome.code == 3, outcome
+    assert words in outcome.stderr

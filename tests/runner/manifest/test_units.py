@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from runner.manifest.units import format_duration, format_size, parse_duration, parse_size
+from runner.manifest.units import format_duration, format_size, in_quarters, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,19 @@ def test_sizes_are_shown_in_binary_units() -> None:
 def test_durations_are_shown_in_the_units_that_matter() -> None:
     shown = [format_duration(n) for n in (0, 8.44, 59.9, 60, 725.4, 3600, 11_540)]
     assert shown == ["0.0 s", "8.4 s", "59.9 s", "1 min 0 s", "12 min 5 s", "1 h 0 min", "3 h 12 min"]
+
+
+def test_a_budget_is_in_quarters_of_a_gib() -> None:
+    gib = 2**30
+    assert [in_quarters(n) for n in (0, gib // 4, gib // 2 - 1, 8 * gib - 1)] == [
+        "0.25GiB",
+        "0.25GiB",
+        "0.25GiB",
+        "7.75GiB",
+    ]
+    assert [in_quarters(n, up=True) for n in (1, gib // 4, gib // 4 + 1, 8 * gib)] == [
+        "0.25GiB",
+        "0.25GiB",
+        "0.5GiB",
+        "8GiB",
+    ]

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -57,7 +57,7 @@ def refuse(_: int) -> None:
 def refuse_reads(descriptor: int) -> None:
     real = os.preadv
 
-    def preadv(*arguments: object) -> int:
+    def preadv(*arguments: Any) -> int:
         if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
             raise OSError(22, "Invalid argument")
         return real(*arguments)

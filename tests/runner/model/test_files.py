@@ -45,7 +45,7 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 INDEX = "transformer/diffusion_pytorch_model.safetensors.index.json"
 
 
-def remove(name: str) -> Callable[[Path], None]:
+def remove(name: str) -> Callable[[Path], object]:
     def act(model: Path) -> None:
         path = model / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -53,11 +53,16 @@ def remove(name: str) -> Callable[[Path], None]:
     return act
 
 
-def write(name: str, data: bytes) -> Callable[[Path], None]:
-    return lambda model: (model / name).write_bytes(data) and None
+def write(name: str, data: bytes) -> Callable[[Path], object]:
+    return lambda model: (model / name).write_bytes(data)
 
 
-def cut(name: str, to: int) -> Callable[[Path], None]:
+def empty_folder(model: Path) -> None:
+    for path in (model / "tokenizer").iterdir():
+        path.unlink()
+
+
+def cut(name: str, to: int) -> Callable[[Path], object]:
     def act(model: Path) -> None:
         with (model / name).open("r+b") as file:
             file.truncate(to)
@@ -88,12 +93,12 @@ def header(table: object, data: bytes = b"") -> bytes:
     return struct.pack("<Q", len(text)) + text + data
 
 
-CASES: dict[str, tuple[Callable[[Path], None], str]] = {
+CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "there is no model folder"),
     "no component": (remove("vae"), "has no folder 'vae'"),
     "no weights": (remove(WEIGHTS), "has a config.json and no weights"),
     "empty component": (
-        lambda m: [p.unlink() for p in (m / "tokenizer").iterdir()] and None,
+        empty_folder,
         "holds no file that 'tokenizer' could be loaded from",
     ),
     "pickled": (pickled, "holds pickled weights only (diffusion_pytorch_model.bin)"),

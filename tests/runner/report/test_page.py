@@ -1,5 +1,7 @@
 """The page of a run directory: what it holds, however the run ended, and what it never lets happen."""
 
+# mypy: disable-error-code="misc"
+
 from __future__ import annotations
 
 import base64

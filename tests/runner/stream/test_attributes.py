@@ -1,5 +1,7 @@
 """Modules that keep something on themselves from call to call: in lockstep each call finds its own."""
 
+# mypy: disable-error-code="misc,no-any-return"
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
@@ -107,6 +109,23 @@ def test_a_module_that_one_call_makes_is_for_all(tmp_path: Path) -> None:
     folder = make(tmp_path / "tower")
     tower, stream = as_streamed(folder, model=Making())
     results = together(stream, [lambda n=n: tower(tower(numbers(n))) for n in range(3)])
+    for n, result in enumerate(results):
+        (alone,) = together(stream, [lambda n=n: tower(tower(numbers(n)))])
+        assert torch.equal(result, alone)
+
+
+class Counting(Tower):
+    """Its first call finds no count."""
+
+    def forward(self, x: torch.Tensor, path: Iterable[int] | None = None) -> torch.Tensor:
+        self.count = getattr(self, "count", 0) + 1
+        return super().forward(x, path) * self.count
+
+
+def test_what_one_call_sets_first_is_not_there_for_another(tmp_path: Path) -> None:
+    tower, stream = as_streamed(make(tmp_path / "tower"), model=Counting())
+    results = together(stream, [lambda n=n: tower(tower(numbers(n))) for n in range(3)])
+    assert not hasattr(tower, "count")
     for n, result in enumerate(results):
         (alone,) = together(stream, [lambda n=n: tower(tower(numbers(n)))])
         assert torch.equal(result, alone)

@@ -1,7 +1,10 @@
 """Calls in lockstep: whatever way they take through the blocks, and however they end."""
 
+# mypy: disable-error-code="misc,no-any-return"
+
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ import torch
 from towers import HIDDEN, as_resident, as_streamed, make, numbers, stored_bytes, together
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from runner.stream.stream import Stream
@@ -244,3 +248,48 @@ def test_one_or_two_blocks_are_read_once(tmp_path: Path, count: int) -> None:
     results = together(stream, [lambda n=n: steps_of(tower, n, 4) for n in range(3)])
     assert all(torch.equal(results[n], steps_of(resident, n, 4)) for n in range(3))
     assert stream.bytes_read == stored_bytes(folder)
+
+
+def test_a_way_that_is_taken_again_is_guessed(folder: Path, streamed: tuple[Any, Stream]) -> None:
+    """After the first time no block is read that does not run."""
+    tower, stream = streamed
+    path = (0, 2, 3)
+
+    def read_in(rounds: int) -> int:
+        before = stream.bytes_read
+
+        def call() -> None:
+            for _ in range(rounds):
+                tower(numbers(1), path)
+
+        together(stream, [call])
+        return stream.bytes_read - before
+
+    read_in(2)
+    once = sum(stored_bytes(folder, [f"blocks.{n}"]) for n in path)
+    assert read_in(7) - read_in(2) == 5 * once
+
+
+def test_what_is_to_be_entered_for_a_call_is_entered_in_its_turns_alone(
+    streamed: tuple[Any, Stream],
+) -> None:
+    tower, stream = streamed
+    inside: list[int] = []
+    seen: list[tuple[int, list[int]]] = []
+
+    @contextlib.contextmanager
+    def during(call: int) -> Iterator[None]:
+        inside.append(call)
+        yield
+        inside.remove(call)
+
+    def call(number: int) -> None:
+        for _ in range(2):
+            seen.append((number, list(inside)))
+            tower(numbers(number))
+            seen.append((number, list(inside)))
+
+    stream.run([lambda: call(0), lambda: call(1)], lambda: None, during)
+    assert len(seen) == 8
+    assert all(entered == [number] for number, entered in seen)
+    assert inside == []

@@ -1,5 +1,7 @@
 """Whatever the group, its order, its sizes and steps, and whichever blocks stream: the same bits."""
 
+# mypy: disable-error-code="misc"
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

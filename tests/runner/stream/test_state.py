@@ -1,5 +1,7 @@
 """What calls set for their thread is their own: neighbours change it, and are changed, without a trace."""
 
+# mypy: disable-error-code="attr-defined,misc,no-untyped-call"
+
 # ruff: noqa: NPY002 - the legacy generator is what careless code draws from
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """Workers as processes: one at a time, none left behind, and what their end means."""
 
+# mypy: disable-error-code="misc"
+
 from __future__ import annotations
 
 import json

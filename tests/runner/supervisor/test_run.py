@@ -13,10 +13,12 @@ from runner.handoff import read
 from runner.journal import read_journal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from project import Project
 
 
-def with_items(*items: dict[str, object]) -> str:
+def with_items(*items: Mapping[str, object]) -> str:
     tables = ["\n".join(f"{k} = {json.dumps(v)}" for k, v in item.items()) for item in items]
     return STAGES + "".join(f"[[item]]\n{table}\n" for table in tables)
 

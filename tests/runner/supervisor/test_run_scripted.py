@@ -14,6 +14,7 @@ from scripted import run
 from runner.errors import ExitCode, StorageError
 from runner.history import failed_items
 from runner.journal import read_journal
+from runner.plan import ALL_STAGES
 from runner.rundir import RunDirectory
 from runner.supervisor import run as running
 
@@ -284,3 +285,44 @@ def test_a_run_leaves_the_lock_and_its_signals_as_they_were(chain: Project) -> N
     run(chain, "chain.toml")
     assert held_by(directory(chain).lock) is None
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+@pytest.mark.parametrize(
+    ("fresh", "stages"),
+    [
+        ("one", ["one", "two", "three"]),
+        ("two", ["two", "three"]),
+        ("three", ["three"]),
+        (ALL_STAGES, ["one", "two", "three"]),
+    ],
+)
+def test_what_is_forced_is_made_again_and_all_that_follows(
+    chain: Project, fresh: str, stages: list[str]
+) -> None:
+    run(chain, "chain.toml")
+    ran = run(chain, "chain.toml", fresh=fresh)
+    assert ran.code == ExitCode.DONE
+    assert [(e["stage"], e["items"]) for e in ran.of("stage_started")] == [(stage, 2) for stage in stages]
+
+
+def test_a_stage_that_is_not_there_cannot_be_forced(chain: Project) -> None:
+    ran = run(chain, "chain.toml", fresh="thre")
+    assert ran.code == ExitCode.USAGE
+    assert "did you mean 'three'?" in str(ran.error)
+    assert not directory(chain).path.exists()
+
+
+def test_a_handoff_stays_as_long_as_another_item_takes_from_it(chain: Project) -> None:
+    """Two items that differ in the last stage alone."""
+    text = MANIFEST.replace('prompt = "b"', 'prompt = "a"\nending = "!"')
+    chain.write("chain.toml", text)
+    there: list[int] = []
+
+    def look(event: dict[str, Any]) -> None:
+        if event["event"] == "item_finished" and event["stage"] == "three":
+            there.append(len(handoffs(chain, "two")))
+
+    ran = run(chain, "chain.toml", sets=["run.keep_handoffs=needed"], listen=look)
+    assert ran.code == ExitCode.DONE
+    assert [e["items"] for e in ran.of("stage_started")] == [2, 2, 2]
+    assert there == [1, 0]

@@ -14,6 +14,7 @@ from worker_job import item_of
 
 from runner import handoff, provenance
 from runner.api import File, Stage, Tensor, Text
+from runner.storage import write_atomically
 from runner.worker import publish as publishing
 from runner.worker.publish import OutputError, publish
 
@@ -139,11 +140,10 @@ def test_files_are_there_before_the_handoff_that_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    write = publishing.write_atomically
 
     def noted(path: Path, data: bytes) -> None:
         written.append(path.suffix)
-        write(path, data)
+        write_atomically(path, data)
 
     monkeypatch.setattr(publishing, "write_atomically", noted)
     item = item_of(tmp_path, "a")

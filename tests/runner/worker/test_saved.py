@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / f"{KEY}.safetensors"
 
 
-def file(path: Path, key: str = KEY, **circumstances: object) -> StateFile:
+def file(path: Path, key: str = KEY, **circumstances: Any) -> StateFile:
     return StateFile(path, key, CPU, {**HERE, **circumstances})
 
 
@@ -85,7 +85,7 @@ def test_a_snapshot_is_a_copy() -> None:
         ({"device": "cpu"}, "device None, and this is cpu"),
     ],
 )
-def test_a_state_from_elsewhere_is_refused(path: Path, changed: dict[str, object], words: str) -> None:
+def test_a_state_from_elsewhere_is_refused(path: Path, changed: dict[str, Any], words: str) -> None:
     file(path).save(1, 2, {"x": torch.ones(1)})
     with pytest.raises(DiscardedError, match=words):
         file(path, **changed).load()

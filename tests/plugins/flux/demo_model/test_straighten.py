@@ -1,5 +1,7 @@
 """Straightening, on a few drawings of the packaged model."""
 
+# mypy: disable-error-code="name-defined"
+
 from __future__ import annotations
 
 from pathlib import Path

@@ -112,6 +112,7 @@ def test_remedies_are_those_that_would_fit(project: Project) -> None:
     misfit = plan(project, cpu(250), weights=(6, 4)).misfit
     # 274 is needed: with activations of 20 it is 244
     assert "would fit: peak = 20 in [stage.with]" in misfit
+    assert "peak = 1 in" not in misfit  # the mildest alone
     assert 'would fit: dtype = "bfloat16"' in misfit  # 22 + 25 + 180
     assert "would fit: a budget of ram = " in misfit
     less = plan(project, cpu(230)).misfit
@@ -130,6 +131,9 @@ def test_the_greater_lack_is_not_hidden_by_the_other(project: Project) -> None:
     assert "of RAM are missing" in misfit
     assert "budget of vram = " in misfit
     assert "and ram = " in misfit
+    alone = plan(project, card(500, 4000)).misfit
+    assert "budget of vram = " in alone
+    assert "and ram" not in alone
 
 
 def test_a_map_names_what_is_there(project: Project) -> None:

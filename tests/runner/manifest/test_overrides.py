@@ -1,0 +1,62 @@
+"""Values that ``--set`` replaces: in the table that is meant, within bounds, else refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from runner.errors import UsageError
+from runner.manifest.overrides import apply
+
+
+def tables() -> dict[str, Any]:
+    return {
+        "name": "x",
+        "stage": [{"name": "one", "dtype": "float32"}, {"name": "two"}],
+        "item": [{"id": "fox"}],
+        "budget": {"ram": "1GiB"},
+    }
+
+
+def after(*texts: str) -> dict[str, Any]:
+    raw = tables()
+    apply(raw, texts)
+    return raw
+
+
+def test_what_is_replaced() -> None:
+    assert after("name=y")["name"] == "y"
+    assert after("budget.ram=6GiB", "budget.vram = '2GiB'")["budget"] == {"ram": "6GiB", "vram": "2GiB"}
+    assert after("stage.two.with.steps=4")["stage"][1] == {"name": "two", "with": {"steps": 4}}
+    assert after("stage.one.dtype=bfloat16")["stage"][0]["dtype"] == "bfloat16"
+    assert after("item.fox.seed=7")["item"] == [{"id": "fox", "seed": 7}]
+    assert after("run.on_oom=fail", "run.on_oom=lower")["run"] == {"on_oom": "lower"}
+    assert after("name=a=b")["name"] == "a=b"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("name", "write it KEY=VALUE"),
+        ("=1", "write it KEY=VALUE"),
+        ("budget..ram=1", "write it KEY=VALUE"),
+        ("stage.tow.with.steps=1", "no such stage 'tow'; did you mean 'two'"),
+        ("stage=1", "no such stage ''"),
+        ("stage.one=1", "that is no table"),
+        ("item.cat.seed=1", "no such item 'cat'"),
+        ("name.more.still=1", "there is no table to look for 'more' in|that is no table"),
+        ("name.a.b.c=1", "there is no table to look for"),
+        ("name=" + "[" * 40 + "]" * 40, "the value is nested deeper"),
+        ("name=1" + "0" * 200, "the value is a whole number of more than 100 digits"),
+        ("a" + ".a" * 40 + "=1", "the key has more than 32 parts"),
+    ],
+)
+def test_what_is_refused(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        after(text)
+
+
+def test_an_item_of_a_manifest_without_any() -> None:
+    with pytest.raises(UsageError, match=r"the manifest has no \[\[item\]\]"):
+        apply({"stage": []}, ["item.fox.seed=1"])
