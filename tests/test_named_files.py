@@ -11,7 +11,12 @@ NAMED = re.compile(r"\b(?:tests|manifests|runner|plugins)/[\w/.-]+\.(?:py|toml|m
 
 def test_every_file_that_is_named_is_there() -> None:
     sources = [*ROOT.glob("runner/**/*.py"), *ROOT.glob("plugins/**/*.py"), *ROOT.glob("tests/*.py")]
-    pages = [ROOT / "README.md", *ROOT.glob("plugins/*.md"), *ROOT.glob("plugins/*/*.md")]
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("plugins/*.md"),
+        *ROOT.glob("plugins/*/*.md"),
+    ]
     named = {(name, path) for path in (*sources, *pages) for name in NAMED.findall(path.read_text("utf-8"))}
     assert len(named) > 10
     assert not {(name, str(path)) for name, path in named if not (ROOT / name).exists()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import resource
 import sys
 import traceback
 from functools import partial
@@ -174,10 +175,7 @@ if __name__ == "__main__":
     os.dup2(2, 1)
     # so that the sender can ask code that lets no other thread run where it is
     faulthandler.enable()
-    if os.name == "posix":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sent = Errand(**json.loads(sys.argv[1]))
     teller = Teller(stdout, sent)
     teller.tell(process=os.getpid())

@@ -78,7 +78,7 @@ def no_folder(path: Path, source: str) -> str:
             'PIPELINE.from_single_file("FILE").save_pretrained("FOLDER")'
         )
     missing = f"there is no model folder {path} (the manifest's source is '{source}')"
-    if os.name != "nt" and _WINDOWS.match(source):
+    if _WINDOWS.match(source):
         return f"{missing}: that is a path of Windows, and here paths are written /like/this"
     return missing
 

@@ -73,11 +73,10 @@ def _check(request: ModelCheck, report: Callable[[Event], None]) -> int:
 def _write(events: int, line: memoryview) -> None:
     """Write it all. While nobody reads, for the supervisor is suspended, no time passes for the items."""
     while line:
-        if os.name == "posix":
-            pipe = select.poll()
-            pipe.register(events, select.POLLOUT)
-            if not pipe.poll(0):
-                CLOCK.hold(True)
-                pipe.poll()
-                CLOCK.hold(False)
+        pipe = select.poll()
+        pipe.register(events, select.POLLOUT)
+        if not pipe.poll(0):
+            CLOCK.hold(True)
+            pipe.poll()
+            CLOCK.hold(False)
         line = line[os.write(events, line) :]
