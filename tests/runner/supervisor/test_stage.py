@@ -225,7 +225,7 @@ def test_what_a_worker_says_is_passed_on(stage: Stage) -> None:
 
 def test_an_item_that_is_to_be_tried_again_is_not_under_way(stage: Stage) -> None:
     """A death between its attempts is not its fault."""
-    script = "(begin('a'), say('retrying', item='a'), os._exit(3)) if worker == 0 else (done(*ids), finish())"
+    script = "(begin('a'), say('retrying', item='a', error='no'), os._exit(3)) if worker == 0 else (done(*ids), finish())"
     stage.run(script)
     assert stage.of("worker_died")[0]["items"] == []
 
