@@ -68,7 +68,7 @@ def copied_tree() -> Iterator[Path]:
         yield tree
 
 
-def test(tree: Path, ids: Sequence[str], limit: float | None, *options: str) -> tuple[int | None, str]:
+def run_tests(tree: Path, ids: Sequence[str], limit: float | None, *options: str) -> tuple[int | None, str]:
     """Run tests in a copy; returns pytest's exit code, None if they took too long, and what it printed."""
     variables = {**os.environ, "PYTHONPATH": "", "TMPDIR": str(tree.parent)}
     command = [str(tree.parent / "environment/bin/python"), "-m", "pytest", "-q", *options, *ids]
@@ -102,7 +102,7 @@ def verdict(mutant: Mutant) -> tuple[str, float, str]:
         else:
             (tree / mutant.file).write_text(text, encoding="utf-8")
             # a test that hangs fails before the limit, and says where
-            code, printed = test(tree, mutant.tests, LIMIT, "-x", "--timeout", str(LIMIT * 0.75))
+            code, printed = run_tests(tree, mutant.tests, LIMIT, "-x", "--timeout", str(LIMIT * 0.75))
             told = {PASSED: "SURVIVED", FAILED: "killed", None: "late"}.get(code, f"error {code}")
     return told, time.monotonic() - began, printed
 
@@ -111,7 +111,7 @@ def check_unchanged(mutants: Sequence[Mutant], jobs: int) -> str:
     """Run the tests of all faults on the tree as it is; returns what pytest printed if one fails."""
     ids = sorted({test for mutant in mutants for test in mutant.tests})
     with copied_tree() as tree:
-        code, printed = test(tree, ids, None, "-n", str(jobs))
+        code, printed = run_tests(tree, ids, None, "-n", str(jobs))
     return "" if code == PASSED else printed
 
 
