@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import Options, open_pipeline
 from runner.errors import RunnerError
+from runner.events import encode
 from runner.journal import Events
 from runner.plan.assemble import assemble, run_directory
 from runner.plan.demand import demand
@@ -38,12 +39,12 @@ if TYPE_CHECKING:
     from runner.supervisor.spawn import Process
 
 PRELUDE = """
-import os, sys, time
+import json, os, sys, time
 from runner import handoff, provenance
-from runner.protocol import Job, encode_event
+from runner.protocol import receive
 from runner.storage import write_atomically
 
-job = Job.receive(sys.stdin.buffer)
+job = receive(sys.stdin.buffer)
 ids = [item.id for item in job.items]
 places = {item.id: item for item in job.items}
 worker = int(sys.argv[1])
@@ -52,7 +53,8 @@ os.dup2(2, 1)
 
 
 def say(event, **fields):
-    os.write(events, encode_event(event, **fields))
+    line = json.dumps({"event": event, "stage": job.name, **fields})
+    os.write(events, line.encode() + b"\\n")
 
 
 def begin(*names):
@@ -137,7 +139,7 @@ class Stage:
         """What runs the stage; ``changes`` are those of its plan, or ``fail_fast``."""
         fail_fast = changes.pop("fail_fast", False)
         events = Events()
-        events.listeners.append(self.events.append)
+        events.listeners.append(lambda event: self.events.append(encode(event)))
         return Attempts(
             assembly=self.assembly,
             memory=replace(self.plan, **changes),
@@ -209,7 +211,7 @@ def run(
 ) -> Ran:
     """Run a manifest in this process; a script knows its stage as ``job.name``."""
     ran, events = Ran(), Events()
-    events.listeners += [ran.events.append, listen]
+    events.listeners += [lambda event: ran.events.append(encode(event)), lambda event: listen(encode(event))]
 
     @contextlib.contextmanager
     def launchers(*_: object) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from runner.api import Stage, Tensor
+from runner.events import encode
 from runner.params import Given
 from runner.protocol import Job, JobItem
 from runner.worker.loop import Loop
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.api import Item
+    from runner.events import Event
 
     One = Callable[[Item], Any]
 
@@ -68,6 +70,7 @@ def job_of(items: Sequence[JobItem], **changes: Any) -> Job:
         placings={},
         group=1,
         model=None,
+        variant=None,
         retries=0,
         timeout=None,
         checkpoint_every=5,
@@ -77,10 +80,10 @@ def job_of(items: Sequence[JobItem], **changes: Any) -> Job:
 
 
 class Reports(list[dict[str, Any]]):
-    """The events that a worker's code reports."""
+    """The events that a worker's code reports, as they are sent."""
 
-    def __call__(self, event: str, **fields: Any) -> None:
-        self.append({"event": event, **fields})
+    def __call__(self, event: Event) -> None:
+        self.append(encode(event))
 
     def of(self, event: str) -> list[dict[str, Any]]:
         return [told for told in self if told["event"] == event]

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def as_model_error(error: Exception, cls: Any, component: Component, folder: Path) -> Exception:
     """The error itself where the files are not to blame; the traceback of one that is renamed is logged."""
     library = hasattr(cls, "from_pretrained")
-    mismatch = isinstance(error, RuntimeError) and "size mismatch" in str(error)
-    if isinstance(error, RunnerError) or is_out_of_memory(error) or not (library or mismatch):
+    if isinstance(error, RunnerError) or is_out_of_memory(error) or not library:
         return error
     sys.stderr.write(redact(traceback.format_exc()))
     first = in_words(error).strip().splitlines()[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+from mutants.run import copied_tree, run_tests
 from mutants.table import ROOT, Mutant, read
 
 if TYPE_CHECKING:
@@ -35,3 +37,11 @@ def test_faults_that_could_be_tried_are_told_apart(tmp_path: Path) -> None:
     assert Mutant("one.py", "= 1", "= 2", "", ()).applied(tmp_path) is None
     assert Mutant("one.py", "c", "d", "", ()).applied(tmp_path) is None
     assert Mutant("two.py", "a", "b", "", ()).applied(tmp_path) is None
+
+
+def test_a_copy_is_what_its_processes_import() -> None:
+    with copied_tree() as tree:
+        (tree / "runner/errors.py").write_text("raise RuntimeError('the copy')\n")
+        code, printed = run_tests(tree, ["tests/runner/test_lock.py"], 60)
+        assert (code, "the copy" in printed) == (4, True), printed
+    assert pytest.importorskip("runner.errors")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -14,6 +14,7 @@ from worker_job import job_of
 
 from runner.api import Component
 from runner.errors import PluginError
+from runner.events import Checked, Event, ItemStarted
 from runner.supervisor import conversation as conversation_module
 from runner.supervisor.conversation import Conversation
 from runner.supervisor.spawn import _Spawned
@@ -21,7 +22,7 @@ from runner.supervisor.spawn import _Spawned
 if TYPE_CHECKING:
     from runner.protocol import Job
 
-READ = "import os, sys, time\nfrom runner.protocol import Job\njob = Job.receive(sys.stdin.buffer)\n"
+READ = "import os, sys, time\nfrom runner.protocol import receive\njob = receive(sys.stdin.buffer)\n"
 
 
 def talk(script: str, job: Job | None = None, first: str = READ) -> Conversation:
@@ -34,21 +35,30 @@ def talk(script: str, job: Job | None = None, first: str = READ) -> Conversation
     return Conversation(_Spawned(popen), job or job_of([]))
 
 
-def heard(conversation: Conversation) -> list[dict[str, Any]]:
+def heard(conversation: Conversation) -> list[Event]:
     return [event for event in conversation.events() if event is not None]
 
 
 def test_every_event_to_the_last() -> None:
-    script = 'for n in range(500): print(\'{"event": "e", "n": %d}\' % n)\nsys.stdout.flush()\nos._exit(4)'
-    conversation = talk(script)
-    assert [event["n"] for event in heard(conversation)] == list(range(500))
+    said = '{"event": "item_started", "item": "%d"}'
+    conversation = talk(f"for n in range(500): print({said!r} % n)\nsys.stdout.flush()\nos._exit(4)")
+    assert heard(conversation) == [ItemStarted(item=str(n)) for n in range(500)]
     assert conversation.exit_code == 4
 
 
 def test_half_a_line_is_no_event() -> None:
-    assert heard(talk('print(\'{"event": "e"}\')\nsys.stdout.write(\'{"event": \')\nsys.stdout.flush()')) == [
-        {"event": "e"}
-    ]
+    line = '{"event": "item_started", "item": "a"}'
+    conversation = talk(f"print({line!r}); sys.stdout.write({line!r}); sys.stdout.flush()")
+    assert heard(conversation) == [ItemStarted(item="a")]
+
+
+def test_what_this_version_does_not_know_is_passed_over() -> None:
+    said = (
+        '{"event": "of a later version"}',
+        '{"event": "item_started"}',
+        '{"event": "item_started", "item": "a"}',
+    )
+    assert heard(talk(f"print(*{said!r}, sep='\\n', flush=True)")) == [ItemStarted(item="a")]
 
 
 def test_there_is_time_to_look_around_while_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,13 +91,14 @@ def test_a_child_that_keeps_the_pipe_open_keeps_nobody_waiting_and_is_ended() ->
 child = os.fork()
 if child == 0:
     time.sleep(300)
-print('{"event": "child", "pid": %d}' % child, flush=True)
+print('{"event": "checked", "problem": "%d"}' % child, flush=True)
 os._exit(0)
 """
     conversation = talk(script)
     (event,) = heard(conversation)
     assert conversation.exit_code == 0
-    child = event["pid"]
+    assert isinstance(event, Checked)
+    child = int(event.problem or "")
     wait_until(
         lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE,
         30,
@@ -109,8 +120,9 @@ def test_a_job_larger_than_a_pipe_is_no_reason_to_wait() -> None:
     from worker_job import item_of
 
     items = [item_of(Path("x" * 1000), f"i{n}") for n in range(1200)]
-    conversation = talk('print(\'{"event": "items", "n": %d}\' % len(job.items), flush=True)', job_of(items))
-    assert heard(conversation) == [{"event": "items", "n": 1200}]
+    said = '{"event": "checked", "problem": "%d items"}'
+    conversation = talk(f"print({said!r} % len(job.items), flush=True)", job_of(items))
+    assert heard(conversation) == [Checked(problem="1200 items")]
 
 
 def test_a_worker_that_dies_before_it_reads_its_job_tells_by_its_exit() -> None:

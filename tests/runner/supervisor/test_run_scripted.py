@@ -12,6 +12,7 @@ import pytest
 from scripted import run
 
 from runner.errors import ExitCode, StorageError
+from runner.events import RunFinished, RunStarted
 from runner.history import failed_items
 from runner.journal import read_journal
 from runner.plan import ALL_STAGES
@@ -273,9 +274,11 @@ def test_the_journal_ends_with_the_error(chain: Project) -> None:
     ran = run(chain, "chain.toml", "say('failed', code=9, error='the disk'); sys.exit(9)")
     assert isinstance(ran.error, StorageError)
     journal = list(read_journal(directory(chain).journal))
-    assert (journal[0]["event"], journal[-1]["event"]) == ("run_started", "run_finished")
-    assert journal[-1]["exit_code"] == ExitCode.STORAGE
-    assert "the disk" in journal[-1]["error"]
+    last = journal[-1]
+    assert isinstance(journal[0], RunStarted)
+    assert isinstance(last, RunFinished)
+    assert last.exit_code == ExitCode.STORAGE
+    assert "the disk" in (last.error or "")
 
 
 def test_a_run_leaves_the_lock_and_its_signals_as_they_were(chain: Project) -> None:

@@ -21,7 +21,7 @@ def handlers() -> list[object]:
 def test_watched_they_are_counted_else_raised(number: int) -> None:
     interrupts = Interrupts()
     with interrupts.caught():
-        with interrupts.watched():
+        with interrupts.watched(os.getpid()):
             os.kill(os.getpid(), number)
             os.kill(os.getpid(), number)
         assert interrupts.count == 2
@@ -41,7 +41,7 @@ def test_all_is_as_before_afterwards() -> None:
     with interrupts.caught():
         assert not set(handlers()) & set(before)
     assert handlers() == before
-    with pytest.raises(ValueError, match="an error"), interrupts.caught(), interrupts.watched():
+    with pytest.raises(ValueError, match="an error"), interrupts.caught(), interrupts.watched(os.getpid()):
         raise ValueError("an error")
     assert handlers() == before
     with interrupts.caught(), pytest.raises(KeyboardInterrupt):

@@ -11,6 +11,7 @@ from worker_job import STAGE, item_of, job_of
 
 from runner.api import Stage
 from runner.errors import ExitCode, StorageError, WorkerDiedError
+from runner.events import encode
 from runner.memory import heap
 from runner.supervisor import forked
 from runner.supervisor.conversation import Conversation
@@ -72,7 +73,7 @@ def job(folder: Path, start: str) -> Job:
 
 def ended(folder: Path, process: Process, start: str) -> tuple[int | None, list[dict[str, Any]]]:
     conversation = Conversation(process, job(folder, start))
-    events = [event for event in conversation.events() if event is not None]
+    events = [encode(event) for event in conversation.events() if event is not None]
     return conversation.exit_code, events
 
 

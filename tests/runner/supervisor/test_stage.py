@@ -22,6 +22,7 @@ from runner.errors import (
     StorageError,
     WorkerDiedError,
 )
+from runner.events import Progress
 from runner.memory.cgroup import MemoryGroup
 from runner.plan.memory.need import CUDA_CONTEXT
 from runner.supervisor import conversation
@@ -30,6 +31,8 @@ from runner.supervisor import stage as stage_module
 if TYPE_CHECKING:
     from project import Project
     from scripted import Stage
+
+    from runner.events import Event
 
 ITEMS = "".join(f'[[item]]\nid = "{name}"\nprompt = "{name}"\n' for name in "abc")
 
@@ -225,7 +228,7 @@ def test_what_a_worker_says_is_passed_on(stage: Stage) -> None:
 
 def test_an_item_that_is_to_be_tried_again_is_not_under_way(stage: Stage) -> None:
     """A death between its attempts is not its fault."""
-    script = "(begin('a'), say('retrying', item='a'), os._exit(3)) if worker == 0 else (done(*ids), finish())"
+    script = "(begin('a'), say('retrying', item='a', error='no'), os._exit(3)) if worker == 0 else (done(*ids), finish())"
     stage.run(script)
     assert stage.of("worker_died")[0]["items"] == []
 
@@ -233,8 +236,8 @@ def test_an_item_that_is_to_be_tried_again_is_not_under_way(stage: Stage) -> Non
 def interrupted(stage: Stage, script: str, times: int) -> list[dict[str, Any]]:
     """Run with so many requests to stop as soon as the first item is under way."""
 
-    def on_event(event: dict[str, Any]) -> None:
-        if event["event"] == "progress":
+    def on_event(event: Event) -> None:
+        if isinstance(event, Progress):
             stage.interrupts.count += times
 
     attempts = stage.attempts(script)

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from runner.api import Saved
+    from runner.events import Retrying
+
 ENVIRONMENT = {"threads": "1"}
 
 
@@ -37,7 +40,8 @@ class Made:
         self.reports = Reports()
         self.stopping = False
         self.file = StateFile(self.item.state, self.item.key, torch.device("cpu"), ENVIRONMENT)
-        self.run = ItemRun(self.item, self.file, Clock(limit), self.reports, lambda: not self.stopping, every)
+        clock, go_on = Clock(limit), lambda: not self.stopping
+        self.run = ItemRun("stage", self.item, self.file, clock, self.reports, go_on, every, "float32")
 
     def attempt(self, *acts: Callable[[ItemRun], object]) -> ItemRun:
         def make(run: ItemRun) -> None:
@@ -49,8 +53,9 @@ class Made:
         return self.run
 
     @property
-    def saved(self) -> tuple[int, Any] | None:
-        return self.file.load()
+    def saved(self) -> Saved | None:
+        found = self.file.load()
+        return found.saved if found else None
 
 
 FULL = object()
@@ -59,6 +64,11 @@ FULL = object()
 
 def step(n: int, steps: int = 9, state: Any = FULL) -> Callable[[ItemRun], None]:
     return lambda run: run.on_step(n, steps, torch.full((2,), float(n)) if state is FULL else state)
+
+
+def failure_of(run: ItemRun) -> Retrying:
+    assert run.failure is not None
+    return run.failure
 
 
 def fail(error: BaseException) -> Callable[[ItemRun], None]:
@@ -78,7 +88,7 @@ def test_states_are_saved_every_so_many_steps(tmp_path: Path) -> None:
     at: list[int | None] = []
 
     def look(_run: ItemRun) -> None:
-        at.append(saved.step if (saved := made.file.load()) else None)
+        at.append(made.saved.step if made.saved else None)
 
     made.attempt(*[act for n in range(1, 9) for act in (step(n), look)])
     assert at == [None, None, 3, 3, 3, 6, 6, 6]
@@ -108,8 +118,8 @@ def test_a_state_is_what_it_was_at_its_step(made: Made) -> None:
 
     made.attempt(step(1, state=mine), go_on_and_stop)
     assert made.saved is not None
-    assert made.saved[0] == 1
-    assert torch.equal(made.saved[1], torch.ones(2))
+    assert made.saved.step == 1
+    assert torch.equal(made.saved.state, torch.ones(2))
 
 
 def test_stopped_it_keeps_its_last_step(made: Made) -> None:
@@ -118,8 +128,8 @@ def test_stopped_it_keeps_its_last_step(made: Made) -> None:
 
     run = made.attempt(step(1), step(2), stop, step(3), fail(AssertionError("it went on")))
     assert made.saved is not None
-    assert made.saved[0] == 3
-    assert (run.failure, run.ended) == ({}, False)
+    assert made.saved.step == 3
+    assert (run.failure, run.ended) == (None, False)
 
 
 def test_what_is_not_finite_is_not_saved(tmp_path: Path) -> None:
@@ -140,12 +150,12 @@ def test_a_failure_keeps_nothing_of_its_attempt(made: Made) -> None:
 def test_saving_goes_on_from_the_step_that_was_saved(tmp_path: Path) -> None:
     """After 3 of 3, the next is saved at 6, though the attempt begins anew at 4."""
     made = Made(tmp_path, every=3)
-    made.file.save(4, 9, {"state": torch.ones(1)})
+    made.file.save(4, 9, {"state": torch.ones(1)}, 1.0)
     made.attempt(lambda run: run.begin(), step(5), step(6))
     assert made.saved is not None
-    assert made.saved[0] == 4
+    assert made.saved.step == 4
     made.attempt(step(7))
-    assert made.saved[0] == 7
+    assert made.saved.step == 7
 
 
 def test_a_state_of_no_use_is_reported(made: Made) -> None:
@@ -160,20 +170,22 @@ def test_a_state_of_no_use_is_reported(made: Made) -> None:
 def test_done_it_keeps_its_state_until_the_supervisor_knows(tmp_path: Path) -> None:
     made = Made(tmp_path, every=1)
     run = made.attempt(step(1))
-    assert (run.failure, run.ended) == ({}, True)
+    assert (run.failure, run.ended) == (None, True)
     assert made.item.state.exists()
 
 
 def test_what_a_failure_says(made: Made, capfd: pytest.CaptureFixture[str]) -> None:
     run = made.attempt(fail(ValueError("x" * 5000)))
-    assert run.failure["error"] == f"ValueError: {'x' * 5000}"[:ERROR_LIMIT]
-    assert run.failure["attempts"] == 1
-    assert "raise error" in run.failure["traceback"]
+    failure = failure_of(run)
+    assert failure.error == f"ValueError: {'x' * 5000}"[:ERROR_LIMIT]
+    assert (failure.stage, failure.item, failure.attempts) == ("stage", "a", 1)
+    assert "raise error" in (failure.traceback or "")
     assert "ValueError" in capfd.readouterr().err
     run = made.attempt(fail(ValueError("y" * 50_000)))
-    assert (len(run.failure["traceback"]), run.failure["attempts"]) == (TRACEBACK_LIMIT, 2)
+    failure = failure_of(run)
+    assert (len(failure.traceback or ""), failure.attempts) == (TRACEBACK_LIMIT, 2)
     run = made.attempt()
-    assert (run.failure, run.ended) == ({}, True)
+    assert (run.failure, run.ended) == (None, True)
 
 
 def test_secrets_of_a_failure_are_in_no_log(made: Made, capfd: pytest.CaptureFixture[str]) -> None:
@@ -184,7 +196,7 @@ def test_secrets_of_a_failure_are_in_no_log(made: Made, capfd: pytest.CaptureFix
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyError("k"), BaseException("odd")])
 def test_whatever_a_stage_raises_is_its_items_failure(made: Made, error: BaseException) -> None:
-    assert type(error).__name__ in made.attempt(fail(error)).failure["error"]
+    assert type(error).__name__ in failure_of(made.attempt(fail(error))).error
 
 
 @pytest.mark.parametrize(
@@ -194,13 +206,13 @@ def test_whatever_a_stage_raises_is_its_items_failure(made: Made, error: BaseExc
 def test_what_concerns_the_whole_worker_is_raised(made: Made, error: BaseException) -> None:
     with pytest.raises(type(error)):
         made.attempt(fail(error))
-    assert made.run.failure == {}
+    assert made.run.failure is None
 
 
 def test_over_its_time_it_ends_at_its_next_step(tmp_path: Path) -> None:
     made = Made(tmp_path, limit=0.0)
     run = made.attempt(step(1), fail(AssertionError("it went on")))
-    assert run.failure["error"] == "it took longer than its timeout of 0 s"
+    assert failure_of(run).error == "it took longer than its timeout of 0 s"
 
 
 def test_blocks_are_places_to_end_too(tmp_path: Path) -> None:
@@ -217,7 +229,7 @@ def test_blocks_are_places_to_end_too(tmp_path: Path) -> None:
         layer(torch.ones(1))  # outside of an item there is nothing to end
     made.stopping = True
     run = made.attempt(lambda _: alone.layers[0](torch.ones(1)), lambda _: net.layers[1](torch.ones(1)))
-    assert (run.failure, run.ended) == ({}, False)
+    assert (run.failure, run.ended) == (None, False)
 
 
 def test_warnings_are_passed_on(made: Made) -> None:
@@ -227,6 +239,7 @@ def test_warnings_are_passed_on(made: Made) -> None:
     (warning,) = made.reports.of("warning")
     assert warning == {
         "event": "warning",
+        "stage": "stage",
         "item": "a",
         "kind": "prompt_cut",
         "message": "m" * ERROR_LIMIT,

@@ -15,6 +15,7 @@ from worker_job import STAGE, Reports, item_of, job_of, run
 from runner import handoff
 from runner.api import File, Tensor, Text
 from runner.errors import BudgetError
+from runner.events import Stuck
 from runner.params import Given
 from runner.protocol import Input
 from runner.worker import loop as loop_module
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.api import Item
+    from runner.events import Event
     from runner.protocol import JobItem
 
 
@@ -75,7 +77,7 @@ def test_a_failed_item_is_tried_again_after_the_others(tmp_path: Path) -> None:
         ("c", "done"),
         ("a", "done"),
     ]
-    assert "error" not in reports.of("item_finished")[-1]
+    assert reports.of("item_finished")[-1]["error"] is None
 
 
 def test_retries_are_as_many_as_the_manifest_says(tmp_path: Path) -> None:
@@ -278,16 +280,16 @@ def test_a_stage_with_a_timeout_shows_that_it_lives(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(clock, "HEARTBEAT", 0.01)
     monkeypatch.setattr(clock, "LATE", 0.0)
     told = threading.Event()
-    reports: list[dict[str, Any]] = []
+    reports = Reports()
 
     def one(item: Item) -> dict[str, torch.Tensor]:
         assert told.wait(30)
         return x(item)
 
     def listen(loop: Loop) -> None:
-        def report(event: str, **fields: Any) -> None:
-            reports.append({"event": event, **fields})
-            if event == "stuck":
+        def report(event: Event) -> None:
+            reports(event)
+            if isinstance(event, Stuck):
                 told.set()
 
         loop._report = report

@@ -33,33 +33,33 @@ def file(path: Path, key: str = KEY, **circumstances: Any) -> StateFile:
 def test_a_state_comes_back_as_it_was_saved(path: Path) -> None:
     assert file(path).load() is None
     state = {"x": torch.rand(3, 5), "odd": torch.rand(7)[::2]}
-    file(path).save(3, 9, state)
-    saved = file(path).load()
-    assert saved is not None
-    assert saved.step == 3
-    assert {name: tensor.tolist() for name, tensor in saved.state.items()} == {
+    file(path).save(3, 9, state, 2.5)
+    found = file(path).load()
+    assert found is not None
+    assert (found.saved.step, found.steps, found.seconds) == (3, 9, 2.5)
+    assert {name: tensor.tolist() for name, tensor in found.saved.state.items()} == {
         name: tensor.tolist() for name, tensor in state.items()
     }
     # at torch's own boundaries, as results to the bit require
-    assert all(tensor.data_ptr() % 64 == 0 for tensor in saved.state.values())
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in found.saved.state.values())
 
 
 def test_a_state_of_one_tensor_comes_back_as_one(path: Path) -> None:
-    file(path).save(1, 2, snapshot(torch.ones(2)))
-    saved = file(path).load()
-    assert saved is not None
-    assert torch.equal(saved.state, torch.ones(2))
-    file(path).save(1, 2, snapshot({"x": torch.ones(2)}))
-    saved = file(path).load()
-    assert saved is not None
-    assert list(saved.state) == ["x"]
+    file(path).save(1, 2, snapshot(torch.ones(2)), 1.0)
+    found = file(path).load()
+    assert found is not None
+    assert torch.equal(found.saved.state, torch.ones(2))
+    file(path).save(1, 2, snapshot({"x": torch.ones(2)}), 1.0)
+    found = file(path).load()
+    assert found is not None
+    assert list(found.saved.state) == ["x"]
 
 
 def test_random_generators_go_on_from_where_they_were(path: Path) -> None:
     def drawn() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002
 
-    file(path).save(1, 2, {"x": torch.ones(1)})
+    file(path).save(1, 2, {"x": torch.ones(1)}, 1.0)
     first = drawn()
     assert not set(first) & set(drawn())
     file(path).load()
@@ -86,13 +86,13 @@ def test_a_snapshot_is_a_copy() -> None:
     ],
 )
 def test_a_state_from_elsewhere_is_refused(path: Path, changed: dict[str, Any], words: str) -> None:
-    file(path).save(1, 2, {"x": torch.ones(1)})
+    file(path).save(1, 2, {"x": torch.ones(1)}, 1.0)
     with pytest.raises(DiscardedError, match=words):
         file(path, **changed).load()
 
 
 def test_another_keys_state_is_refused(path: Path) -> None:
-    file(path).save(1, 2, {"x": torch.ones(1)})
+    file(path).save(1, 2, {"x": torch.ones(1)}, 1.0)
     with pytest.raises(DiscardedError, match="another key"):
         file(path, "b" * 64).load()
 
@@ -106,6 +106,6 @@ def test_what_is_sealed_and_yet_no_state_is_refused(path: Path) -> None:
 
 def test_removing_is_for_what_may_not_be_there(path: Path) -> None:
     file(path).remove()
-    file(path).save(1, 2, {"x": torch.ones(1)})
+    file(path).save(1, 2, {"x": torch.ones(1)}, 1.0)
     file(path).remove()
     assert not path.exists()
