@@ -96,7 +96,7 @@ class Conversation:
         self._process.kill()
 
     def _close_commands(self) -> None:
-        """Close our end of the pipe, unless the job is still being written: a stray child may hold the other."""
+        """Close our end of the pipe, unless the job is still written to it: a stray child may read it."""
         self._sender.join(SEND_SECONDS)
         if not self._sender.is_alive():
             with contextlib.suppress(OSError):  # what it had not read is lost
