@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SAMPLE_SECONDS = 0.05
 GRACE_SECONDS = 10.0  # for a worker to exit after it has said all
+SEND_SECONDS = 1.0  # for what is being sent to fail when the worker has gone
 
 
 @dataclass
@@ -100,7 +101,8 @@ class Conversation:
         self._process.kill()
 
     def _close_commands(self) -> None:
-        """Close our end of the pipe; whoever is still blocked on it keeps it."""
+        """Close our end of the pipe, unless the job is still written to it: a stray child may read it."""
+        self._sender.join(SEND_SECONDS)
         if not self._sender.is_alive():
             with contextlib.suppress(OSError):  # what it had not read is lost
                 self._process.commands.close()

@@ -102,7 +102,7 @@ def verdict(mutant: Mutant) -> tuple[str, float, str]:
         else:
             (tree / mutant.file).write_text(text, encoding="utf-8")
             # a test that hangs fails before the limit, and says where
-            code, printed = run_tests(tree, mutant.tests, LIMIT, "-x", "--timeout", str(LIMIT * 0.75))
+            code, printed = run_tests(tree, mutant.tests, LIMIT, "-x", "--timeout", str(LIMIT / 2))
             told = {PASSED: "SURVIVED", FAILED: "killed", None: "late"}.get(code, f"error {code}")
             if code is not None and code < 0:  # a signal that was not taken has ended pytest itself
                 told = "killed"

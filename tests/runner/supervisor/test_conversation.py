@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 from waiting import wait_until
-from worker_job import job_of
+from worker_job import item_of, job_of
 
 from runner.api import Component
 from runner.errors import PluginError
@@ -63,12 +64,25 @@ def test_what_this_version_does_not_know_is_passed_over() -> None:
 
 def test_there_is_time_to_look_around_while_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation_module, "SAMPLE_SECONDS", 0.001)
-    conversation = talk("sys.stdin.readline()")
-    for look, event in enumerate(conversation.events()):
-        assert event is None
-        if look == 5:
-            conversation.ask_to_stop()
+    conversation = talk('print(\'{"event": "e"}\', flush=True)\nsys.stdin.readline()')
+    looks: list[None] = []
+    begun = False
+    for event in conversation.events():
+        begun = begun or event is not None
+        if begun and event is None:
+            looks.append(None)
+            if len(looks) == 5:
+                conversation.ask_to_stop()
+    assert len(looks) >= 5
     assert conversation.exit_code == 0
+
+
+def test_a_worker_that_has_just_ended_is_not_seen_to_hold_nothing() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        ended.wait()
+    memory = conversation_module.Memory(now=5, peak=7)
+    memory.sample(ended.pid)
+    assert (memory.now, memory.peak) == (5, 7)
 
 
 def test_the_peak_of_memory_is_kept() -> None:
@@ -113,20 +127,21 @@ def test_a_worker_that_does_not_exit_after_its_last_word_is_ended(monkeypatch: p
     assert conversation.exit_code == -9
 
 
-def test_a_job_larger_than_a_pipe_is_no_reason_to_wait() -> None:
+@pytest.fixture
+def large() -> Job:
+    """A job that no pipe holds at once."""
+    return job_of([item_of(Path("x" * 1000), f"i{n}") for n in range(1200)])
+
+
+def test_a_job_larger_than_a_pipe_is_no_reason_to_wait(large: Job) -> None:
     """A worker that is still importing does not read yet."""
-    from pathlib import Path
-
-    from worker_job import item_of
-
-    items = [item_of(Path("x" * 1000), f"i{n}") for n in range(1200)]
     said = '{"event": "checked", "problem": "%d items"}'
-    conversation = talk(f"print({said!r} % len(job.items), flush=True)", job_of(items))
+    conversation = talk(f"print({said!r} % len(job.items), flush=True)", large)
     assert heard(conversation) == [Checked(problem="1200 items")]
 
 
-def test_a_worker_that_dies_before_it_reads_its_job_tells_by_its_exit() -> None:
-    conversation = talk("", first="import os; os._exit(5)")
+def test_a_worker_that_dies_before_it_reads_its_job_tells_by_its_exit(large: Job) -> None:
+    conversation = talk("", large, first="import os; os._exit(5)")
     assert heard(conversation) == []
     assert conversation.exit_code == 5
     conversation.ask_to_stop()  # it is gone, and that is no error

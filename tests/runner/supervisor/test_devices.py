@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import tempfile
 from typing import TYPE_CHECKING
 
@@ -55,3 +57,16 @@ def test_locks_are_for_all_users(cards: Path) -> None:
 def test_without_a_limit_there_is_no_group() -> None:
     with limited(1, None) as group:
         assert group is None
+
+
+def test_a_worker_is_in_a_group_of_its_own_as_long_as_it_is_watched() -> None:
+    with (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker,
+        limited(worker.pid, 1 << 28) as group,
+    ):
+        if group is None:
+            worker.kill()
+            pytest.skip("no control group can be made here")
+        assert str(worker.pid) in (group.folder / "cgroup.procs").read_text().split()
+        worker.kill()
+    assert not group.folder.exists()

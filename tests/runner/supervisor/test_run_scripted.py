@@ -9,6 +9,7 @@ from collections import namedtuple
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import toy_plugin
 from scripted import run
 
 from runner.errors import ExitCode, StorageError
@@ -329,3 +330,46 @@ def test_a_handoff_stays_as_long_as_another_item_takes_from_it(chain: Project) -
     assert ran.code == ExitCode.DONE
     assert [e["items"] for e in ran.of("stage_started")] == [2, 2, 2]
     assert there == [1, 0]
+
+
+def test_what_a_last_stage_hands_off_is_for_people_and_stays(toy: Project) -> None:
+    toy.write("toy.toml", toy_plugin.MANIFEST.replace(WRITE, ""))
+    for expected in (["make"], []):
+        ran = run(toy, "toy.toml", sets=["run.keep_handoffs=needed"])
+        assert [e["stage"] for e in ran.of("stage_started")] == expected
+        assert len(list((toy.folder / "runs/toy/handoff/make").glob("*.safetensors"))) == 2
+
+
+WRITE = """\
+[[stage]]
+name = "write"
+uses = "toy.write"
+"""
+SOUNDS = """
+from runner.api import File, Stage, Text, hookimpl
+RUNNER_API = 1
+
+@hookimpl
+def runner_stages():
+    sound = File("sound", ".wav")
+    return [
+        Stage("sounds.make", "sounds:start", params="chain:First", outputs=(sound,)),
+        Stage("sounds.take", "sounds:start", inputs=(sound,), outputs=(Text("t"),)),
+    ]
+"""
+
+
+def test_files_beside_a_handoff_go_with_it(chain: Project) -> None:
+    chain.plugin("sounds", SOUNDS)
+    head, items = MANIFEST.partition("[[stage]]")[0], MANIFEST.partition("[[item]]")[2]
+    stages = "".join(f'[[stage]]\nname = "{name}"\nuses = "sounds.{name}"\n' for name in ("make", "take"))
+    chain.write("chain.toml", f"{head}{stages}[[item]]{items}")
+    there: list[int] = []
+
+    def look(event: dict[str, Any]) -> None:
+        if event["event"] == "stage_finished":
+            there.append(len(list((directory(chain).path / "handoff/make").glob("*.wav"))))
+
+    ran = run(chain, "chain.toml", sets=["run.keep_handoffs=needed"], listen=look)
+    assert ran.code == ExitCode.DONE
+    assert there == [2, 0]
