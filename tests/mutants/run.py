@@ -8,9 +8,9 @@ replaces is not in its file, or more than once, *late* when its tests take longe
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -19,8 +19,9 @@ import time
 import venv
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -46,75 +47,124 @@ LEFT_OUT = shutil.ignore_patterns("*.egg-info", "node_modules")
 PASSED, FAILED = 0, 1  # pytest's exit codes
 
 
-@contextmanager
-def copied_tree() -> Iterator[Path]:
-    """A copy of the tree with an environment whose interpreter imports from it, and all else from ours."""
-    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        tree = Path(folder, "tree")
-        tree.mkdir()
-        for name in COPIED:
-            source = ROOT / name
-            if source.is_dir():
-                shutil.copytree(source, tree / name, ignore=LEFT_OUT)
-            elif source.exists():
-                shutil.copy2(source, tree / name)
-        environment = Path(folder, "environment")
-        venv.create(environment, symlinks=True)
-        (packages,) = (environment / "lib").glob("python*/site-packages")
-        plugins = sorted(str(path) for path in (tree / "plugins").iterdir() if path.is_dir())
-        ours = sysconfig.get_path("purelib")
-        lines = [str(tree), *plugins, f"import site; site.addsitedir({ours!r})"]
-        (packages / "first.pth").write_text("\n".join(lines) + "\n")
-        yield tree
+class Copy:
+    """A copy of the tree, and a process that runs tests on it."""
 
+    def __init__(self, folder: Path) -> None:
+        self.tree = folder / "tree"
+        self._printed = folder / "printed.txt"
+        self._changes = 0
+        _copy_tree(self.tree)
+        self._process = subprocess.Popen(
+            [_interpreter(folder, self.tree), "tests/mutants/warm.py"],
+            cwd=self.tree,
+            env={**os.environ, "PYTHONPATH": "", "TMPDIR": str(folder)},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
-def run_tests(tree: Path, ids: Sequence[str], limit: float | None, *options: str) -> tuple[int | None, str]:
-    """Run tests in a copy; returns pytest's exit code, None if they took too long, and what it printed."""
-    variables = {**os.environ, "PYTHONPATH": "", "TMPDIR": str(tree.parent)}
-    command = [str(tree.parent / "environment/bin/python"), "-m", "pytest", "-q", *options, *ids]
-    with subprocess.Popen(
-        command,
-        cwd=tree,
-        env=variables,
-        text=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+    def test(self, ids: Sequence[str], limit: float, *options: str) -> tuple[int, str]:
+        """Run tests; returns pytest's exit code, negative if they took too long, and what it printed."""
+        asked, answers = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert answers is not None
+        request = {"tests": ids, "options": options, "limit": limit, "printed": str(self._printed)}
+        print(json.dumps(request), file=asked, flush=True)
+        code = int(answers.readline())
+        return code, self._printed.read_text(errors="replace")
+
+    @contextmanager
+    def changed(self, file: str, text: str) -> Iterator[None]:
+        """Have another text in a file for as long as this lasts."""
+        path = self.tree / file
+        before, times = path.read_bytes(), path.stat()
+        self._changes += 1
+        path.write_text(text, encoding="utf-8")
+        # compiled modules are told apart by sizes and seconds
+        os.utime(path, (self._changes, self._changes))
         try:
-            printed, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            return None, process.communicate()[0]
-    return process.returncode, printed
+            yield
+        finally:
+            path.write_bytes(before)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
-def verdict(mutant: Mutant) -> tuple[str, float, str]:
-    """What becomes of one fault, the seconds that it took, and what pytest printed."""
-    began = time.monotonic()
-    printed = ""
-    with copied_tree() as tree:
-        text = mutant.applied(tree)
-        if text is None:
-            told = "stale"
-        else:
-            (tree / mutant.file).write_text(text, encoding="utf-8")
-            # a test that hangs fails before the limit, and says where
-            code, printed = run_tests(tree, mutant.tests, LIMIT, "-x", "--timeout", str(LIMIT / 2))
-            told = {PASSED: "SURVIVED", FAILED: "killed", None: "late"}.get(code, f"error {code}")
-            if code is not None and code < 0:  # a signal that was not taken has ended pytest itself
-                told = "killed"
-    return told, time.monotonic() - began, printed
+@contextmanager
+def copied() -> Iterator[Copy]:
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder, closing(Copy(Path(folder))) as copy:
+        yield copy
 
 
-def check_unchanged(mutants: Sequence[Mutant], jobs: int) -> str:
-    """Run the tests of all faults on the tree as it is; returns what pytest printed if one fails."""
-    ids = sorted({test for mutant in mutants for test in mutant.tests})
-    with copied_tree() as tree:
-        code, printed = run_tests(tree, ids, None, "-n", str(jobs))
-    return "" if code == PASSED else printed
+def _copy_tree(tree: Path) -> None:
+    tree.mkdir()
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, tree / name, ignore=LEFT_OUT)
+        elif source.exists():
+            shutil.copy2(source, tree / name)
+
+
+def _interpreter(folder: Path, tree: Path) -> str:
+    """The interpreter of an environment that imports from the tree, and all else from ours."""
+    environment = folder / "environment"
+    venv.create(environment, symlinks=True)
+    (packages,) = (environment / "lib").glob("python*/site-packages")
+    plugins = sorted(str(path) for path in (tree / "plugins").iterdir() if path.is_dir())
+    ours = sysconfig.get_path("purelib")
+    lines = [str(tree), *plugins, f"import site; site.addsitedir({ours!r})"]
+    (packages / "first.pth").write_text("\n".join(lines) + "\n")
+    return str(environment / "bin/python")
+
+
+class Trial:
+    """Tries faults, each in one of some copies that is free."""
+
+    def __init__(self, copies: Sequence[Copy]) -> None:
+        self._free: SimpleQueue[Copy] = SimpleQueue()
+        self._pool = ThreadPoolExecutor(len(copies))
+        for copy in copies:
+            self._free.put(copy)
+
+    def verdicts(self, mutants: Sequence[Mutant]) -> Iterator[tuple[str, float, str]]:
+        """What becomes of each fault, the seconds that it took, and what pytest printed."""
+        return self._pool.map(self._verdict, mutants)
+
+    def unchanged(self, mutants: Sequence[Mutant]) -> str:
+        """Run the tests of all faults on the tree as it is; returns what pytest printed where one fails."""
+        files: dict[str, list[str]] = {}
+        for name in sorted({name for mutant in mutants for name in mutant.tests}):
+            files.setdefault(name.partition("::")[0], []).append(name)
+        return "".join(self._pool.map(self._failures, files.values()))
+
+    def _verdict(self, mutant: Mutant) -> tuple[str, float, str]:
+        with self._copy() as copy:
+            began = time.monotonic()
+            text = mutant.applied(copy.tree)
+            if text is None:
+                return "stale", 0.0, ""
+            with copy.changed(mutant.file, text):
+                # a test that hangs fails before the limit, and says where
+                code, printed = copy.test(mutant.tests, LIMIT, "-x", "--timeout", str(LIMIT * 0.75))
+        told = "late" if code < 0 else {PASSED: "SURVIVED", FAILED: "killed"}.get(code, f"error {code}")
+        return told, time.monotonic() - began, printed
+
+    def _failures(self, ids: Sequence[str]) -> str:
+        with self._copy() as copy:
+            code, printed = copy.test(ids, LIMIT * len(ids))
+        return "" if code == PASSED else printed
+
+    @contextmanager
+    def _copy(self) -> Iterator[Copy]:
+        copy = self._free.get()
+        try:
+            yield copy
+        finally:
+            self._free.put(copy)
 
 
 def main() -> int:
@@ -131,12 +181,13 @@ def main() -> int:
     options = parser.parse_args()
     words = options.words or [""]
     chosen = [m for m in read(options.table) if any(w in f"{m.file} {m.promise} {m.tests}" for w in words)]
-    if not options.skip_unchanged and (printed := check_unchanged(chosen, options.jobs)):
-        print(printed, "\nthese tests fail without any fault", sep="")
-        return 1
     counts: Counter[str] = Counter()
-    with ThreadPoolExecutor(options.jobs) as pool:
-        for mutant, (told, seconds, printed) in zip(chosen, pool.map(verdict, chosen), strict=True):
+    with ExitStack() as stack:
+        trial = Trial([stack.enter_context(copied()) for _ in range(options.jobs)])
+        if not options.skip_unchanged and (printed := trial.unchanged(chosen)):
+            print(printed, "\nthese tests fail without any fault", sep="")
+            return 1
+        for mutant, (told, seconds, printed) in zip(chosen, trial.verdicts(chosen), strict=True):
             counts[told.split()[0]] += 1
             print(f"{told:<9} {seconds:5.1f} s  {mutant.file}: {mutant.promise}", flush=True)
             if options.verbose or told.startswith("error"):

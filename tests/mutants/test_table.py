@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from mutants.run import copied_tree, run_tests
+from mutants.run import copied
 from mutants.table import ROOT, Mutant, read
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ def test_faults_that_could_be_tried_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_copy_is_what_its_processes_import() -> None:
-    with copied_tree() as tree:
-        (tree / "runner/errors.py").write_text("raise RuntimeError('the copy')\n")
-        code, printed = run_tests(tree, ["tests/runner/test_lock.py"], 60)
+    with copied() as copy:
+        with copy.changed("runner/errors.py", "raise RuntimeError('the copy')\n"):
+            code, printed = copy.test(["tests/runner/test_lock.py"], 60)
         assert (code, "the copy" in printed) == (4, True), printed
+        code, printed = copy.test(["tests/runner/test_active_time.py"], 60)
+        assert code == 0, printed
     assert pytest.importorskip("runner.errors")
