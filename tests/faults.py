@@ -48,7 +48,11 @@ def config(path: str, **values: Any) -> Fault:
 
 
 def remove(*paths: str) -> Fault:
-    return lambda model: [(model / path).unlink() for path in paths]
+    def act(model: Path) -> None:
+        for path in paths:
+            (model / path).unlink()
+
+    return act
 
 
 def write(path: str, text: str) -> Fault:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+from safetensors.torch import save_file
+
 from runner.api import Activations, Component
 from runner.cli.common import Options, open_pipeline
 from runner.header import TensorInfo
@@ -49,9 +52,16 @@ def component(
     return ComponentShapes(Component(name, **{"cls": "torch:Net", **fields}), tensors)
 
 
-def requirements(*shapes: ComponentShapes, on_cpu: bool = True, **changes: Any) -> Need:
-    """Of a stage with these components (one, if none are given) and five items like :data:`ITEM`."""
-    need = Need(shapes or (component(),), "float32", ITEM, 5, has_formula=True, on_cpu=on_cpu)
+def requirements(
+    *shapes: ComponentShapes,
+    on_cpu: bool = True,
+    item: Activations = ITEM,
+    items: int = 5,
+    **changes: Any,
+) -> Need:
+    """Of a stage with these components (one, if none are given) and so many equal items."""
+    each = {f"i{n}": item for n in range(items)}
+    need = Need(shapes or (component(),), "float32", item, each, has_formula=True, on_cpu=on_cpu)
     return replace(need, **changes)
 
 
@@ -120,6 +130,9 @@ def pipeline(
 ) -> Pipeline:
     """A pipeline of one stage whose parameters are its numbers in MiB; items are more lines of their tables."""
     project.plugin("formula", PLUGIN)
+    net = project.folder / "model/net"
+    net.mkdir(parents=True, exist_ok=True)
+    save_file({"head.weight": torch.zeros(1)}, net / "model.safetensors")
     text = MANIFEST.format(top, stage)
     text += "".join(f'[[item]]\nid = "i{n}"\n{lines}\n' for n, lines in enumerate(items))
     with project.as_environment():

@@ -52,8 +52,8 @@ def write_tokenizers(folder: Path) -> None:
         shutil.copytree(DEMO / tokenizer, folder / tokenizer)
     vocab, merges = folder / "tokenizer/vocab.json", folder / "tokenizer/merges.txt"
     words: dict[str, int] = json.loads(vocab.read_text())
-    pairs = itertools.product([w for w in words if len(w) == 1], list(words))
-    pairs = ((a, b) for a, b in pairs if a + b not in words and not b.startswith("<|"))
+    every = itertools.product([w for w in words if len(w) == 1], list(words))
+    pairs = ((a, b) for a, b in every if a + b not in words and not b.startswith("<|"))
     grown = {a + b: (a, b) for a, b in itertools.islice(pairs, CLIP_TOKENS - len(words))}
     vocab.write_text(json.dumps(words | {word: len(words) + n for n, word in enumerate(grown)}))
     merges.write_text(merges.read_text().rstrip() + "".join(f"\n{a} {b}" for a, b in grown.values()) + "\n")

@@ -132,7 +132,7 @@ def test_a_stage_with_weights(guided: Project, tmp_path: Path) -> None:
     for name in guided.outputs("sketch"):
         with Image.open(tmp_path / "runs/sketch/outputs" / name) as picture:
             assert picture.size == {"dawn": (64, 64), "dusk": (48, 48)}[name[:4]]
-            assert len(picture.getcolors(64 * 64)) > 1000
+            assert len(picture.getcolors(64 * 64) or ()) > 1000
 
 
 def test_its_table_of_checks_is_that_of_the_code() -> None:

@@ -24,13 +24,14 @@ def test_suspended_time_does_not_count_and_computing_without_other_threads_does(
         [sys.executable, "-c", TELLS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
-        assert process.stdin is not None
-        assert process.stdout is not None
+        told, answers = process.stdin, process.stdout
+        assert told is not None
+        assert answers is not None
 
         def read(ask: str) -> tuple[float, ...]:
-            process.stdin.write(f"{ask}\n")
-            process.stdin.flush()
-            return tuple(map(float, process.stdout.readline().split()))
+            told.write(f"{ask}\n")
+            told.flush()
+            return tuple(map(float, answers.readline().split()))
 
         active, wall, _ = read("now")
         process.send_signal(signal.SIGSTOP)
@@ -42,4 +43,4 @@ def test_suspended_time_does_not_count_and_computing_without_other_threads_does(
 
         computed, _, cpu_after = read("compute")
         assert computed - after >= 0.8 * (cpu_after - cpu)
-        process.stdin.close()
+        told.close()

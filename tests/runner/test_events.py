@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -74,14 +75,15 @@ def test_every_kind_is_tried_here() -> None:
 def test_what_is_not_known_is_passed_over() -> None:
     later = {"event": "waiting", "reason": "x", "since": [1], "time": "yesterday"}
     assert decode(later) == ev.Waiting(reason="x")
-    for other in (
+    others: tuple[Any, ...] = (
         {"event": "later", "reason": "x"},
         {"reason": "x"},
         {"event": "waiting"},
         [],
         None,
         "waiting",
-    ):
+    )
+    for other in others:
         assert decode(other) is None
 
 

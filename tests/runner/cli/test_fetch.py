@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    import torch
     from project import Project
 
 MODEL = "some-lab/tiny-flux"
@@ -130,7 +131,7 @@ def add_layouts(repository: Repository) -> list[str]:
         "text_encoder/model.fp16.safetensors": files["text_encoder/model.safetensors"],
     }
     for folder, name in (("transformer", "diffusion_pytorch_model"), ("text_encoder_2", "model")):
-        weights: dict[str, object] = {}
+        weights: dict[str, torch.Tensor] = {}
         for shard in [n for n in files if n.startswith(f"{folder}/") and n.endswith(".safetensors")]:
             weights |= load(bytes(files[shard]))  # type: ignore[arg-type]
         added[f"{folder}/{name}.safetensors"] = save(weights)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
-from runner.errors import UsageError
-from runner.manifest.overrides import apply
+from runner.errors import ExitCode
+from runner.manifest.overrides import TEXT_LIMIT, Override, apply
+from runner.manifest.problems import Problems
 
 
 def tables() -> dict[str, Any]:
@@ -20,8 +22,9 @@ def tables() -> dict[str, Any]:
 
 
 def after(*texts: str) -> dict[str, Any]:
-    raw = tables()
-    apply(raw, texts)
+    raw, problems = tables(), Problems()
+    apply(raw, texts, problems)
+    problems.check()
     return raw
 
 
@@ -53,10 +56,17 @@ def test_what_is_replaced() -> None:
     ],
 )
 def test_what_is_refused(text: str, words: str) -> None:
-    with pytest.raises(UsageError, match=words):
-        after(text)
+    problems = Problems()
+    raw = tables()
+    assert apply(raw, [text, "name=y"], problems) == [Override("name=y", ("name",), "y")]
+    assert raw["name"] == "y"
+    (found,) = problems.found
+    assert found.exit_code == ExitCode.USAGE
+    assert str(found).startswith(f"--set {text[:TEXT_LIMIT]}: ")
+    assert re.search(words, found.message)
 
 
 def test_an_item_of_a_manifest_without_any() -> None:
-    with pytest.raises(UsageError, match=r"the manifest has no \[\[item\]\]"):
-        apply({"stage": []}, ["item.fox.seed=1"])
+    problems = Problems()
+    assert apply({"stage": []}, ["item.fox.seed=1"], problems) == []
+    assert [found.message for found in problems.found] == ["the manifest has no [[item]]"]

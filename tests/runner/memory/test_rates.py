@@ -142,5 +142,5 @@ def test_a_device_that_is_not_there_has_no_rates(folder: Path) -> None:
 def test_rates_of_a_device_that_are_no_good_are_as_none(folder: Path, told: str) -> None:
     cache = folder.parent / "cache/rates.json"
     cache.parent.mkdir()
-    cache.write_text(f'{{"{rates._device_key("cpu")}": {told}}}')
+    cache.write_text(f'{{"{rates.device_key("cpu")}": {told}}}')
     assert cached_device("cpu") is None

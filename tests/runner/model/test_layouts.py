@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import torch
     from project import Outcome, Project
 
 MANIFEST = """
@@ -50,7 +51,7 @@ def sizes(planned: Outcome) -> dict[str, int]:
 
 def merged(folder: Path, name: str) -> None:
     """Add one whole file of the weights that lie there in shards."""
-    weights: dict[str, object] = {}
+    weights: dict[str, torch.Tensor] = {}
     for shard in sorted(folder.glob("*.safetensors")):
         weights |= load_file(shard)
     save_file(weights, folder / name)

@@ -34,7 +34,8 @@ class Folder:
     title: str = "the folder"
 
     def table(self, name: str) -> Mapping[str, Any]:
-        return self.tables.get(name, {})
+        table: Mapping[str, Any] = self.tables.get(name, {})
+        return table
 
     def header(self, name: str) -> Header:
         held = self.tensors.get(name, (name,))

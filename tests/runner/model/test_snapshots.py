@@ -15,7 +15,10 @@ from runner.api import Component
 from runner.errors import ModelError, RunnerError, StorageError
 from runner.manifest.schema import ModelSource
 from runner.model import hub
-from runner.model.hub import SPARE, cached, explained, in_threads, needed
+from runner.model.hub import SPARE, cached, needed
+from runner.model.hub_errors import explained
+from runner.model.listing import Listing
+from runner.model.threads import in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,17 +80,23 @@ def test_a_download_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.
 
 def test_what_a_component_needs_of_a_repository() -> None:
     vae = Component("vae", "x:Y")
-    whole = ["vae/config.json", "vae/model.safetensors", "README.md"]
-    assert needed(SOURCE, vae, whole) == ["vae/config.json", "vae/model.safetensors"]
-    with pytest.raises(ModelError, match=r"has pickled weights only \(vae/model.bin\)"):
-        needed(SOURCE, vae, ["vae/config.json", "vae/model.bin"])
+    config, tokenizer = Component("vae", "x:Y", config_only=True), Component("t", "x:Y")
+
+    def of(component: Component, *names: str) -> list[str]:
+        return needed(SOURCE, [component], Listing(COMMIT, dict.fromkeys(names)))
+
+    whole = ["vae/config.json", "vae/model.safetensors"]
+    assert of(vae, *whole, "README.md") == whole
+    with pytest.raises(ModelError, match=r"folder 'vae', holds pickled weights only \(model.bin\)"):
+        of(vae, "vae/config.json", "vae/model.bin")
     with pytest.raises(ModelError, match="has nothing for the component 'vae'"):
-        needed(SOURCE, vae, ["README.md"])
-    with pytest.raises(ModelError, match="has nothing for the component 'vae'"):
-        needed(SOURCE, vae, ["vae/config.json"])
-    config = Component("vae", "x:Y", config_only=True)
-    assert needed(SOURCE, config, ["vae/config.json", "vae/model.bin"]) == ["vae/config.json"]
-    assert needed(SOURCE, Component("t", "x:Y"), ["t/vocab.json"]) == ["t/vocab.json"]
+        of(vae, "README.md")
+    with pytest.raises(ModelError, match=r"folder 'vae', has a config.json and no weights"):
+        of(vae, "vae/config.json")
+    assert of(config, "vae/config.json", "vae/model.bin") == ["vae/config.json"]
+    assert of(tokenizer, "t/vocab.json") == ["t/vocab.json"]
+    both = Listing(COMMIT, dict.fromkeys([*whole, "t/a.txt", "model_index.json"]))
+    assert needed(SOURCE, [vae, tokenizer], both) == ["model_index.json", "t/a.txt", *whole]
 
 
 def test_work_in_threads_comes_back_in_its_order() -> None:

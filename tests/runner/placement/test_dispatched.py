@@ -168,7 +168,7 @@ class Odd(torch.nn.Module):
         for layer in self.layers:
             hidden = layer(hidden.to(next(self.parameters()).device))
         hidden = self.norm(self.rnn(self.attention(hidden, hidden, hidden)[0])[0])
-        return self.head(hidden @ self.rnn.weight_hh_l0[:8].T + self.embed.weight.data.sum())
+        return self.head(hidden @ self.rnn.get_parameter("weight_hh_l0")[:8].T + self.embed.weight.data.sum())
 
 
 def odd(folder: Path) -> Path:

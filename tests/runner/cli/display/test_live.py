@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,6 +74,11 @@ def moving(screen: Screen, text: str) -> str:
     return screen.lines[-1]
 
 
+def has_echoed(screen: Screen, count: int) -> bool:
+    screen.read(0)
+    return screen.echoed == count
+
+
 @WIDTHS
 def test_loading_has_a_spinner_and_its_time_and_what_is_left_is_named(
     width: int, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -112,7 +118,7 @@ def test_nothing_of_the_moving_line_is_left_after_ctrl_c(
             for count in range(1, 4):
                 moving(screen, "0/4")
                 screen.type("\x03")
-                wait_until(lambda n=count: screen.read(0) and screen.echoed == n, 20, "it is echoed")
+                wait_until(partial(has_echoed, screen, count), 20, "it is echoed")
             display.take(ev.Warned(kind="odd", message="no", stage="draw", item="fox"))
             display.take(END)
         screen.read()

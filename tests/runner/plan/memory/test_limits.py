@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,13 +77,20 @@ def test_rates_are_those_that_were_measured(machine: dict[str, Any]) -> None:
 
 def test_speed() -> None:
     cpu = Limits("cpu", None, None, cores=4)
-    assert cpu.speed("bfloat16") == 2 * cpu.speed("float32") == 4 * limits_module.OF_A_CORE
+    assert cpu.speed("bfloat16") == cpu.speed("float32") == 4 * limits_module.OF_A_CORE
+    known = replace(cpu, flags=("avx512_bf16",))
+    assert known.speed("bfloat16") == 2 * known.speed("float32") == 8 * limits_module.OF_A_CORE
+    assert replace(known, measured={"float32": 5.0}).speed("bfloat16") == 40.0
+    assert replace(known, measured={"float32": 5.0, "bfloat16": 7.0}).speed("bfloat16") == 28.0
     card = Limits("cuda:0", None, None, cores=4)
     assert card.speed("float16") == 2 * card.speed("float32") == limits_module.OF_A_CARD
 
 
-def test_a_plan_for_another_machine() -> None:
+def test_a_plan_for_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits_module, "cached_device", lambda _: DeviceRates({"float32": 7.0}, None))
+    monkeypatch.setattr(limits_module, "cpu_flags", lambda: frozenset({"amx_bf16"}))
+    here = Limits("cpu", None, None, measured={"float32": 7.0}, flags=frozenset({"amx_bf16"}))
     assert limits_alone(budget(vram="4GiB", ram="5GiB")) == Limits("cuda", 4096 * MIB, 5120 * MIB)
-    assert limits_alone(budget(ram="5GiB")) == Limits("cpu", None, 5120 * MIB)
-    assert limits_alone(budget(device="cpu", vram="4GiB")) == Limits("cpu", None, None)
+    assert limits_alone(budget(ram="5GiB")) == replace(here, ram=5120 * MIB)
+    assert limits_alone(budget(device="cpu", vram="4GiB")) == here
     assert limits_alone(budget(device="cuda")).device == "cuda"
