@@ -75,10 +75,10 @@ class Component:
     ``cls`` is a dotted string, ``"diffusers:FluxTransformer2DModel"``; ``folder`` is the sub-folder of the
     model, the component's own name if left out. ``blocks`` names the ``ModuleList`` children whose members
     are streamed one by one; left out, they are found. With ``config_only`` nothing but ``config.json`` is
-    fetched and read (``ctx.config``). ``files`` are glob patterns of what the class reads besides JSON,
-    text, tokenizer models and safetensors: only files that are named are fetched and are part of the key.
-    ``float32`` tells the plan what the class keeps in float32 where the stage computes in less: by dtype,
-    parts of weights' names between dots, ``{"float16": ("wo",)}``.
+    fetched and read (``ctx.config``), and ``cls`` may be ``""``. ``files`` are glob patterns of what the
+    class reads besides JSON, text, tokenizer models and safetensors: only files that are named are fetched
+    and are part of the key. ``float32`` tells the plan what the class keeps in float32 where the stage
+    computes in less: by dtype, parts of weights' names between dots, ``{"float16": ("wo",)}``.
 
     What the files say that they are for (``_class_name``, ``architectures``, ``tokenizer_class``, the entry
     in ``model_index.json``) must be ``cls``; ``accepts`` names other classes whose files may be loaded too,

@@ -99,9 +99,10 @@ def _check_shape(where: str, shape: Any) -> None:
 
 def _check_component(where: str, component: Component) -> None:
     _string(where, "name", component.name)
-    _object(where, "cls", component.cls)
-    _string(where, "folder", component.folder)
     _flag(where, "config_only", component.config_only)
+    if component.cls != "" or not component.config_only:  # of config.json alone nothing is loaded
+        _object(where, "cls", component.cls)
+    _string(where, "folder", component.folder)
     _strings(where, "blocks", component.blocks)
     _strings(where, "files", component.files)
     _strings(where, "accepts", component.accepts)
