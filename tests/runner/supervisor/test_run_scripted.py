@@ -94,6 +94,9 @@ def test_stages_run_one_after_another_for_all_items(chain: Project) -> None:
     ran = run(chain, "chain.toml")
     assert ran.code == ExitCode.DONE
     assert ran.made == [(stage, item, "done") for stage in ("one", "two", "three") for item in "ab"]
+    curves = [stage["memory"] for stage in ran.of("stage_finished")]
+    assert all(curves)
+    assert curves[1][0] != curves[0][0]  # each stage has one of its own
     (finished,) = ran.of("run_finished")
     names = [os.path.basename(path).partition("-")[0] for path in finished["outputs"]]  # noqa: PTH119
     assert (finished["exit_code"], names, "error" in finished) == (0, ["a", "b"], False)
