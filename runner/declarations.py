@@ -125,6 +125,8 @@ def check_template(template: Template, package: ModuleType) -> None:
     for name in ("name", "path", "model"):
         _string(where, name, getattr(template, name))
     _strings(where, "pipelines", template.pipelines)
+    if template.recommend != "":
+        _object(where, "recommend", template.recommend)
     path = PurePosixPath(template.path)
     if not template.path or path.is_absolute() or ".." in path.parts:
         raise DeclarationError(f"{where}: path is no path in the plugin's folder: {template.path!r}")

@@ -69,7 +69,13 @@ DECODE = Stage(
 )
 
 
-NEW = Template("flux", ("FluxPipeline",), "new.toml", model="black-forest-labs/FLUX.1-dev")
+NEW = Template(
+    "flux",
+    ("FluxPipeline",),
+    "new.toml",
+    model="black-forest-labs/FLUX.1-dev",
+    recommend="runner_flux.recommend:recommend",
+)
 
 
 @hookimpl

@@ -19,6 +19,7 @@ from runner.plan.tailor.fit import Fitted, fit, shapes_of
 from runner.plan.tailor.hardware import Hardware, budget_changes, completed
 from runner.plan.tailor.knobs import Change, apply, reread
 from runner.plan.tailor.predictions import note_predictions
+from runner.plan.tailor.recommended import adapt
 from runner.plan.tailor.rewrite import remark
 from runner.plan.tailor.templates import choose, open_template
 
@@ -82,7 +83,9 @@ def make(wanted: Wanted, plugins: Plugins) -> Made:
     source = _source(wanted, template)
     base = apply(replace(opened, path=path), _changes(opened, name, source, hardware))
     pipeline = bind(base, plugins)
-    fitted = fit(pipeline, shapes_of(pipeline))
+    shapes = shapes_of(pipeline)
+    adapted = adapt(pipeline, template, shapes)
+    fitted = fit(adapted.pipeline, shapes)
     text = _remarked(fitted)
     text = note_predictions(text, fitted.plans, add=True)
     text = _filled(text, {"manifest": shlex.quote(str(path)), **_header(fitted, hardware)})
@@ -92,7 +95,7 @@ def make(wanted: Wanted, plugins: Plugins) -> Made:
         distribution=plugin.distribution,
         plans=fitted.plans,
         lowered=fitted.changes,
-        notes=tuple(notes),
+        notes=(*notes, *adapted.notes),
     )
 
 
