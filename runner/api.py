@@ -180,12 +180,38 @@ class Template:
     where a stage does not fit, its parameters with ``less_memory`` values are lowered, then its ``dtype``. In
     the comments before its first key, ``{manifest}``, ``{hardware}`` and ``{access}`` are filled in, and a
     line that has nothing to fill in is left out.
+
+    ``recommend`` names a function that is given the :class:`ModelFacts` of the model and returns what it is
+    :class:`Recommended` to be run with, in place of what the file says. It imports no torch.
     """
 
     name: str
     pipelines: tuple[str, ...]
     path: str
     model: str = ""
+    recommend: str = ""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model's own files say of it, weights aside."""
+
+    configs: Mapping[str, Mapping[str, Any]]
+    """``config.json`` of each component that has one, by component."""
+    card: Mapping[str, Any]
+    """The metadata at the head of its ``README.md``, where that is on this machine."""
+
+
+@dataclass(frozen=True)
+class Recommended:
+    """What a model is to be run with, where that is other than its template says.
+
+    ``parameters`` are those of ``[stage.with]``, by the name of the template's stage; None takes one out.
+    ``prompts`` are examples of what the model draws.
+    """
+
+    parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    prompts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -128,6 +128,8 @@ def check_template(template: Template, package: ModuleType) -> None:
     where = f"template {_shown(template.name)}"
     _string(where, "model", template.model)
     _strings(where, "pipelines", template.pipelines)
+    if template.recommend != "":
+        _object(where, "recommend", template.recommend)
     _check_packaged(where, template, package)
 
 

@@ -81,7 +81,13 @@ DECODE = Stage(
 
 
 DEMO = Demo("flux", "demo.toml", "six pictures of coloured shapes, on any CPU, in seconds")
-NEW = Template("flux", ("FluxPipeline",), "new.toml", model="black-forest-labs/FLUX.1-dev")
+NEW = Template(
+    "flux",
+    ("FluxPipeline",),
+    "new.toml",
+    model="black-forest-labs/FLUX.1-dev",
+    recommend="runner_flux.recommend:recommend",
+)
 
 
 @hookimpl

@@ -19,6 +19,7 @@ from runner.plan.tailor.fit import Fitted, fit, in_faster_dtypes, shapes_of
 from runner.plan.tailor.hardware import Hardware, budget_changes, completed
 from runner.plan.tailor.knobs import Change, apply, reread
 from runner.plan.tailor.predictions import note_predictions
+from runner.plan.tailor.recommended import adapt
 from runner.plan.tailor.rewrite import remark
 from runner.plan.tailor.templates import choose, open_template
 
@@ -83,7 +84,8 @@ def make(wanted: Wanted, plugins: Plugins) -> Made:
     base = apply(replace(opened, path=path), _changes(opened, name, source, hardware))
     pipeline = bind(base, plugins)
     shapes = shapes_of(pipeline)
-    fitted = in_faster_dtypes(fit(pipeline, shapes), shapes, plugins)
+    adapted = adapt(pipeline, template, shapes)
+    fitted = in_faster_dtypes(fit(adapted.pipeline, shapes), shapes, plugins)
     text = _remarked(fitted)
     text = note_predictions(text, fitted.plans, add=True)
     text = _filled(text, {"manifest": shlex.quote(str(path)), **_header(fitted, hardware)})
@@ -93,7 +95,7 @@ def make(wanted: Wanted, plugins: Plugins) -> Made:
         distribution=plugin.distribution,
         plans=fitted.plans,
         lowered=fitted.changes,
-        notes=tuple(notes),
+        notes=(*notes, *adapted.notes),
     )
 
 
