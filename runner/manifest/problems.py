@@ -76,6 +76,11 @@ class ManifestError(RunnerError):
         super().__init__("\n".join([*map(str, self.problems[:PROBLEMS_LIMIT]), *more]))
 
     @property
+    def messages(self) -> str:
+        """What is wrong, without the places: for a manifest that nobody wrote."""
+        return "; ".join(dict.fromkeys(problem.message for problem in self.problems))
+
+    @property
     def exit_code(self) -> ExitCode:  # type: ignore[override]
         """A wrong command line comes first, then the manifest itself, then what it needs."""
         codes = {problem.exit_code for problem in self.problems}

@@ -162,7 +162,12 @@ def _fetch(
     names = needed(source, components, now)
     total = _bytes_to_fetch(source, names, now)
     _check_room(source, total)
-    meter = _meter(lambda done: listener.fetching(source.source, min(done, total), total))
+
+    def report(done: int) -> None:
+        if total:  # else all is there, or is about to be found damaged
+            listener.fetching(source.source, min(done, total), total)
+
+    meter = _meter(report)
 
     def fetch() -> Any:
         return huggingface_hub.snapshot_download(

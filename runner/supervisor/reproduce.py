@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError, ExitCode, ModelError
+from runner.manifest.problems import ManifestError
 from runner.memory.devices import choose_device
 from runner.pictures import Comparison, compare
 from runner.plan.assemble import assemble
@@ -94,8 +95,10 @@ def _unlike(originals: Sequence[Original], pipeline: Pipeline) -> list[Differing
     """How each key would differ; of a model that is yet to be fetched, only what can be told without it."""
     try:
         assembly = assemble(pipeline)
-    except ModelError as error:
-        raise ModelError(f"{error}; --model SOURCE names it where it is now") from None
+    except ManifestError as error:
+        if error.exit_code != ExitCode.MODEL:
+            raise
+        raise ModelError(f"{error.messages}; --model SOURCE names it where it is now") from None
     keys = assembly.keys()
     # the keys of inputs differ by what their stages differ by
     kinds = [kind for kind in INGREDIENTS if kind != "inputs" and (keys or kind not in HASHES)]

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.errors import UsageError
+from runner.errors import ExitCode, ModelError, UsageError
 from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
+from runner.manifest.problems import ManifestError
 from runner.manifest.schema import ModelSource
 from runner.manifest.units import parse_size
 from runner.model.spelling import check_source, is_hub_id
 from runner.plan.pipeline import bind
-from runner.plan.tailor.fit import Fitted, fit, in_faster_dtypes, shapes_of
+from runner.plan.tailor.fit import Fitted, Shapes, fit, in_faster_dtypes, shapes_of
 from runner.plan.tailor.hardware import Hardware, budget_changes, completed
 from runner.plan.tailor.knobs import Change, apply, reread
 from runner.plan.tailor.predictions import note_predictions
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from runner.api import Template
     from runner.manifest.load import Manifest
     from runner.plan.memory.choose import StagePlan
+    from runner.plan.pipeline import Pipeline
     from runner.plugins import Plugins
 
 ACCESS = (
@@ -83,7 +85,7 @@ def make(wanted: Wanted, plugins: Plugins) -> Made:
     source = _source(wanted, template)
     base = apply(replace(opened, path=path), _changes(opened, name, source, hardware))
     pipeline = bind(base, plugins)
-    shapes = shapes_of(pipeline)
+    shapes = _shapes_of(pipeline)
     adapted = adapt(pipeline, template, shapes)
     fitted = in_faster_dtypes(fit(adapted.pipeline, shapes), shapes, plugins)
     text = _remarked(fitted)
@@ -109,6 +111,16 @@ def _model(wanted: Wanted) -> ModelSource | None:
     if wrong:
         raise UsageError(f"--model: {wrong}")
     return model
+
+
+def _shapes_of(pipeline: Pipeline) -> Shapes:
+    """The shapes of the model; what is wrong with it has no place in a manifest that is not written yet."""
+    try:
+        return shapes_of(pipeline)
+    except ManifestError as error:
+        if error.exit_code != ExitCode.MODEL:
+            raise
+        raise ModelError(error.messages) from None
 
 
 def _source(wanted: Wanted, template: Template) -> str:

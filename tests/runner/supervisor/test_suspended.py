@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import time
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 LIMIT = 4  # seconds, of an item
 SUSPENDED = LIMIT + 3  # seconds: an item that runs for so long over its time is ended from outside
 SUPERVISOR, SERVER, WORKER = range(3)
+
+
+def is_suspended(process: psutil.Process) -> bool:
+    return bool(process.status() == psutil.STATUS_STOPPED)
 
 
 def start(toy: Project, name: str, behave: str) -> subprocess.Popen[str]:
@@ -78,7 +83,7 @@ def test_ctrl_z_suspends_the_worker_too(toy: Project) -> None:
 
     process.send_signal(signal.SIGTSTP)
     for one in (supervisor, worker):
-        wait_until(lambda one=one: one.status() == psutil.STATUS_STOPPED, 20, "it is suspended")
+        wait_until(functools.partial(is_suspended, one), 20, "it is suspended")
     (toy.folder / "flags-toy/item.go").touch()
     process.send_signal(signal.SIGCONT)
 
