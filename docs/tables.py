@@ -19,7 +19,7 @@ import typer.main
 from runner.cli.app import app
 from runner.errors import EXIT_MEANINGS
 from runner.events import PUBLISHED
-from runner.manifest.json_schema import json_schema
+from runner.pipeline.json_schema import json_schema
 from runner.plugins import discover
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from runner.api import Stage
     from runner.events import Event
+    from runner.manifest.params import Given
     from runner.model.checks.request import ComponentCheck
-    from runner.params import Given
 
 STOP = b"stop\n"
 SENT_AT_ONCE = 500  # items

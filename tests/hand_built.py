@@ -10,17 +10,17 @@ from safetensors.torch import save_file
 
 from runner.api import Activations, Component
 from runner.cli.common import Options, open_pipeline
-from runner.header import TensorInfo
+from runner.files.header import TensorInfo
 from runner.model.shapes import ComponentShapes
-from runner.plan.memory.limits import Limits
-from runner.plan.memory.need import Need
+from runner.plan.limits import Limits
+from runner.plan.requirements import Need
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from project import Project
 
-    from runner.plan.pipeline import Pipeline
+    from runner.pipeline.binding import Pipeline
 
 MIB = 1 << 20
 ITEM = Activations(peak=50 * MIB, suspended=6 * MIB, tokens=1000, passes=20, leaves=3 * MIB)

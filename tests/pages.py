@@ -7,10 +7,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from runner.events import ItemFinished, OutOfMemory, RunFinished, RunStarted, StageFinished, StageStarted
-from runner.journal import Events, Journal
-from runner.provenance import write_with_provenance
+from runner.files.provenance import write_with_provenance
 from runner.report import write
-from runner.rundir import RunDirectory
+from runner.rundir.directory import RunDirectory
+from runner.rundir.journal import Events, Journal
 
 if TYPE_CHECKING:
     from pathlib import Path

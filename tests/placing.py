@@ -9,7 +9,7 @@ from diffusers import ModelMixin
 
 from runner.api import Component
 from runner.model.files import open_component
-from runner.placement.place import Placer
+from runner.placement.loader import Placer
 from runner.protocol import Placing
 
 if TYPE_CHECKING:

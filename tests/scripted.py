@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.common import Options, open_pipeline
 from runner.errors import RunnerError
 from runner.events import encode
-from runner.journal import Events
-from runner.plan.assemble import assemble, run_directory
-from runner.plan.demand import demand
-from runner.plan.memory.choose import plan_stage
-from runner.supervisor.announce import Announcer
-from runner.supervisor.attempts import Attempts
+from runner.plan.choose import plan_stage
+from runner.rundir.journal import Events
+from runner.supervisor.event_publisher import Announcer
 from runner.supervisor.run import Supervisor, Wishes
 from runner.supervisor.signals import Interrupts
 from runner.supervisor.spawn import _Spawned, environment
+from runner.supervisor.stage_runner import Attempts
+from runner.work.demand import demand
+from runner.work.models import assemble, run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,18 +31,19 @@ if TYPE_CHECKING:
 
     from project import Project
 
-    from runner.plan.assemble import Assembly
-    from runner.plan.demand import Task
-    from runner.plan.keys import Keyed
-    from runner.plan.memory.choose import StagePlan
-    from runner.rundir import RunDirectory
+    from runner.plan.choose import StagePlan
+    from runner.rundir.directory import RunDirectory
     from runner.supervisor.spawn import Process
+    from runner.work.demand import Task
+    from runner.work.keys import Keyed
+    from runner.work.models import Assembly
 
 PRELUDE = """
 import json, os, sys, time
-from runner import handoff, provenance
+from runner.files import handoff
+from runner.files import provenance
 from runner.protocol import receive
-from runner.storage import write_atomically
+from runner.files.storage import write_atomically
 
 job = receive(sys.stdin.buffer)
 ids = [item.id for item in job.items]

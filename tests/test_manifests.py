@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from large import make_full_flux
 
-from runner.manifest.units import format_size
+from runner.units import format_size
 
 if TYPE_CHECKING:
     from project import Project

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from runner.api import Stage, Tensor
 from runner.events import encode
-from runner.params import Given
+from runner.manifest.params import Given
 from runner.protocol import Job, JobItem
 from runner.worker.loop import Loop
 

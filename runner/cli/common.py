@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.output import say as say  # noqa: PLC0414 - commands have it from here
 from runner.manifest.load import load
 from runner.manifest.problems import Problems
+from runner.pipeline.binding import Pipeline, bind_what_is_right
 from runner.plan.checks import check_models, look
-from runner.plan.pipeline import Pipeline, bind_what_is_right
 from runner.plugins import Plugins, discover
 from runner.supervisor.model_check import check_components
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from runner.plan.assemble import Assembly
-    from runner.plan.stage import PipelineStage
+    from runner.pipeline.stage import PipelineStage
+    from runner.work.models import Assembly
 
 
 @dataclass(frozen=True)

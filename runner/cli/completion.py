@@ -108,7 +108,7 @@ def _no_values(path: str) -> tuple[str, ...]:
 
 def _of(path: str, model: type[BaseModel], given: Any) -> Iterator[str]:
     """The keys of one table, each with what is given or else the default; tables in it have their own."""
-    from runner.params import canonical, names_of
+    from runner.manifest.params import canonical, names_of
 
     values = {**canonical(model.model_construct()), **(given if isinstance(given, dict) else {})}
     for name in names_of(model):

@@ -9,9 +9,9 @@ from runner.cli.common import Options, say, warn
 from runner.cli.run import always_finished, run
 from runner.cli.tailored import refuse_overwriting
 from runner.errors import PluginError, UsageError
+from runner.files.storage import read_regular, write_atomically
 from runner.manifest.problems import did_you_mean
 from runner.plugins import discover
-from runner.storage import read_regular, write_atomically
 
 if TYPE_CHECKING:
     from runner.api import Demo

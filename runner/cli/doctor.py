@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import console, print_json, say
 from runner.errors import ExitCode
-from runner.manifest.units import format_size
-from runner.memory import rates
-from runner.memory.cgroup import MemoryGroup, container_limit
-from runner.memory.devices import accelerators
-from runner.memory.machine import total_ram, usable_ram
-from runner.memory.meter import core_count
+from runner.machine import rates
+from runner.machine.capacity import total_ram, usable_ram
+from runner.machine.cgroup import MemoryGroup, container_limit
+from runner.machine.devices import accelerators
+from runner.machine.ram import core_count
+from runner.machine.versions import LIBRARIES
 from runner.plugins import discover
-from runner.worker.versions import LIBRARIES
+from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.common import Options, console, open_pipeline, print_json
 from runner.errors import ExitCode, UsageError
 from runner.manifest.problems import did_you_mean
-from runner.plan.assemble import assemble, forced_stages, run_directory
-from runner.plan.explain import THERE, Explainer, Explanation
-from runner.rundir import KEY_IN_NAME
+from runner.rundir.directory import KEY_IN_NAME
+from runner.work.explain import THERE, Explainer, Explanation
+from runner.work.models import assemble, forced_stages, run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from runner.plan.differences import Difference
+    from runner.work.differences import Difference
 
 NAMES = 12  # columns
 

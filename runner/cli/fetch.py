@@ -9,17 +9,17 @@ from runner.cli.display import display_of
 from runner.cli.run import print_event
 from runner.errors import ExitCode, RunnerError
 from runner.events import Fetched
-from runner.journal import Events, present
 from runner.model.hub_errors import title
-from runner.plan.assemble import assemble, fetch_missing, run_directory
-from runner.supervisor.announce import Announcer
+from runner.rundir.journal import Events, present
+from runner.supervisor.event_publisher import Announcer
+from runner.work.models import assemble, fetch_missing, run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from runner.model.sources import Model
-    from runner.plan.pipeline import Pipeline
+    from runner.pipeline.binding import Pipeline
 
 
 def fetch(manifests: Sequence[Path], options: Options, *, refresh: bool) -> int:

@@ -8,17 +8,17 @@ from typing import Any
 from runner.cli.common import print_json, say, warn
 from runner.cli.tailored import change_as_dict, refuse_overwriting, stage_as_dict, told
 from runner.errors import ExitCode
-from runner.plan.tailor.new import Made, Wanted, make
-from runner.plan.tailor.predictions import in_words
+from runner.files.storage import write_atomically
 from runner.plugins import discover
-from runner.storage import write_atomically
+from runner.tailor.new import Made, Wanted, make
+from runner.tailor.predictions import in_words
 
 
 def new(wanted: Wanted, *, force: bool, as_json: bool) -> int:
     """Write a manifest for hardware, to a file or to stdout.
 
     Raises:
-        RunnerError: the file is there already, or :func:`runner.plan.tailor.new.make` finds no way.
+        RunnerError: the file is there already, or :func:`runner.tailor.new.make` finds no way.
 
     """
     wanted.hardware.check()

@@ -11,19 +11,19 @@ from runner.cli.plan_table import show_memory
 from runner.errors import ExitCode, RunnerError
 from runner.model.hub import damage_in_cache
 from runner.model.hub_errors import is_offline, title
-from runner.plan.assemble import Assembly, assemble, forced_stages, run_directory
-from runner.plan.demand import Demand, Task, demand
-from runner.plan.memory.choose import StagePlan, plan_stage
-from runner.plan.memory.display import as_dict
-from runner.plan.memory.duration import Duration, duration_of, in_all
+from runner.plan.as_json import as_dict
+from runner.plan.choose import StagePlan, plan_stage
+from runner.plan.duration import Duration, duration_of, in_all
 from runner.plan.resume import SavedStep, saved_step
+from runner.work.demand import Demand, Task, demand
+from runner.work.models import Assembly, assemble, forced_stages, run_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.plan.pipeline import Pipeline
-    from runner.plan.stage import PipelineStage
-    from runner.rundir import RunDirectory
+    from runner.pipeline.binding import Pipeline
+    from runner.pipeline.stage import PipelineStage
+    from runner.rundir.directory import RunDirectory
 
 SHOWN_TASKS = 5
 SHOWN_STATES = 20

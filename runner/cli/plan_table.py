@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.manifest.units import format_duration, format_size
-from runner.plan.memory.display import tiers_of
+from runner.plan.as_json import tiers_of
+from runner.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
-    from runner.plan.memory.choose import StagePlan
-    from runner.plan.memory.duration import Duration
-    from runner.plan.memory.placed import PlacedComponent
+    from runner.plan.choose import StagePlan
+    from runner.plan.component_placement import PlacedComponent
+    from runner.plan.duration import Duration
 
 NUMBERS = slice(1, 7)  # columns that are flushed right
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 from runner.cli.common import console, print_json, say
 from runner.errors import ExitCode
-from runner.kit.checks import BROKEN, INTERLEAVES, NOT_RUN, OK, WARN
-from runner.kit.examine import Examination, installed
 from runner.manifest.load import load
+from runner.plugin_check.checks import BROKEN, INTERLEAVES, NOT_RUN, OK, WARN
+from runner.plugin_check.examine import Examination, installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.kit.checks import Verdict
+    from runner.plugin_check.checks import Verdict
 
 _STYLES = {OK: "green", WARN: "yellow", BROKEN: "bold red", NOT_RUN: "dim"}
 _SUMMARY = {BROKEN: "broken", WARN: "to look at", NOT_RUN: "not run", OK: "well"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from runner.cli.common import print_json, say
 from runner.errors import ExitCode
-from runner.kit.scaffold import Names, scaffold
+from runner.plugin_check.scaffold import Names, scaffold
 
 
 def new(given: str, output: Path | None, *, as_json: bool) -> int:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.common import Options, open_pipeline, print_json, say
 from runner.cli.tailored import change_as_dict, moved, refuse_overwriting, stage_as_dict, told
 from runner.errors import ExitCode, UsageError
+from runner.files.storage import write_atomically
 from runner.manifest.record import as_run
-from runner.manifest.units import format_size
-from runner.plan.tailor.port import Ported, port
-from runner.plan.tailor.predictions import in_words
-from runner.storage import write_atomically
+from runner.tailor.port import Ported, port
+from runner.tailor.predictions import in_words
+from runner.units import format_size
 
 if TYPE_CHECKING:
-    from runner.plan.memory.choose import StagePlan
-    from runner.plan.tailor.hardware import Hardware
+    from runner.plan.choose import StagePlan
+    from runner.tailor.hardware import Hardware
 
 
 def rewrite(
@@ -26,7 +26,7 @@ def rewrite(
     """Rewrite a manifest for other hardware: to stdout, to a file or where it is.
 
     Raises:
-        RunnerError: the options contradict each other, or :func:`runner.plan.tailor.port.port` finds no way.
+        RunnerError: the options contradict each other, or :func:`runner.tailor.port.port` finds no way.
 
     """
     _check(hardware, out, in_place=in_place, force=force)

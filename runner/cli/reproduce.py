@@ -14,16 +14,16 @@ from runner.cli.display import display_of
 from runner.cli.tailored import refuse_overwriting
 from runner.errors import ExitCode, InterruptedRunError, RunnerError, UsageError
 from runner.events import RunFinished
-from runner.journal import Events
+from runner.files.provenance import SIDECAR_SUFFIX, sidecar
+from runner.files.storage import write_atomically
 from runner.manifest.problems import ManifestError
-from runner.plan.assemble import run_directory
-from runner.plan.lineage import read_lineage
-from runner.plan.remake import Original, manifest_of, pipeline_of
 from runner.plugins import Plugins, discover
-from runner.provenance import SIDECAR_SUFFIX, sidecar
-from runner.storage import write_atomically
-from runner.supervisor.reproduce import Differing, Reproduction
-from runner.supervisor.reproduce import reproduce as make_again
+from runner.reproduce.lineage import read_lineage
+from runner.reproduce.pipeline import Original, manifest_of, pipeline_of
+from runner.reproduce.reproduce import Differing, Reproduction
+from runner.reproduce.reproduce import reproduce as make_again
+from runner.rundir.journal import Events
+from runner.work.models import run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

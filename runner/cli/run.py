@@ -11,16 +11,16 @@ from runner.cli.display import display_of
 from runner.cli.output import OutputError
 from runner.errors import RunnerError
 from runner.events import Event, Memory, RunFinished, encode
-from runner.journal import Events, present
-from runner.plan.assemble import run_directory
+from runner.rundir.journal import Events, present
 from runner.supervisor.run import Supervisor, Wishes
 from runner.supervisor.signals import Interrupts
+from runner.work.models import run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from runner.plan.pipeline import Pipeline
+    from runner.pipeline.binding import Pipeline
 
 
 def run(manifest: Path, options: Options) -> int:

@@ -15,18 +15,18 @@ from runner.cli.output import OutputError
 from runner.cli.run import print_event, run_pipeline
 from runner.errors import ExitCode, RunnerError, UsageError
 from runner.events import ManifestsFinished
-from runner.history import RunHistory
-from runner.journal import present
+from runner.machine.devices import choose_device
 from runner.manifest.load import load
 from runner.manifest.problems import ManifestError, Problems
-from runner.manifest.units import format_duration
-from runner.memory.devices import choose_device
-from runner.plan.assemble import assemble, forced_stages
+from runner.pipeline.binding import Pipeline, bind_what_is_right
 from runner.plan.checks import check_models
-from runner.plan.memory.choose import plan_stage
-from runner.plan.pipeline import Pipeline, bind_what_is_right
+from runner.plan.choose import plan_stage
 from runner.plugins import discover
+from runner.rundir.history import RunHistory
+from runner.rundir.journal import present
 from runner.supervisor.signals import Interrupts
+from runner.units import format_duration
+from runner.work.models import assemble, forced_stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import console, print_json, say
 from runner.errors import EXIT_MEANINGS, ExitCode, UsageError
-from runner.history import RunHistory, read_runs
-from runner.lock import held_by, in_words
 from runner.manifest.problems import did_you_mean
-from runner.manifest.units import format_size
-from runner.rundir import RunDirectory
+from runner.rundir.directory import RunDirectory
+from runner.rundir.history import RunHistory, read_runs
+from runner.rundir.lock import held_by, in_words
+from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.common import console, print_json, say, warn
 from runner.cli.runs import find_directories, state_of
 from runner.errors import ExitCode, LockedError, RunnerError, UsageError
-from runner.lock import held_by
-from runner.manifest.units import format_size, parse_duration
-from runner.plan.clean import Found, Wanted, find_removable, remove, size_of
-from runner.plan.needs import Needs, needs_of
+from runner.files.storage import storage_errors
 from runner.plugins import discover
-from runner.storage import storage_errors
+from runner.rundir.lock import held_by
+from runner.units import format_size, parse_duration
+from runner.work.clean import Found, Wanted, find_removable, remove, size_of
+from runner.work.retention import Needs, needs_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from runner.plugins import Plugins
-    from runner.rundir import RunDirectory
+    from runner.rundir.directory import RunDirectory
 
 _WORDS = {
     "temporary": "temporary file",

@@ -9,9 +9,9 @@ from runner.cli.common import console, print_json
 from runner.cli.runs import State, find_directories, local_time, size_on_disk, state_of
 from runner.errors import ExitCode
 from runner.events import encode
-from runner.history import read_runs
-from runner.lock import held_by
-from runner.manifest.units import format_duration, format_size
+from runner.rundir.history import read_runs
+from runner.rundir.lock import held_by
+from runner.units import format_duration, format_size
 from runner.warned import KEPT, line_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from runner.history import RunHistory
+    from runner.rundir.history import RunHistory
     from runner.stage_history import StageHistory
     from runner.warned import Warnings
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from runner.cli.common import print_json, say, warn
 from runner.cli.tailored import refuse_overwriting
 from runner.errors import ExitCode
-from runner.manifest.json_schema import json_schema, stamp
+from runner.files.storage import write_atomically
+from runner.pipeline.json_schema import json_schema, stamp
 from runner.plugins import discover
-from runner.storage import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from runner.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.plan.memory.choose import StagePlan
-    from runner.plan.tailor.knobs import Change
+    from runner.plan.choose import StagePlan
+    from runner.tailor.changes import Change
 
 
 def refuse_overwriting(out: Path | None, *, force: bool) -> None:

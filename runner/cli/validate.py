@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli.common import Options, check, open_pipeline, print_json, say
 from runner.errors import ExitCode
-from runner.plan.assemble import assemble
+from runner.work.models import assemble
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel
 
+from runner.manifest.params import names_of
 from runner.manifest.patterns import PATTERNS
 from runner.manifest.problems import did_you_mean
-from runner.params import names_of
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from runner.manifest.explain import shown
 from runner.manifest.item_files import RawItem, always, read_items
+from runner.manifest.params import whole_numbers
 from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.problems import ManifestError, Position, Problems
-from runner.params import whole_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

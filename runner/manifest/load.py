@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from runner.files.storage import is_lfs_pointer
 from runner.manifest import overrides
 from runner.manifest.bounds import DEEPEST, beyond
 from runner.manifest.explain import explain, named
@@ -16,7 +17,6 @@ from runner.manifest.positions import Positions
 from runner.manifest.problems import ManifestError, Position, Problem, Problems
 from runner.manifest.schema import UNKNOWN, ManifestTable
 from runner.manifest.syntax import read_toml
-from runner.storage import is_lfs_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from runner.manifest.patterns import DEVICE, FILE_NAME, NAME, NAME_LIMIT, VARIANT
-from runner.manifest.units import Duration, Size
+from runner.units import Duration, Size
 
 SEED_LIMIT = 2**64
 STAGES_LIMIT = 1000

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError
-from runner.header import Header, HeaderError, UnreadDtypeError, check_size, header_length, parse_header
+from runner.files.header import Header, HeaderError, UnreadDtypeError, check_size, header_length, parse_header
+from runner.files.storage import is_lfs_pointer
 from runner.model.files import TABLE_LIMIT
 from runner.model.hub_errors import title
 from runner.model.kept import keep, kept
 from runner.model.selection import WEIGHTS
 from runner.model.threads import in_threads
-from runner.storage import is_lfs_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

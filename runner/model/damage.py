@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
-from runner.header import HeaderError, UnreadDtypeError, read_header
+from runner.files.header import HeaderError, UnreadDtypeError, read_header
 from runner.model.selection import WEIGHTS
 
 if TYPE_CHECKING:

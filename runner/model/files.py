@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError
-from runner.header import Header, HeaderError, UnreadDtypeError, read_header
+from runner.files.header import Header, HeaderError, UnreadDtypeError, read_header
+from runner.files.storage import LFS_POINTER, is_lfs_pointer, open_to_read
 from runner.model.selection import CONFIG, WEIGHTS, select
 from runner.model.shapes import ComponentShapes
-from runner.storage import LFS_POINTER, is_lfs_pointer, open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError, StorageError
-from runner.storage import open_to_read, write_atomically
+from runner.files.storage import open_to_read, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

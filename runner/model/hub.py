@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.errors import ModelError, StorageError
 from runner.events import Warned
-from runner.manifest.units import format_size
 from runner.model import damage, listing
 from runner.model.contents import RemoteFolder
 from runner.model.files import INDEX, Folder, open_component
@@ -19,6 +18,7 @@ from runner.model.fingerprint import altered, note
 from runner.model.hub_errors import explained, title
 from runner.model.selection import select, variants
 from runner.model.threads import in_threads
+from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError, RunnerError
-from runner.header import Header
+from runner.files.header import Header
 from runner.model import hub
 from runner.model.contents import content_of, contents
 from runner.model.files import INDEX, open_component

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from runner.api import Component
-    from runner.header import Header
+    from runner.files.header import Header
 
 WEIGHTS = ".safetensors"
 CONFIG = "config.json"

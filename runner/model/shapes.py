@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from runner.header import DTYPE_BITS
+from runner.files.header import DTYPE_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.api import Component
-    from runner.header import TensorInfo
+    from runner.files.header import TensorInfo
 
 FLOATING = {"F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"}
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner.manifest.units import format_size
 from runner.placement.agreement import Disagreement, check_agreement
 from runner.placement.casts import WaitingCasts
 from runner.placement.plain import open_plain
 from runner.stream.blocks import Absent
+from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,18 +12,18 @@ from runner.manifest.problems import ManifestError, Position, Problems
 from runner.model.checks.classes import class_problems, pipeline_problem
 from runner.model.checks.formats import foreign_format
 from runner.model.checks.request import ComponentCheck, checks_of
-from runner.plan.assemble import find_models
-from runner.plan.binder import instance
-from runner.plan.pipeline import where_source
+from runner.pipeline.binding import where_source
+from runner.pipeline.params import instance
 from runner.plugins import load_object
+from runner.work.models import find_models
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from runner.api import Component
-    from runner.plan.assemble import Assembly
-    from runner.plan.pipeline import Pipeline, PipelineItem
-    from runner.plan.stage import PipelineStage
+    from runner.pipeline.binding import Pipeline, PipelineItem
+    from runner.pipeline.stage import PipelineStage
+    from runner.work.models import Assembly
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
-from runner.header import HeaderError, read_header
+from runner.files.header import HeaderError, read_header
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from runner.errors import ExitCode
 from runner.manifest import schema
 from runner.manifest.explain import keys_at, named
+from runner.manifest.params import names_of
 from runner.manifest.problems import did_you_mean
-from runner.params import names_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from runner.manifest.items import BatchItem
     from runner.manifest.load import Manifest
     from runner.manifest.overrides import Override
-    from runner.plan.stage import PipelineStage
+    from runner.pipeline.stage import PipelineStage
 
 
 def without_effect(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.report.page import Page
-from runner.rundir import RunDirectory
+from runner.rundir.directory import RunDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path

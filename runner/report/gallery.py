@@ -7,10 +7,10 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from runner import provenance
+from runner.files import provenance
+from runner.files.storage import TEMPORARY
 from runner.report.items import exact
-from runner.rundir import KEY_IN_NAME, key_and_rest
-from runner.storage import TEMPORARY
+from runner.rundir.directory import KEY_IN_NAME, key_and_rest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

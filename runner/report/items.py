@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from runner import events as ev
-from runner.rundir import KEY_IN_NAME, key_and_rest
+from runner.rundir.directory import KEY_IN_NAME, key_and_rest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

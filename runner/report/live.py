@@ -13,7 +13,7 @@ from runner.report.page import Page
 
 if TYPE_CHECKING:
     from runner.events import Event
-    from runner.rundir import RunDirectory
+    from runner.rundir.directory import RunDirectory
 
 FIRST = 1.0  # seconds until the page is first written
 PAUSE = 5.0  # seconds between two writings

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 
 from runner import __version__
 from runner import events as ev
-from runner.history import RunHistory
-from runner.journal import now, read_journal
-from runner.manifest.units import format_size
-from runner.memory.series import Series
+from runner.files.storage import write_atomically
 from runner.redact import redact
 from runner.report.gallery import Gallery
 from runner.report.items import Items, exact
 from runner.report.runs import as_json
-from runner.storage import write_atomically
+from runner.rundir.history import RunHistory
+from runner.rundir.journal import now, read_journal
+from runner.rundir.memory_series import Series
+from runner.units import format_size
 
 if TYPE_CHECKING:
-    from runner.rundir import RunDirectory
+    from runner.rundir.directory import RunDirectory
 
 RUNS = 12  # the latest ones, which are shown stage by stage
 MANIFEST_LIMIT = 100_000  # characters that are shown

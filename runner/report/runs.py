@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from runner.events import OutOfMemory
-    from runner.history import RunHistory
+    from runner.rundir.history import RunHistory
     from runner.stage_history import StageHistory
     from runner.warned import WarningGroup
 

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import greenlet
 
-from runner.stream.state import Turns
+from runner.stream.context_switcher import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from runner.stream.blocks import Block
-    from runner.stream.state import State
+    from runner.stream.context_switcher import State
 
     Stop = Callable[[], BaseException | None]
     During = Callable[[int], AbstractContextManager[object]]

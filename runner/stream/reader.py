@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.memory.reads import CHUNK, READERS
-from runner.stream.file import PAGE, OpenFile
+from runner.machine.reads import CHUNK, READERS
+from runner.stream.file_range import PAGE, OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

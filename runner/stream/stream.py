@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.stream.blocks import Absent, Block, find_blocks, parts_outside
+from runner.stream.double_buffer import Slots
 from runner.stream.lockstep import Lockstep, nothing
 from runner.stream.names import locate
 from runner.stream.reader import Reader
-from runner.stream.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

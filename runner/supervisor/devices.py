@@ -7,13 +7,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.lock import Lock
-from runner.memory.devices import accelerators
+from runner.machine.devices import accelerators
+from runner.rundir.lock import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from runner.lock import Waiting
+    from runner.rundir.lock import Waiting
 
 
 class DeviceLocks:

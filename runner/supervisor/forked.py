@@ -11,8 +11,8 @@ import time
 from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import WorkerDiedError
+from runner.files.storage import open_in_place, remove_if_empty
 from runner.protocol import MESSAGE_LIMIT
-from runner.storage import open_in_place, remove_if_empty
 from runner.supervisor.spawn import Spawner, environment, interpreter, kill_group
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from runner.supervisor.spawn import Process
 
-ENGINE_PRELOAD = ("torch", "runner.worker.loop", "runner.worker.publish")
+ENGINE_PRELOAD = ("torch", "runner.worker.loop", "runner.worker.output_writer")
 
 
 class ForkServer:

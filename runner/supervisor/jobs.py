@@ -5,21 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner.api import File
-from runner.memory.meter import core_count
-from runner.plan.demand import output_paths
+from runner.machine.ram import core_count
 from runner.protocol import Input, Job, JobItem
+from runner.work.demand import output_paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runner.model.sources import Model
-    from runner.plan.demand import Task
-    from runner.plan.keys import Keyed
-    from runner.plan.memory.candidates import Candidate
-    from runner.plan.memory.choose import StagePlan
-    from runner.plan.pipeline import Pipeline
-    from runner.plan.stage import PipelineStage
-    from runner.rundir import RunDirectory
+    from runner.pipeline.binding import Pipeline
+    from runner.pipeline.stage import PipelineStage
+    from runner.plan.candidates import Candidate
+    from runner.plan.choose import StagePlan
+    from runner.rundir.directory import RunDirectory
+    from runner.work.demand import Task
+    from runner.work.keys import Keyed
 
 
 def make_job(

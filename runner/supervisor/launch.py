@@ -15,8 +15,8 @@ from runner.supervisor.spawn import Spawner
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.plan.pipeline import Pipeline
-    from runner.rundir import RunDirectory
+    from runner.pipeline.binding import Pipeline
+    from runner.rundir.directory import RunDirectory
     from runner.supervisor.spawn import Launcher
 
 CAN_FORK = sys.platform == "linux"

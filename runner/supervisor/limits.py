@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.memory.cgroup import MemoryGroup
+from runner.machine.cgroup import MemoryGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

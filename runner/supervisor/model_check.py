@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING
 from runner.active_time import active_seconds
 from runner.errors import ExitCode
 from runner.events import Checked
+from runner.pipeline.binding import where_source
 from runner.plan.checks import Findings, Warned, component_checks
-from runner.plan.pipeline import where_source
 from runner.protocol import ModelCheck
-from runner.supervisor.conversation import Conversation
+from runner.supervisor.connection import Conversation
 from runner.supervisor.spawn import Spawner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from runner.model.checks.request import ComponentCheck
-    from runner.plan.assemble import Assembly
-    from runner.plan.stage import PipelineStage
+    from runner.pipeline.stage import PipelineStage
     from runner.supervisor.spawn import Process
+    from runner.work.models import Assembly
 
 SECONDS = 120.0  # for one component, imports included
 

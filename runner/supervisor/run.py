@@ -10,36 +10,36 @@ from typing import TYPE_CHECKING
 
 from runner.errors import ExitCode, InterruptedRunError, RunnerError, StorageError
 from runner.events import Waiting, Warned
-from runner.history import failed_items
-from runner.journal import Events, Journal
+from runner.files.storage import remove_if_empty, storage_errors, write_atomically
+from runner.machine import cgroup
+from runner.machine.devices import choose_device
+from runner.machine.ram import core_count
 from runner.manifest.record import as_run
-from runner.manifest.units import format_size
-from runner.memory import cgroup
-from runner.memory.devices import choose_device
-from runner.memory.meter import core_count
-from runner.plan.assemble import Assembly, assemble, fetch_missing, forced_stages
 from runner.plan.checks import Findings, look
-from runner.plan.demand import Task, demand, make_links, output_paths
-from runner.plan.memory.choose import StagePlan, plan_stage
+from runner.plan.choose import StagePlan, plan_stage
 from runner.report.live import LiveReport
-from runner.storage import remove_if_empty, storage_errors, write_atomically
-from runner.supervisor.announce import Announcer
-from runner.supervisor.attempts import Attempts
+from runner.rundir.history import failed_items
+from runner.rundir.journal import Events, Journal
 from runner.supervisor.devices import DeviceLocks
-from runner.supervisor.kept import NeededHandoffs
+from runner.supervisor.event_publisher import Announcer
+from runner.supervisor.handoff_refcounts import NeededHandoffs
 from runner.supervisor.launch import Launchers
 from runner.supervisor.model_check import check_components
 from runner.supervisor.signals import Interrupts
+from runner.supervisor.stage_runner import Attempts
+from runner.units import format_size
+from runner.work.demand import Task, demand, make_links, output_paths
+from runner.work.models import Assembly, assemble, fetch_missing, forced_stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from runner.plan.keys import Keyed
-    from runner.plan.pipeline import Pipeline
-    from runner.plan.stage import PipelineStage
-    from runner.rundir import RunDirectory
+    from runner.pipeline.binding import Pipeline
+    from runner.pipeline.stage import PipelineStage
+    from runner.rundir.directory import RunDirectory
+    from runner.work.keys import Keyed
 
 
 ROOM = 16 << 20  # bytes that should be free for the journal, logs and saved states

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from typing import IO, TYPE_CHECKING, Protocol
 
-from runner.memory import heap
+from runner.files.storage import open_in_place
+from runner.machine import malloc as heap
 from runner.redact import SECRETS
-from runner.storage import open_in_place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from runner.kit import checks
-from runner.kit.examine import examine_stage
+from runner.plugin_check import checks
+from runner.plugin_check.examine import examine_stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.kit.checks import Verdict
+    from runner.plugin_check.checks import Verdict
 
 
 class StageContract:

@@ -6,7 +6,7 @@ What the stage prints goes to stderr, which is the stage's log.
 import os
 import sys
 
-from runner.worker import lifeline
+from runner.worker import parent_watch as lifeline
 from runner.worker.main import serve
 
 if __name__ == "__main__":

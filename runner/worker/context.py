@@ -10,7 +10,7 @@ from runner.api import DTYPE_KINDS, Tensor
 from runner.model.checks.request import encoder_of, vocabulary_size
 from runner.model.files import open_component, read_config
 from runner.model.selection import CONFIG
-from runner.placement.place import Placer
+from runner.placement.loader import Placer
 from runner.placement.vocabulary import check_vocabulary, is_tokenizer
 from runner.plugins import load_object
 from runner.protocol import RESIDENT, Placing

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.protocol import MESSAGE_LIMIT
-from runner.worker import lifeline
+from runner.worker import parent_watch as lifeline
 from runner.worker.main import serve
 
 

@@ -13,11 +13,11 @@ from greenlet import GreenletExit
 from runner.errors import RunnerError, in_words
 from runner.events import NOTE, ItemStarted, Progress, Resumed, Retrying, StateDiscarded, Warned
 from runner.redact import redact
-from runner.worker import randomness
+from runner.worker import rng as randomness
 from runner.worker.allocator import is_out_of_memory
-from runner.worker.clock import TimedOutError
+from runner.worker.checkpoint import DiscardedError, snapshot
 from runner.worker.finite import FiniteCheck, is_finite
-from runner.worker.saved import DiscardedError, snapshot
+from runner.worker.item_timer import TimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from runner.api import Saved
     from runner.events import Event
     from runner.protocol import JobItem
-    from runner.worker.clock import Clock
-    from runner.worker.saved import StateFile
+    from runner.worker.checkpoint import StateFile
+    from runner.worker.item_timer import Clock
 
     Report = Callable[[Event], None]
 

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load as load_tensors
 
-from runner import handoff
 from runner.errors import BudgetError
 from runner.events import Alive, Finished, ItemFinished, Ready, Stuck, Warned
-from runner.memory.heap import keep_freed
-from runner.memory.meter import ram_of
-from runner.params import Given, names_of, validate
+from runner.files import handoff
+from runner.machine.malloc import keep_freed
+from runner.machine.ram import ram_of
+from runner.machine.versions import installed_versions
+from runner.manifest.params import Given, names_of, validate
 from runner.plugins import load_object
 from runner.worker.allocator import limit_vram, vram_peak
-from runner.worker.clock import Clock, Watchdog
+from runner.worker.checkpoint import StateFile
 from runner.worker.context import WorkerContext
 from runner.worker.item import TRACEBACK_LIMIT, CancelledError, ItemRun, WorkerItem
-from runner.worker.publish import OutputError, publish
-from runner.worker.saved import StateFile
-from runner.worker.versions import installed_versions
+from runner.worker.item_timer import Clock, Watchdog
+from runner.worker.output_writer import OutputError, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

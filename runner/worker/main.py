@@ -12,10 +12,10 @@ from typing import IO, TYPE_CHECKING
 from runner.active_time import CLOCK
 from runner.errors import ExitCode, RunnerError
 from runner.events import Checked, Failed
-from runner.memory.meter import ram_of
+from runner.machine.ram import ram_of
 from runner.protocol import ModelCheck, encode_event, receive
 from runner.redact import redact
-from runner.worker import lifeline
+from runner.worker import parent_watch as lifeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,7 +24,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 from checkpoints import make_flux
 from large import DOUBLE, SINGLE, make_full_flux, make_transformer
 
-from runner.manifest.units import format_size
+from runner.units import format_size
 
 MANIFEST = """
 version = 1

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from runner.manifest.units import format_size, parse_size
-from runner.memory.meter import core_count, ram_of
+from runner.machine.ram import core_count, ram_of
 from runner.supervisor.limits import limited
 from runner.supervisor.spawn import WORKER_ENVIRONMENT
+from runner.units import format_size, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -259,12 +259,12 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
     from runner_flux.params import Diffuse, Encode
 
     from runner.api import Component, Sizes
-    from runner.memory.heap import keep_freed
+    from runner.machine.malloc import keep_freed
     from runner.model.files import open_component
-    from runner.placement.place import Placer
-    from runner.plan.memory.candidates import candidates
-    from runner.plan.memory.limits import Limits
-    from runner.plan.memory.need import Need
+    from runner.placement.loader import Placer
+    from runner.plan.candidates import candidates
+    from runner.plan.limits import Limits
+    from runner.plan.requirements import Need
     from runner.protocol import STREAM
 
     files = open_component(

@@ -10,8 +10,8 @@ from typing import Any
 from project import Project
 
 from runner.events import ItemFinished
-from runner.journal import read_journal
-from runner.lock import held_by
+from runner.rundir.journal import read_journal
+from runner.rundir.lock import held_by
 
 Order = tuple[str, int, list[str]]
 """A moment, the how manieth time it is, and who is ended with what: "worker KILL"."""

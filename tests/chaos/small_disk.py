@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from chaos.pausing import run_paused
 from project import Project
 
-from runner import handoff
+from runner.files import handoff
 
 if TYPE_CHECKING:
     from runner.testing import Outcome

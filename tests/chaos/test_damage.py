@@ -11,10 +11,10 @@ from chaos.batch import made
 from chaos.kills import KILLS, SEED
 from chaos.pausing import SABOTAGE
 
-from runner import handoff
 from runner.events import Waiting
-from runner.history import read_runs
-from runner.journal import Journal, read_journal
+from runner.files import handoff
+from runner.rundir.history import read_runs
+from runner.rundir.journal import Journal, read_journal
 
 if TYPE_CHECKING:
     from project import Project

@@ -12,7 +12,7 @@ from fuzz.trying import attempt, limited, try_inputs, watched
 from hypothesis import strategies as st
 from safetensors.torch import load, save
 
-from runner.handoff import DamagedError, Handoff, read, record_of_file, seal
+from runner.files.handoff import DamagedError, Handoff, read, record_of_file, seal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from runner.api import Component
 from runner.errors import ModelError
-from runner.header import Header, HeaderError, parse_header
+from runner.files.header import Header, HeaderError, parse_header
 from runner.model.files import open_component
 
 if TYPE_CHECKING:

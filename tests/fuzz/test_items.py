@@ -14,7 +14,7 @@ from toy_plugin import STAGES
 from runner.errors import ExitCode
 from runner.manifest.load import load
 from runner.manifest.problems import ManifestError
-from runner.plan.pipeline import bind
+from runner.pipeline.binding import bind
 from runner.plugins import discover
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from project import Project
 
-    from runner.plan.pipeline import Pipeline
+    from runner.pipeline.binding import Pipeline
 
     Read = Callable[[str, bytes], Pipeline | None]
     Record = Callable[[str, Any], None]

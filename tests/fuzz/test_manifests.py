@@ -15,10 +15,10 @@ from runner.errors import ExitCode
 from runner.manifest.load import load
 from runner.manifest.problems import ManifestError
 from runner.manifest.record import as_run
-from runner.plan.demand import output_paths
-from runner.plan.pipeline import bind
+from runner.pipeline.binding import bind
 from runner.plugins import Plugins, discover
-from runner.rundir import RunDirectory
+from runner.rundir.directory import RunDirectory
+from runner.work.demand import output_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from project import Project
 
-    from runner.plan.pipeline import Pipeline
+    from runner.pipeline.binding import Pipeline
 
     Look = Callable[[bytes], Pipeline | None]
     Record = Callable[[str, Any], None]

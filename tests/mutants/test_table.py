@@ -42,7 +42,7 @@ def test_faults_that_could_be_tried_are_told_apart(tmp_path: Path) -> None:
 def test_a_copy_is_what_its_processes_import() -> None:
     with copied() as copy:
         with copy.changed("runner/errors.py", "raise RuntimeError('the copy')\n"):
-            code, printed = copy.test(["tests/runner/test_lock.py"], 60)
+            code, printed = copy.test(["tests/runner/rundir/test_lock.py"], 60)
         assert (code, "the copy" in printed) == (4, True), printed
         code, printed = copy.test(["tests/runner/test_active_time.py"], 60)
         assert code == 0, printed

@@ -12,9 +12,9 @@ from environment import Environment
 from PIL import Image
 from runner_flux.params import Encode
 
-from runner import handoff
 from runner.api import Facts
-from runner.kit import checks
+from runner.files import handoff
+from runner.plugin_check import checks
 
 if TYPE_CHECKING:
     from project import Project

@@ -43,8 +43,8 @@ def new(
     Example: runner new --vram 12GiB --ram 48GiB -o flux.toml
     """
     from runner.cli.new import new as write
-    from runner.plan.tailor.hardware import Hardware
-    from runner.plan.tailor.new import Wanted
+    from runner.tailor.hardware import Hardware
+    from runner.tailor.new import Wanted
 
     wanted = Wanted(Hardware(device, vram, ram), model, template, name, out)
     return write(wanted, force=force, as_json=as_json)
@@ -68,7 +68,7 @@ def port(
     Example: runner port flux.toml --vram 6GiB --ram 16GiB -o small.toml
     """
     from runner.cli.port import rewrite
-    from runner.plan.tailor.hardware import Hardware
+    from runner.tailor.hardware import Hardware
 
     hardware = Hardware(device, vram, ram)
     return rewrite(manifest, hardware, out, in_place=in_place, force=force, as_json=as_json)

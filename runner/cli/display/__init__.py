@@ -10,7 +10,7 @@ from runner.cli.display.plain import PlainDisplay
 
 if TYPE_CHECKING:
     from runner.events import Event
-    from runner.plan.pipeline import Pipeline
+    from runner.pipeline.binding import Pipeline
 
 
 class Display(Protocol):

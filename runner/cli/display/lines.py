@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from runner import events as ev
-from runner.manifest.units import format_size
+from runner.units import format_size
 from runner.warned import Warnings, count_of, line_of
 
 if TYPE_CHECKING:

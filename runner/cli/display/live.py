@@ -14,7 +14,7 @@ from rich.text import Text
 from runner import events as ev
 from runner.cli.display.lines import Line, Lines, status_of
 from runner.cli.display.pace import StagePace
-from runner.manifest.units import format_duration, format_size
+from runner.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,7 +9,7 @@ from runner import events as ev
 from runner.cli.common import say
 from runner.cli.display.lines import Lines, status_of
 from runner.cli.display.pace import Pauses, StagePace
-from runner.manifest.units import format_duration, format_size
+from runner.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable

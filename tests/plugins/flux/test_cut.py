@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from checkpoints import make_flux
 from pages import data_of
 
-from runner.provenance import read_provenance
+from runner.files.provenance import read_provenance
 
 if TYPE_CHECKING:
     from project import Outcome, Project

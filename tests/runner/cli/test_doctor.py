@@ -16,8 +16,8 @@ import huggingface_hub.constants
 import pytest
 
 from runner.cli import doctor
-from runner.memory import rates
-from runner.memory.devices import Accelerator
+from runner.machine import rates
+from runner.machine.devices import Accelerator
 
 if TYPE_CHECKING:
     from project import Outcome, Project

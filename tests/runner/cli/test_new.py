@@ -14,9 +14,9 @@ from described import published
 from hub import Hub, Repository
 from large import make_full_flux
 
-from runner.manifest.units import format_size
-from runner.memory.devices import Accelerator
-from runner.memory.rates import device_key, keep
+from runner.machine.devices import Accelerator
+from runner.machine.rates import device_key, keep
+from runner.units import format_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def flux(project: Project, full: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     """A project with the model in ``./flux``, on a machine of 1 TiB without a card."""
     (project.folder / "flux").symlink_to(full)
-    monkeypatch.setattr("runner.plan.memory.limits.usable_ram", lambda: 1 << 40)
+    monkeypatch.setattr("runner.plan.limits.usable_ram", lambda: 1 << 40)
     for module in ("memory.devices", "plan.tailor.hardware"):
         monkeypatch.setattr(f"runner.{module}.accelerators", lambda: ())
     return project
@@ -181,7 +181,7 @@ def test_hardware_that_is_too_small_is_exit_5_with_the_arithmetic_and_nothing_is
 
 def test_what_is_not_given_is_what_this_machine_has(flux: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     found = (Accelerator("Card A", 12 * GIB - 100), Accelerator("Card B", 8 * GIB))
-    monkeypatch.setattr("runner.plan.tailor.hardware.accelerators", lambda: found)
+    monkeypatch.setattr("runner.tailor.hardware.accelerators", lambda: found)
     for device, vram in (("auto", "11.75GiB"), ("cuda:1", "8GiB")):
         made = flux.invoke("new", "--device", device, "--model", "./flux")
         assert made.code == 0, made

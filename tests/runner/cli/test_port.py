@@ -11,7 +11,7 @@ import pytest
 import tomli
 from large import make_full_flux
 
-from runner.manifest.units import format_size
+from runner.units import format_size
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +74,7 @@ def home(project: Project, full: Path, monkeypatch: pytest.MonkeyPatch) -> Proje
 
     (project.folder / "flux").symlink_to(full)
     project.write("home.toml", MANIFEST.encode())
-    monkeypatch.setattr("runner.plan.memory.limits.usable_ram", asked)
+    monkeypatch.setattr("runner.plan.limits.usable_ram", asked)
     for module in ("memory.devices", "plan.tailor.hardware"):
         monkeypatch.setattr(f"runner.{module}.accelerators", asked)
     return project
@@ -109,8 +109,8 @@ def test_what_is_written_fits_and_all_else_is_as_it_was(
         f"+{prediction.group()}",
     ]
 
-    monkeypatch.setattr("runner.plan.memory.limits.usable_ram", lambda: 1 << 40)
-    monkeypatch.setattr("runner.memory.devices.accelerators", lambda: ())
+    monkeypatch.setattr("runner.plan.limits.usable_ram", lambda: 1 << 40)
+    monkeypatch.setattr("runner.machine.devices.accelerators", lambda: ())
     home.write("ported.toml", ported.stdout.encode())
     planned = home.invoke("plan", "ported.toml", "--json")
     assert planned.code == 0, planned

@@ -12,7 +12,7 @@ from hub import COMMIT, Hub, Repository
 from PIL import Image
 from project import Project
 
-from runner.provenance import read_provenance, sidecar, without_provenance
+from runner.files.provenance import read_provenance, sidecar, without_provenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable

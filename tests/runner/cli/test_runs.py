@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.rundir import RunDirectory
+from runner.rundir.directory import RunDirectory
 
 if TYPE_CHECKING:
     from pathlib import Path

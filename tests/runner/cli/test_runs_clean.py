@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.rundir import RunDirectory
+from runner.rundir.directory import RunDirectory
 
 if TYPE_CHECKING:
     from project import Project

@@ -11,7 +11,7 @@ import pytest
 from checkpoints import DEMO
 
 from runner.api import Component
-from runner.header import HeaderError, parse_header, read_header
+from runner.files.header import HeaderError, parse_header, read_header
 from runner.model.files import open_component
 from runner.model.fingerprint import fingerprint
 

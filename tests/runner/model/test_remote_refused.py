@@ -10,7 +10,7 @@ from checkpoints import make_flux
 from described import MODEL, VAE, call, describe, long_header
 from hub import Hub, Repository, Sparse
 
-from runner.header import HeaderError
+from runner.files.header import HeaderError
 from runner.model.contents import FIRST, _head, _parsed
 
 if TYPE_CHECKING:

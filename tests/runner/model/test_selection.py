@@ -9,7 +9,7 @@ import pytest
 
 from runner.api import Component
 from runner.errors import ModelError
-from runner.header import Header, TensorInfo
+from runner.files.header import Header, TensorInfo
 from runner.model.selection import select
 
 if TYPE_CHECKING:

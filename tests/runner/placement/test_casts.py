@@ -19,7 +19,7 @@ from transformers import T5Config, T5EncoderModel
 from runner.api import Component
 from runner.model.files import open_component
 from runner.placement.library import open_module
-from runner.placement.place import Placer
+from runner.placement.loader import Placer
 from runner.stream.blocks import Absent
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from towers import stored_bytes
 
 from runner.errors import ModelError
-from runner.placement.place import Placer
+from runner.placement.loader import Placer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from pages import GIB, card, data_of
 
 from runner.events import Memory, Warned
-from runner.memory.series import LIMIT, Series
 from runner.report import write
 from runner.report.items import TRACEBACKS
 from runner.report.live import LiveReport
+from runner.rundir.memory_series import LIMIT, Series
 
 if TYPE_CHECKING:
     import pytest

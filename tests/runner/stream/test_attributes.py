@@ -12,7 +12,7 @@ from diffusers import AutoencoderKLWan
 from placing import place, reference
 from towers import WIDTH, Tower, as_streamed, make, numbers, together
 
-from runner.placement.place import Placer
+from runner.placement.loader import Placer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

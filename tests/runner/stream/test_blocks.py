@@ -234,7 +234,7 @@ def test_a_vae_in_a_view_of_its_own(tmp_path: Path) -> None:
     from checkpoints import DEMO
     from placing import place
 
-    from runner.placement.place import Placer
+    from runner.placement.loader import Placer
 
     worker = Placer(torch.device("cpu"), torch.float32)
     vaes = [

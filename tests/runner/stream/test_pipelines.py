@@ -27,7 +27,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from runner.placement.place import Placer
+from runner.placement.loader import Placer
 
 if TYPE_CHECKING:
     from collections.abc import Callable

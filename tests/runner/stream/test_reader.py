@@ -20,7 +20,7 @@ from towers import as_resident, as_streamed, make, numbers, stored_bytes, togeth
 
 from runner.errors import ModelError
 from runner.stream import reader
-from runner.stream.file import PAGE, OpenFile
+from runner.stream.file_range import PAGE, OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from toy_plugin import STAGES
 
 from runner.events import Retrying
-from runner.journal import read_journal
+from runner.rundir.journal import read_journal
 
 if TYPE_CHECKING:
     from project import Outcome, Project

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.lock import Lock, held_by
-from runner.memory.cgroup import MemoryGroup
+from runner.machine.cgroup import MemoryGroup
+from runner.rundir.lock import Lock, held_by
 from runner.supervisor import devices
 from runner.supervisor.devices import DeviceLocks
 from runner.supervisor.limits import limited

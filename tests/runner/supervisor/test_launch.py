@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runner.api import Stage
-from runner.rundir import RunDirectory
+from runner.rundir.directory import RunDirectory
 from runner.supervisor import forked, launch
 from runner.supervisor.forked import ForkServer
 from runner.supervisor.launch import Launchers

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from toy_plugin import BEHAVING
 
-from runner.plan.memory.limits import SPARE
+from runner.plan.limits import SPARE
 
 if TYPE_CHECKING:
     from pathlib import Path

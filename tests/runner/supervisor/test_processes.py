@@ -16,7 +16,7 @@ from toy_plugin import BEHAVING
 from waiting import wait_until
 
 from runner.events import RunFinished
-from runner.journal import read_journal
+from runner.rundir.journal import read_journal
 
 if TYPE_CHECKING:
     import subprocess

@@ -13,7 +13,7 @@ import walking_plugin
 from waiting import wait_until
 
 from runner.events import ItemFinished, Resumed
-from runner.journal import read_journal
+from runner.rundir.journal import read_journal
 
 if TYPE_CHECKING:
     import subprocess

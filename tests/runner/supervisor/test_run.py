@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from pages import data_of
 from toy_plugin import STAGES
 
-from runner.handoff import read
-from runner.journal import read_journal
+from runner.files.handoff import read
+from runner.rundir.journal import read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

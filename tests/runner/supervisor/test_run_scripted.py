@@ -14,10 +14,10 @@ from scripted import run
 
 from runner.errors import ExitCode, StorageError
 from runner.events import RunFinished, RunStarted
-from runner.history import failed_items
-from runner.journal import read_journal
 from runner.plan import ALL_STAGES
-from runner.rundir import RunDirectory
+from runner.rundir.directory import RunDirectory
+from runner.rundir.history import failed_items
+from runner.rundir.journal import read_journal
 from runner.supervisor import run as running
 
 if TYPE_CHECKING:
@@ -286,7 +286,7 @@ def test_the_journal_ends_with_the_error(chain: Project) -> None:
 
 
 def test_a_run_leaves_the_lock_and_its_signals_as_they_were(chain: Project) -> None:
-    from runner.lock import held_by
+    from runner.rundir.lock import held_by
 
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     run(chain, "chain.toml")

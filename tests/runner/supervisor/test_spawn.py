@@ -12,9 +12,9 @@ from worker_job import STAGE, item_of, job_of
 from runner.api import Stage
 from runner.errors import ExitCode, StorageError, WorkerDiedError
 from runner.events import encode
-from runner.memory import heap
+from runner.machine import malloc as heap
 from runner.supervisor import forked
-from runner.supervisor.conversation import Conversation
+from runner.supervisor.connection import Conversation
 from runner.supervisor.forked import ForkServer
 from runner.supervisor.spawn import Spawner, environment
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import faulty_plugin
 import pytest
 
-from runner.kit import checks
+from runner.plugin_check import checks
 from runner.testing import Outcome, StageContract
 
 if TYPE_CHECKING:

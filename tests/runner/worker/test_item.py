@@ -11,7 +11,7 @@ from greenlet import GreenletExit
 from worker_job import Reports, item_of
 
 from runner.errors import StorageError
-from runner.worker.clock import Clock, TimedOutError
+from runner.worker.checkpoint import StateFile
 from runner.worker.item import (
     ERROR_LIMIT,
     TRACEBACK_LIMIT,
@@ -20,7 +20,7 @@ from runner.worker.item import (
     WorkerItem,
     check_at_blocks,
 )
-from runner.worker.saved import StateFile
+from runner.worker.item_timer import Clock, TimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

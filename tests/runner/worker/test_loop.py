@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save
 from worker_job import STAGE, Reports, item_of, job_of, run
 
-from runner import handoff
 from runner.api import File, Tensor, Text
 from runner.errors import BudgetError
 from runner.events import Stuck
-from runner.params import Given
+from runner.files import handoff
+from runner.manifest.params import Given
 from runner.protocol import Input
 from runner.worker import loop as loop_module
 from runner.worker.loop import Loop
@@ -275,7 +275,7 @@ def test_a_damaged_input_fails_its_item(tmp_path: Path, harm: str) -> None:
 def test_a_stage_with_a_timeout_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    from runner.worker import clock
+    from runner.worker import item_timer as clock
 
     monkeypatch.setattr(clock, "HEARTBEAT", 0.01)
     monkeypatch.setattr(clock, "LATE", 0.0)

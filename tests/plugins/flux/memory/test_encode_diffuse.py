@@ -13,7 +13,7 @@ from runner_flux.params import Diffuse, Encode
 from transformers import T5Config, T5EncoderModel
 
 from runner.model.files import open_component
-from runner.placement.place import Placer
+from runner.placement.loader import Placer
 from runner.protocol import RESIDENT, Placing
 
 if TYPE_CHECKING:

@@ -1,0 +1,44 @@
+"""The machine and the software that a run is made on, as its log records them."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.machine.capacity import usable_ram
+from runner.machine.devices import accelerators
+from runner.machine.ram import core_count
+from runner.machine.versions import installed_versions
+
+if TYPE_CHECKING:
+    from runner.pipeline.binding import Pipeline
+
+
+def machine_of(pipeline: Pipeline) -> dict[str, Any]:
+    """``system``, ``cpu``, ``cores``, bytes of ``ram``, and ``accelerators`` unless all runs on the CPU."""
+    asked = any(stage.budget.device != "cpu" for stage in pipeline.stages)  # the driver takes its time
+    return {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": core_count(),
+        "ram": usable_ram(),
+        "accelerators": [vars(device) for device in accelerators()] if asked else [],
+    }
+
+
+def versions_of(pipeline: Pipeline) -> dict[str, str]:
+    """Versions of Python, of the libraries, and of the plugins that the stages come from."""
+    found: dict[str, str] = {}
+    for stage in pipeline.stages:
+        found |= installed_versions(pipeline.plugins.distribution_of(stage.spec.name))
+    return found
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()

@@ -1,0 +1,192 @@
+"""A manifest bound to the installed plugins: stages wired, every item's parameters checked."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from runner.errors import ExitCode, PluginError
+from runner.manifest.items import BatchItem, expand
+from runner.manifest.params import names_of
+from runner.manifest.problems import Position, Problems
+from runner.manifest.schema import UNKNOWN
+from runner.model.spelling import check_source
+from runner.pipeline import wiring
+from runner.pipeline.params import Binder, Bound
+from runner.pipeline.stage import PipelineStage
+from runner.plan.unknown_keys import tell_unknown_fields, tell_unknown_keys
+from runner.plan.without_effect import without_effect
+from runner.plugins import load_object
+from runner.protocol import ACCELERATOR_ONLY
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from runner.api import Component, Stage
+    from runner.manifest.load import Manifest
+    from runner.manifest.problems import Position
+    from runner.manifest.schema import ModelSource
+    from runner.plugins import Plugins
+
+
+@dataclass(frozen=True)
+class PipelineItem:
+    """An item with its parameters at every stage."""
+
+    id: str
+    params: tuple[Bound, ...]
+    fields: Collection[str]
+    """What it sets itself."""
+    where: Callable[[str | None], Position] = field(repr=False)
+    """Where a field of it is written, or the item."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    manifest: Manifest
+    plugins: Plugins
+    stages: tuple[PipelineStage, ...]
+    items: tuple[PipelineItem, ...]
+    warnings: tuple[str, ...] = ()
+    """What the user asked for and does not get, in a line each."""
+
+    def components_of(self, model: ModelSource) -> list[Component]:
+        """Every component that stages load from this model."""
+        found = [c for stage in self.stages if stage.model == model for c in stage.spec.components]
+        return list(dict.fromkeys(found))
+
+    @property
+    def models(self) -> list[ModelSource]:
+        """The model sources that stages load from."""
+        used = [s.model for s in self.stages if s.model is not None and s.spec.components]
+        return list(dict.fromkeys(used))
+
+
+def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
+    """Bind a manifest to plugins and check everything that can be checked before a process starts.
+
+    Raises:
+        ManifestError: what is wrong, all at once; plugins that are absent are among it.
+
+    """
+    problems = Problems()
+    pipeline = bind_what_is_right(manifest, plugins, problems)
+    problems.check()
+    return pipeline
+
+
+def bind_what_is_right(manifest: Manifest, plugins: Plugins, problems: Problems) -> Pipeline:
+    """Like :func:`bind`, for who has more to check: what is wrong goes to the problems, and is left out."""
+    problems.found += manifest.problems
+    items = expand(manifest, problems)
+    stages = bind_stages(manifest, plugins, problems)
+    bound = _bind_items(manifest, stages, items, problems)
+    return Pipeline(manifest, plugins, stages, bound, tuple(without_effect(manifest, stages, items)))
+
+
+def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tuple[PipelineStage, ...]:
+    """The stages of a manifest, wired; what is wrong with them goes to the problems.
+
+    Those whose plugin is absent or broken are left out.
+    """
+    specs: list[Stage | None] = []
+    models: list[type[BaseModel] | None] = []
+    for n in range(len(manifest.table.stage)):
+        spec, model = _look_up(manifest, plugins, n, problems)
+        specs.append(spec)
+        models.append(model)
+    fields = [names_of(model) if model else [] for model in models]
+    named = zip(manifest.table.stage, specs, fields, strict=True)
+    tell_unknown_keys(manifest, {table.name: names for table, spec, names in named if spec}, problems)
+    wiring.check_outputs(manifest, specs, problems)
+    wires = wiring.wire(manifest, specs, fields, problems)
+    stages = tuple(
+        PipelineStage(
+            index=n,
+            table=table,
+            spec=spec,
+            params=models[n],
+            wires=wires[n],
+            budget=manifest.table.budget_of(table),
+            model=manifest.table.model_of(table),
+            consumed=frozenset(s.output for later in wires for s in later.values() if s.stage == n),
+        )
+        for n, (table, spec) in enumerate(zip(manifest.table.stage, specs, strict=True))
+        if spec is not None
+    )
+    for stage in stages:
+        _check_stage(manifest, stage, problems)
+    return stages
+
+
+def _look_up(
+    manifest: Manifest, plugins: Plugins, n: int, problems: Problems
+) -> tuple[Stage | None, type[BaseModel] | None]:
+    """A stage and the model of its parameters; no stage where what it would accept is not known."""
+    uses = manifest.table.stage[n].uses
+    if uses == UNKNOWN:
+        return None, None
+    try:
+        spec = plugins.stage(uses)
+        return spec, _params_model(spec)
+    except PluginError as error:
+        problems.add(manifest.where("stage", n, "uses"), str(error), ExitCode.PLUGIN)
+        return None, None
+
+
+def _params_model(spec: Stage) -> type[BaseModel] | None:
+    if not spec.params:
+        return None
+    model = load_object(spec.params)
+    if isinstance(model, type) and issubclass(model, BaseModel):
+        return model
+    raise PluginError(f"'{spec.params}' is no pydantic model")
+
+
+def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
+    n = stage.index
+    if stage.spec.components and stage.model is None:
+        message = f"stage '{stage.name}' loads weights: give a [model] source for them"
+        problems.add(manifest.where("stage", n), message)
+    elif stage.model is not None and stage.model.source != UNKNOWN:
+        wrong = check_source(stage.model, manifest.folder)
+        if wrong:
+            problems.add(where_source(manifest, stage), wrong)
+    placement, place = stage.table.placement, manifest.where("stage", n, "placement")
+    if placement in ACCELERATOR_ONLY and stage.budget.device == "cpu":
+        problems.add(place, f"placement '{placement}' needs an accelerator, and the device is cpu")
+    for name, tier in (stage.table.device_map or {}).items():
+        if not (isinstance(tier, int) and tier >= 0) and not re.fullmatch(r"cpu|disk|cuda(:\d+)?", str(tier)):
+            where = manifest.where("stage", n, "device_map", name)
+            problems.add(where, f"'{name}' is placed on {tier!r}; there are: cpu, disk, cuda, cuda:N, N")
+    if placement in ACCELERATOR_ONLY and stage.table.device_map is not None:
+        message = f"placement '{placement}' and a device_map exclude each other: remove one"
+        problems.add(manifest.where("stage", n, "device_map", key=True), message)
+
+
+def where_source(manifest: Manifest, stage: PipelineStage) -> Position:
+    """Where a stage's model source is written."""
+    own = ("stage", stage.index) if stage.table.model else ()
+    return manifest.where(*own, "model", "source")
+
+
+def _bind_items(
+    manifest: Manifest,
+    stages: Sequence[PipelineStage],
+    items: Sequence[BatchItem],
+    problems: Problems,
+) -> tuple[PipelineItem, ...]:
+    if len(stages) == len(manifest.table.stage):  # else a stage that nobody knows may declare anything
+        parameters = {stage.name: names_of(stage.params) if stage.params else [] for stage in stages}
+        tell_unknown_fields(items, parameters, problems)
+    binders = [Binder(manifest, stage, problems) for stage in stages]
+    for binder in binders:
+        binder.check_with()
+    bound = []
+    for item in items:
+        params = tuple(binder.bind(item) for binder in binders)
+        bound.append(PipelineItem(item.id, params, item.fields.keys(), item.where))
+    return tuple(bound)

@@ -1,0 +1,196 @@
+"""The JSON Schema of manifests, for editors: the tables, and what the installed plugins' stages take.
+
+It says what can be said of each place by itself. What takes the whole manifest to know (names given twice,
+the order of stages, files that are missing) is `runner validate`'s to tell.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+
+from runner.manifest.params import names_of
+from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
+from runner.manifest.schema import ManifestTable, Placement
+from runner.model.spelling import FOLDER, HUB_ID, PLUGIN
+from runner.plugins import load_object
+from runner.protocol import ACCELERATOR_ONLY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from runner.api import Output, Stage
+    from runner.plugins import Plugins
+
+DIALECT = "http://json-schema.org/draft-07/schema#"  # the newest that every editor's validator knows
+_DEFINITION = "#/$defs/{}"
+
+Schema = dict[str, Any]
+
+
+def json_schema(plugins: Plugins) -> Schema:
+    """The schema of a manifest whose stages are those of the installed plugins."""
+    stages = {name: stage for name, (_plugin, stage) in sorted(plugins.stages().items())}
+    models = {name: model for name, stage in stages.items() if (model := _params(stage)) is not None}
+    parameters, definitions = _definitions(models)
+    root = definitions.pop(ManifestTable.__name__)
+    for name, stage in stages.items():
+        definitions[name] = _with(stage, parameters.get(name))
+    _name_stages(definitions["StageTable"], stages)
+    unknown = any(stage.params for name, stage in stages.items() if name not in models)
+    root["properties"]["item"]["items"] = _item(models, definitions) | {"additionalProperties": unknown}
+    _add_what_is_checked_elsewhere(root, definitions)
+    return {
+        "$schema": DIALECT,
+        "title": "A manifest of runner",
+        "x-runner": stamp(plugins),
+        **root,
+        "$defs": definitions,
+    }
+
+
+def stamp(plugins: Plugins) -> dict[str, str]:
+    """The distributions that the schema is made from, with their versions."""
+    found = {plugin.distribution: plugin.version for plugin in plugins.loaded}
+    return {"stage-runner": metadata.version("stage-runner"), **dict(sorted(found.items()))}
+
+
+def _params(stage: Stage) -> type[BaseModel] | None:
+    """The stage's model of its parameters, if a schema can tell of it; one that none can stops no other."""
+    try:
+        model = load_object(stage.params) if stage.params else None
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            model.model_json_schema()
+            return model
+    except Exception:  # of the plugin's own, or pydantic's about types that JSON has not
+        return None
+    return None
+
+
+class _Plain(GenerateJsonSchema):
+    """Without titles: they repeat the names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return False
+
+
+def _definitions(models: Mapping[str, type[BaseModel]]) -> tuple[dict[str, Schema], dict[str, Schema]]:
+    """Schemas of the stages' parameters by stage, and the definitions that they and the tables refer to."""
+    wanted: list[type[BaseModel]] = list(dict.fromkeys([ManifestTable, *models.values()]))
+    places, made = models_json_schema(
+        [(model, "validation") for model in wanted],
+        ref_template=_DEFINITION.format("{model}"),
+        schema_generator=_Plain,
+    )
+    definitions: dict[str, Schema] = _without_null(made["$defs"])
+    names = {model: places[model, "validation"]["$ref"].rpartition("/")[2] for model in wanted}
+    return {stage: definitions[names[model]] for stage, model in models.items()}, definitions
+
+
+def _without_null(schema: Any) -> Any:
+    """TOML has no null: what may be null may be left out."""
+    if isinstance(schema, list):
+        return [_without_null(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _without_null(value) for name, value in schema.items() if name != "title"}
+    if plain.get("default", "") is None:
+        del plain["default"]
+    choices = plain.get("anyOf", [])
+    if {"type": "null"} in choices:
+        rest = [choice for choice in choices if choice != {"type": "null"}]
+        del plain["anyOf"]
+        # beside a $ref, this dialect reads nothing else
+        plain |= {"allOf": rest} if len(rest) == 1 and "$ref" in rest[0] else _any_of(rest)
+    return plain
+
+
+def _any_of(schemas: list[Schema]) -> Schema:
+    different = [schema for n, schema in enumerate(schemas) if schema not in schemas[:n]]
+    return different[0] if len(different) == 1 else {"anyOf": different}
+
+
+def _with(stage: Stage, parameters: Schema | None) -> Schema:
+    """``[stage.with]``: what is required there may come from the items, so nothing is."""
+    told = {"description": f"{stage.name}: {stage.summary}" if stage.summary else stage.name}
+    if parameters is None:
+        return {"type": "object", **told, **({} if stage.params else {"additionalProperties": False})}
+    properties = parameters.get("properties", {})
+    return {"type": "object", **told, "properties": properties, "additionalProperties": False}
+
+
+def _name_stages(table: Schema, stages: Mapping[str, Stage]) -> None:
+    """``uses`` names an installed stage, and tells what ``with`` and ``from`` may hold."""
+    uses = table["properties"]["uses"]
+    uses["enum"] = list(stages)
+    uses["x-taplo"] = {"docs": {"enumValues": [stage.summary for stage in stages.values()]}}
+    table["allOf"] = [
+        {
+            "if": {"properties": {"uses": {"const": name}}, "required": ["uses"]},
+            "then": {
+                "properties": {"with": {"$ref": _DEFINITION.format(name)}, "from": _from(stage, stages)}
+            },
+        }
+        for name, stage in stages.items()
+    ]
+
+
+def _from(stage: Stage, stages: Mapping[str, Stage]) -> Schema:
+    """``[stage.from]``: an input takes an output of its kind, of the stage that is named or of the latest."""
+
+    def takes(needed: Output) -> Schema:
+        fitting = {o.name for other in stages.values() for o in other.outputs if type(o) is type(needed)}
+        return {"type": "string", "pattern": rf"^([A-Za-z0-9_-]+\.)?({'|'.join(sorted(fitting))})$"}
+
+    inputs = {needed.name: takes(needed) for needed in stage.inputs}
+    return {"properties": inputs, "additionalProperties": False}
+
+
+def _item(models: Mapping[str, type[BaseModel]], definitions: Mapping[str, Schema]) -> Schema:
+    """``[[item]]``: an id, and the parameters of every stage that there is."""
+    properties: dict[str, Schema] = {
+        "id": {
+            "type": "string",
+            "pattern": FILE_NAME,
+            "maxLength": NAME_LIMIT,
+            "description": "names the output; made from the prompt and the seed, if left out",
+        }
+    }
+    declared = {name: set(names_of(model)) for name, model in models.items()}
+    for field in sorted(set().union(*declared.values())):
+        owners = [stage for stage, fields in declared.items() if field in fields]
+        properties[field] = _any_of([definitions[stage]["properties"][field] for stage in owners])
+    return {"type": "object", "properties": properties}
+
+
+def _add_what_is_checked_elsewhere(root: Schema, definitions: Mapping[str, Schema]) -> None:
+    """Rules that the tables' own models leave to the code that reads what they name."""
+    batch = definitions["Batch"]["properties"]
+    batch["prompts"]["items"]["pattern"] = r"\S"
+    batch["file"]["pattern"] = r"\.([tT][xX][tT]|[cC][sS][vV]|[jJ][sS][oO][nN][lL])$"
+    packaged, folder = rf"{PLUGIN}[^/]+/(?!.*\.\.)", FOLDER.pattern
+    model = definitions["ModelSource"]
+    model["properties"]["source"]["pattern"] = rf"^({HUB_ID.pattern}$|{folder}|{packaged})"
+    on_hub = {"properties": {"source": {"pattern": rf"^{HUB_ID.pattern}$"}}}
+    model |= {"if": on_hub, "else": {"properties": {"revision": False}}}
+    root["allOf"] = list(_placements_on_the_cpu())
+
+
+def _placements_on_the_cpu() -> Iterator[Schema]:
+    """Where the device is the CPU, by a stage's own budget or by that of all, nothing can be offloaded."""
+    allowed = [name for name in get_args(Placement) if name not in ACCELERATOR_ONLY]
+    placed = {"properties": {"placement": {"enum": allowed}}}
+    on_cpu = {
+        "properties": {"budget": {"properties": {"device": {"const": "cpu"}}, "required": ["device"]}},
+        "required": ["budget"],
+    }
+    says_device = {"properties": {"budget": {"required": ["device"]}}, "required": ["budget"]}
+
+    def stages(rule: Schema) -> Schema:
+        return {"properties": {"stage": {"items": rule}}}
+
+    yield stages({"if": on_cpu, "then": placed})
+    yield {"if": on_cpu, "then": stages({"if": {"not": says_device}, "then": placed})}

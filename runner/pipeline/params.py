@@ -1,0 +1,122 @@
+"""What ``[stage.with]`` and items set, held against the plugin's model of its parameters."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from runner.manifest import params
+from runner.manifest.explain import explain
+from runner.manifest.items import BatchItem
+from runner.manifest.params import Given
+from runner.manifest.problems import Position, Problems
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.manifest.load import Manifest
+    from runner.pipeline.stage import PipelineStage
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An item's parameters at one stage: as given, and in the canonical form that keys are made from."""
+
+    given: Given = field(default_factory=Given)
+    canonical: Mapping[str, Any] = field(default_factory=dict)
+    as_written: Mapping[str, str] = field(default_factory=dict)
+    """Strings of which the plugin's model made something that it would not make the same of again."""
+
+
+def instance(stage: PipelineStage, bound: Bound, changed: Mapping[str, Any]) -> Any:
+    """An item's parameters at a stage, some ``changed``, as the plugin's model; None where it has none."""
+    if stage.params is None:
+        return None
+    given = bound.given
+    # a wired text is known when the stage runs; nobody who asks now has a use for its words
+    texts = {name: "text" for name in params.names_of(stage.params) if name in stage.wires}
+    for values in ({**given.values, **texts, **changed}, {**given.values, **texts}):
+        with contextlib.suppress(ValidationError):
+            return params.validate(stage.params, Given(values, given.text_only))
+    return stage.params.model_construct(**{**given.values, **texts})  # it refuses the word that stands in
+
+
+class Binder:
+    """Binds items to the parameters of one stage."""
+
+    def __init__(self, manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
+        self._manifest = manifest
+        self._stage = stage
+        self._problems = problems
+        self._names = params.names_of(stage.params) if stage.params else []
+        self._with = {k: v for k, v in stage.table.with_.items() if k in self._names}
+        # a wired text is known when the stage runs; one that may be left out leaves the item's own in force
+        wired = [name for name in self._names if name in stage.wires]
+        self._wired = [name for name in wired if not stage.wires[name].optional]
+        self._model = params.open_to_anything(stage.params, self._wired) if stage.params else None
+
+    def check_with(self) -> None:
+        """Check each value of ``with`` by itself: every item may have another in its place."""
+        nobody = BatchItem("", {}, lambda _field: Position(""))
+        self._check(Given(self._with), nobody, partial=True)
+
+    def bind(self, item: BatchItem) -> Bound:
+        """The item's parameters at this stage; what is wrong with them goes to the problems."""
+        own = {name: value for name, value in item.fields.items() if name in self._names}
+        values = {**self._with, **own}
+        given = Given({n: v for n, v in values.items() if n not in self._wired}, item.text_only)
+        canonical = self._check(given, item)
+        changed = {n: v for n, v in given.values.items() if isinstance(v, str) and canonical.get(n) != v}
+        return Bound(given, canonical, changed if changed and not self._leads_back(canonical) else {})
+
+    def _leads_back(self, canonical: Mapping[str, Any]) -> bool:
+        """Whether the canonical form, read again as a record of strings is, stays what it is."""
+        try:
+            return self._canonical(Given(canonical, text_only=True)) == canonical
+        except ValidationError:
+            return False
+
+    def _canonical(self, given: Given) -> dict[str, Any]:
+        """The canonical form.
+
+        Raises:
+            pydantic.ValidationError: the values are not what the stage takes.
+
+        """
+        assert self._model is not None  # noqa: S101 - a stage without parameters is given none
+        standing_in = Given({**given.values, **dict.fromkeys(self._wired, "text")}, given.text_only)
+        shown = params.canonical(params.validate(self._model, standing_in))
+        return {name: value for name, value in shown.items() if name not in self._wired}
+
+    def _check(self, given: Given, item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
+        if self._model is None:
+            return {}
+        try:
+            return self._canonical(given)
+        except ValidationError as error:
+            self._tell(error, item, partial=partial)
+            return dict(given.values)
+
+    def _tell(self, error: ValidationError, item: BatchItem, *, partial: bool) -> None:
+        """One problem a field; a field of several types has an error for each."""
+        messages: dict[str, list[str]] = {}
+        for detail in error.errors(include_url=False):
+            name = str(detail["loc"][0]) if detail["loc"] else ""
+            if name in self._wired or (partial and name not in self._with):
+                continue
+            message = explain(detail, name=name)
+            if detail["type"] == "missing" and len(detail["loc"]) == 1:
+                message = f"{message}: {self._stage.spec.name} needs it"
+            messages.setdefault(name, []).append(message)
+        for name, found in messages.items():
+            self._problems.add(self._where(name, item), ", or ".join(found))
+
+    def _where(self, name: str, item: BatchItem) -> Position:
+        if name in item.fields:
+            return item.where(name)
+        if name in self._with:
+            return self._manifest.where("stage", self._stage.index, "with", name)
+        return item.where(None)

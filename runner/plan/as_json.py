@@ -1,0 +1,76 @@
+"""A plan in words and numbers: for the table, and for ``--json``."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from runner.plan.choose import StagePlan
+    from runner.plan.component_placement import PlacedComponent
+
+
+def tiers_of(placed: PlacedComponent) -> str:
+    """What of a component is not on the device: ``disk: transformer_blocks 3-18``; empty if nothing is."""
+    runs: dict[tuple[str, str], list[int]] = defaultdict(list)
+    loose = []
+    for name, tier in placed.placing.device_map.items():
+        match = re.fullmatch(r"(.+)\.(\d+)", name)
+        if match and tier != "device":
+            runs[tier, match[1]].append(int(match[2]))
+        elif tier != "device":
+            loose.append(f"{tier}: {name or 'all'}")
+    shown = [f"{tier}: {name} {_stretches(numbers)}" for (tier, name), numbers in runs.items()]
+    return "; ".join([*shown, *loose])
+
+
+def _stretches(numbers: list[int]) -> str:
+    """``[0, 1, 2, 5]`` as ``0-2, 5``."""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
+
+
+def as_dict(plan: StagePlan) -> dict[str, Any]:
+    """All of a stage's plan in bytes, for ``--json``."""
+    return {
+        "device": plan.limits.device,
+        "placement": plan.chosen.placement,
+        "predicted": plan.chosen.predicted,
+        "limits": {"vram": plan.limits.vram, "ram": plan.limits.ram},
+        "notes": list(plan.limits.notes),
+        "fits": not plan.misfit,
+        "misfit": plan.misfit or None,
+        "activations": plan.need.activations if plan.need.has_formula else None,
+        "parts": {"vram": dict(plan.chosen.vram_parts or {}), "ram": dict(plan.chosen.ram_parts)},
+        "leaves": plan.need.item.leaves,
+        "group": plan.chosen.group,
+        "seconds_a_pass": {"disk": plan.pace.disk, "bus": plan.pace.bus, "compute": plan.pace.compute},
+        "bound": plan.pace.bound,
+        "faster": plan.faster and {"dtype": "float32", "time": plan.faster.part, "ram": plan.faster.more},
+        "lower": [candidate.placement for candidate in plan.lower],
+        "components": [_component(placed, plan) for placed in plan.chosen.components],
+    }
+
+
+def _component(placed: PlacedComponent, plan: StagePlan) -> dict[str, Any]:
+    shapes = placed.shapes
+    return {
+        "name": shapes.component.name,
+        "parameters": shapes.parameters,
+        "bytes": shapes.stored_bytes,
+        "dtypes": shapes.dtypes,
+        "blocks": len(shapes.blocks),
+        "placement": placed.placing.placement,
+        "device_map": dict(placed.placing.device_map),
+        "loaded": placed.loaded,
+        "resident": placed.resident,
+        "moved": placed.moved,
+        "read": placed.read,
+        "reason": plan.reasons[shapes.component.name],
+    }

@@ -1,0 +1,274 @@
+"""The ways to place a stage's weights, fastest first, each with the peaks that it would have."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from runner.machine.reads import CHUNK, READERS
+from runner.plan.component_placement import (
+    PlacedComponent,
+    blocks_of,
+    evenly,
+    in_one_stretch,
+    is_small,
+    mapped,
+    maps_of,
+    whole,
+)
+from runner.plan.own_map import in_file_names
+from runner.plan.throughput import group_size
+from runner.protocol import (
+    DEVICE_MAP,
+    GROUP_OFFLOAD,
+    MODEL_OFFLOAD,
+    RESIDENT,
+    SEQUENTIAL_OFFLOAD,
+    STREAM,
+    Placing,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from runner.model.shapes import ComponentShapes
+    from runner.plan.limits import Limits
+    from runner.plan.requirements import Need
+
+MARGIN = 0.02  # of a limit: what is left when it is filled with blocks, since predictions are off by as much
+PINNED = 2.0  # diffusers pins a copy of every weight beside the weight itself
+WAITING = "weights that wait in RAM"
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The most bytes that a worker is predicted to hold of ``kind``, "VRAM" or "RAM"."""
+
+    kind: str
+    parts: Mapping[str, int]
+    """What it is made of, in words."""
+    limit: int | None
+
+    @property
+    def size(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def lack(self) -> int:
+        """Bytes beyond the limit."""
+        return 0 if self.limit is None else max(0, self.size - self.limit)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A placing for every component, and the peaks in bytes that it is predicted to have."""
+
+    placement: str
+    components: tuple[PlacedComponent, ...]
+    ram_parts: Mapping[str, int]
+    """What the peak of RAM is made of, in words."""
+    vram_parts: Mapping[str, int] | None = None
+    group: int = 1
+    """Items that streamed weights are brought for together."""
+    keeps_freed: bool = False
+    """Whether freed RAM is kept for what comes next: faster, on the CPU."""
+
+    @property
+    def ram(self) -> int:
+        return sum(self.ram_parts.values())
+
+    @property
+    def vram(self) -> int | None:
+        return None if self.vram_parts is None else sum(self.vram_parts.values())
+
+    @property
+    def predicted(self) -> dict[str, int | None]:
+        """Peaks in bytes of "vram" (None on the CPU) and "ram"."""
+        return {"vram": self.vram, "ram": self.ram}
+
+    def peaks(self, limits: Limits) -> list[Peak]:
+        """Each peak with its limit; there is none of VRAM on the CPU."""
+        vram = [] if self.vram_parts is None else [Peak("VRAM", self.vram_parts, limits.vram)]
+        return [*vram, Peak("RAM", self.ram_parts, limits.ram)]
+
+    def lack(self, limits: Limits) -> int:
+        """Bytes beyond the limits, of all memory."""
+        return sum(peak.lack for peak in self.peaks(limits))
+
+    def fits(self, limits: Limits) -> bool:
+        return self.lack(limits) == 0
+
+    @property
+    def placings(self) -> dict[str, Placing]:
+        return {placed.shapes.component.name: placed.placing for placed in self.components}
+
+
+def candidates(
+    need: Need, limits: Limits, own_map: Mapping[str, str | int] | None, *, fill: bool = True
+) -> Iterator[Candidate]:
+    """Every placement that the device has, fastest first; ``own_map`` is the manifest's device map.
+
+    What is streamed leaves blocks where there is room, if it is to ``fill`` that.
+    """
+    if own_map is not None:
+        for placement in (DEVICE_MAP, STREAM):
+            yield _as_mapped(need, limits, placement, own_map)
+        return
+    yield _candidate(
+        RESIDENT, need, [whole(s, need.dtype, Placing(RESIDENT), stays=True) for s in need.shapes]
+    )
+    if not need.shapes:
+        return
+    if not limits.on_cpu and len(need.shapes) > 1:
+        yield _model_offload(need)
+    if blocks_of(need):
+        yield _stream(need, limits, fill=fill)
+    if not limits.on_cpu:
+        yield _offload(need, GROUP_OFFLOAD, {})
+    yield _device_map(need, limits)
+    if not limits.on_cpu:
+        yield _offload(need, SEQUENTIAL_OFFLOAD, {"": "cpu"})
+
+
+def lowest(need: Need, limits: Limits) -> Candidate | None:
+    """The placement that holds least: every block comes when it runs; None where there are no weights."""
+    if not need.shapes:
+        return None
+    no_room = replace(limits, ram=0) if limits.on_cpu else replace(limits, vram=0)
+    return _stream(need, no_room, fill=False) if blocks_of(need) else _device_map(need, no_room)
+
+
+def _model_offload(need: Need) -> Candidate:
+    placed = [whole(shapes, need.dtype, Placing(MODEL_OFFLOAD), stays=False) for shapes in need.shapes]
+    host = {WAITING: sum(p.loaded for p in placed)}
+    return _candidate(MODEL_OFFLOAD, need, placed, host, transient=max(p.loaded for p in placed))
+
+
+def _offload(need: Need, placement: str, device_map: Mapping[str, str]) -> Candidate:
+    """Layers one by one; small components are resident beside the others."""
+    small = [shapes for shapes in need.shapes if is_small(shapes, need)]
+    big = [shapes for shapes in need.shapes if not is_small(shapes, need)]
+    placed = [whole(s, need.dtype, Placing(RESIDENT), stays=True) for s in small]
+    placed += [whole(s, need.dtype, Placing(placement, device_map), stays=False) for s in big]
+    moved, layer = sum(p.moved for p in placed), max(_largest_layer(s, need.dtype) for s in big)
+    if placement == GROUP_OFFLOAD:  # one layer computes while the next one arrives
+        return _candidate(
+            placement, need, placed, {"weights in RAM, and pinned": int(moved * PINNED)}, 2 * layer
+        )
+    return _candidate(placement, need, placed, {WAITING: moved}, layer)
+
+
+def _device_map(need: Need, limits: Limits) -> Candidate:
+    """Blocks on the device as long as they fit, then in RAM, then on disk."""
+    blocks = blocks_of(need)
+    layer = max(_largest_layer(shapes, need.dtype) for shapes in need.shapes)
+    room, ram = _rooms(need, limits, sum(blocks.values()), layer)
+    maps = maps_of(need, blocks, in_one_stretch(blocks, room), ram, as_stored=False)
+    placed = [mapped(s, need, DEVICE_MAP, m) for s, m in zip(need.shapes, maps, strict=True)]
+    return _brought(DEVICE_MAP, need, placed, layer)
+
+
+def _stream(need: Need, limits: Limits, *, fill: bool) -> Candidate:
+    """Two slots of the largest block; what room is left keeps blocks on the device, then in pinned RAM."""
+    blocks = blocks_of(need)
+    slots = _slots([(s, names) for s in need.shapes for names in s.blocks.values()], need.dtype)
+    room, ram = _rooms(need, limits, sum(blocks.values()), slots)
+    group = group_size(need, limits, room)
+    waiting = (group - 1) * need.suspended
+    stay = evenly(blocks, room - waiting) if fill else []
+    maps = maps_of(need, blocks, stay, ram - slots, as_stored=True)
+    placed = [mapped(s, need, STREAM, m) for s, m in zip(need.shapes, maps, strict=True)]
+    return _brought(STREAM, need, placed, slots, group)
+
+
+def _as_mapped(need: Need, limits: Limits, placement: str, own_map: Mapping[str, str | int]) -> Candidate:
+    """As the manifest's own map says."""
+    tiers = [in_file_names(own_map, shapes, on_cpu=need.on_cpu) for shapes in need.shapes]
+    placed = [mapped(s, need, placement, m) for s, m in zip(need.shapes, tiers, strict=True)]
+    blocks = [(p.shapes, p.shapes.blocks[block]) for p in placed for block in p.streamed]
+    slots = _slots(blocks, need.dtype)
+    # what moves outside of blocks comes weight by weight
+    layer = max((_largest_layer(p.shapes, need.dtype) for p in placed if p.on_demand), default=0)
+    group = 1
+    if blocks:
+        room, _ = _rooms(need, limits, sum(p.moved for p in placed), slots + layer)
+        group = group_size(need, limits, room)
+    return _brought(placement, need, placed, slots + layer, group)
+
+
+def _rooms(need: Need, limits: Limits, in_blocks: int, transient: int) -> tuple[int, int]:
+    """Bytes that are left for blocks on the device, and (beside an accelerator) in RAM."""
+    taken = need.working + need.weights - in_blocks + transient
+    if limits.on_cpu:
+        return _room(limits.ram, taken + need.process), 0
+    return _room(limits.vram, taken), _room(limits.ram, need.process + transient)
+
+
+def _room(limit: int | None, taken: int) -> int:
+    return 1 << 62 if limit is None else max(0, int(limit * (1 - MARGIN)) - taken)
+
+
+def _slots(blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], dtype: str) -> int:
+    """Bytes in passing: two slots of the largest block as stored, its cast, and the reads under way.
+
+    Blocks are given by their components and the names of their weights.
+    """
+    largest = cast = 0
+    for shapes, names in blocks:
+        stored = sum(shapes.stored_of(name) for name in names)
+        loaded = sum(shapes.tensor_bytes(name, dtype) for name in names)
+        largest, cast = max(largest, stored), max(cast, loaded if loaded != stored else 0)
+    return 2 * largest + cast + READERS * CHUNK if largest else 0
+
+
+def _largest_layer(shapes: ComponentShapes, dtype: str) -> int:
+    """Bytes of the largest layer, which is what is brought at a time: a weight and its bias."""
+    layers: dict[str, int] = defaultdict(int)
+    for name in shapes.tensors:
+        layers[name.rpartition(".")[0]] += shapes.tensor_bytes(name, dtype)
+    return max(layers.values(), default=0)
+
+
+def _brought(
+    placement: str, need: Need, placed: list[PlacedComponent], transient: int, group: int = 1
+) -> Candidate:
+    """A candidate whose blocks come when they run: from RAM beside an accelerator, or from disk."""
+    moving = any(p.moved for p in placed)
+    host = {} if need.on_cpu else {WAITING: sum(p.moved - p.read for p in placed)}
+    if placement == STREAM and not need.on_cpu and moving:
+        host["blocks on their way"] = transient
+    if not moving:
+        transient, group = 0, 1
+    return _candidate(placement, need, placed, host, transient, group)
+
+
+def _candidate(
+    placement: str,
+    need: Need,
+    placed: list[PlacedComponent],
+    host: Mapping[str, int] | None = None,
+    transient: int = 0,
+    group: int = 1,
+) -> Candidate:
+    """``host`` is what waits in RAM for an accelerator, ``transient`` what is on the device in passing."""
+    resident = sum(p.resident for p in placed)
+    on_device = {"weights that stay": resident, "weights in passing": transient}
+    on_device["activations"] = need.activations
+    if group > 1:
+        on_device[f"of {group - 1} items that wait"] = (group - 1) * need.suspended
+    process = {"Python and libraries": need.process}
+    if need.on_cpu:
+        kept = {"freed memory kept for what comes next": need.kept} if need.kept else {}
+        parts = {**process, **on_device, **kept}
+        return Candidate(placement, tuple(placed), parts, group=group, keeps_freed=need.keeps_freed)
+    # what is cast or copied on its way to the device passes through RAM, a weight at a time
+    weight = max((shapes.largest_bytes(need.dtype) for shapes in need.shapes), default=0)
+    overhead = {"CUDA context, workspaces, fragmentation": need.working - need.activations}
+    return Candidate(
+        placement,
+        tuple(placed),
+        ram_parts={**process, "a weight on its way": weight, **(host or {})},
+        vram_parts={**overhead, **on_device},
+        group=group,
+    )

@@ -1,0 +1,137 @@
+"""A component with a placing, and the sizes that this gives; and how blocks are spread over the tiers."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.protocol import RESIDENT, STREAM, Placing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from runner.model.shapes import ComponentShapes
+    from runner.plan.requirements import Need
+
+SMALL = 0.1  # of a stage's weights: a component up to this share is resident beside one that is not
+Blocks = dict[tuple[int, str], int]
+"""Bytes of each block, by the number of its component and its name there."""
+
+
+@dataclass(frozen=True)
+class PlacedComponent:
+    """A component's weights in bytes: on the device all the time, brought there each pass, read for that."""
+
+    shapes: ComponentShapes
+    placing: Placing
+    loaded: int
+    resident: int
+    moved: int = 0
+    """Bytes that come to the device each time that the component runs."""
+    read: int = 0
+    """Of these, bytes that come from the disk."""
+    streamed: tuple[str, ...] = ()
+    """Blocks that pass through slots."""
+    on_demand: bool = False
+    """Whether weights come one by one."""
+
+
+def whole(shapes: ComponentShapes, dtype: str, placing: Placing, *, stays: bool) -> PlacedComponent:
+    """A component that stays on the device as a whole, or comes each time as a whole."""
+    loaded = shapes.loaded_bytes(dtype)
+    return PlacedComponent(shapes, placing, loaded, loaded if stays else 0, 0 if stays else loaded)
+
+
+def mapped(
+    shapes: ComponentShapes, need: Need, placement: str, device_map: Mapping[str, str]
+) -> PlacedComponent:
+    """A component whose device map says what of it stays; one that stays whole is resident."""
+    placing = Placing(placement, device_map)
+    blocks = tuple(placing.streamed(shapes.blocks)) if placement == STREAM else ()
+    streamed = {name for block in blocks for name in shapes.blocks[block]}
+    resident = waiting = read = one_by_one = 0
+    for name in shapes.tensors:
+        tier, loaded, stored = (
+            placing.tier(name),
+            shapes.tensor_bytes(name, need.dtype),
+            shapes.stored_of(name),
+        )
+        if tier == "disk":
+            read += stored
+        elif tier == "cpu" and not need.on_cpu:
+            # what is streamed waits and travels as it is stored; the rest is cast before
+            waiting += stored if name in streamed else loaded
+        else:
+            resident += loaded
+            continue
+        one_by_one += name not in streamed
+    if not waiting + read:
+        placing, blocks = Placing(RESIDENT), ()
+    total = shapes.loaded_bytes(need.dtype)
+    return PlacedComponent(
+        shapes, placing, total, resident, waiting + read, read, blocks, on_demand=one_by_one > 0
+    )
+
+
+def is_small(shapes: ComponentShapes, need: Need) -> bool:
+    """Whether it is worth no trouble beside the stage's other components."""
+    return shapes.loaded_bytes(need.dtype) <= SMALL * need.weights
+
+
+def blocks_of(need: Need) -> Blocks:
+    """The blocks of the stage's components, but for small ones beside others.
+
+    By number, not by name: files sort 10 before 2.
+    """
+    return {
+        (n, block): size
+        for n, shapes in enumerate(need.shapes)
+        if not is_small(shapes, need)
+        for block, size in sorted(shapes.block_bytes(need.dtype).items(), key=_by_number)
+    }
+
+
+def in_one_stretch(blocks: Blocks, room: int) -> list[tuple[int, str]]:
+    """The first blocks, as many as there is room for (bytes)."""
+    chosen = []
+    for block, size in blocks.items():
+        room -= size
+        if room < 0:
+            break
+        chosen.append(block)
+    return chosen
+
+
+def evenly(blocks: Blocks, room: int) -> list[tuple[int, str]]:
+    """As many blocks as there is room for, evenly spread: beside each that stays another has time to come."""
+    names, count = list(blocks), len(blocks)
+    for stay in range(count, 0, -1):
+        chosen = [name for n, name in enumerate(names) if (n + 1) * stay // count > n * stay // count]
+        if sum(blocks[name] for name in chosen) <= room:
+            return chosen
+    return []
+
+
+def maps_of(
+    need: Need, blocks: Blocks, stay: Sequence[tuple[int, str]], ram: int, *, as_stored: bool
+) -> list[Mapping[str, str]]:
+    """Each component's device map: what does not stay waits in RAM as far as ``ram`` goes, else on disk.
+
+    It takes its size in the files there if it waits ``as_stored``.
+    """
+    maps: list[dict[str, str]] = [{} for _ in need.shapes]
+    staying = set(stay)
+    for (n, block), size in blocks.items():
+        if (n, block) in staying:
+            continue
+        shapes = need.shapes[n]
+        takes = sum(map(shapes.stored_of, shapes.blocks[block])) if as_stored else size
+        in_ram = takes <= ram
+        ram -= takes if in_ram else 0
+        maps[n][block] = "cpu" if in_ram else "disk"
+    return list(maps)
+
+
+def _by_number(block: tuple[str, int]) -> list[int | str]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", block[0])]

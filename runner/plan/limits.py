@@ -1,0 +1,112 @@
+"""What a stage may take: its budget, and what the machine has, where the device is one of this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.errors import BudgetError
+from runner.machine.capacity import usable_ram
+from runner.machine.cpu import cpu_flags, speed_beside_float32
+from runner.machine.devices import accelerators, choose_device
+from runner.machine.ram import core_count
+from runner.machine.rates import cached_device, cached_disk
+from runner.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from runner.manifest.schema import Budget
+
+SPARE = 400 << 20
+"""Bytes beside the worker: the supervisor (90 MiB) and the fork server, which has imported the libraries."""
+GUESS = "a guess: neither a run nor `runner doctor` has measured it here"
+# until `runner doctor` has measured this machine's
+FROM_DISK = 1e9  # bytes a second, rather low for an SSD
+OVER_THE_BUS = 12e9  # likewise: pinned RAM to a card over eight lanes of PCIe 4
+OF_A_CORE, OF_A_CARD = 7.5e10, 5e13  # operations in float32; rather high: then groups are large enough
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bytes that a worker may hold; None is no limit. ``notes`` say where they are not the budget's own."""
+
+    device: str
+    vram: int | None
+    ram: int | None
+    notes: tuple[str, ...] = ()
+    cores: int = 8
+    disk_read: float = FROM_DISK
+    """Bytes a second, as ``bus`` is."""
+    bus: float = OVER_THE_BUS
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """Operations a second by dtype, of a core or of the card, where they were measured."""
+    most: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of "VRAM" and "RAM" that the machine has for a worker, whatever the budget says; where known."""
+    basis: str = GUESS
+    """What those are from."""
+    flags: Collection[str] = ()
+    """Of the CPU."""
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.device == "cpu"
+
+    def speed(self, dtype: str) -> float:
+        """Operations a second, of all cores or of the card."""
+        if not self.on_cpu:
+            return self.measured.get(dtype, OF_A_CARD * (1 if dtype == "float32" else 2))
+        float32 = self.measured.get("float32", OF_A_CORE)
+        return self.measured.get(dtype, float32 * speed_beside_float32(dtype, self.flags)) * self.cores
+
+
+def limits_of(budget: Budget) -> Limits:
+    """The limits for a stage; its device need not be here: then the budget alone counts."""
+    try:
+        device = choose_device(budget)
+    except BudgetError:
+        note = "planned for a card of that size: this machine has no such accelerator"
+        return Limits("cuda", budget.vram, budget.ram, (note,))
+    vram, notes, most = budget.vram, [], {}
+    if device != "cpu":
+        has = most["VRAM"] = accelerators()[int(device.partition(":")[2])].memory
+        if vram is None or vram > has:
+            vram = has
+            notes.append(f"the card has {format_size(has)} of VRAM")
+    has = most["RAM"] = ram_for_a_worker()
+    ram = budget.ram
+    if ram is None or ram > has:
+        ram = has
+        notes.append(f"this machine (or its container) leaves {format_size(has)} of RAM to a worker")
+    vram = None if device == "cpu" else vram
+    cores = budget.threads or core_count()
+    return _at_its_speed(Limits(device, vram, ram, tuple(notes), cores, most=most))
+
+
+def ram_for_a_worker() -> int:
+    """Bytes that this machine, or its container, leaves to a worker beside the supervisor."""
+    return max(0, usable_ram() - SPARE)
+
+
+def _at_its_speed(limits: Limits) -> Limits:
+    """The limits with what this machine's device, and the disk here, were measured at."""
+    rates = cached_device(limits.device)
+    limits = replace(limits, disk_read=cached_disk(Path()) or FROM_DISK, flags=cpu_flags())
+    if rates is None:
+        return limits
+    basis = f"from doctor's measurement{' of a busy machine' if rates.busy else ''}"
+    return replace(limits, bus=rates.bus or OVER_THE_BUS, measured=rates.compute, basis=basis)
+
+
+def limits_alone(budget: Budget) -> Limits:
+    """The limits of a budget whatever this machine has, for a plan for another one.
+
+    ``auto`` is an accelerator where there is a VRAM budget, else the CPU, which is taken to compute as this
+    machine's does.
+    """
+    if budget.device == "cpu" or (budget.device == "auto" and budget.vram is None):
+        rates = cached_device("cpu")
+        measured = rates.compute if rates else {}
+        return Limits("cpu", None, budget.ram, measured=measured, flags=cpu_flags())
+    return Limits("cuda", budget.vram, budget.ram)

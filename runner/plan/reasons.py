@@ -1,0 +1,92 @@
+"""Why a component is placed as it is, in one sentence."""
+
+from __future__ import annotations
+
+from itertools import takewhile
+from typing import TYPE_CHECKING
+
+from runner.protocol import GROUP_OFFLOAD, MODEL_OFFLOAD, RESIDENT, SEQUENTIAL_OFFLOAD
+from runner.units import format_duration, format_size
+
+if TYPE_CHECKING:
+    from runner.pipeline.stage import PipelineStage
+    from runner.plan.candidates import Candidate
+    from runner.plan.component_placement import PlacedComponent
+    from runner.plan.limits import Limits
+    from runner.plan.throughput import Pace
+
+
+def reasons_for(
+    stage: PipelineStage, limits: Limits, chosen: Candidate, known: list[Candidate], pace: Pace
+) -> dict[str, str]:
+    """One sentence for each component that has weights."""
+    found = {}
+    for placed in chosen.components:
+        sentence = _what_it_means(placed, limits)
+        if stage.table.placement != "auto":
+            sentence = f"the manifest asks for {stage.table.placement}: {sentence}"
+        elif chosen.placement == RESIDENT:
+            sentence = f"all of the stage fits: {sentence}"
+        elif placed.placing.placement == RESIDENT:
+            sentence = f"small beside the others: {sentence}"
+        else:
+            sentence = f"{_why_not_faster(limits, chosen, known)}, so {sentence}"
+        if placed.moved:
+            sentence += _at_what_pace(pace, chosen.group)
+        found[placed.shapes.component.name] = sentence
+    return found
+
+
+def _why_not_faster(limits: Limits, chosen: Candidate, known: list[Candidate]) -> str:
+    """What the next faster placement lacks."""
+    faster = list(takewhile(lambda other: other.placement != chosen.placement, known))
+    if not faster:
+        return "a device map is given"
+    told = f"{RESIDENT} lacks {_lacking(faster[0], limits)}"
+    last = faster[-1]
+    if last.placement != RESIDENT:
+        told += f" and {last.placement} {_lacking(last, limits)}"
+    return told
+
+
+def _lacking(candidate: Candidate, limits: Limits) -> str:
+    """``3.20 GiB of VRAM and 1.00 GiB of RAM``."""
+    peaks = candidate.peaks(limits)
+    return " and ".join(f"{format_size(peak.lack)} of {peak.kind}" for peak in peaks if peak.lack)
+
+
+def _what_it_means(placed: PlacedComponent, limits: Limits) -> str:
+    place = "RAM" if limits.on_cpu else "VRAM"
+    placement = placed.placing.placement
+    if placement == RESIDENT:
+        return f"its {format_size(placed.loaded)} stay in {place}"
+    if placement == MODEL_OFFLOAD:
+        return f"its {format_size(placed.loaded)} come to VRAM while it runs, and leave for the next"
+    if placement in (GROUP_OFFLOAD, SEQUENTIAL_OFFLOAD):
+        return f"its {format_size(placed.moved)} cross the bus each pass, layer by layer"
+    blocks = {tier: _count(placed, tier) for tier in ("cpu", "disk")}
+    told = f"{format_size(placed.resident)} stay in {place}"
+    waiting = placed.moved - placed.read
+    if waiting:
+        told += f", {blocks['cpu']} ({format_size(waiting)}) wait in RAM"
+    if placed.read:
+        told += f", {blocks['disk']} ({format_size(placed.read)}) are read from disk each pass"
+    return told
+
+
+def _at_what_pace(pace: Pace, group: int) -> str:
+    items = f" for {group} items at a time" if group > 1 else ""
+    transfer = max(pace.disk, pace.bus)
+    if pace.compute is None:
+        return f"{items} (about {_rough(transfer)} a pass)"
+    compute = f"{_rough(pace.compute)} to compute: {pace.bound} bounds it"
+    return f"{items} (about {_rough(transfer)} a pass, and {compute})"
+
+
+def _rough(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 60 else format_duration(seconds)
+
+
+def _count(placed: PlacedComponent, tier: str) -> str:
+    count = sum(1 for found in placed.placing.device_map.values() if found == tier)
+    return f"{count} block{'' if count == 1 else 's'}"

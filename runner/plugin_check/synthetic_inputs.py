@@ -1,0 +1,87 @@
+"""Inputs made up from what a stage declares: small, different for each item, and the same every time."""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save_file
+
+from runner.api import Tensor, Text
+from runner.plugin_check.harness import ITEMS, Inputs
+from runner.plugin_check.parameters import CannotMakeUpError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from runner.api import File, Stage
+
+STEP = 8
+"""Sizes of dimensions are its multiples, another one for each letter."""
+_KINDS = {"floating": "float32", "any": "float32", "integer": "int64"}
+
+
+def make_up(stage: Stage, folder: Path) -> list[Inputs]:
+    """Inputs of two items, those that are optional too; files go to ``folder``.
+
+    Raises:
+        CannotMakeUpError: an input is of a kind that cannot be made up.
+
+    """
+    sizes: dict[str, int] = {}
+    for tensor in stage.inputs:
+        for letter in tensor.shape or () if isinstance(tensor, Tensor) else ():
+            if isinstance(letter, str):
+                sizes.setdefault(letter, STEP * (len(sizes) + 1))
+    return [_one(stage, folder / item, sizes, seed) for seed, item in enumerate(ITEMS)]
+
+
+def _one(stage: Stage, folder: Path, sizes: dict[str, int], seed: int) -> Inputs:
+    folder.mkdir(parents=True)
+    draw = random.Random(seed)
+    generator = torch.Generator().manual_seed(seed)
+    tensors, texts, files = {}, {}, {}
+    for declared in stage.inputs:
+        if isinstance(declared, Tensor):
+            tensors[declared.name] = _tensor(declared, sizes, generator)
+        elif isinstance(declared, Text):
+            texts[declared.name] = f"{ITEMS[seed]} {declared.name}"
+        else:
+            files[declared.name] = folder / f"{declared.name}{declared.suffix}"
+            files[declared.name].write_bytes(_file(declared, draw))
+    path = folder / "tensors.safetensors"
+    save_file(tensors, path)
+    return Inputs(path, texts, files)
+
+
+def _tensor(declared: Tensor, sizes: dict[str, int], generator: torch.Generator) -> torch.Tensor:
+    dtype = getattr(torch, _KINDS.get(declared.dtype, declared.dtype))
+    shape = [sizes[size] if isinstance(size, str) else size for size in declared.shape or (STEP, 2 * STEP)]
+    if dtype.is_floating_point:
+        return torch.rand(shape, generator=generator).to(dtype)
+    return torch.randint(2 if dtype == torch.bool else STEP, shape, generator=generator).to(dtype)
+
+
+def _file(declared: File, draw: random.Random) -> bytes:
+    if declared.suffix == ".png":
+        return _png(3 * STEP, 2 * STEP, draw)
+    if declared.suffix in ("", ".txt"):
+        return f"a line of text and a number: {draw.random()}\n".encode()
+    raise CannotMakeUpError(
+        f"the input '{declared.name}' is a {declared.suffix} file, which cannot be made up"
+    )
+
+
+def _png(width: int, height: int, draw: random.Random) -> bytes:
+    """RGB noise. https://www.w3.org/TR/png/"""
+    rows = b"".join(b"\0" + draw.randbytes(3 * width) for _ in range(height))
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    packed = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(packed)

@@ -1,0 +1,116 @@
+"""The run directory: where everything that a run makes lies, and who may write there."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from typing import TYPE_CHECKING
+
+from runner.errors import StorageError
+from runner.files.storage import TEMPORARY, refuse_linked_folders, storage_errors
+from runner.rundir.journal import now
+from runner.rundir.lock import Lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runner.rundir.lock import Waiting
+
+KEY_IN_NAME = 8  # hex digits of the key in an output's name
+
+
+_OUTPUT = re.compile(rf".+-([0-9a-f]{{{KEY_IN_NAME}}})((?:\.[^/]*)?)")
+
+
+def key_and_rest(output: str) -> tuple[str, str]:
+    """What an output's name says besides the item: the first digits of its key, and label and suffix."""
+    match = _OUTPUT.fullmatch(output)
+    return (match[1], match[2]) if match else ("", output)
+
+
+class RunDirectory:
+    """``runs/<name>/`` and the names in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.outputs = path / "outputs"
+        self._lock: Lock | None = None
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.toml"
+
+    @property
+    def journal(self) -> Path:
+        return self.path / "journal.jsonl"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def handoff(self, stage: str, key: str) -> Path:
+        return self.path / "handoff" / stage / f"{key}.safetensors"
+
+    def state(self, stage: str, key: str) -> Path:
+        """What an interrupted item keeps between its steps."""
+        return self.path / "state" / stage / f"{key}.safetensors"
+
+    def states(self, stage: str) -> Iterator[Path]:
+        """The states that there are; each is named after its key."""
+        return (self.path / "state" / stage).glob("*.safetensors")
+
+    def handoff_file(self, stage: str, key: str, output: str, suffix: str) -> Path:
+        """A file that a stage leaves for a later stage."""
+        return self.path / "handoff" / stage / f"{key}.{output}{suffix}"
+
+    def output(self, item: str, key: str, label: str, suffix: str) -> Path:
+        """A file that a last stage leaves for people; ``label`` tells several apart."""
+        dotted = f".{label}" if label else ""
+        return self.outputs / f"{item}-{key[:KEY_IN_NAME]}{dotted}{suffix}"
+
+    def log(self, stage: str) -> Path:
+        stamp = re.sub(r"[-:]|\.\d+", "", now())
+        return self.path / "logs" / f"{stamp}-{stage}.log"
+
+    @property
+    def lock(self) -> Path:
+        return self.path / ".lock"
+
+    @contextlib.contextmanager
+    def locked(self, waiting: Waiting | None = None) -> Iterator[int]:
+        """Hold the directory; yields the lock's descriptor, to be passed on to workers.
+
+        Where another run holds it, wait for that, after ``waiting`` was told who it is.
+
+        Raises:
+            LockedError: another run holds it, and ``waiting`` is None.
+            StorageError: it cannot be written, or a link in it would have runs write elsewhere.
+
+        """
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with Lock(self.lock) as lock:
+            lock.acquire(str(self.path), waiting)
+            refuse_linked_folders(self.path)
+            self._lock = lock
+            yield lock.descriptor
+
+    def check_held(self) -> None:
+        """See that the directory is the one that was locked: what is made anew at its path nobody holds.
+
+        Raises:
+            StorageError: it was removed or moved away in the meantime.
+
+        """
+        if self._lock is None or not self._lock.in_place:
+            raise StorageError(
+                f"{self.path} was removed or moved away under the run, or the {self.lock.name} in it was; "
+                "run again to make what is missing"
+            )
+
+    def sweep(self) -> None:
+        """Remove temporary files that a killed process left. Only for the holder of the lock."""
+        for leftover in self.path.rglob(f".*{TEMPORARY}"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()

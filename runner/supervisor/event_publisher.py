@@ -1,0 +1,149 @@
+"""Telling of a run as it goes: events to who listens (display, journal, ``--json``), hooks to plugins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runner import events as ev
+from runner.active_time import active_seconds
+from runner.api import ItemResult, Run, StageResult, Summary
+from runner.machine.describe import machine_of, versions_of
+from runner.machine.devices import choose_device
+from runner.manifest.record import content_of
+from runner.rundir.memory_series import Series
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from runner.errors import ExitCode, RunnerError
+    from runner.json_values import Bytes
+    from runner.pipeline.binding import Pipeline
+    from runner.rundir.directory import RunDirectory
+    from runner.rundir.journal import Events
+
+
+class Announcer:
+    """The one place where events and hooks meet, so that both always tell the same."""
+
+    def __init__(self, pipeline: Pipeline, directory: RunDirectory, events: Events) -> None:
+        self.events = events
+        self._pipeline = pipeline
+        self._plugins = pipeline.plugins
+        self._stages = {stage.name: stage for stage in pipeline.stages}
+        self._items = {item.id: item for item in pipeline.items}
+        self._warned: set[int] = set()
+        """Hashes of the warnings that were emitted."""
+        self._memory = Series()
+        self._stage_started = 0.0
+        self._started = active_seconds()
+        self._run = Run(
+            name=pipeline.manifest.table.name,
+            directory=directory.path,
+            manifest=pipeline.manifest.path.absolute(),
+            stages=[stage.name for stage in pipeline.stages],
+            items=len(pipeline.items),
+        )
+
+    def run_started(self) -> None:
+        run, manifest = self._run, self._pipeline.manifest
+        self.events.emit(
+            ev.RunStarted(
+                run=run.name,
+                manifest=str(run.manifest),
+                stages=list(run.stages),
+                items=run.items,
+                machine=machine_of(self._pipeline),
+                versions=versions_of(self._pipeline),
+                content=content_of(manifest),
+                overridden=bool(manifest.overrides or manifest.prompts),
+            )
+        )
+        self._plugins.notify("runner_run_started", run=run)
+
+    def fetching(self, source: str, done: int, total: int) -> None:
+        """A model is being downloaded: bytes so far, and in all."""
+        self.events.emit(ev.FetchProgress(source=source, done=done, total=total))
+
+    def stage_started(
+        self, stage: str, items: int, distinct: int, placement: str, predicted: Mapping[str, Any]
+    ) -> None:
+        """``items`` share ``distinct`` pieces of work."""
+        self._memory, self._stage_started = Series(), active_seconds()
+        bound = self._stages[stage]
+        budget = bound.budget
+        self.events.emit(
+            ev.StageStarted(
+                stage=stage,
+                items=items,
+                distinct=distinct,
+                placement=placement,
+                predicted=dict(predicted),
+                budget={"vram": budget.vram, "ram": budget.ram},
+                device=choose_device(budget),
+                dtype=bound.table.dtype,
+                last=bound.is_last,
+            )
+        )
+        self._plugins.notify("runner_stage_started", run=self._run, stage=stage)
+
+    def memory(self, stage: str, ram: int) -> None:
+        """Bytes of RAM that the stage's worker holds now."""
+        self._memory.add(active_seconds() - self._stage_started, ram)
+        self.events.emit(ev.Memory(stage=stage, ram=ram))
+
+    def out_of_memory(
+        self, stage: str, placement: str, predicted: Bytes, measured: Bytes, error: str, next_: str | None
+    ) -> None:
+        """A worker ran out of memory; ``next_`` is the placement that the stage goes on with, if it does."""
+        self.events.emit(
+            ev.OutOfMemory(
+                stage=stage,
+                placement=placement,
+                predicted=predicted,
+                measured=measured,
+                error=error,
+                next=next_,
+            )
+        )
+
+    def worker_died(self, stage: str, items: Sequence[str], error: str) -> None:
+        """A worker crashed, hung or was killed, at these items; they are tried once more."""
+        self.events.emit(ev.WorkerDied(stage=stage, items=list(items), error=error))
+
+    def warning(self, event: ev.Warned) -> None:
+        """Something differs from what was asked for; what was said before is not said again."""
+        content = hash((event.kind, event.message, event.stage, event.item))
+        if content not in self._warned:
+            self._warned.add(content)
+            self.events.emit(event)
+
+    def item_finished(self, item: ItemResult, traceback: str | None, attempts: int) -> None:
+        """``traceback`` and ``attempts`` are for the log alone."""
+        self.events.emit(
+            ev.ItemFinished(**vars(item), params=self._params(item), traceback=traceback, attempts=attempts)
+        )
+        self._plugins.notify("runner_item_finished", run=self._run, item=item)
+
+    def stage_finished(self, result: StageResult) -> None:
+        self.events.emit(ev.StageFinished(**vars(result), memory=self._memory.points))
+        self._plugins.notify("runner_stage_finished", run=self._run, result=result)
+
+    def run_finished(self, code: ExitCode, outputs: Sequence[Path], error: RunnerError | None) -> None:
+        summary = Summary(int(code), outputs, round(active_seconds() - self._started, 3))
+        self.events.emit(
+            ev.RunFinished(
+                exit_code=summary.exit_code,
+                outputs=list(map(str, outputs)),
+                seconds=summary.seconds,
+                error=str(error) if error else None,
+            )
+        )
+        self._plugins.notify("runner_run_finished", run=self._run, summary=summary)
+
+    def _params(self, item: ItemResult) -> dict[str, Any]:
+        """What the item has set up to this stage: a log tells the prompt of what fails half-way too."""
+        params: dict[str, Any] = {}
+        for bound in self._items[item.item].params[: self._stages[item.stage].index + 1]:
+            params |= bound.canonical
+        return params

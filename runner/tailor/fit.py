@@ -1,0 +1,163 @@
+"""Stage by stage, the mildest changes with which a manifest fits the hardware that its budget names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from runner.errors import BudgetError
+from runner.manifest.problems import ManifestError
+from runner.pipeline.binding import bind
+from runner.plan.choose import StagePlan, plan_stage
+from runner.plan.limits import limits_alone
+from runner.tailor.changes import Change, apply, ladder
+from runner.work.models import assemble
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterable, Mapping, Sequence
+
+    from runner.manifest.load import Manifest
+    from runner.manifest.positions import Path
+    from runner.model.shapes import ComponentShapes
+    from runner.pipeline.binding import Pipeline
+    from runner.plan.dtypes import Faster
+    from runner.plugins import Plugins
+
+Shapes = list[list["ComponentShapes"]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A manifest that fits, what was changed for that, and the plan of each stage."""
+
+    manifest: Manifest
+    plans: tuple[StagePlan, ...]
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A stage under some changes: ``misfit`` says why it does not fit."""
+
+    changes: Mapping[Path, Change]
+    plan: StagePlan | None
+    misfit: str
+
+    @property
+    def fits(self) -> bool:
+        return not self.misfit and self.plan is not None
+
+
+def shapes_of(pipeline: Pipeline) -> Shapes:
+    """The shapes of every stage's components; of a hub model that is not here, from its headers.
+
+    Raises:
+        ModelError: a model is missing, damaged or out of reach.
+
+    """
+    assembly = assemble(pipeline)
+    return [assembly.shapes(stage) for stage in pipeline.stages]
+
+
+def fit(pipeline: Pipeline, shapes: Shapes) -> Fitted:
+    """Lower what is too much, stage by stage, for the manifest's own budgets, whatever this machine has.
+
+    Raises:
+        BudgetError: a stage does not fit, however low; the message has the arithmetic of each.
+        PluginError: an activation formula fails.
+
+    """
+    changes: list[Change] = []
+    misfits = []
+    for n in range(len(pipeline.stages)):
+        trial = _Lowering(pipeline, n, shapes[n]).mildest()
+        if not trial.fits:
+            misfits.append(_told(trial))
+        elif trial.changes:  # a later stage's formula may see an earlier one's parameters
+            pipeline = _changed(pipeline, trial.changes.values())
+            changes += trial.changes.values()
+    if misfits:
+        raise BudgetError("\n".join(misfits))
+    plans = (try_plan(pipeline, n, shapes[n])[0] for n in range(len(pipeline.stages)))
+    return Fitted(pipeline.manifest, tuple(plan for plan in plans if plan is not None), tuple(changes))
+
+
+def in_faster_dtypes(
+    fitted: Fitted, shapes: Shapes, plugins: Plugins, stages: Container[str] | None = None
+) -> Fitted:
+    """What fits, with float32 where that computes faster and fits as well; in these stages, if not in all."""
+    changes = [
+        _to_float32(plan, plan.faster)
+        for plan in fitted.plans
+        if plan.faster and (stages is None or plan.stage.name in stages)
+    ]
+    if not changes:
+        return fitted
+    pipeline = bind(apply(fitted.manifest, changes), plugins)
+    tries = (try_plan(pipeline, n, shapes[n]) for n in range(len(pipeline.stages)))
+    plans = tuple(plan for plan, _ in tries if plan is not None)
+    return Fitted(pipeline.manifest, plans, (*fitted.changes, *changes))
+
+
+def _to_float32(plan: StagePlan, faster: Faster) -> Change:
+    path = ("stage", plan.stage.index, "dtype")
+    why = f"computes slower on this CPU (float32 takes {faster.time})"
+    return Change(path, plan.need.dtype, "float32", f"{faster.memory}, other low bits", plan.stage.name, why)
+
+
+def try_plan(pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes]) -> tuple[StagePlan | None, str]:
+    """A stage's plan for its budget alone, and why it does not fit; None for a placement it cannot have."""
+    stage = pipeline.stages[n]
+    try:
+        plan = plan_stage(pipeline, stage, shapes, limits_alone(stage.budget))
+    except BudgetError as error:
+        return None, str(error)
+    return plan, plan.misfit
+
+
+def _changed(pipeline: Pipeline, changes: Iterable[Change]) -> Pipeline:
+    return bind(apply(pipeline.manifest, changes), pipeline.plugins)
+
+
+def _told(trial: _Trial) -> str:
+    if not trial.changes:
+        return trial.misfit
+    made = ", ".join(f"{c.key} {'taken out' if c.new is None else c.new}" for c in trial.changes.values())
+    return f"{trial.misfit}\n  (lowered already: {made})"
+
+
+class _Lowering:
+    """One stage of a pipeline on its way down."""
+
+    def __init__(self, pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes]) -> None:
+        self._pipeline = pipeline
+        self._n = n
+        self._shapes = shapes
+        self._steps = list(ladder(pipeline.stages[n]))
+
+    def mildest(self) -> _Trial:
+        """The first changes in the ladder's order that fit, none that is not needed; else the lowest."""
+        trial = self._try({})
+        for step in self._steps:
+            if trial.fits:
+                break
+            tried = self._try({**trial.changes, step.path: step})
+            trial = tried if tried.plan is not None else trial
+        return self._without_needless(trial) if trial.fits else trial
+
+    def _without_needless(self, trial: _Trial) -> _Trial:
+        """Later changes may have made earlier ones needless, or milder ones enough."""
+        for path, made in trial.changes.items():
+            options = [step for step in self._steps if step.path == path]
+            milder = [{**trial.changes, path: step} for step in options[: options.index(made)]]
+            without = {p: change for p, change in trial.changes.items() if p != path}
+            tries = (self._try(changes) for changes in (without, *milder))
+            trial = next((tried for tried in tries if tried.fits), trial)
+        return trial
+
+    def _try(self, changes: Mapping[Path, Change]) -> _Trial:
+        try:
+            pipeline = _changed(self._pipeline, changes.values()) if changes else self._pipeline
+            return _Trial(changes, *try_plan(pipeline, self._n, self._shapes))
+        except ManifestError as error:
+            return _Trial(changes, None, str(error))

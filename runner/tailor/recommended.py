@@ -1,0 +1,111 @@
+"""What a model's own files say it should be run with, put into a manifest that was made from a template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from runner.api import ModelFacts, Recommended
+from runner.errors import ModelError, PluginError, in_words
+from runner.manifest.problems import ManifestError
+from runner.pipeline.binding import bind
+from runner.plugins import load_object
+from runner.tailor.changes import Change, apply, reread
+from runner.tailor.rewrite import remark
+from runner.work.models import assemble
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from runner.api import Template
+    from runner.manifest.load import Manifest
+    from runner.pipeline.binding import Pipeline
+    from runner.tailor.fit import Shapes
+
+CARD = "README.md"
+CARD_LIMIT = 1 << 20  # bytes
+REMARK = "as the model's own files say"
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A pipeline with what its model recommends, and a line for each value that this changed."""
+
+    pipeline: Pipeline
+    notes: tuple[str, ...]
+
+
+def adapt(pipeline: Pipeline, template: Template, shapes: Shapes) -> Adapted:
+    """Give a pipeline made from a template the parameters that its model recommends.
+
+    Raises:
+        ModelError: what its files recommend is refused by the stages.
+        PluginError: the template's function fails.
+
+    """
+    if not template.recommend:
+        return Adapted(pipeline, ())
+    configs = {of.component.name: of.config for stage in shapes for of in stage}
+    card, notes = _card(pipeline)
+    changes = list(_changes(pipeline.manifest, _ask(template, ModelFacts(configs, card))))
+    manifest = apply(pipeline.manifest, changes)
+    text = manifest.text
+    for change in changes:
+        if change.new is not None and "with" in change.path:
+            text = remark(text, change.path, REMARK)
+    try:
+        adapted = bind(reread(manifest, text), pipeline.plugins)
+    except ManifestError as error:
+        raise ModelError(f"what the model's own files recommend is refused:\n{error}") from None
+    notes += [f"{_named(change, manifest)}: {REMARK}" for change in changes]
+    return Adapted(adapted, tuple(notes))
+
+
+def _ask(template: Template, facts: ModelFacts) -> Recommended:
+    try:
+        answer = load_object(template.recommend)(facts)
+    except PluginError:
+        raise
+    except Exception as error:
+        raise PluginError(f"{template.recommend} fails for this model: {in_words(error)}") from error
+    if not isinstance(answer, Recommended):
+        raise PluginError(f"{template.recommend} returned {answer!r}, which is no Recommended")
+    return answer
+
+
+def _changes(manifest: Manifest, recommended: Recommended) -> Iterator[Change]:
+    for n, stage in enumerate(manifest.table.stage):
+        for name, value in recommended.parameters.get(stage.name, {}).items():
+            old = stage.with_.get(name)
+            if old != value:
+                yield Change(("stage", n, "with", name), old, value, stage=stage.name)
+    prompts, old_prompts = list(recommended.prompts), list(manifest.table.batch.prompts)
+    if prompts and prompts != old_prompts:
+        yield Change(("batch", "prompts"), old_prompts, prompts)
+
+
+def _named(change: Change, manifest: Manifest) -> str:
+    parts = [manifest.table.stage[part].name if isinstance(part, int) else part for part in change.path]
+    if isinstance(change.new, list):
+        return f"{'.'.join(parts)}, {len(change.new)} of them"
+    return f"{'.'.join(parts)} {'left out' if change.new is None else f'= {change.new}'}"
+
+
+def _card(pipeline: Pipeline) -> tuple[Mapping[str, Any], list[str]]:
+    """The metadata at the head of the model's card, if it is here; and a note where that cannot be read."""
+    for model in assemble(pipeline).models.values():
+        path = model.folder / CARD if model else None
+        if path is not None and path.is_file() and path.stat().st_size <= CARD_LIMIT:
+            return _metadata(path)
+    return {}, []
+
+
+def _metadata(path: Path) -> tuple[Mapping[str, Any], list[str]]:
+    from huggingface_hub import metadata_load
+
+    try:
+        return metadata_load(path) or {}, []
+    except Exception as error:  # of its YAML parser, among others
+        first = str(error).partition("\n")[0]
+        return {}, [f"the head of {path} is passed over, it cannot be read: {first}"]

@@ -1,0 +1,114 @@
+"""Which plugin's template a model gets: the one that names the pipeline in its ``model_index.json``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import ModelError, PluginError, UsageError
+from runner.manifest.load import Manifest, load
+from runner.manifest.problems import ManifestError, did_you_mean
+from runner.model.files import INDEX
+from runner.model.remote import model_index
+from runner.model.sources import find
+from runner.model.spelling import is_hub_id
+from runner.pipeline.binding import bind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from runner.api import Template
+    from runner.manifest.schema import ModelSource
+    from runner.plugins import Plugin, Plugins
+
+Offer = tuple["Plugin", "Template"]
+
+
+def choose(plugins: Plugins, name: str | None, model: ModelSource | None, folder: Path) -> Offer:
+    """The template of that name, or the one for that model, or the only one.
+
+    ``folder`` is where a relative folder of the model starts from.
+
+    Raises:
+        PluginError: no plugin offers a template, or none for this model.
+        UsageError: several could be meant, or none has that name.
+        ModelError: what the model is cannot be read, and several templates could be meant.
+
+    """
+    offers = plugins.templates()
+    if not offers:
+        raise PluginError("no installed plugin offers a template; `pip install runner-flux` brings FLUX")
+    if name is not None:
+        offers = [offer for offer in offers if offer[1].name == name]
+        if not offers:
+            known = sorted({template.name for _, template in plugins.templates()})
+            hint = did_you_mean(name, known)
+            raise UsageError(
+                f"--template {name}: there is no such template{hint} (there are: {_list(known)})"
+            )
+    elif model is not None:
+        offers = _serving(plugins, offers, model, folder)
+    if len(offers) > 1:
+        what = "--template" if model is not None else "--model or --template"
+        raise UsageError(f"several templates could be meant, choose with {what}: {_titles(offers)}")
+    return offers[0]
+
+
+def open_template(plugin: Plugin, template: Template, plugins: Plugins) -> Manifest:
+    """The template, checked as the manifest that it is.
+
+    Raises:
+        PluginError: it is not there, or no right manifest.
+
+    """
+    try:
+        manifest = load(plugin.folder / template.path)
+        bind(manifest, plugins)
+    except ManifestError as error:
+        owner = f"plugin '{plugin.name}' (from {plugin.distribution})"
+        raise PluginError(f"the template '{template.name}' of {owner} is broken:\n{error}") from None
+    return manifest
+
+
+def _serving(plugins: Plugins, offers: list[Offer], model: ModelSource, folder: Path) -> list[Offer]:
+    try:
+        pipeline = _class_name(plugins, model, folder)
+    except ModelError:
+        if len(offers) == 1:
+            return offers
+        raise
+    serving = [offer for offer in offers if pipeline in offer[1].pipelines]
+    if not serving:
+        raise PluginError(
+            f"model '{model.source}' is of class {pipeline}, and no installed plugin has a template for "
+            f"that; there are: {_titles(offers)}"
+        )
+    return serving
+
+
+def _class_name(plugins: Plugins, model: ModelSource, folder: Path) -> str:
+    if is_hub_id(model.source):
+        index: Any = model_index(model)
+    else:
+        found = find(model, folder, plugins, ())
+        path = found.folder / INDEX if found else folder
+        try:
+            index = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise ModelError(f"model '{model.source}' has no {INDEX} that can be read: {error}") from None
+    name = index.get("_class_name") if isinstance(index, dict) else None
+    if not isinstance(name, str):
+        raise ModelError(f"the {INDEX} of model '{model.source}' names no pipeline (_class_name)")
+    return name
+
+
+def _titles(offers: Sequence[Offer]) -> str:
+    return _list(
+        f"{template.name} ({' or '.join(template.pipelines)}, from {plugin.distribution})"
+        for plugin, template in offers
+    )
+
+
+def _list(names: Any) -> str:
+    return ", ".join(names)

@@ -1,0 +1,191 @@
+"""What there is to do: from the last outputs backwards, only what is missing and what that needs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from runner.files import handoff, provenance
+from runner.files.storage import link
+from runner.rundir.directory import RunDirectory, key_and_rest
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Mapping
+    from pathlib import Path
+
+    from runner.pipeline.binding import Pipeline, PipelineItem
+    from runner.pipeline.stage import PipelineStage
+    from runner.work.keys import Keyed
+
+
+@dataclass(frozen=True)
+class Task:
+    """One piece of work: a key to make at a stage, for the first item that has it."""
+
+    item: PipelineItem
+    keyed: Keyed
+    reason: str
+    sharing: list[str] = field(default_factory=list)
+    """Ids of further items with the same key: what is made is theirs too."""
+
+    @property
+    def items(self) -> list[str]:
+        """Ids of all items that it is done for."""
+        return [self.item.id, *self.sharing]
+
+
+@dataclass
+class Demand:
+    """The work of each stage in the manifest's order, and what was found done."""
+
+    tasks: list[list[Task]]
+    cached: list[int]
+    """Items of each stage that need no work there."""
+    damaged: list[Path] = field(default_factory=list)
+    renamed: list[tuple[Path, Path]] = field(default_factory=list)
+    """Outputs of the same key under another item's name: source and target of a link to make."""
+
+    def items(self, stage: int) -> int:
+        """Items that a stage is to make, by its index: more than its tasks where some share their work."""
+        return sum(len(task.items) for task in self.tasks[stage])
+
+    @property
+    def nothing(self) -> bool:
+        return not any(self.tasks)
+
+
+def demand(
+    pipeline: Pipeline,
+    keys: Mapping[str, tuple[Keyed, ...]],
+    directory: RunDirectory,
+    fresh: Container[int] = (),
+) -> Demand:
+    """Find out what must run. Reads the run directory, writes nothing.
+
+    ``fresh`` are stages (by index) whose results are made again; those after them follow.
+    """
+    return _Demand(pipeline, keys, directory, fresh).walk()
+
+
+class _Demand:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        keys: Mapping[str, tuple[Keyed, ...]],
+        directory: RunDirectory,
+        fresh: Container[int],
+    ) -> None:
+        self._pipeline = pipeline
+        self._keys = keys
+        self._directory = directory
+        count = len(pipeline.stages)
+        self._found = Demand([[] for _ in range(count)], [0] * count)
+        self._open: list[dict[str, Task]] = [{} for _ in range(count)]
+        self._handoffs: dict[Path, str | None] = {}
+        self._fresh = [n in fresh for n in range(count)]
+        for stage in pipeline.stages:
+            if any(self._fresh[n] for n in stage.sources):
+                self._fresh[stage.index] = True
+
+    def walk(self) -> Demand:
+        stages = self._pipeline.stages
+        for item in self._pipeline.items:
+            needed = {stage.index for stage in stages if stage.is_last}
+            for stage in reversed(stages):
+                if stage.index not in needed:
+                    self._found.cached[stage.index] += 1
+                    continue
+                if self._must_run(stage, item):
+                    needed |= stage.sources
+        return self._found
+
+    def _must_run(self, stage: PipelineStage, item: PipelineItem) -> bool:
+        keyed = self._keys[item.id][stage.index]
+        task = self._open[stage.index].get(keyed.key)
+        if task is not None:
+            task.sharing.append(item.id)
+            return True
+        reason = self._why(stage, item, keyed)
+        if reason is None:
+            self._found.cached[stage.index] += 1
+            return False
+        task = Task(item, keyed, reason)
+        self._open[stage.index][keyed.key] = task
+        self._found.tasks[stage.index].append(task)
+        return True
+
+    def _why(self, stage: PipelineStage, item: PipelineItem, keyed: Keyed) -> str | None:
+        """Why the stage must run for the item; None if its results are there."""
+        if self._fresh[stage.index]:
+            return "forced by --fresh"
+        reason = self._why_no_handoff(stage, keyed.key) if stage.leaves_handoff else None
+        if reason is None and stage.is_last:
+            reason = self._why_no_output(stage, item, keyed.key)
+        return reason
+
+    def _why_no_handoff(self, stage: PipelineStage, key: str) -> str | None:
+        path = self._directory.handoff(stage.name, key)
+        if path not in self._handoffs:  # many items may share it
+            self._handoffs[path] = self._inspect(path, key)
+        return self._handoffs[path]
+
+    def _inspect(self, path: Path, key: str) -> str | None:
+        try:
+            handoff.read(path, key)
+        except FileNotFoundError:
+            return "not made yet"
+        except (handoff.DamagedError, OSError):
+            self._found.damaged.append(path)
+            return "its hand-off is damaged"
+        return None
+
+    def _why_no_output(self, stage: PipelineStage, item: PipelineItem, key: str) -> str | None:
+        optional = {file.name for file in stage.files if file.optional}
+        for name, target in output_paths(stage, self._directory, item.id, key).items():
+            if provenance.is_of_key(target, key):
+                continue
+            candidates = self._known_outputs.get(key_and_rest(target.name), [])
+            same = next((path for path in candidates if provenance.is_of_key(path, key)), None)
+            if same is not None:
+                self._found.renamed.append((same, target))
+            elif name not in optional:  # whether one that may be left out was left, nobody knows
+                return "not made yet"
+        return None
+
+    @cached_property
+    def _known_outputs(self) -> dict[tuple[str, str], list[Path]]:
+        """Outputs that are there, by what their names say besides the item."""
+        folder = self._directory.outputs
+        found: dict[tuple[str, str], list[Path]] = {}
+        try:
+            names = sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
+        except OSError:
+            return found
+        for name in names:
+            found.setdefault(key_and_rest(name), []).append(folder / name)
+        return found
+
+
+def output_paths(stage: PipelineStage, directory: RunDirectory, item: str, key: str) -> dict[str, Path]:
+    """Where a stage's files go, by output name."""
+    if not stage.is_last:
+        return {
+            file.name: directory.handoff_file(stage.name, key, file.name, file.suffix) for file in stage.files
+        }
+    suffixes = [file.suffix for file in stage.files]
+    return {
+        file.name: directory.output(
+            item, key, file.name if suffixes.count(file.suffix) > 1 else "", file.suffix
+        )
+        for file in stage.files
+    }
+
+
+def make_links(found: list[tuple[Path, Path]]) -> None:
+    """Give outputs that exist under another item's name the new name too."""
+    for source, target in found:
+        link(source, target)
+        if provenance.sidecar(source).exists():
+            link(provenance.sidecar(source), provenance.sidecar(target))

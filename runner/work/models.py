@@ -1,0 +1,268 @@
+"""From a bound pipeline to what a run needs to know: models, fingerprints, keys and the work to do."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import ExitCode, ModelError, UsageError
+from runner.manifest.problems import ManifestError, Problem, Problems, did_you_mean
+from runner.manifest.schema import UNKNOWN
+from runner.model.files import read_index
+from runner.model.fingerprint import fingerprint
+from runner.model.hub import Listener, is_altered, lacking
+from runner.model.hub_errors import is_offline, offline
+from runner.model.remote import commit_of, describe, model_index
+from runner.model.sources import Model, fetch, find
+from runner.model.spelling import check_source, is_hub_id
+from runner.pipeline.binding import where_source
+from runner.plan import ALL_STAGES
+from runner.rundir.directory import RunDirectory
+from runner.work.keys import Keyed, keys_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from runner.api import Component
+    from runner.manifest.problems import Position
+    from runner.manifest.schema import ModelSource
+    from runner.model.files import ComponentFiles
+    from runner.model.shapes import ComponentShapes
+    from runner.pipeline.binding import Pipeline
+    from runner.pipeline.stage import PipelineStage
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A pipeline with the models that are on this machine.
+
+    ``models`` has None for a hub model that is yet to be fetched.
+    """
+
+    pipeline: Pipeline
+    models: dict[ModelSource, Model | None]
+    _files: dict[tuple[ModelSource, Component], ComponentFiles] = field(default_factory=dict)
+    """Of each component, once it was opened: headers are read once."""
+    _prints: list[str] = field(default_factory=list)
+    """The fingerprints that the keys were made from, of each stage."""
+    _described: dict[int, dict[str, ComponentShapes]] = field(default_factory=dict)
+    _indices: dict[ModelSource, Mapping[str, Any]] = field(default_factory=dict)
+
+    def model(self, stage: PipelineStage) -> Model | None:
+        return self.models.get(stage.model) if stage.model and stage.spec.components else None
+
+    def components(self, stage: PipelineStage) -> list[ComponentFiles]:
+        """The files of the stage's components, checked; empty for a model that is not here.
+
+        Raises:
+            ManifestError: a file is missing, cut off or pickled.
+
+        """
+        model = self.model(stage)
+        if model is None:
+            return []
+        with _told_at_source(self.pipeline, stage):
+            return [self.open(model, component) for component in stage.spec.components]
+
+    def open(self, model: Model, component: Component) -> ComponentFiles:
+        """One component's files, checked.
+
+        Raises:
+            ModelError: one is missing, cut off or pickled.
+
+        """
+        key = (model.source, component)
+        if key not in self._files:
+            self._files[key] = model.component(component)
+        return self._files[key]
+
+    def shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
+        """The shapes of the stage's components; of a model that is not here, fetched without its weights.
+
+        Raises:
+            ManifestError: a file is missing or damaged, or the hub does not tell.
+
+        """
+        if stage.model is None or not stage.spec.components:
+            return []
+        if self.model(stage) is not None:
+            return [files.shapes for files in self.components(stage)]
+        if stage.index not in self._described:
+            with _told_at_source(self.pipeline, stage):
+                self._described[stage.index] = describe(stage.model, stage.spec.components)
+        return list(self._described[stage.index].values())
+
+    def index(self, stage: PipelineStage) -> Mapping[str, Any]:
+        """The ``model_index.json`` of the stage's model; empty if it has none.
+
+        Raises:
+            ManifestError: it is damaged, or the hub does not tell.
+
+        """
+        source = stage.model
+        if source is None:
+            return {}
+        if source not in self._indices:
+            model = self.models.get(source)
+            with _told_at_source(self.pipeline, stage):
+                self._indices[source] = read_index(model.folder) if model else model_index(source)
+        return self._indices[source]
+
+    def notes(self, stage: PipelineStage) -> list[str]:
+        """What is loaded of the stage's components otherwise than asked for.
+
+        Raises:
+            ManifestError: as :meth:`shapes`.
+
+        """
+        variant = stage.model.variant if stage.model else None
+        plain = [s.component.name for s in self.shapes(stage) if s.tensors and s.variant != variant]
+        told = f"has no files of variant '{variant}': its plain files are loaded"
+        return [f"component '{name}' {told}" for name in plain]
+
+    def commits(self) -> dict[ModelSource, str | None]:
+        """Of each model on the hub, the commit that is loaded, or that a run would fetch; None if unknown."""
+        return {
+            source: model.commit if model else commit_of(source)
+            for source, model in self.models.items()
+            if is_hub_id(source.source)
+        }
+
+    def refuse_unreachable(self) -> None:
+        """See that the models that are not here may be fetched.
+
+        Raises:
+            ManifestError: the user's environment forbids it.
+
+        """
+        problems = Problems()
+        for source, model in self.models.items():
+            if model is None and is_offline():
+                state = lacking(source, self.pipeline.components_of(source))
+                problems.add(self._where(source), str(offline(state)), ExitCode.MODEL)
+        problems.check()
+
+    def _where(self, source: ModelSource) -> Position:
+        stage = next(s for s in self.pipeline.stages if s.model == source and s.spec.components)
+        return where_source(self.pipeline.manifest, stage)
+
+    def keys(self, *, hash_missing: bool = True) -> dict[str, tuple[Keyed, ...]] | None:
+        """The keys of every item; None if a model is not here, or is unhashed and may not be hashed."""
+        prints = []
+        for stage in self.pipeline.stages:
+            if stage.spec.components and self.model(stage) is None:
+                return None
+            found = fingerprint(self.components(stage), hash_missing=hash_missing)
+            if found is None:
+                return None
+            prints.append(found if stage.spec.components else "")
+        self._prints[:] = prints
+        return keys_of(self.pipeline, prints)
+
+    def refuse_changed(self, stage: PipelineStage) -> None:
+        """See that the stage's files are still those that its keys were made from.
+
+        Raises:
+            ManifestError: they were written to since.
+
+        """
+        if stage.spec.components and fingerprint(self.components(stage)) != self._prints[stage.index]:
+            with _told_at_source(self.pipeline, stage):
+                raise ModelError(
+                    "the model's files were changed since the run began, and it would go on with others: run "
+                    "it again"
+                )
+
+
+def assemble(pipeline: Pipeline) -> Assembly:
+    """Look for every model on this machine, and at its files; asks no network.
+
+    Raises:
+        ManifestError: models are missing or broken; all that is wrong with them.
+
+    """
+    problems = Problems()
+    assembly = find_models(pipeline, problems)
+    problems.check()
+    return assembly
+
+
+def find_models(pipeline: Pipeline, problems: Problems) -> Assembly:
+    """Like :func:`assemble`; what is wrong becomes a problem at the model's source.
+
+    The pipeline may be what :func:`~runner.pipeline.binding.bind_what_is_right` has left of one.
+    """
+    manifest, base = pipeline.manifest, pipeline.manifest.folder
+    assembly = Assembly(pipeline, {})
+    for stage in pipeline.stages:
+        source = stage.model
+        if source is None or not stage.spec.components:
+            continue
+        if source.source == UNKNOWN or check_source(source, base):
+            continue  # that is a problem already
+        where = where_source(manifest, stage)
+        if source not in assembly.models:
+            assembly.models[source] = None
+            with problems.errors_at(where):
+                components = pipeline.components_of(source)
+                assembly.models[source] = find(source, base, pipeline.plugins, components)
+        model = assembly.models[source]
+        if model is not None:
+            for component in stage.spec.components:
+                with problems.errors_at(where):
+                    assembly.open(model, component)
+    return assembly
+
+
+def fetch_missing(assembly: Assembly, listener: Listener, *, refresh: bool = False) -> Assembly:
+    """Download the models that are not here, and what has changed of those that are.
+
+    With ``refresh``, the hub is asked where the revision of each model stands now.
+
+    Raises:
+        ManifestError: one is missing, gated or cannot be had whole.
+        StorageError: there is no room.
+
+    """
+    pipeline = assembly.pipeline
+    fetched: dict[ModelSource, Model | None] = {}
+    for stage in pipeline.stages:
+        source, model = stage.model, assembly.model(stage)
+        if source not in assembly.models or source in fetched or not is_hub_id(source.source):
+            continue
+        moves = refresh and (model is None or model.commit != source.revision)
+        with _told_at_source(pipeline, stage):
+            if model is None or moves or is_altered(assembly.components(stage)):
+                fetched[source] = fetch(source, pipeline.components_of(source), listener)
+    return Assembly(pipeline, {**assembly.models, **fetched})
+
+
+@contextmanager
+def _told_at_source(pipeline: Pipeline, stage: PipelineStage) -> Iterator[None]:
+    """Have what is wrong with a stage's model point at where the manifest names it."""
+    try:
+        yield
+    except ModelError as error:
+        where = where_source(pipeline.manifest, stage)
+        raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
+
+
+def forced_stages(pipeline: Pipeline, fresh: str | None) -> list[int]:
+    """The stages, by index, that ``--fresh`` names.
+
+    Raises:
+        UsageError: there is no such stage.
+
+    """
+    names = [stage.name for stage in pipeline.stages]
+    if fresh not in (None, ALL_STAGES, *names):
+        hint = did_you_mean(str(fresh), names)
+        raise UsageError(f"--fresh {fresh}: there is no such stage{hint} (there are: {', '.join(names)})")
+    return [n for n, name in enumerate(names) if fresh in (ALL_STAGES, name)]
+
+
+def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:
+    # absolute: a stage may change its working directory
+    return RunDirectory(runs.absolute() / pipeline.manifest.table.name)

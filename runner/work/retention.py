@@ -1,0 +1,102 @@
+"""What a run directory must keep: what its manifests ask for, and what their next run would take.
+
+Its manifests are ``manifest.toml``, as last run, and the files that it was run from: after
+``runner run night.toml --prompt ...`` the next ``runner run night.toml`` still goes on with the night.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.errors import ModelError
+from runner.files import provenance
+from runner.manifest.load import load
+from runner.pipeline.binding import Pipeline, bind
+from runner.rundir.history import read_runs
+from runner.work.demand import demand, output_paths
+from runner.work.models import assemble
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.plugins import Plugins
+    from runner.rundir.directory import RunDirectory
+    from runner.work.keys import Keyed
+
+Made = tuple[str, str]
+"""What a stage makes under a key: the stage's name, and the key."""
+
+
+@dataclass
+class Needs:
+    """What the manifests of a run directory ask for, together."""
+
+    stages: set[str] = field(default_factory=set)
+    last_stages: set[str] = field(default_factory=set)
+    """Stages whose hand-offs, where they leave any, are what people want of the run."""
+    asked: set[Made] = field(default_factory=set)
+    """All that is asked for, there or not."""
+    to_make: set[Made] = field(default_factory=set)
+    """What of it is not there."""
+    taken: set[Made] = field(default_factory=set)
+    """Hand-offs that a run which has something to do would take, or find done."""
+    outputs: set[Path] = field(default_factory=set)
+    """Outputs that such a run would find done."""
+
+
+def needs_of(directory: RunDirectory, plugins: Plugins) -> Needs:
+    """What must be kept for the next run of each manifest that was run in this directory.
+
+    Raises:
+        RunnerError: it cannot be told: a manifest is broken, a plugin or a model is not here.
+
+    """
+    needs = Needs()
+    seen = []
+    for pipeline in _pipelines(directory, plugins):
+        assembly = assemble(pipeline)
+        keys = assembly.keys()
+        if keys is None:
+            absent = ", ".join(source.source for source, model in assembly.models.items() if model is None)
+            raise ModelError(f"{absent} is not here any more")
+        asked = ([stage.name for stage in pipeline.stages], keys)
+        if asked not in seen:  # as a rule the manifest as run is the manifest that it was run from
+            seen.append(asked)
+            _add(needs, pipeline, keys, directory)
+    return needs
+
+
+def _pipelines(directory: RunDirectory, plugins: Plugins) -> list[Pipeline]:
+    pipelines = [bind(load(directory.manifest), plugins)]
+    run_from = {Path(run.manifest): None for run in read_runs(directory.journal) if run.manifest}
+    for path in run_from:
+        if path.is_file():  # else nobody runs it again
+            manifest = load(path)
+            if manifest.table.name == directory.path.name:
+                pipelines.append(bind(manifest, plugins))
+    return pipelines
+
+
+def _add(
+    needs: Needs, pipeline: Pipeline, keys: Mapping[str, tuple[Keyed, ...]], directory: RunDirectory
+) -> None:
+    found = demand(pipeline, keys, directory)
+    last = [stage for stage in pipeline.stages if stage.is_last]
+    needs.stages |= {stage.name for stage in pipeline.stages}
+    needs.last_stages |= {stage.name for stage in last}
+    for stage in pipeline.stages:
+        needs.asked |= {(stage.name, keyed[stage.index].key) for keyed in keys.values()}
+        for task in found.tasks[stage.index]:
+            needs.to_make.add((stage.name, task.keyed.key))
+            needs.taken |= {(pipeline.stages[n].name, keys[task.item.id][n].key) for n in stage.sources}
+    if found.nothing and not found.renamed:
+        return
+    outputs = [source for source, _ in found.renamed]
+    for stage in last:
+        for item, keyed in keys.items():
+            key = keyed[stage.index].key
+            needs.taken.add((stage.name, key))
+            outputs += output_paths(stage, directory, item, key).values()
+    needs.outputs |= {*outputs, *map(provenance.sidecar, outputs)}

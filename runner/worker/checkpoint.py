@@ -1,0 +1,119 @@
+"""What an item keeps between its steps, so that an interrupted one goes on from there and ends the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from runner.api import Saved
+from runner.files import handoff
+from runner.files.storage import write_atomically
+from runner.worker import rng as randomness
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+WHOLE = "state"  # the name of a state that is one tensor
+STATE, RANDOM = "state.", "random."
+
+
+class DiscardedError(Exception):
+    """A saved state that must not be gone on from; the words say why."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A saved state, the steps that there are in all, and the seconds that went into it."""
+
+    saved: Saved
+    steps: int
+    seconds: float
+
+
+class StateFile:
+    """Where one item's state at one stage lies, and what it is valid for."""
+
+    def __init__(self, path: Path, key: str, device: torch.device, circumstances: Mapping[str, Any]) -> None:
+        """``circumstances`` are what could change low bits: a state from others is of no use."""
+        self._path = path
+        self._key = key
+        self.device = device
+        self._circumstances = circumstances
+
+    def save(self, step: int, steps: int, state: Mapping[str, torch.Tensor], seconds: float) -> None:
+        """Save the state after a step, with that of the random generators.
+
+        Raises:
+            StorageError: it cannot be written.
+
+        """
+        tensors = {f"{STATE}{name}": tensor.to("cpu").contiguous() for name, tensor in state.items()}
+        tensors |= {f"{RANDOM}{n}": t for n, t in randomness.state(self.device).items()}
+        told = {"step": step, "steps": steps, "seconds": seconds, "circumstances": self._circumstances}
+        metadata = {name: json.dumps(value, sort_keys=True) for name, value in told.items()}
+        write_atomically(self._path, handoff.seal(save_tensors(tensors), {"key": self._key, **metadata}))
+
+    def load(self) -> Found | None:
+        """What was saved last, the random generators set to what they were then; None if nothing was.
+
+        Raises:
+            DiscardedError: it is damaged, or from another device or other versions.
+
+        """
+        try:
+            found = handoff.read(self._path, self._key)
+        except OSError:
+            return None
+        except handoff.DamagedError as error:
+            raise DiscardedError(str(error)) from error
+        try:
+            return self._found(found)
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+            # sealed, and yet not as `save` makes it
+            raise DiscardedError(f"it is no saved state: {type(error).__name__}: {error}") from error
+
+    def _found(self, found: handoff.Handoff) -> Found:
+        told = found.header.metadata
+        before = json.loads(told["circumstances"])
+        for name, now in self._circumstances.items():
+            if before.get(name) != now:
+                raise DiscardedError(f"it was saved with {_difference(name, before.get(name), now)}")
+        tensors = load_tensors(found.data)
+        randomness.restore(_under(RANDOM, tensors), self.device)
+        # copies lie at torch's own boundaries, as results to the bit require
+        state: Any = {name: tensor.clone() for name, tensor in _under(STATE, tensors).items()}
+        saved = Saved(int(told["step"]), state[WHOLE] if set(state) == {WHOLE} else state)
+        return Found(saved, int(told["steps"]), float(told.get("seconds", 0.0)))
+
+    def remove(self) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def snapshot(state: Any) -> dict[str, torch.Tensor]:
+    """A copy of what a stage calls its state, a tensor or tensors by name: its code may write into its own.
+
+    Raises:
+        TypeError: it is something else.
+
+    """
+    named = {WHOLE: state} if isinstance(state, torch.Tensor) else state
+    if not isinstance(named, dict) or not all(isinstance(value, torch.Tensor) for value in named.values()):
+        raise TypeError("item.step takes a tensor, or a dict of tensors, as the state")
+    return {name: tensor.detach().clone() for name, tensor in named.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        part = next(part for part in {**before, **now} if before.get(part) != now.get(part))
+        return f"{part} {before.get(part)}, and this is {now.get(part)}"
+    return f"{name} {before}, and this is {now}"
