@@ -21,8 +21,8 @@ test: $(READY)
 
 # the inner loop, within a minute on two idle cores: --fast skips tests that start the command, and the folders
 # and files of SLOW compute much, or start processes of other kinds
-SLOW := chaos fuzz packaging plugins test_manifests.py test_readme_commands.py mutants/test_copies.py \
-	runner/cli runner/kit runner/placement runner/report runner/testing runner/machine/test_rates.py \
+SLOW := chaos fuzz packaging plugins test_manifests.py docs mutants \
+	runner/cli runner/plugin_check runner/placement runner/report runner/testing runner/machine/test_rates.py \
 	runner/model/test_remote.py runner/model/test_remote_refused.py runner/plan/test_full_width.py \
 	runner/stream/test_pipelines.py runner/stream/test_property.py runner/supervisor/test_memory.py
 test-fast: $(READY)
