@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 
-from runner.cli.output import OutputError, exit_code, guarded, say
+from runner.cli.output import OutputError, exit_code, guarded, say, tell_bug
 from runner.errors import ExitCode, RunnerError
 
 
@@ -61,16 +61,3 @@ def _usage_or_bug(error: Exception) -> int:
         show()
         return int(getattr(error, "exit_code", ExitCode.USAGE))
     return tell_bug()
-
-
-def tell_bug() -> ExitCode:
-    """Tell of the exception that is being handled, which nobody expected."""
-    import traceback
-
-    from runner.redact import redact
-
-    say(
-        f"{redact(traceback.format_exc())}\n"
-        "This is a bug of runner's own; please report it with the traceback above."
-    )
-    return ExitCode.BUG

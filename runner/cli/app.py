@@ -28,7 +28,7 @@ app.add_typer(runs.commands, name="runs")
 
 def complete_fresh(arguments: list[str]) -> list[str]:
     """``--fresh`` alone means every stage; what follows it is a stage unless it is a file or an option."""
-    from runner.plan import ALL_STAGES
+    from runner.work import ALL_STAGES
 
     completed = []
     for n, argument in enumerate(arguments):

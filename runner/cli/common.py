@@ -13,9 +13,9 @@ from runner.cli.output import say as say  # noqa: PLC0414 - commands have it fro
 from runner.manifest.load import load
 from runner.manifest.problems import Problems
 from runner.pipeline.binding import Pipeline, bind_what_is_right
-from runner.plan.checks import check_models, look
 from runner.plugins import Plugins, discover
 from runner.supervisor.model_check import check_components
+from runner.work.checks import check_models, look
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

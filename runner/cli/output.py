@@ -97,3 +97,16 @@ def _reason(error: OSError) -> str:
 def say(line: str) -> None:
     """Tell a person something: on stderr, since stdout is for data."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def tell_bug() -> ExitCode:
+    """Tell of the exception that is being handled, which nobody expected."""
+    import traceback
+
+    from runner.redact import redact
+
+    say(
+        f"{redact(traceback.format_exc())}\n"
+        "This is a bug of runner's own; please report it with the traceback above."
+    )
+    return ExitCode.BUG

@@ -14,9 +14,9 @@ from runner.model.hub_errors import is_offline, title
 from runner.plan.as_json import as_dict
 from runner.plan.choose import StagePlan, plan_stage
 from runner.plan.duration import Duration, duration_of, in_all
-from runner.plan.resume import SavedStep, saved_step
 from runner.work.demand import Demand, Task, demand
 from runner.work.models import Assembly, assemble, forced_stages, run_directory
+from runner.work.resume import SavedStep, saved_step
 
 if TYPE_CHECKING:
     from pathlib import Path

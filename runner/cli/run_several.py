@@ -8,24 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.active_time import active_seconds
-from runner.cli import tell_bug
 from runner.cli.common import Options, console, say, warn, warn_without_effect
-from runner.cli.output import OutputError
+from runner.cli.output import OutputError, tell_bug
 from runner.cli.run import print_event, run_pipeline
 from runner.errors import ExitCode, RunnerError, UsageError
 from runner.events import ManifestsFinished
+from runner.machine.active_time import active_seconds
 from runner.machine.devices import choose_device
 from runner.manifest.load import load
 from runner.manifest.problems import ManifestError, Problems
 from runner.pipeline.binding import Pipeline, bind_what_is_right
-from runner.plan.checks import check_models
 from runner.plan.choose import plan_stage
 from runner.plugins import discover
 from runner.rundir.history import RunHistory
 from runner.rundir.journal import present
 from runner.supervisor.signals import Interrupts
 from runner.units import format_duration
+from runner.work.checks import check_models
 from runner.work.models import assemble, forced_stages
 
 if TYPE_CHECKING:

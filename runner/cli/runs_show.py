@@ -11,8 +11,8 @@ from runner.errors import ExitCode
 from runner.events import encode
 from runner.rundir.history import read_runs
 from runner.rundir.lock import held_by
+from runner.rundir.warnings import KEPT, line_of
 from runner.units import format_duration, format_size
-from runner.warned import KEPT, line_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from runner.rundir.history import RunHistory
-    from runner.stage_history import StageHistory
-    from runner.warned import Warnings
+    from runner.rundir.stage_history import StageHistory
+    from runner.rundir.warnings import Warnings
 
 SHOWN_FAILURES = 20
 SHOWN_WARNINGS = 20

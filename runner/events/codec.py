@@ -13,7 +13,7 @@ from dataclasses import Field, dataclass, fields
 from datetime import datetime  # noqa: TC003 - the types of fields are read when it runs
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
-from runner import json_values
+from runner.events import json_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

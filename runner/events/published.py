@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.events.codec import LEFT_OUT, Event
-from runner.json_values import Bytes  # noqa: TC001 - types of fields are read when it runs
+from runner.events.json_values import Bytes  # noqa: TC001 - types of fields are read when it runs
 
 # of a run
 

@@ -12,26 +12,25 @@ from runner.machine.ram import core_count
 from runner.machine.versions import installed_versions
 
 if TYPE_CHECKING:
-    from runner.pipeline.binding import Pipeline
+    from collections.abc import Iterable
 
 
-def machine_of(pipeline: Pipeline) -> dict[str, Any]:
-    """``system``, ``cpu``, ``cores``, bytes of ``ram``, and ``accelerators`` unless all runs on the CPU."""
-    asked = any(stage.budget.device != "cpu" for stage in pipeline.stages)  # the driver takes its time
+def describe_machine(*, with_accelerators: bool) -> dict[str, Any]:
+    """``system``, ``cpu``, ``cores``, bytes of ``ram``, and ``accelerators``: their driver takes its time."""
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_name(),
         "cores": core_count(),
         "ram": usable_ram(),
-        "accelerators": [vars(device) for device in accelerators()] if asked else [],
+        "accelerators": [vars(device) for device in accelerators()] if with_accelerators else [],
     }
 
 
-def versions_of(pipeline: Pipeline) -> dict[str, str]:
-    """Versions of Python, of the libraries, and of the plugins that the stages come from."""
+def installed_with(distributions: Iterable[str]) -> dict[str, str]:
+    """Versions of Python, of the libraries, and of these plugins' distributions."""
     found: dict[str, str] = {}
-    for stage in pipeline.stages:
-        found |= installed_versions(pipeline.plugins.distribution_of(stage.spec.name))
+    for distribution in distributions:
+        found |= installed_versions(distribution)
     return found
 
 

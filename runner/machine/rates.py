@@ -18,10 +18,10 @@ from math import inf
 from typing import TYPE_CHECKING, TypeGuard
 
 from runner.errors import StorageError
+from runner.files.cache import cache_folder
 from runner.files.storage import write_atomically
 from runner.machine.devices import accelerators
 from runner.machine.ram import core_count
-from runner.model.fingerprint import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError, StorageError
+from runner.files.cache import cache_folder
 from runner.files.storage import open_to_read, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from runner.model.files import ComponentFiles
 
@@ -33,14 +33,6 @@ _ATTEMPTS = 3  # to hash a file that changes meanwhile
 # two seconds where times are kept in whole seconds
 _TICK = 50_000_000
 _COARSE_TICK = 2_000_000_000
-
-
-def cache_folder() -> Path:
-    """Where runner keeps what it can make again: ``RUNNER_CACHE``, else the user's cache folder."""
-    if own := os.environ.get("RUNNER_CACHE"):
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
-    return (Path(base) if base else Path.home() / ".cache") / "runner"
 
 
 def fingerprint(files: Iterable[ComponentFiles], *, hash_missing: bool = True) -> str | None:

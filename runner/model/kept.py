@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from runner.errors import StorageError
+from runner.files.cache import cache_folder
 from runner.files.storage import write_atomically
-from runner.model.fingerprint import cache_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

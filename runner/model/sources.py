@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
+from runner.manifest.sources import PLUGIN, is_hub_id, mistaken_hub_id, no_folder, path_of
 from runner.model import hub
 from runner.model.files import ComponentFiles, open_component
-from runner.model.spelling import PLUGIN, is_hub_id, mistaken_hub_id, no_folder, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

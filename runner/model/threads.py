@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from runner.active_time import next_of
+from runner.machine.active_time import next_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,12 +13,12 @@ from runner.manifest.items import BatchItem, expand
 from runner.manifest.params import names_of
 from runner.manifest.problems import Position, Problems
 from runner.manifest.schema import UNKNOWN
-from runner.model.spelling import check_source
+from runner.manifest.sources import check_source
 from runner.pipeline import wiring
 from runner.pipeline.params import Binder, Bound
 from runner.pipeline.stage import PipelineStage
-from runner.plan.unknown_keys import tell_unknown_fields, tell_unknown_keys
-from runner.plan.without_effect import without_effect
+from runner.pipeline.unknown_keys import tell_unknown_fields, tell_unknown_keys
+from runner.pipeline.without_effect import without_effect
 from runner.plugins import load_object
 from runner.protocol import ACCELERATOR_ONLY
 

@@ -1,4 +1,1 @@
-"""From a manifest to what must be done, computed before anything heavy starts."""
-
-ALL_STAGES = "*"
-"""What ``--fresh`` without a stage stands for."""
+"""Placements, predicted peaks and times of stages, computed before anything is loaded."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runner.errors import BudgetError
 from runner.plan.candidates import Candidate, candidates, lowest
 from runner.plan.dtypes import Faster, float32_instead
-from runner.plan.duration import learned
+from runner.plan.learned import learned
 from runner.plan.limits import Limits, limits_of
 from runner.plan.own_map import check_map
 from runner.plan.reasons import reasons_for

@@ -11,7 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from runner.active_time import active_seconds
+from runner.machine.active_time import active_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

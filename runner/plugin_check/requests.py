@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.active_time import active_seconds
 from runner.machine import malloc as heap
+from runner.machine.active_time import active_seconds
 from runner.machine.ram import is_suspended
 from runner.plugin_check import overtime
 from runner.plugin_check.checks import BROKEN, Verdict

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from runner.events import OutOfMemory
     from runner.rundir.history import RunHistory
-    from runner.stage_history import StageHistory
-    from runner.warned import WarningGroup
+    from runner.rundir.stage_history import StageHistory
+    from runner.rundir.warnings import WarningGroup
 
 NEITHER: dict[str, int | None] = {"vram": None, "ram": None}
 

@@ -13,8 +13,8 @@ from runner import events as ev
 from runner.errors import ExitCode, StorageError
 from runner.rundir.directory import key_and_rest
 from runner.rundir.journal import read_journal
-from runner.stage_history import Failure, StageHistory
-from runner.warned import Warnings
+from runner.rundir.stage_history import Failure, StageHistory
+from runner.rundir.warnings import Warnings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

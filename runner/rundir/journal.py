@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from runner.events import FetchProgress, Memory, Progress, StageReady, decode, encode
+from runner.events.json_values import written
 from runner.files.storage import open_in_place, storage_errors
-from runner.json_values import written
 from runner.redact import redact_all
 
 if TYPE_CHECKING:

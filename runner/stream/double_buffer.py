@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.utils import _pytree as pytree
 
-from runner.active_time import active_seconds
+from runner.machine.active_time import active_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.active_time import CLOCK, active_seconds
 from runner.errors import PluginError
+from runner.machine.active_time import CLOCK, active_seconds
 from runner.machine.ram import is_suspended, ram_of
 from runner.protocol import STOP, Job, ModelCheck, decode_event
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner import events as ev
-from runner.active_time import active_seconds
 from runner.api import ItemResult, Run, StageResult, Summary
-from runner.machine.describe import machine_of, versions_of
+from runner.machine.active_time import active_seconds
+from runner.machine.describe import describe_machine, installed_with
 from runner.machine.devices import choose_device
 from runner.manifest.record import content_of
 from runner.rundir.memory_series import Series
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.errors import ExitCode, RunnerError
-    from runner.json_values import Bytes
+    from runner.events.json_values import Bytes
     from runner.pipeline.binding import Pipeline
     from runner.rundir.directory import RunDirectory
     from runner.rundir.journal import Events
@@ -46,15 +46,15 @@ class Announcer:
         )
 
     def run_started(self) -> None:
-        run, manifest = self._run, self._pipeline.manifest
+        run, manifest, stages = self._run, self._pipeline.manifest, self._pipeline.stages
         self.events.emit(
             ev.RunStarted(
                 run=run.name,
                 manifest=str(run.manifest),
                 stages=list(run.stages),
                 items=run.items,
-                machine=machine_of(self._pipeline),
-                versions=versions_of(self._pipeline),
+                machine=describe_machine(with_accelerators=any(s.budget.device != "cpu" for s in stages)),
+                versions=installed_with(self._plugins.distribution_of(s.spec.name) for s in stages),
                 content=content_of(manifest),
                 overridden=bool(manifest.overrides or manifest.prompts),
             )

@@ -11,14 +11,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.active_time import active_seconds
 from runner.errors import ExitCode
 from runner.events import Checked
+from runner.machine.active_time import active_seconds
 from runner.pipeline.binding import where_source
-from runner.plan.checks import Findings, Warned, component_checks
 from runner.protocol import ModelCheck
 from runner.supervisor.connection import Conversation
 from runner.supervisor.spawn import Spawner
+from runner.work.checks import Findings, Warned, component_checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

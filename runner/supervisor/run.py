@@ -15,7 +15,6 @@ from runner.machine import cgroup
 from runner.machine.devices import choose_device
 from runner.machine.ram import core_count
 from runner.manifest.record import as_run
-from runner.plan.checks import Findings, look
 from runner.plan.choose import StagePlan, plan_stage
 from runner.report.live import LiveReport
 from runner.rundir.history import failed_items
@@ -28,6 +27,7 @@ from runner.supervisor.model_check import check_components
 from runner.supervisor.signals import Interrupts
 from runner.supervisor.stage_runner import Attempts
 from runner.units import format_size
+from runner.work.checks import Findings, look
 from runner.work.demand import Task, demand, make_links, output_paths
 from runner.work.models import Assembly, assemble, fetch_missing, forced_stages
 

@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from runner.active_time import active_seconds
 from runner.api import StageResult
 from runner.errors import ItemFailedError, OutOfMemoryError, WorkerDiedError
+from runner.machine.active_time import active_seconds
 from runner.plan.duration import learn
 from runner.supervisor.jobs import make_job
 from runner.supervisor.limits import Limits

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from runner import events as ev
-from runner.active_time import active_seconds
 from runner.api import ItemResult
 from runner.errors import InterruptedRunError, OutOfMemoryError, WorkerDiedError, error_of
 from runner.files.storage import storage_errors
+from runner.machine.active_time import active_seconds
 from runner.plan.requirements import CUDA_CONTEXT
 from runner.supervisor.connection import Conversation
 from runner.supervisor.limits import Limits, limited

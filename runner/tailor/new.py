@@ -13,7 +13,7 @@ from runner.errors import ExitCode, ModelError, UsageError
 from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.problems import ManifestError
 from runner.manifest.schema import ModelSource
-from runner.model.spelling import check_source, is_hub_id
+from runner.manifest.sources import check_source, is_hub_id
 from runner.pipeline.binding import bind
 from runner.tailor.changes import Change, apply, reread
 from runner.tailor.fit import Fitted, Shapes, fit, in_faster_dtypes, shapes_of

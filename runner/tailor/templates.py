@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ModelError, PluginError, UsageError
 from runner.manifest.load import Manifest, load
 from runner.manifest.problems import ManifestError, did_you_mean
+from runner.manifest.sources import is_hub_id
 from runner.model.files import INDEX
 from runner.model.remote import model_index
 from runner.model.sources import find
-from runner.model.spelling import is_hub_id
 from runner.pipeline.binding import bind
 
 if TYPE_CHECKING:

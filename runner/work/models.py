@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ExitCode, ModelError, UsageError
 from runner.manifest.problems import ManifestError, Problem, Problems, did_you_mean
 from runner.manifest.schema import UNKNOWN
+from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
 from runner.model.hub import Listener, is_altered, lacking
 from runner.model.hub_errors import is_offline, offline
 from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import Model, fetch, find
-from runner.model.spelling import check_source, is_hub_id
 from runner.pipeline.binding import where_source
-from runner.plan import ALL_STAGES
 from runner.rundir.directory import RunDirectory
+from runner.work import ALL_STAGES
 from runner.work.keys import Keyed, keys_of
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from runner.active_time import active_seconds
+from runner.machine.active_time import active_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,9 +9,9 @@ import threading
 import traceback
 from typing import IO, TYPE_CHECKING
 
-from runner.active_time import CLOCK
 from runner.errors import ExitCode, RunnerError
 from runner.events import Checked, Failed
+from runner.machine.active_time import CLOCK
 from runner.machine.ram import ram_of
 from runner.protocol import ModelCheck, encode_event, receive
 from runner.redact import redact

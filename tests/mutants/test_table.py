@@ -44,6 +44,6 @@ def test_a_copy_is_what_its_processes_import() -> None:
         with copy.changed("runner/errors.py", "raise RuntimeError('the copy')\n"):
             code, printed = copy.test(["tests/runner/rundir/test_lock.py"], 60)
         assert (code, "the copy" in printed) == (4, True), printed
-        code, printed = copy.test(["tests/runner/test_active_time.py"], 60)
+        code, printed = copy.test(["tests/runner/machine/test_active_time.py"], 60)
         assert code == 0, printed
     assert pytest.importorskip("runner.errors")

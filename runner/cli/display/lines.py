@@ -6,11 +6,11 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from runner import events as ev
+from runner.rundir.warnings import Warnings, count_of, line_of
 from runner.units import format_size
-from runner.warned import Warnings, count_of, line_of
 
 if TYPE_CHECKING:
-    from runner.json_values import Bytes
+    from runner.events.json_values import Bytes
 
 WARNINGS_SHOWN = 3  # of a stage and kind, as they come; the last lines count them all
 

@@ -17,8 +17,8 @@ from pathlib import Path  # noqa: TC003 - cached_property of a pickled class
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import StorageError
+from runner.files.cache import cache_folder
 from runner.files.storage import open_to_read, write_atomically
-from runner.model.fingerprint import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -12,9 +12,10 @@ from checkpoints import DEMO
 
 from runner.api import Component
 from runner.errors import ModelError
+from runner.files.cache import cache_folder
 from runner.model import fingerprint as hashing
 from runner.model.files import open_component
-from runner.model.fingerprint import _Hashes, cache_folder, fingerprint
+from runner.model.fingerprint import _Hashes, fingerprint
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.manifest.schema import ModelSource
-from runner.model.spelling import check_source
+from runner.manifest.sources import check_source
 
 if TYPE_CHECKING:
     from project import Project

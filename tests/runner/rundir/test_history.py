@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from runner.events import decode
 from runner.rundir.history import RunHistory, failed_items, read_runs
-from runner.warned import KEPT
+from runner.rundir.warnings import KEPT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,11 +14,11 @@ from scripted import run
 
 from runner.errors import ExitCode, StorageError
 from runner.events import RunFinished, RunStarted
-from runner.plan import ALL_STAGES
 from runner.rundir.directory import RunDirectory
 from runner.rundir.history import failed_items
 from runner.rundir.journal import read_journal
 from runner.supervisor import run as running
+from runner.work import ALL_STAGES
 
 if TYPE_CHECKING:
     from pathlib import Path

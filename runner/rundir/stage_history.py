@@ -10,7 +10,7 @@ from runner import events as ev
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from runner.json_values import Bytes
+    from runner.events.json_values import Bytes
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import time
 SUSPENDED = 2.5  # seconds
 TELLS = """
 import math, sys, time
-from runner.active_time import active_seconds
+from runner.machine.active_time import active_seconds
 active_seconds()
 for line in sys.stdin:
     if line == "compute\\n":
