@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner.api import Facts, Problem
-from runner.errors import ExitCode, PluginError, in_words
+from runner.errors import ExitCode, PluginError, RunnerError, in_words
 from runner.manifest.problems import ManifestError, Position, Problems
 from runner.model.checks.classes import class_problems, pipeline_problem
 from runner.model.checks.formats import foreign_format
@@ -67,11 +67,16 @@ def look(assembly: Assembly, stages: Iterable[PipelineStage]) -> Findings:
 
 def check_models(pipeline: Pipeline, problems: Problems) -> None:
     """Add what is wrong with the models on this machine, as far as the pipeline could be bound."""
+    is_bound = not problems.found
     assembly, findings = find_models(pipeline, problems), Findings(problems)
-    for stage in pipeline.stages:
-        if assembly.model(stage) is not None:
-            with suppress(ManifestError):  # files that are broken are a problem already
-                _look_at_model(assembly, stage, findings)
+    there = [stage for stage in pipeline.stages if assembly.model(stage) is not None]
+    for stage in there:
+        with suppress(ManifestError):  # files that are broken are a problem already
+            _look_at_model(assembly, stage, findings)
+    for stage in there if is_bound and problems.found else ():  # nobody comes to ask the stages later
+        if stage.spec.check and all(pipeline.stages[n] in there for n in stage.sources):
+            with suppress(RunnerError):  # the check may fail at what is a problem already
+                _ask_stage(assembly, stage, findings)
 
 
 def component_checks(

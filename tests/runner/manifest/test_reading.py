@@ -8,7 +8,8 @@ import pytest
 
 from runner.errors import ExitCode
 from runner.manifest.load import load, read_text
-from runner.manifest.problems import ManifestError
+from runner.manifest.problems import ManifestError, Problem, Problems
+from runner.plan.unknown_keys import tell_unknown_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,20 +71,20 @@ def test_two_stages_of_one_name(path: Path) -> None:
 
 
 def told(path: Path, *sets: str) -> str:
-    """What is wrong, told at once or with what a plugin finds."""
+    """What is wrong, told at once or once the stages' parameters are known."""
     return "\n".join(str(problem) for problem in problems(path, *sets))
 
 
-def problems(path: Path, *sets: str) -> list[object]:
-    try:
-        return list(load(path, sets).problems)
-    except ManifestError as error:
-        return list(error.problems)
+def problems(path: Path, *sets: str) -> list[Problem]:
+    manifest = load(path, sets)
+    found = Problems(list(manifest.problems))
+    tell_unknown_keys(manifest, {}, found)
+    return found.found
 
 
 def test_an_unknown_key_on_the_command_line_is_a_usage_error(path: Path) -> None:
     (problem,) = problems(path, "budget.rma=1GiB")
-    assert problem.exit_code == ExitCode.USAGE  # type: ignore[attr-defined]
+    assert problem.exit_code == ExitCode.USAGE
     (problem,) = problems(path, "budget.ram=1")
-    assert problem.exit_code == ExitCode.MANIFEST  # type: ignore[attr-defined]
-    assert "a stage's parameter is stage.NAME.with.steps" in told(path, "steps=4")
+    assert problem.exit_code == ExitCode.MANIFEST
+    assert "a stage's parameter is stage.NAME.with.guidance" in told(path, "guidance=4")

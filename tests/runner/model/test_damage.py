@@ -63,7 +63,7 @@ def fetched(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def project(hub: Hub, fetched: Path, tmp_path: Path) -> Project:
-    shutil.copytree(fetched, tmp_path / "project", symlinks=True)
+    shutil.copytree(fetched, tmp_path / "project", symlinks=True, ignore=shutil.ignore_patterns("agreed"))
     hub.downloads.clear()
     return online(Project(tmp_path / "project"), hub)
 

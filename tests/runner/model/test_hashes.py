@@ -45,7 +45,26 @@ def test_a_hash_is_kept(tmp_path: Path, file: Path) -> None:
     assert _Hashes(cache).known(tmp_path / "link") == sha256(b"one")
 
 
-def test_a_file_that_changes_each_time_it_is_hashed_is_refused(
+@pytest.mark.parametrize("change", ["size", "time", "another file"])
+def test_a_changed_file_is_not_known(tmp_path: Path, file: Path, change: str) -> None:
+    cache = tmp_path / "cache/hashes.json"
+    learned(cache, file)
+    before = file.stat()
+    if change == "size":
+        file.write_bytes(b"four")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    elif change == "time":
+        file.write_bytes(b"two")
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 1000))
+    else:
+        (tmp_path / "new").write_bytes(b"two")
+        os.utime(tmp_path / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
+        (tmp_path / "new").replace(file)
+    assert _Hashes(cache).known(file) is None
+    assert learned(cache, file) == sha256(file.read_bytes())
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_refused_and_not_known(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "cache/hashes.json"
@@ -57,7 +76,7 @@ def test_a_file_that_changes_each_time_it_is_hashed_is_refused(
         return digest
 
     monkeypatch.setattr(hashing, "_sha256", meanwhile)
-    with pytest.raises(ModelError, match="was written to while it was read"):
+    with pytest.raises(ModelError, match="weights was written to while it was read; run again"):
         learned(cache, file)
     assert _Hashes(cache).known(file) is None
 

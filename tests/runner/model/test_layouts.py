@@ -73,12 +73,12 @@ def test_a_variant_is_planned_and_what_lacks_it_is_told(project: Project) -> Non
     project.write("local.toml", MANIFEST)
     model = shutil.copytree(DEMO, project.folder / "model")
     plain = sizes(project.invoke("plan", "local.toml", "--json"))
-    half = {name: w[:1] for name, w in load_file(model / VAE).items()}
-    save_file(half, model / VAE.replace(".safetensors", ".fp16.safetensors"))
+    wide = {name: weight.float() for name, weight in load_file(model / VAE).items()}
+    save_file(wide, model / VAE.replace(".safetensors", ".fp16.safetensors"))
 
     given = ["--set", "model.variant=fp16"]
     planned = sizes(project.invoke("plan", "local.toml", "--json", *given))
-    assert planned["vae"] < plain["vae"]
+    assert planned["vae"] == 2 * plain["vae"]
     assert planned["transformer"] == plain["transformer"]
     told = project.invoke("plan", "local.toml", *given)
     assert "component 'transformer' has no files of variant 'fp16': its plain files are loaded" in told.stdout

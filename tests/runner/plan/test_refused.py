@@ -79,9 +79,12 @@ def test_weights_of_other_shapes_are_a_broken_model(weighty: Project) -> None:
 def test_a_stage_that_cannot_be_sent_to_a_worker_is_told_at_once(weighty: Project) -> None:
     source = weighty_plugin.PLUGIN.replace(
         'Component("net", "weighty_net:Net")',
-        'Component("net", "weighty_net:Net", float32=types.MappingProxyType({}))',
+        'Component("net", "weighty_net:Net", files=(Unsent("*.txt"),))',
     )
-    weighty.plugin("weighty", source.replace("import os, pathlib", "import types, os, pathlib"))
+    unsent = (
+        "class Unsent(str):\n    def __reduce_ex__(self, protocol): raise TypeError('not me')\n\n\n@hookimpl"
+    )
+    weighty.plugin("weighty", source.replace("@hookimpl", unsent, 1))
     outcome = weighty.runner("run", "weighty.toml", seconds=100)
     assert outcome.code == 4, outcome
     assert "the stage cannot be pickled, to be sent to its worker: TypeError" in outcome.stderr

@@ -148,7 +148,7 @@ def test_what_does_not_fit_however_low_is_told_with_what_was_lowered(
     with pytest.raises(BudgetError) as refused:
         fitted(opened(takes="1000"), SHAPES)
     first, *_, last = str(refused.value).splitlines()
-    assert first == "stage 'one' does not fit, as resident (which needs least):"
+    assert first == "stage 'one' does not fit, as device-map (which needs least):"
     assert last == (
         "  (lowered already: stage.one.with.tile 256, stage.one.with.cut 4, stage.one.dtype bfloat16)"
     )
