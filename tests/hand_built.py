@@ -49,9 +49,12 @@ def component(
     return ComponentShapes(Component(name, **{"cls": "torch:Net", **fields}), tensors)
 
 
-def requirements(*shapes: ComponentShapes, on_cpu: bool = True, **changes: Any) -> Need:
-    """Of a stage with these components (one, if none are given) and five items like :data:`ITEM`."""
-    need = Need(shapes or (component(),), "float32", ITEM, 5, has_formula=True, on_cpu=on_cpu)
+def requirements(
+    *shapes: ComponentShapes, on_cpu: bool = True, item: Activations = ITEM, items: int = 5, **changes: Any
+) -> Need:
+    """Of a stage with these components (one, if none are given) and so many equal items."""
+    each = {f"i{n}": item for n in range(items)}
+    need = Need(shapes or (component(),), "float32", item, each, has_formula=True, on_cpu=on_cpu)
     return replace(need, **changes)
 
 
