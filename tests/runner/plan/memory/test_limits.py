@@ -76,13 +76,18 @@ def test_rates_are_those_that_were_measured(machine: dict[str, Any]) -> None:
 
 def test_speed() -> None:
     cpu = Limits("cpu", None, None, cores=4)
-    assert cpu.speed("bfloat16") == 2 * cpu.speed("float32") == 4 * limits_module.OF_A_CORE
+    assert cpu.speed("bfloat16") == cpu.speed("float32") == 4 * limits_module.OF_A_CORE
+    multiplies = Limits("cpu", None, None, cores=4, flags={"avx512_bf16"})
+    assert multiplies.speed("bfloat16") == 2 * cpu.speed("float32")
+    assert multiplies.speed("float16") < multiplies.speed("float32")
     card = Limits("cuda:0", None, None, cores=4)
-    assert card.speed("float16") == 2 * card.speed("float32") == limits_module.OF_A_CARD
+    assert card.speed("float16") == 2 * card.speed("float32") == 2 * limits_module.OF_A_CARD
 
 
-def test_a_plan_for_another_machine() -> None:
+@pytest.mark.usefixtures("machine")
+def test_a_plan_for_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits_module, "cpu_flags", lambda: {"avx"})
     assert limits_alone(budget(vram="4GiB", ram="5GiB")) == Limits("cuda", 4096 * MIB, 5120 * MIB)
-    assert limits_alone(budget(ram="5GiB")) == Limits("cpu", None, 5120 * MIB)
-    assert limits_alone(budget(device="cpu", vram="4GiB")) == Limits("cpu", None, None)
+    assert limits_alone(budget(ram="5GiB")) == Limits("cpu", None, 5120 * MIB, flags={"avx"})
+    assert limits_alone(budget(device="cpu", vram="4GiB")) == Limits("cpu", None, None, flags={"avx"})
     assert limits_alone(budget(device="cuda")).device == "cuda"
