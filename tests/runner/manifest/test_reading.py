@@ -9,7 +9,7 @@ import pytest
 from runner.errors import ExitCode
 from runner.manifest.load import load, read_text
 from runner.manifest.problems import ManifestError, Problem, Problems
-from runner.plan.unknown_keys import tell_unknown_keys
+from runner.pipeline.unknown_keys import tell_unknown_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
