@@ -42,7 +42,8 @@ class Project(testing.Project):
         self.environment |= {"HF_HOME": str(folder / "hub"), "PYTHONPATH": str(self.packages)}
         self.environment.pop("HF_HUB_OFFLINE", None)
         (folder / "cache").mkdir(exist_ok=True)
-        (folder / "cache/agreed").symlink_to(AGREED)
+        if not (folder / "cache/agreed").exists():  # a copy of a project has it
+            (folder / "cache/agreed").symlink_to(AGREED)
 
     def plugin(
         self, name: str, source: str, entry: str | None = None, distribution: str | None = None

@@ -8,8 +8,9 @@ from typing import Annotated, Optional
 import typer
 
 from runner.cli.options import RUNS, Force, Json, RunsDir
+from runner.cli.typer_app import App
 
-commands = typer.Typer()
+commands = App()
 
 
 @commands.command()

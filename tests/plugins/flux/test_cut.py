@@ -46,6 +46,7 @@ prompt = "a red circle to the left of a blue square on a white background"
 id = "other"
 prompt = "{longest}"
 prompt_2 = "a red circle"
+true_cfg_scale = 2.0
 negative_prompt = "a red circle"
 negative_prompt_2 = "a large yellow star above a small green circle on a black background"
 [[item]]

@@ -36,7 +36,7 @@ def flux(project: Project, full: Path, monkeypatch: pytest.MonkeyPatch) -> Proje
     """A project with the model in ``./flux``, on a machine of 1 TiB without a card."""
     (project.folder / "flux").symlink_to(full)
     monkeypatch.setattr("runner.plan.limits.usable_ram", lambda: 1 << 40)
-    for module in ("memory.devices", "plan.tailor.hardware"):
+    for module in ("machine.devices", "tailor.hardware"):
         monkeypatch.setattr(f"runner.{module}.accelerators", lambda: ())
     return project
 

@@ -75,7 +75,7 @@ def home(project: Project, full: Path, monkeypatch: pytest.MonkeyPatch) -> Proje
     (project.folder / "flux").symlink_to(full)
     project.write("home.toml", MANIFEST.encode())
     monkeypatch.setattr("runner.plan.limits.usable_ram", asked)
-    for module in ("memory.devices", "plan.tailor.hardware"):
+    for module in ("machine.devices", "tailor.hardware"):
         monkeypatch.setattr(f"runner.{module}.accelerators", asked)
     return project
 
