@@ -87,10 +87,11 @@ def test_a_busy_machine_is_told_and_what_a_calm_one_measured_stays(
 
 def test_without_the_disk_nothing_is_written(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "measure_disk", lambda _, **_busy: pytest.fail("it measured"))
+    before = {*project.folder.rglob("*")}
     outcome = project.invoke("doctor", "--no-measure", "--json")
     assert outcome.code == 0
     assert checks(outcome)["models"]["read_bytes_per_second"] is None
-    assert list(project.folder.iterdir()) == []
+    assert {*project.folder.rglob("*")} == before
 
 
 def test_a_broken_plugin_is_exit_4_with_its_reason_and_what_to_do(toy: Project) -> None:

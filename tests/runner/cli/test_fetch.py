@@ -64,7 +64,6 @@ def test_what_several_manifests_need_is_fetched_once(project: Project, hub: Hub)
     assert outcome.code == 3, outcome
     assert "broken.toml:1:" in outcome.stderr
     assert f"model '{MODEL}': commit {COMMIT}, fetched" in outcome.stderr
-    assert f"fetching {MODEL}: 100 % of" in outcome.stderr
     fetched = whole_files(hub)
     assert VAE in fetched
     assert len(fetched) == len(set(fetched))
