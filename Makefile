@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 TABLES := plugins/flux/README.md docs/manifest.md docs/commands.md
 SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo demo-model test test-fast mutants fuzz chaos lint format docs bench wheels clean
+.PHONY: demo demo-model sim test test-fast mutants fuzz chaos lint format docs bench wheels clean
 
 demo: $(READY)
 	$(BIN)/runner run manifests/demo.toml
@@ -15,6 +15,12 @@ demo: $(READY)
 # trains the packaged model anew, an hour or two; run it again to go on after an interruption
 demo-model: $(READY)
 	cd plugins/flux && ../../$(BIN)/python -m demo_model --work ../../.demo-model --out runner_flux/demo
+
+# the simulated accelerator: compiled with g++ alone, installed beside runner, and tested
+sim: $(READY)
+	$(BIN)/python tests/sim/build.py
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e tests/sim
+	PYTHONPATH=tests/sim $(BIN)/pytest -o norecursedirs= tests/sim
 
 test: $(READY)
 	$(BIN)/pytest -n 2

@@ -64,7 +64,7 @@ def test_what_this_version_does_not_know_is_passed_over() -> None:
 
 def test_there_is_time_to_look_around_while_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(conversation_module, "SAMPLE_SECONDS", 0.001)
-    conversation = talk('print(\'{"event": "e"}\', flush=True)\nsys.stdin.readline()')
+    conversation = talk('print(\'{"event": "alive"}\', flush=True)\nsys.stdin.readline()')
     looks: list[None] = []
     begun = False
     for event in conversation.events():
