@@ -7,7 +7,7 @@ by dotted strings (``"package.module:object"``) and imported in the worker proce
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pluggy
@@ -236,7 +236,8 @@ class Activations:
     waits at a block for its weights (as much, if left out; told, and where there is room, the CPU's memory is
     used again from tensor to tensor, which is faster). ``tokens`` go through each weight in a pass and
     ``passes`` go over the weights: they tell how many items must share a pass to hide its transfer.
-    ``leaves`` are the bytes that the item's outputs take on the disk: room for all is asked for beforehand.
+    ``output_bytes`` are the bytes that the item's outputs take on the disk, for which room is checked
+    beforehand; ``leaves`` is its name in earlier versions, and still accepted.
     ``operations`` are the floating-point operations of the whole item, from which the plan tells its time;
     left out, two for each weight, token and pass.
     """
@@ -245,8 +246,13 @@ class Activations:
     suspended: int | None = None
     tokens: int = 0
     passes: int = 0
-    leaves: int = 0
+    output_bytes: int = 0
     operations: float = 0
+    leaves: InitVar[int | None] = None
+
+    def __post_init__(self, leaves: int | None) -> None:
+        if leaves is not None:
+            object.__setattr__(self, "output_bytes", leaves)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from runner.api import Stage
     from runner.events import Event
-    from runner.manifest.params import Given
+    from runner.manifest.params import RawParams
     from runner.model.checks.request import ComponentCheck
 
 STOP = b"stop\n"
@@ -34,7 +34,7 @@ ACCELERATOR_ONLY = (MODEL_OFFLOAD, GROUP_OFFLOAD, SEQUENTIAL_OFFLOAD)
 
 
 @dataclass(frozen=True)
-class Placing:
+class ComponentPlacement:
     """How one component's weights are placed.
 
     ``device_map`` gives blocks, modules or single weights, by the names of files or modules, the tier that
@@ -45,7 +45,7 @@ class Placing:
     placement: str
     device_map: Mapping[str, str] = field(default_factory=dict)
 
-    def within(self, names: Collection[str]) -> Placing:
+    def within(self, names: Collection[str]) -> ComponentPlacement:
         """The same by the names of a model's own modules and weights.
 
         Files may have a name more before theirs, or one less: they were saved from what had the model in it.
@@ -97,7 +97,7 @@ class JobItem:
 
     id: str
     key: str
-    params: Given
+    params: RawParams
     inputs: Mapping[str, Input]
     handoff: Path | None
     state: Path
@@ -122,9 +122,9 @@ class Job:
     threads: int
     vram: int | None
     """Bytes that the allocator may reserve on the device."""
-    keeps_freed: bool
+    retains_freed_memory: bool
     """Whether there is room for freed RAM to be kept for what comes next."""
-    placings: Mapping[str, Placing]
+    placings: Mapping[str, ComponentPlacement]
     """Of each component that has weights."""
     group: int
     """Items that streamed weights are brought for together."""

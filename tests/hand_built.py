@@ -13,7 +13,7 @@ from runner.cli.common import Options, open_pipeline
 from runner.files.header import TensorInfo
 from runner.model.shapes import ComponentShapes
 from runner.plan.limits import Limits
-from runner.plan.requirements import Need
+from runner.plan.requirements import MemoryRequirements
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runner.pipeline.binding import Pipeline
 
 MIB = 1 << 20
-ITEM = Activations(peak=50 * MIB, suspended=6 * MIB, tokens=1000, passes=20, leaves=3 * MIB)
+ITEM = Activations(peak=50 * MIB, suspended=6 * MIB, tokens=1000, passes=20, output_bytes=3 * MIB)
 SIZES = {"F32": 4, "BF16": 2}
 
 
@@ -58,10 +58,12 @@ def requirements(
     item: Activations = ITEM,
     items: int = 5,
     **changes: Any,
-) -> Need:
+) -> MemoryRequirements:
     """Of a stage with these components (one, if none are given) and so many equal items."""
     each = {f"i{n}": item for n in range(items)}
-    need = Need(shapes or (component(),), "float32", item, each, has_formula=True, on_cpu=on_cpu)
+    need = MemoryRequirements(
+        shapes or (component(),), "float32", item, each, has_formula=True, on_cpu=on_cpu
+    )
     return replace(need, **changes)
 
 
@@ -110,7 +112,7 @@ def runner_stages():
 def memory(params, sizes):
     MIB = 1 << 20
     suspended = None if params.suspended == 99 else params.suspended * MIB  # 99: it does not say
-    numbers = dict(tokens=params.tokens, passes=params.passes, leaves=params.leaves * MIB)
+    numbers = dict(tokens=params.tokens, passes=params.passes, output_bytes=params.leaves * MIB)
     return Activations(params.peak * MIB * sizes.itemsize // 4, suspended, **numbers)
 """
 MANIFEST = """

@@ -17,11 +17,11 @@ from runner.errors import RunnerError
 from runner.events import encode
 from runner.plan.choose import plan_stage
 from runner.rundir.journal import Events
-from runner.supervisor.event_publisher import Announcer
-from runner.supervisor.run import Supervisor, Wishes
+from runner.supervisor.event_publisher import EventPublisher
+from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
 from runner.supervisor.spawn import _Spawned, environment
-from runner.supervisor.stage_runner import Attempts
+from runner.supervisor.stage_runner import StageRunner
 from runner.work.demand import demand
 from runner.work.models import assemble, run_directory
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from runner.supervisor.spawn import Process
     from runner.work.demand import Task
     from runner.work.keys import Keyed
-    from runner.work.models import Assembly
+    from runner.work.models import ResolvedModels
 
 PRELUDE = """
 import json, os, sys, time
@@ -127,7 +127,7 @@ class Scripted:
 class Stage:
     """The first stage of a manifest with all that a run has ready for it, and workers by a script."""
 
-    assembly: Assembly
+    assembly: ResolvedModels
     keys: Mapping[str, tuple[Keyed, ...]]
     directory: RunDirectory
     plan: StagePlan
@@ -136,24 +136,24 @@ class Stage:
     settled: list[tuple[str, bool]] = field(default_factory=list)
     interrupts: Interrupts = field(default_factory=Interrupts)
 
-    def attempts(self, script: str, **changes: Any) -> Attempts:
+    def attempts(self, script: str, **changes: Any) -> StageRunner:
         """What runs the stage; ``changes`` are those of its plan, or ``fail_fast``."""
         fail_fast = changes.pop("fail_fast", False)
         events = Events()
         events.listeners.append(lambda event: self.events.append(encode(event)))
-        return Attempts(
+        return StageRunner(
             assembly=self.assembly,
             memory=replace(self.plan, **changes),
             keys=self.keys,
             directory=self.directory,
-            announcer=Announcer(self.assembly.pipeline, self.directory, events),
+            announcer=EventPublisher(self.assembly.pipeline, self.directory, events),
             launchers=Scripted(script),  # type: ignore[arg-type]
             interrupts=self.interrupts,
             settle=lambda task, done: self.settled.append((task.item.id, done)),
             fail_fast=fail_fast,
         )
 
-    def run(self, script: str, cached: int = 0, **changes: Any) -> Attempts:
+    def run(self, script: str, cached: int = 0, **changes: Any) -> StageRunner:
         """Run the stage to its end."""
         attempts = self.attempts(script, **changes)
         attempts.run(self.tasks, cached)
@@ -221,7 +221,7 @@ def run(
     with project.as_environment():
         pipeline = open_pipeline(project.folder / manifest, Options(sets=sets))
         directory = run_directory(pipeline, project.folder / "runs")
-        supervisor = Supervisor(pipeline, directory, events, Wishes(**wishes), launchers=launchers)
+        supervisor = Supervisor(pipeline, directory, events, RunOptions(**wishes), launchers=launchers)
         try:
             ran.code = supervisor.run()
         except (RunnerError, KeyboardInterrupt) as error:

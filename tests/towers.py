@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from runner.api import Component
 from runner.model.files import open_component
-from runner.placement.library import Opened
+from runner.placement.library import MappedModule
 from runner.stream.stream import Stream
 
 if TYPE_CHECKING:
@@ -72,14 +72,14 @@ def make(folder: Path, hidden: Sequence[int] = HIDDEN, **how: Any) -> Path:
     return write(Tower(hidden), folder, **how)
 
 
-def opened(model: torch.nn.Module, folder: Path, dtype: torch.dtype) -> Opened:
+def opened(model: torch.nn.Module, folder: Path, dtype: torch.dtype) -> MappedModule:
     """The model with its weights mapped from the files."""
     weights: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         weights |= load_file(file)
     model.load_state_dict(weights, assign=True, strict=False)
     model.requires_grad_(requires_grad=False).eval()
-    return Opened(model, dict.fromkeys(model.parameters(), dtype))
+    return MappedModule(model, dict.fromkeys(model.parameters(), dtype))
 
 
 def empty(hidden: Sequence[int] = HIDDEN) -> Tower:
@@ -90,7 +90,7 @@ def empty(hidden: Sequence[int] = HIDDEN) -> Tower:
 def as_resident(
     folder: Path, dtype: torch.dtype = torch.float32, model: torch.nn.Module | None = None
 ) -> Any:
-    return opened(model or empty(_hidden(folder)), folder, dtype).bring(CPU)
+    return opened(model or empty(_hidden(folder)), folder, dtype).materialize(CPU)
 
 
 def as_streamed(
@@ -105,7 +105,7 @@ def as_streamed(
     files = open_component(folder.parent, Component(folder.name, "towers:Tower"))
     mapped = opened(model or empty(_hidden(folder)), folder, dtype)
     stream.take(mapped.module, files, named(*names), lambda _block: False, mapped.dtype_of)
-    return mapped.bring(CPU), stream
+    return mapped.materialize(CPU), stream
 
 
 def named(*names: str) -> Callable[[str], bool]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from runner.api import Stage, Tensor
 from runner.events import encode
-from runner.manifest.params import Given
+from runner.manifest.params import RawParams
 from runner.protocol import Job, JobItem
 from runner.worker.loop import Loop
 
@@ -45,7 +45,7 @@ def item_of(folder: Path, name: str, **changes: Any) -> JobItem:
     item = JobItem(
         id=name,
         key=key,
-        params=Given({}),
+        params=RawParams({}),
         inputs={},
         handoff=folder / "handoff" / f"{key}.safetensors",
         state=folder / "state" / f"{key}.safetensors",
@@ -66,7 +66,7 @@ def job_of(items: Sequence[JobItem], **changes: Any) -> Job:
         device="cpu",
         threads=1,
         vram=None,
-        keeps_freed=False,
+        retains_freed_memory=False,
         placings={},
         group=1,
         model=None,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from runner.pipeline.stage import PipelineStage
-    from runner.work.models import Assembly
+    from runner.work.models import ResolvedModels
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def warn_without_effect(pipeline: Pipeline) -> None:
         say(f"warning: {line}")
 
 
-def check(assembly: Assembly, stages: Iterable[PipelineStage]) -> None:
+def check(assembly: ResolvedModels, stages: Iterable[PipelineStage]) -> None:
     """Hold models and parameters against what the stages take; a line for each that is only worth a warning.
 
     Raises:

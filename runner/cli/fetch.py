@@ -11,7 +11,7 @@ from runner.errors import ExitCode, RunnerError
 from runner.events import Fetched
 from runner.model.hub_errors import title
 from runner.rundir.journal import Events, present
-from runner.supervisor.event_publisher import Announcer
+from runner.supervisor.event_publisher import EventPublisher
 from runner.work.models import assemble, fetch_missing, run_directory
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _fetch(pipeline: Pipeline, options: Options, *, refresh: bool) -> None:
     events.listeners.append(display.take)
     if options.as_json:
         events.listeners.append(print_event)
-    announcer = Announcer(pipeline, run_directory(pipeline, options.runs_dir), events)
+    announcer = EventPublisher(pipeline, run_directory(pipeline, options.runs_dir), events)
     before = assemble(pipeline)
     with display:
         after = fetch_missing(before, announcer, refresh=refresh)

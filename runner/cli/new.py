@@ -10,11 +10,11 @@ from runner.cli.tailored import change_as_dict, refuse_overwriting, stage_as_dic
 from runner.errors import ExitCode
 from runner.files.storage import write_atomically
 from runner.plugins import discover
-from runner.tailor.new import Made, Wanted, make
+from runner.tailor.new import NewManifest, NewManifestRequest, make
 from runner.tailor.predictions import in_words
 
 
-def new(wanted: Wanted, *, force: bool, as_json: bool) -> int:
+def new(wanted: NewManifestRequest, *, force: bool, as_json: bool) -> int:
     """Write a manifest for hardware, to a file or to stdout.
 
     Raises:
@@ -42,7 +42,7 @@ def new(wanted: Wanted, *, force: bool, as_json: bool) -> int:
     return ExitCode.DONE
 
 
-def _as_dict(wanted: Wanted, made: Made) -> dict[str, Any]:
+def _as_dict(wanted: NewManifestRequest, made: NewManifest) -> dict[str, Any]:
     table = made.manifest.table
     return {
         "path": str(wanted.out) if wanted.out else None,

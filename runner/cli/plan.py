@@ -15,7 +15,7 @@ from runner.plan.as_json import as_dict
 from runner.plan.choose import StagePlan, plan_stage
 from runner.plan.duration import Duration, duration_of, in_all
 from runner.work.demand import Demand, Task, demand
-from runner.work.models import Assembly, assemble, forced_stages, run_directory
+from runner.work.models import ResolvedModels, assemble, forced_stages, run_directory
 from runner.work.resume import SavedStep, saved_step
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ SHORT = 12  # characters of a commit, as people write them
 
 @dataclass(frozen=True)
 class _Planned:
-    assembly: Assembly
+    assembly: ResolvedModels
     stages: list[StagePlan]
     demand: Demand | None
     """None where keys are pending: a model is not here, or is not hashed yet, and a plan never hashes."""
@@ -75,7 +75,7 @@ def plan(manifest: Path, options: Options) -> int:
     return ExitCode.BUDGET if misfits else ExitCode.DONE
 
 
-def _unreachable(assembly: Assembly) -> str:
+def _unreachable(assembly: ResolvedModels) -> str:
     """Why a run could not fetch what is not here, if that is so: it is planned all the same."""
     try:
         assembly.refuse_unreachable()
@@ -122,7 +122,7 @@ def _as_dict(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
     }
 
 
-def _models(assembly: Assembly) -> list[dict[str, Any]]:
+def _models(assembly: ResolvedModels) -> list[dict[str, Any]]:
     """Where each model comes from, and for one on the hub of which commit the plan speaks."""
     commits = assembly.commits()
     return [
@@ -151,7 +151,7 @@ def _show(pipeline: Pipeline, planned: _Planned) -> None:
     _show_reasons(shown.print, pipeline, planned)
 
 
-def _model_lines(assembly: Assembly) -> list[str]:
+def _model_lines(assembly: ResolvedModels) -> list[str]:
     """Of which commit of each model on the hub the plan speaks, and what is loaded otherwise than asked."""
     lines = []
     for source, commit in assembly.commits().items():
@@ -189,7 +189,7 @@ def _show_reasons(show: Any, pipeline: Pipeline, planned: _Planned) -> None:
     for stage in pipeline.stages:
         tasks = planned.demand.tasks[stage.index]
         for task in tasks[:SHOWN_TASKS]:
-            sharing = f" (and for {', '.join(task.sharing)})" if task.sharing else ""
+            sharing = f" (and for {', '.join(task.duplicate_items)})" if task.duplicate_items else ""
             show(f"{stage.name}: {task.item.id}{sharing}: {task.reason}")
         if more := sum(len(task.items) for task in tasks[SHOWN_TASKS:]):
             show(f"{stage.name}: and {more} more")

@@ -97,8 +97,8 @@ def _peaks(plan: StagePlan) -> list[str]:
         of = f" of {format_size(peak.limit)}" if peak.limit is not None else ""
         made_of = " + ".join(f"{format_size(size)} {part}" for part, size in peak.parts.items() if size)
         lines.append(f"{peak.kind} peak {format_size(peak.size)}{of}: {made_of}")
-    if plan.need.item.leaves:
-        lines.append(f"an item leaves up to {format_size(plan.need.item.leaves)} on the disk")
+    if plan.need.item.output_bytes:
+        lines.append(f"an item leaves up to {format_size(plan.need.item.output_bytes)} on the disk")
     if not plan.need.has_formula:
         lines.append(
             "(its plugin has no activation formula: what an item takes beside the weights is not in this)"

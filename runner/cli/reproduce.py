@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ReproduceRequest:
     """What the command line says besides the files."""
 
     model: str | None = None
@@ -45,7 +45,7 @@ class Wanted:
     as_json: bool = False
 
 
-def reproduce(files: Sequence[Path], wanted: Wanted) -> int:
+def reproduce(files: Sequence[Path], wanted: ReproduceRequest) -> int:
     """Make outputs again from what they say of themselves, and say of each whether it is the same.
 
     A file that cannot be made again keeps no other from its turn; the largest exit code counts.
@@ -61,7 +61,7 @@ def reproduce(files: Sequence[Path], wanted: Wanted) -> int:
     plugins = discover()
     warn(plugins)
     with _runs(wanted.runs_dir) as runs:
-        return max(_Turns(wanted, plugins, runs, targets).take())
+        return max(_Progress(wanted, plugins, runs, targets).take())
 
 
 def _refuse_parameters(sets: Sequence[str]) -> None:
@@ -89,10 +89,10 @@ def _runs(kept: Path | None) -> Iterator[Path]:
 
 
 @dataclass(frozen=True)
-class _Turns:
+class _Progress:
     """Files in groups that one run makes again."""
 
-    wanted: Wanted
+    wanted: ReproduceRequest
     plugins: Plugins
     runs: Path
     targets: dict[Path, Path | None]

@@ -12,7 +12,7 @@ from runner.cli.output import OutputError
 from runner.errors import RunnerError
 from runner.events import Event, Memory, RunFinished, encode
 from runner.rundir.journal import Events, present
-from runner.supervisor.run import Supervisor, Wishes
+from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
 from runner.work.models import run_directory
 
@@ -63,7 +63,7 @@ def run_pipeline(
     events.listeners.append(lambda event: ends.append(event) if isinstance(event, RunFinished) else None)
     with display:
         directory = run_directory(pipeline, options.runs_dir)
-        wishes = Wishes(options.fresh, options.wait, options.retry_failed, options.fail_fast)
+        wishes = RunOptions(options.fresh, options.wait, options.retry_failed, options.fail_fast)
         try:
             return Supervisor(pipeline, directory, events, wishes, interrupts).run()
         except RunnerError as error:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class State:
+class RunState:
     """How a run stands: a word for programs, and words for people."""
 
     word: str
@@ -89,26 +89,26 @@ def _show(rows: Sequence[_Row]) -> None:
     console().print(table)
 
 
-def state_of(run: RunHistory | None, holder: dict[str, Any] | None) -> State:
+def state_of(run: RunHistory | None, holder: dict[str, Any] | None) -> RunState:
     """How a run stands, given who holds its directory now."""
     at = _progress(run) if run else ""
     if holder is not None:
         who = f": {in_words(holder)}" if holder else ""
-        return State("running", f"running{at}{who}")
+        return RunState("running", f"running{at}{who}")
     if run is None:
-        return State("empty", "no run yet")
+        return RunState("empty", "no run yet")
     match run.exit_code:
         case None:
-            return State("killed", f"killed{at}; the next run goes on from there")
+            return RunState("killed", f"killed{at}; the next run goes on from there")
         case ExitCode.DONE:
-            return State("done", "done")
+            return RunState("done", "done")
         case ExitCode.ITEMS_FAILED:
-            return State("failed", f"{run.counts.failed} failed")
+            return RunState("failed", f"{run.counts.failed} failed")
         case ExitCode.INTERRUPTED:
-            return State("interrupted", f"interrupted{at}; the next run goes on from there")
+            return RunState("interrupted", f"interrupted{at}; the next run goes on from there")
         case code:
             meaning = f" ({EXIT_MEANINGS[ExitCode(code)]})" if code in set(ExitCode) else ""
-            return State("stopped", f"stopped{at} with exit code {code}{meaning}")
+            return RunState("stopped", f"stopped{at} with exit code {code}{meaning}")
 
 
 def _progress(run: RunHistory) -> str:

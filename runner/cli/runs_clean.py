@@ -14,8 +14,8 @@ from runner.files.storage import storage_errors
 from runner.plugins import discover
 from runner.rundir.lock import held_by
 from runner.units import format_size, parse_duration
-from runner.work.clean import Found, Wanted, find_removable, remove, size_of
-from runner.work.retention import Needs, needs_of
+from runner.work.clean import CleanSelection, Found, find_removable, remove, size_of
+from runner.work.retention import RetentionSet, needs_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,9 @@ class _Cleaned:
     code: ExitCode = ExitCode.DONE
 
 
-def clean(names: Sequence[str], runs_dir: Path, wanted: Wanted, *, dry_run: bool, as_json: bool) -> int:
+def clean(
+    names: Sequence[str], runs_dir: Path, wanted: CleanSelection, *, dry_run: bool, as_json: bool
+) -> int:
     """Free what no run needs any more in the named run directories, or in all.
 
     Raises:
@@ -85,7 +87,7 @@ def before(older_than: str | None) -> float | None:
         ) from None
 
 
-def _clean(directory: RunDirectory, plugins: Plugins, wanted: Wanted, *, dry_run: bool) -> _Cleaned:
+def _clean(directory: RunDirectory, plugins: Plugins, wanted: CleanSelection, *, dry_run: bool) -> _Cleaned:
     try:
         _check_at_rest(directory)
         with contextlib.nullcontext() if dry_run else directory.locked():
@@ -107,7 +109,7 @@ def _check_at_rest(directory: RunDirectory) -> None:
         raise LockedError(f"left alone, it is {state_of(None, holder).told}")
 
 
-def _needs(directory: RunDirectory, plugins: Plugins) -> tuple[Needs | None, str]:
+def _needs(directory: RunDirectory, plugins: Plugins) -> tuple[RetentionSet | None, str]:
     """What must be kept; or None, and why that cannot be told."""
     try:
         return needs_of(directory, plugins), ""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import console, print_json
-from runner.cli.runs import State, find_directories, local_time, size_on_disk, state_of
+from runner.cli.runs import RunState, find_directories, local_time, size_on_disk, state_of
 from runner.errors import ExitCode
 from runner.events import encode
 from runner.rundir.history import read_runs
@@ -55,7 +55,7 @@ def show_run(name: str, runs_dir: Path, *, every: bool, as_json: bool) -> int:
     return ExitCode.DONE
 
 
-def _as_dict(run: RunHistory, state: State) -> dict[str, Any]:
+def _as_dict(run: RunHistory, state: RunState) -> dict[str, Any]:
     counts = run.counts
     return {
         "manifest": run.manifest,
@@ -96,7 +96,7 @@ def _stage_as_dict(stage: StageHistory) -> dict[str, Any]:
     }
 
 
-def _show(to: Console, run: RunHistory, state: State) -> None:
+def _show(to: Console, run: RunHistory, state: RunState) -> None:
     took = f", took {format_duration(run.seconds)}" if run.seconds is not None else ""
     to.print(f"{local_time(run.started)}{took}: {state.told}")
     to.print(f"{_items(run)} ({run.manifest})")

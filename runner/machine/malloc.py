@@ -28,7 +28,7 @@ MOST_ON_TOP = 128 * MIB
 MOST, AROUND_WAITING = 224 * MIB, 2.0
 
 
-def keep_freed() -> None:
+def retain_freed_memory() -> None:
     """Keep what is freed from now on: when the weights are there, so that the heap has activations alone."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)

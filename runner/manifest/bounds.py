@@ -13,7 +13,7 @@ DEEPEST = 32  # levels of tables and lists, one in another
 DIGITS = 100  # of a whole number; Python itself shows no more than 4300
 
 
-def beyond(value: Any) -> Iterator[tuple[Path, str]]:
+def limit_violations(value: Any) -> Iterator[tuple[Path, str]]:
     """What goes beyond the bounds in a parsed value: where in it, and in words. Takes no recursion itself."""
     level: list[tuple[Path, Any]] = [((), value)]
     for _ in range(DEEPEST):

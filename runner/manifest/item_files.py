@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runner.manifest.bounds import beyond
+from runner.manifest.bounds import limit_violations
 from runner.manifest.explain import named
 from runner.manifest.load import read_text
 from runner.manifest.problems import Position, Problems
@@ -107,7 +107,7 @@ def _read_jsonl(file: str, text: str, problems: Problems) -> Iterator[RawItem]:
             problems.add(_at(file, n, line), EACH_LINE)
             continue
         where = _field_finder(file, n, line, '"{}"')
-        wrong = list(beyond(fields))
+        wrong = list(limit_violations(fields))
         for place, what in wrong:
             problems.add(where(str(place[0])), f"'{named(place)}' {what}")
         if not wrong:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from runner.files.storage import is_lfs_pointer
 from runner.manifest import overrides
-from runner.manifest.bounds import DEEPEST, beyond
+from runner.manifest.bounds import DEEPEST, limit_violations
 from runner.manifest.explain import explain, named
 from runner.manifest.positions import Path as KeyPath
 from runner.manifest.positions import Positions
@@ -91,7 +91,7 @@ def _positions(path: Path, text: str, raw: dict[str, Any]) -> Positions:
         ManifestError: something does.
 
     """
-    found = list(beyond(raw))
+    found = list(limit_violations(raw))
     if any(len(place) >= DEEPEST for place, _ in found):  # its places alone would fill the memory
         where = Positions(str(path), "")
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from runner.errors import ExitCode, UsageError
-from runner.manifest.bounds import DEEPEST, beyond
+from runner.manifest.bounds import DEEPEST, limit_violations
 from runner.manifest.problems import Position, Problems, did_you_mean
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _parse(raw: dict[str, Any], text: str) -> Override:
     elif parts[0] == "item":
         raise UsageError("the manifest has no [[item]]")
     override = Override(text, (*path, *rest), _value(value.strip()))
-    for _, what in beyond(override.value):
+    for _, what in limit_violations(override.value):
         raise UsageError(f"the value {what}")
     if len(override.path) > DEEPEST:
         raise UsageError(f"the key has more than {DEEPEST} parts")

@@ -23,7 +23,7 @@ EXACT = 2**53
 
 
 @dataclass(frozen=True)
-class Given:
+class RawParams:
     """What a manifest and an item set for one stage.
 
     ``text_only``: the values are from a format that knows nothing but strings, so "28" may be a number.
@@ -38,7 +38,7 @@ def names_of(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def validate(model: type[BaseModel], given: Given) -> BaseModel:
+def validate(model: type[BaseModel], given: RawParams) -> BaseModel:
     """An instance of the plugin's model.
 
     Raises:

@@ -15,7 +15,7 @@ from runner.manifest.problems import Position, Problems
 from runner.manifest.schema import UNKNOWN
 from runner.manifest.sources import check_source
 from runner.pipeline import wiring
-from runner.pipeline.params import Binder, Bound
+from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
 from runner.pipeline.unknown_keys import tell_unknown_fields, tell_unknown_keys
 from runner.pipeline.without_effect import without_effect
@@ -37,7 +37,7 @@ class PipelineItem:
     """An item with its parameters at every stage."""
 
     id: str
-    params: tuple[Bound, ...]
+    params: tuple[StageParams, ...]
     fields: Collection[str]
     """What it sets itself."""
     where: Callable[[str | None], Position] = field(repr=False)
@@ -182,7 +182,7 @@ def _bind_items(
     if len(stages) == len(manifest.table.stage):  # else a stage that nobody knows may declare anything
         parameters = {stage.name: names_of(stage.params) if stage.params else [] for stage in stages}
         tell_unknown_fields(items, parameters, problems)
-    binders = [Binder(manifest, stage, problems) for stage in stages]
+    binders = [ParamsBinder(manifest, stage, problems) for stage in stages]
     for binder in binders:
         binder.check_with()
     bound = []

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from runner.manifest import params
 from runner.manifest.explain import explain
 from runner.manifest.items import BatchItem
-from runner.manifest.params import Given
+from runner.manifest.params import RawParams
 from runner.manifest.problems import Position, Problems
 
 if TYPE_CHECKING:
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bound:
+class StageParams:
     """An item's parameters at one stage: as given, and in the canonical form that keys are made from."""
 
-    given: Given = field(default_factory=Given)
+    given: RawParams = field(default_factory=RawParams)
     canonical: Mapping[str, Any] = field(default_factory=dict)
     as_written: Mapping[str, str] = field(default_factory=dict)
     """Strings of which the plugin's model made something that it would not make the same of again."""
 
 
-def instance(stage: PipelineStage, bound: Bound, changed: Mapping[str, Any]) -> Any:
+def instance(stage: PipelineStage, bound: StageParams, changed: Mapping[str, Any]) -> Any:
     """An item's parameters at a stage, some ``changed``, as the plugin's model; None where it has none."""
     if stage.params is None:
         return None
@@ -40,11 +40,11 @@ def instance(stage: PipelineStage, bound: Bound, changed: Mapping[str, Any]) -> 
     texts = {name: "text" for name in params.names_of(stage.params) if name in stage.wires}
     for values in ({**given.values, **texts, **changed}, {**given.values, **texts}):
         with contextlib.suppress(ValidationError):
-            return params.validate(stage.params, Given(values, given.text_only))
+            return params.validate(stage.params, RawParams(values, given.text_only))
     return stage.params.model_construct(**{**given.values, **texts})  # it refuses the word that stands in
 
 
-class Binder:
+class ParamsBinder:
     """Binds items to the parameters of one stage."""
 
     def __init__(self, manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
@@ -61,25 +61,25 @@ class Binder:
     def check_with(self) -> None:
         """Check each value of ``with`` by itself: every item may have another in its place."""
         nobody = BatchItem("", {}, lambda _field: Position(""))
-        self._check(Given(self._with), nobody, partial=True)
+        self._check(RawParams(self._with), nobody, partial=True)
 
-    def bind(self, item: BatchItem) -> Bound:
+    def bind(self, item: BatchItem) -> StageParams:
         """The item's parameters at this stage; what is wrong with them goes to the problems."""
         own = {name: value for name, value in item.fields.items() if name in self._names}
         values = {**self._with, **own}
-        given = Given({n: v for n, v in values.items() if n not in self._wired}, item.text_only)
+        given = RawParams({n: v for n, v in values.items() if n not in self._wired}, item.text_only)
         canonical = self._check(given, item)
         changed = {n: v for n, v in given.values.items() if isinstance(v, str) and canonical.get(n) != v}
-        return Bound(given, canonical, changed if changed and not self._leads_back(canonical) else {})
+        return StageParams(given, canonical, changed if changed and not self._leads_back(canonical) else {})
 
     def _leads_back(self, canonical: Mapping[str, Any]) -> bool:
         """Whether the canonical form, read again as a record of strings is, stays what it is."""
         try:
-            return self._canonical(Given(canonical, text_only=True)) == canonical
+            return self._canonical(RawParams(canonical, text_only=True)) == canonical
         except ValidationError:
             return False
 
-    def _canonical(self, given: Given) -> dict[str, Any]:
+    def _canonical(self, given: RawParams) -> dict[str, Any]:
         """The canonical form.
 
         Raises:
@@ -87,11 +87,11 @@ class Binder:
 
         """
         assert self._model is not None  # noqa: S101 - a stage without parameters is given none
-        standing_in = Given({**given.values, **dict.fromkeys(self._wired, "text")}, given.text_only)
+        standing_in = RawParams({**given.values, **dict.fromkeys(self._wired, "text")}, given.text_only)
         shown = params.canonical(params.validate(self._model, standing_in))
         return {name: value for name, value in shown.items() if name not in self._wired}
 
-    def _check(self, given: Given, item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
+    def _check(self, given: RawParams, item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
         if self._model is None:
             return {}
         try:

@@ -39,7 +39,7 @@ class PipelineStage:
         return {source.stage for source in self.wires.values()}
 
     @property
-    def is_last(self) -> bool:
+    def is_terminal(self) -> bool:
         """Whether what it leaves is for people: no other stage takes any of it."""
         return not self.consumed
 
@@ -47,7 +47,7 @@ class PipelineStage:
     def files(self) -> tuple[File, ...]:
         """What it leaves as files: its ``File`` outputs and, where it is last, its texts for people."""
         files = [output for output in self.spec.outputs if isinstance(output, File)]
-        if self.is_last:
+        if self.is_terminal:
             texts = [output for output in self.spec.outputs if isinstance(output, Text)]
             files += [File(text.name, ".txt", text.optional) for text in texts]
         return tuple(files)
@@ -56,4 +56,4 @@ class PipelineStage:
     def leaves_handoff(self) -> bool:
         """Whether there is a hand-off: always for later stages, else for tensors, or if no file is sure."""
         tensors = any(isinstance(output, Tensor) for output in self.spec.outputs)
-        return not self.is_last or tensors or all(file.optional for file in self.files)
+        return not self.is_terminal or tensors or all(file.optional for file in self.files)

@@ -37,7 +37,7 @@ _HARMLESS = {
 }
 
 
-class WaitingCasts(TorchFunctionMode):
+class DeferredCasts(TorchFunctionMode):
     """While it is entered, weights that lie in a component's files are cast in name only."""
 
     def __init__(self, files: ComponentFiles) -> None:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from runner.stream.blocks import Absent, set_weight
+from runner.stream.blocks import OffloadedParameter, set_weight
 from runner.stream.names import MAPS, mappings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from runner.model.files import ComponentFiles
-    from runner.placement.library import Opened
-    from runner.protocol import Placing
+    from runner.placement.library import MappedModule
+    from runner.protocol import ComponentPlacement
 
 HOST = torch.device("cpu")
 FARTHEST_FIRST = ("disk", "cpu", "device")
@@ -30,10 +30,10 @@ Owners = list[tuple[torch.nn.Module, str, str]]
 """Modules that have one and the same weight, its name there, and its whole name."""
 
 
-class OnDemand(Absent):
+class OnDemand(OffloadedParameter):
     """A weight that is elsewhere, and comes for each operation that computes with it."""
 
-    bring: Callable[[], torch.Tensor]
+    materialize: Callable[[], torch.Tensor]
     """A copy on the device, in the dtype to compute in."""
 
     @classmethod
@@ -45,7 +45,7 @@ class OnDemand(Absent):
                 "a weight that a device map keeps away from the device was written to, which would be lost; "
                 "placement resident keeps it"
             )
-        args, kwargs = pytree.tree_map_only(cls, lambda weight: weight.bring(), (args, kwargs or {}))
+        args, kwargs = pytree.tree_map_only(cls, lambda weight: weight.materialize(), (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
@@ -91,7 +91,9 @@ _IN_PLACE = {
 }
 
 
-def take_away(opened: Opened, files: ComponentFiles, device: torch.device, placing: Placing) -> None:
+def take_away(
+    opened: MappedModule, files: ComponentFiles, device: torch.device, placing: ComponentPlacement
+) -> None:
     """Leave weights that the placing's map has away from the device to be brought on demand.
 
     A weight with several names is as far away as any of them.
@@ -101,20 +103,20 @@ def take_away(opened: Opened, files: ComponentFiles, device: torch.device, placi
         tier = _tier(placing, owners)
         if tier == "disk" and MAPS.exists() and not any(weight.data_ptr() in part for part in in_files):
             tier = "cpu"  # its library has made it, in RAM
-        if isinstance(weight, Absent) or tier == "device" or (tier == "cpu" and device == HOST):
+        if isinstance(weight, OffloadedParameter) or tier == "device" or (tier == "cpu" and device == HOST):
             continue
         absent = OnDemand.of(weight, opened.dtype_of(weight), device)
-        absent.bring = _bringing(opened, weight, device, in_ram=tier == "cpu")
+        absent.materialize = _bringing(opened, weight, device, in_ram=tier == "cpu")
         for owner, name, _ in owners:
             set_weight(owner, name, absent)
 
 
 def _bringing(
-    opened: Opened, weight: torch.Tensor, device: torch.device, *, in_ram: bool
+    opened: MappedModule, weight: torch.Tensor, device: torch.device, *, in_ram: bool
 ) -> Callable[[], torch.Tensor]:
     if not in_ram:
-        return lambda: opened.own(weight, device)
-    held = opened.own(weight, HOST)
+        return lambda: opened.copy(weight, device)
+    held = opened.copy(weight, HOST)
     return lambda: held.to(device)
 
 
@@ -129,5 +131,5 @@ def _weights(module: torch.nn.Module) -> dict[torch.Tensor, Owners]:
     return found
 
 
-def _tier(placing: Placing, owners: Sequence[tuple[torch.nn.Module, str, str]]) -> str:
+def _tier(placing: ComponentPlacement, owners: Sequence[tuple[torch.nn.Module, str, str]]) -> str:
     return min((placing.tier(name) for _, _, name in owners), key=FARTHEST_FIRST.index)

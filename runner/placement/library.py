@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runner.placement.agreement import Disagreement, check_agreement
-from runner.placement.casts import WaitingCasts
+from runner.placement.casts import DeferredCasts
 from runner.placement.plain import open_plain
-from runner.stream.blocks import Absent
+from runner.stream.blocks import OffloadedParameter
 from runner.units import format_size
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Opened:
+class MappedModule:
     """A component whose weights are still in their files, wherever that is possible."""
 
     module: torch.nn.Module
     dtypes: Mapping[torch.Tensor, torch.dtype]
     """What they are to be cast to when they are copied, where they are not in it already."""
 
-    def own(self, weight: torch.Tensor, device: torch.device) -> torch.Tensor:
+    def copy(self, weight: torch.Tensor, device: torch.device) -> torch.Tensor:
         """A copy of a weight in memory of our own, on the device, in the dtype to compute in.
 
         In a mapped file weights lie at offsets of 8 bytes, where float32 results differ by 1e-6 from those at
@@ -45,12 +45,12 @@ class Opened:
         """
         return weight.detach().to(device, self.dtype_of(weight), copy=True)
 
-    def bring(self, device: torch.device) -> torch.nn.Module:
+    def materialize(self, device: torch.device) -> torch.nn.Module:
         """The module with all weights that have not been taken elsewhere owned, on the device."""
         with torch.no_grad():
             for tensor in chain(self.module.parameters(), self.module.buffers()):
-                if not isinstance(tensor, Absent):
-                    tensor.data = self.own(tensor, device)
+                if not isinstance(tensor, OffloadedParameter):
+                    tensor.data = self.copy(tensor, device)
         return self.module
 
     def dtype_of(self, weight: torch.Tensor) -> torch.dtype:
@@ -58,27 +58,27 @@ class Opened:
         return self.dtypes.get(weight, weight.dtype)
 
 
-def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened:
+def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> MappedModule:
     """Open a component that is to compute in ``dtype``; nothing is read yet, if its class allows that.
 
     Raises:
         ModelError: the files hold other weights than those of the class.
 
     """
-    opened = _open_uncast(cls, files, dtype) or Opened(from_pretrained(cls, files, dtype), {})
+    opened = _open_uncast(cls, files, dtype) or MappedModule(from_pretrained(cls, files, dtype), {})
     _compare_with_plan(opened, files.component, dtype)
     return opened
 
 
-def _open_uncast(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Opened | None:
+def _open_uncast(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> MappedModule | None:
     """None for a class that computes with its weights while it is loaded."""
     os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # transformers' other threads would cast unseen
-    with WaitingCasts(files) as casts:
+    with DeferredCasts(files) as casts:
         module = from_pretrained(cls, files, dtype)
-    return None if casts.computed else Opened(module, casts.dtypes(module))
+    return None if casts.computed else MappedModule(module, casts.dtypes(module))
 
 
-def _compare_with_plan(opened: Opened, component: Component, dtype: torch.dtype) -> None:
+def _compare_with_plan(opened: MappedModule, component: Component, dtype: torch.dtype) -> None:
     """The plan takes the plugin's word for what stays in float32: tell its author where that is wrong."""
     if dtype == torch.float32:
         return

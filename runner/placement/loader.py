@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from runner.model.files import ComponentFiles
-    from runner.placement.library import Opened
-    from runner.placement.offloaded import Turns
-    from runner.protocol import Placing
+    from runner.placement.library import MappedModule
+    from runner.placement.offloaded import ModelSwapper
+    from runner.protocol import ComponentPlacement
 
 
-class Placer:
+class ComponentLoader:
     """Loads the components of one worker, each as its placing says."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device = device
         self._dtype = dtype
-        self._turns: Turns | None = None
+        self._turns: ModelSwapper | None = None
         self.stream = Stream(device)
 
-    def place(self, cls: Any, files: ComponentFiles, placing: Placing) -> Any:
+    def place(self, cls: Any, files: ComponentFiles, placing: ComponentPlacement) -> Any:
         """Load a component; what is no module, a tokenizer or a scheduler, is just loaded.
 
         Raises:
@@ -41,14 +41,16 @@ class Placer:
         module = self._placed(open_module(cls, files, self._dtype), files, placing)
         return module.eval().requires_grad_(requires_grad=False)
 
-    def _placed(self, opened: Opened, files: ComponentFiles, placing: Placing) -> torch.nn.Module:
+    def _placed(
+        self, opened: MappedModule, files: ComponentFiles, placing: ComponentPlacement
+    ) -> torch.nn.Module:
         match placing.placement:
             case protocol.STREAM:
                 self._stream(opened, files, placing)
-                return opened.bring(self._device)
+                return opened.materialize(self._device)
             case protocol.DEVICE_MAP | protocol.SEQUENTIAL_OFFLOAD:
                 dispatched.take_away(opened, files, self._device, placing.within(_names(opened.module)))
-                return opened.bring(self._device)
+                return opened.materialize(self._device)
             case protocol.MODEL_OFFLOAD:
                 return self._offloaded(opened)
             case protocol.GROUP_OFFLOAD:
@@ -56,9 +58,9 @@ class Placer:
 
                 return load_in_groups(opened, self._device)
             case _:
-                return opened.bring(self._device)
+                return opened.materialize(self._device)
 
-    def _stream(self, opened: Opened, files: ComponentFiles, placing: Placing) -> None:
+    def _stream(self, opened: MappedModule, files: ComponentFiles, placing: ComponentPlacement) -> None:
         """Stream the blocks that the map has away as a whole; the rest that is away comes on demand."""
         names = _names(opened.module)
         blocks = {protocol.own_name(block, names) for block in placing.streamed(files.shapes.blocks)}
@@ -70,10 +72,10 @@ class Placer:
         )
         dispatched.take_away(opened, files, self._device, named)
 
-    def _offloaded(self, opened: Opened) -> torch.nn.Module:
-        from runner.placement.offloaded import Turns
+    def _offloaded(self, opened: MappedModule) -> torch.nn.Module:
+        from runner.placement.offloaded import ModelSwapper
 
-        self._turns = self._turns or Turns(self._device)
+        self._turns = self._turns or ModelSwapper(self._device)
         return self._turns.load(opened)
 
 

@@ -8,23 +8,23 @@ import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 
 if TYPE_CHECKING:
-    from runner.placement.library import Opened
+    from runner.placement.library import MappedModule
 
 HOST = torch.device("cpu")
 
 
-class Turns:
+class ModelSwapper:
     """Components that take turns on the device: whichever runs is there, the others are in RAM."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._modules: list[torch.nn.Module] = []
 
-    def load(self, opened: Opened) -> torch.nn.Module:
+    def load(self, opened: MappedModule) -> torch.nn.Module:
         """The component in RAM; it comes to the device when it runs, and the others leave."""
-        module = opened.bring(HOST)
+        module = opened.materialize(HOST)
         self._modules.append(module)
-        add_hook_to_module(module, _Comes(self), append=True)
+        add_hook_to_module(module, _SwapInHook(self), append=True)
         return module
 
     def give_way_to(self, module: torch.nn.Module) -> None:
@@ -35,8 +35,8 @@ class Turns:
         module.to(self._device)
 
 
-class _Comes(ModelHook):  # type: ignore[misc]
-    def __init__(self, turns: Turns) -> None:
+class _SwapInHook(ModelHook):  # type: ignore[misc]
+    def __init__(self, turns: ModelSwapper) -> None:
         self._turns = turns
 
     def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -44,11 +44,11 @@ class _Comes(ModelHook):  # type: ignore[misc]
         return args, kwargs
 
 
-def load_in_groups(opened: Opened, device: torch.device) -> torch.nn.Module:
+def load_in_groups(opened: MappedModule, device: torch.device) -> torch.nn.Module:
     """Diffusers' group offloading: layer after layer through a stream of copies, from pinned RAM."""
     from diffusers.hooks import apply_group_offloading
 
-    module = opened.bring(HOST)
+    module = opened.materialize(HOST)
     on_cuda = device.type == "cuda"
     # single layers hold least on the device, and are no slower than whole blocks where copies overlap
     apply_group_offloading(module, device, HOST, offload_type="leaf_level", use_stream=on_cuda)

@@ -48,7 +48,8 @@ def as_dict(plan: StagePlan) -> dict[str, Any]:
         "misfit": plan.misfit or None,
         "activations": plan.need.activations if plan.need.has_formula else None,
         "parts": {"vram": dict(plan.chosen.vram_parts or {}), "ram": dict(plan.chosen.ram_parts)},
-        "leaves": plan.need.item.leaves,
+        "output_bytes": plan.need.item.output_bytes,
+        "leaves": plan.need.item.output_bytes,  # its name in earlier versions
         "group": plan.chosen.group,
         "seconds_a_pass": {"disk": plan.pace.disk, "bus": plan.pace.bus, "compute": plan.pace.compute},
         "bound": plan.pace.bound,

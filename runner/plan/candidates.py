@@ -26,7 +26,7 @@ from runner.protocol import (
     RESIDENT,
     SEQUENTIAL_OFFLOAD,
     STREAM,
-    Placing,
+    ComponentPlacement,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from runner.model.shapes import ComponentShapes
     from runner.plan.limits import Limits
-    from runner.plan.requirements import Need
+    from runner.plan.requirements import MemoryRequirements
 
 MARGIN = 0.02  # of a limit: what is left when it is filled with blocks, since predictions are off by as much
 PINNED = 2.0  # diffusers pins a copy of every weight beside the weight itself
@@ -61,7 +61,7 @@ class Peak:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class PlacementOption:
     """A placing for every component, and the peaks in bytes that it is predicted to have."""
 
     placement: str
@@ -71,7 +71,7 @@ class Candidate:
     vram_parts: Mapping[str, int] | None = None
     group: int = 1
     """Items that streamed weights are brought for together."""
-    keeps_freed: bool = False
+    retains_freed_memory: bool = False
     """Whether freed RAM is kept for what comes next: faster, on the CPU."""
 
     @property
@@ -100,13 +100,13 @@ class Candidate:
         return self.lack(limits) == 0
 
     @property
-    def placings(self) -> dict[str, Placing]:
+    def placings(self) -> dict[str, ComponentPlacement]:
         return {placed.shapes.component.name: placed.placing for placed in self.components}
 
 
 def candidates(
-    need: Need, limits: Limits, own_map: Mapping[str, str | int] | None, *, fill: bool = True
-) -> Iterator[Candidate]:
+    need: MemoryRequirements, limits: Limits, own_map: Mapping[str, str | int] | None, *, fill: bool = True
+) -> Iterator[PlacementOption]:
     """Every placement that the device has, fastest first; ``own_map`` is the manifest's device map.
 
     What is streamed leaves blocks where there is room, if it is to ``fill`` that.
@@ -116,7 +116,7 @@ def candidates(
             yield _as_mapped(need, limits, placement, own_map)
         return
     yield _candidate(
-        RESIDENT, need, [whole(s, need.dtype, Placing(RESIDENT), stays=True) for s in need.shapes]
+        RESIDENT, need, [whole(s, need.dtype, ComponentPlacement(RESIDENT), stays=True) for s in need.shapes]
     )
     if not need.shapes:
         return
@@ -131,7 +131,7 @@ def candidates(
         yield _offload(need, SEQUENTIAL_OFFLOAD, {"": "cpu"})
 
 
-def lowest(need: Need, limits: Limits) -> Candidate | None:
+def lowest(need: MemoryRequirements, limits: Limits) -> PlacementOption | None:
     """The placement that holds least: every block comes when it runs; None where there are no weights."""
     if not need.shapes:
         return None
@@ -139,18 +139,20 @@ def lowest(need: Need, limits: Limits) -> Candidate | None:
     return _stream(need, no_room, fill=False) if blocks_of(need) else _device_map(need, no_room)
 
 
-def _model_offload(need: Need) -> Candidate:
-    placed = [whole(shapes, need.dtype, Placing(MODEL_OFFLOAD), stays=False) for shapes in need.shapes]
+def _model_offload(need: MemoryRequirements) -> PlacementOption:
+    placed = [
+        whole(shapes, need.dtype, ComponentPlacement(MODEL_OFFLOAD), stays=False) for shapes in need.shapes
+    ]
     host = {WAITING: sum(p.loaded for p in placed)}
     return _candidate(MODEL_OFFLOAD, need, placed, host, transient=max(p.loaded for p in placed))
 
 
-def _offload(need: Need, placement: str, device_map: Mapping[str, str]) -> Candidate:
+def _offload(need: MemoryRequirements, placement: str, device_map: Mapping[str, str]) -> PlacementOption:
     """Layers one by one; small components are resident beside the others."""
     small = [shapes for shapes in need.shapes if is_small(shapes, need)]
     big = [shapes for shapes in need.shapes if not is_small(shapes, need)]
-    placed = [whole(s, need.dtype, Placing(RESIDENT), stays=True) for s in small]
-    placed += [whole(s, need.dtype, Placing(placement, device_map), stays=False) for s in big]
+    placed = [whole(s, need.dtype, ComponentPlacement(RESIDENT), stays=True) for s in small]
+    placed += [whole(s, need.dtype, ComponentPlacement(placement, device_map), stays=False) for s in big]
     moved, layer = sum(p.moved for p in placed), max(_largest_layer(s, need.dtype) for s in big)
     if placement == GROUP_OFFLOAD:  # one layer computes while the next one arrives
         return _candidate(
@@ -159,7 +161,7 @@ def _offload(need: Need, placement: str, device_map: Mapping[str, str]) -> Candi
     return _candidate(placement, need, placed, {WAITING: moved}, layer)
 
 
-def _device_map(need: Need, limits: Limits) -> Candidate:
+def _device_map(need: MemoryRequirements, limits: Limits) -> PlacementOption:
     """Blocks on the device as long as they fit, then in RAM, then on disk."""
     blocks = blocks_of(need)
     layer = max(_largest_layer(shapes, need.dtype) for shapes in need.shapes)
@@ -169,7 +171,7 @@ def _device_map(need: Need, limits: Limits) -> Candidate:
     return _brought(DEVICE_MAP, need, placed, layer)
 
 
-def _stream(need: Need, limits: Limits, *, fill: bool) -> Candidate:
+def _stream(need: MemoryRequirements, limits: Limits, *, fill: bool) -> PlacementOption:
     """Two slots of the largest block; what room is left keeps blocks on the device, then in pinned RAM."""
     blocks = blocks_of(need)
     slots = _slots([(s, names) for s in need.shapes for names in s.blocks.values()], need.dtype)
@@ -182,7 +184,9 @@ def _stream(need: Need, limits: Limits, *, fill: bool) -> Candidate:
     return _brought(STREAM, need, placed, slots, group)
 
 
-def _as_mapped(need: Need, limits: Limits, placement: str, own_map: Mapping[str, str | int]) -> Candidate:
+def _as_mapped(
+    need: MemoryRequirements, limits: Limits, placement: str, own_map: Mapping[str, str | int]
+) -> PlacementOption:
     """As the manifest's own map says."""
     tiers = [in_file_names(own_map, shapes, on_cpu=need.on_cpu) for shapes in need.shapes]
     placed = [mapped(s, need, placement, m) for s, m in zip(need.shapes, tiers, strict=True)]
@@ -197,7 +201,7 @@ def _as_mapped(need: Need, limits: Limits, placement: str, own_map: Mapping[str,
     return _brought(placement, need, placed, slots + layer, group)
 
 
-def _rooms(need: Need, limits: Limits, in_blocks: int, transient: int) -> tuple[int, int]:
+def _rooms(need: MemoryRequirements, limits: Limits, in_blocks: int, transient: int) -> tuple[int, int]:
     """Bytes that are left for blocks on the device, and (beside an accelerator) in RAM."""
     taken = need.working + need.weights - in_blocks + transient
     if limits.on_cpu:
@@ -231,8 +235,8 @@ def _largest_layer(shapes: ComponentShapes, dtype: str) -> int:
 
 
 def _brought(
-    placement: str, need: Need, placed: list[PlacedComponent], transient: int, group: int = 1
-) -> Candidate:
+    placement: str, need: MemoryRequirements, placed: list[PlacedComponent], transient: int, group: int = 1
+) -> PlacementOption:
     """A candidate whose blocks come when they run: from RAM beside an accelerator, or from disk."""
     moving = any(p.moved for p in placed)
     host = {} if need.on_cpu else {WAITING: sum(p.moved - p.read for p in placed)}
@@ -245,12 +249,12 @@ def _brought(
 
 def _candidate(
     placement: str,
-    need: Need,
+    need: MemoryRequirements,
     placed: list[PlacedComponent],
     host: Mapping[str, int] | None = None,
     transient: int = 0,
     group: int = 1,
-) -> Candidate:
+) -> PlacementOption:
     """``host`` is what waits in RAM for an accelerator, ``transient`` what is on the device in passing."""
     resident = sum(p.resident for p in placed)
     on_device = {"weights that stay": resident, "weights in passing": transient}
@@ -261,11 +265,13 @@ def _candidate(
     if need.on_cpu:
         kept = {"freed memory kept for what comes next": need.kept} if need.kept else {}
         parts = {**process, **on_device, **kept}
-        return Candidate(placement, tuple(placed), parts, group=group, keeps_freed=need.keeps_freed)
+        return PlacementOption(
+            placement, tuple(placed), parts, group=group, retains_freed_memory=need.retains_freed_memory
+        )
     # what is cast or copied on its way to the device passes through RAM, a weight at a time
     weight = max((shapes.largest_bytes(need.dtype) for shapes in need.shapes), default=0)
     overhead = {"CUDA context, workspaces, fragmentation": need.working - need.activations}
-    return Candidate(
+    return PlacementOption(
         placement,
         tuple(placed),
         ram_parts={**process, "a weight on its way": weight, **(host or {})},

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
-from runner.plan.candidates import Candidate, candidates, lowest
+from runner.plan.candidates import PlacementOption, candidates, lowest
 from runner.plan.dtypes import Faster, float32_instead
 from runner.plan.learned import learned
 from runner.plan.limits import Limits, limits_of
 from runner.plan.own_map import check_map
 from runner.plan.reasons import reasons_for
 from runner.plan.remedies import remedies
-from runner.plan.requirements import CUDA_CONTEXT, Need, need_of
-from runner.plan.throughput import FEW_PASSES, Pace, pace_of
+from runner.plan.requirements import CUDA_CONTEXT, MemoryRequirements, requirements_of
+from runner.plan.throughput import FEW_PASSES, PassTime, pace_of
 from runner.protocol import MODEL_OFFLOAD, RESIDENT, STREAM
 from runner.units import format_size
 
@@ -33,13 +33,13 @@ class StagePlan:
     """The placement of one stage, why it is that one, and which ones hold less."""
 
     stage: PipelineStage
-    need: Need
+    need: MemoryRequirements
     limits: Limits
-    chosen: Candidate
-    pace: Pace
+    chosen: PlacementOption
+    pace: PassTime
     reasons: Mapping[str, str]
     """One sentence a component that has weights, by its name."""
-    lower: tuple[Candidate, ...] = ()
+    lower: tuple[PlacementOption, ...] = ()
     """What to go on with after running out of memory: each holds less than the one before."""
     misfit: str = ""
     """Why nothing fits, with the nearest changes that would; empty if the chosen placement fits."""
@@ -79,7 +79,7 @@ def plan_stage(
 
     """
     rated = limits or limits_of(stage.budget)
-    need = need_of(pipeline, stage, shapes, rated.device)
+    need = requirements_of(pipeline, stage, shapes, rated.device)
     limits = learned(stage, need, rated) if limits is None else limits
     check_map(pipeline, stage, need)
     # whoever asks for streaming and gives no budget wants little to be held, not all that the machine has
@@ -100,7 +100,9 @@ def plan_stage(
     return StagePlan(stage, need, limits, chosen, pace, reasons, lower, misfit, faster)
 
 
-def _asked(stage: PipelineStage, known: list[Candidate], need: Need, limits: Limits) -> list[Candidate]:
+def _asked(
+    stage: PipelineStage, known: list[PlacementOption], need: MemoryRequirements, limits: Limits
+) -> list[PlacementOption]:
     wanted = stage.table.placement
     if wanted == AUTO or not need.shapes:
         return known
@@ -117,7 +119,9 @@ def _asked(stage: PipelineStage, known: list[Candidate], need: Need, limits: Lim
     return asked
 
 
-def _kept_first(stage: PipelineStage, asked: list[Candidate], need: Need, limits: Limits) -> list[Candidate]:
+def _kept_first(
+    stage: PipelineStage, asked: list[PlacementOption], need: MemoryRequirements, limits: Limits
+) -> list[PlacementOption]:
     """Each placement twice: first with freed memory kept, which computes as much as half faster.
 
     Not where it leaves room for fewer items in lockstep, and that costs more: in a text encoder, whose only
@@ -133,18 +137,18 @@ def _kept_first(stage: PipelineStage, asked: list[Candidate], need: Need, limits
     return found
 
 
-def _is_hidden(candidate: Candidate, need: Need, limits: Limits) -> bool:
+def _is_hidden(candidate: PlacementOption, need: MemoryRequirements, limits: Limits) -> bool:
     """Whether weights come while others compute."""
     return pace_of(candidate.components, candidate.group, need, limits).bound == "compute"
 
 
-def _lower(chosen: Candidate, known: list[Candidate]) -> tuple[Candidate, ...]:
+def _lower(chosen: PlacementOption, known: list[PlacementOption]) -> tuple[PlacementOption, ...]:
     """Placements that hold less on the device that computes, most first."""
 
-    def held(candidate: Candidate) -> int:
+    def held(candidate: PlacementOption) -> int:
         return candidate.ram if candidate.vram is None else candidate.vram
 
-    def is_chosen(candidate: Candidate) -> bool:  # but for the freed memory that it keeps
+    def is_chosen(candidate: PlacementOption) -> bool:  # but for the freed memory that it keeps
         return (candidate.placings, candidate.group) == (chosen.placings, chosen.group)
 
     less = [c for c in known if held(c) < held(chosen) and not is_chosen(c)]
@@ -155,9 +159,9 @@ def _misfit(
     pipeline: Pipeline,
     stage: PipelineStage,
     shapes: Sequence[ComponentShapes],
-    need: Need,
+    need: MemoryRequirements,
     limits: Limits,
-    least: Candidate,
+    least: PlacementOption,
 ) -> str:
     lines = [f"stage '{stage.name}' does not fit, as {least.placement} (which needs least):"]
     for peak in least.peaks(limits):

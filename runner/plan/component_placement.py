@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.protocol import RESIDENT, STREAM, Placing
+from runner.protocol import RESIDENT, STREAM, ComponentPlacement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runner.model.shapes import ComponentShapes
-    from runner.plan.requirements import Need
+    from runner.plan.requirements import MemoryRequirements
 
 SMALL = 0.1  # of a stage's weights: a component up to this share is resident beside one that is not
 Blocks = dict[tuple[int, str], int]
@@ -24,7 +24,7 @@ class PlacedComponent:
     """A component's weights in bytes: on the device all the time, brought there each pass, read for that."""
 
     shapes: ComponentShapes
-    placing: Placing
+    placing: ComponentPlacement
     loaded: int
     resident: int
     moved: int = 0
@@ -37,17 +37,19 @@ class PlacedComponent:
     """Whether weights come one by one."""
 
 
-def whole(shapes: ComponentShapes, dtype: str, placing: Placing, *, stays: bool) -> PlacedComponent:
+def whole(
+    shapes: ComponentShapes, dtype: str, placing: ComponentPlacement, *, stays: bool
+) -> PlacedComponent:
     """A component that stays on the device as a whole, or comes each time as a whole."""
     loaded = shapes.loaded_bytes(dtype)
     return PlacedComponent(shapes, placing, loaded, loaded if stays else 0, 0 if stays else loaded)
 
 
 def mapped(
-    shapes: ComponentShapes, need: Need, placement: str, device_map: Mapping[str, str]
+    shapes: ComponentShapes, need: MemoryRequirements, placement: str, device_map: Mapping[str, str]
 ) -> PlacedComponent:
     """A component whose device map says what of it stays; one that stays whole is resident."""
-    placing = Placing(placement, device_map)
+    placing = ComponentPlacement(placement, device_map)
     blocks = tuple(placing.streamed(shapes.blocks)) if placement == STREAM else ()
     streamed = {name for block in blocks for name in shapes.blocks[block]}
     resident = waiting = read = one_by_one = 0
@@ -67,19 +69,19 @@ def mapped(
             continue
         one_by_one += name not in streamed
     if not waiting + read:
-        placing, blocks = Placing(RESIDENT), ()
+        placing, blocks = ComponentPlacement(RESIDENT), ()
     total = shapes.loaded_bytes(need.dtype)
     return PlacedComponent(
         shapes, placing, total, resident, waiting + read, read, blocks, on_demand=one_by_one > 0
     )
 
 
-def is_small(shapes: ComponentShapes, need: Need) -> bool:
+def is_small(shapes: ComponentShapes, need: MemoryRequirements) -> bool:
     """Whether it is worth no trouble beside the stage's other components."""
     return shapes.loaded_bytes(need.dtype) <= SMALL * need.weights
 
 
-def blocks_of(need: Need) -> Blocks:
+def blocks_of(need: MemoryRequirements) -> Blocks:
     """The blocks of the stage's components, but for small ones beside others.
 
     By number, not by name: files sort 10 before 2.
@@ -114,7 +116,7 @@ def evenly(blocks: Blocks, room: int) -> list[tuple[int, str]]:
 
 
 def maps_of(
-    need: Need, blocks: Blocks, stay: Sequence[tuple[int, str]], ram: int, *, as_stored: bool
+    need: MemoryRequirements, blocks: Blocks, stay: Sequence[tuple[int, str]], ram: int, *, as_stored: bool
 ) -> list[Mapping[str, str]]:
     """Each component's device map: what does not stay waits in RAM as far as ``ram`` goes, else on disk.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.plan.candidates import candidates
-from runner.plan.requirements import need_of
+from runner.plan.requirements import requirements_of
 from runner.plan.throughput import pace_of
 from runner.units import format_size
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.candidates import Candidate
+    from runner.plan.candidates import PlacementOption
     from runner.plan.limits import Limits
-    from runner.plan.requirements import Need
+    from runner.plan.requirements import MemoryRequirements
 
 FLOAT32 = "float32"
 WORTH_IT = 0.75  # of the time: more is not worth another dtype
@@ -65,9 +65,9 @@ def float32_instead(
     pipeline: Pipeline,
     stage: PipelineStage,
     shapes: Sequence[ComponentShapes],
-    need: Need,
+    need: MemoryRequirements,
     limits: Limits,
-    chosen: Candidate,
+    chosen: PlacementOption,
 ) -> Faster | None:
     """What float32 would change, where a stage computes in half precision on a CPU that is slow in it.
 
@@ -75,7 +75,7 @@ def float32_instead(
     """
     if not limits.on_cpu or need.dtype == FLOAT32 or part_of_time(limits, need.dtype) > WORTH_IT:
         return None
-    wider = need_of(pipeline, stage, shapes, limits.device, dtype=FLOAT32)
+    wider = requirements_of(pipeline, stage, shapes, limits.device, dtype=FLOAT32)
     placement = stage.table.placement
     found = next(
         (
@@ -93,7 +93,7 @@ def float32_instead(
     return Faster(part, found.ram - chosen.ram) if part <= WORTH_IT else None
 
 
-def _an_item(candidate: Candidate, need: Need, limits: Limits) -> float:
+def _an_item(candidate: PlacementOption, need: MemoryRequirements, limits: Limits) -> float:
     """Seconds of a pass for each of the items that share it."""
     pace = pace_of(candidate.components, candidate.group, need, limits)
     return max(pace.disk, pace.compute or 0.0) / candidate.group

@@ -10,13 +10,13 @@ from runner.machine.timings import Measured, measured, timing_key
 if TYPE_CHECKING:
     from runner.pipeline.stage import PipelineStage
     from runner.plan.limits import Limits
-    from runner.plan.requirements import Need
+    from runner.plan.requirements import MemoryRequirements
 
 OPERATION, BYTE, ITEM = "operation", "byte", "item"
 """What an item's work is counted in: the first that the plugin's formula tells; bytes are of activations."""
 
 
-def work_of(need: Need, item: str) -> tuple[float, str]:
+def work_of(need: MemoryRequirements, item: str) -> tuple[float, str]:
     """What an item has to compute: how much, and counted in what."""
     told = need.each[item]
     operations = told.operations or 2 * need.parameters * told.tokens * max(1, told.passes)
@@ -25,7 +25,7 @@ def work_of(need: Need, item: str) -> tuple[float, str]:
     return (float(told.peak), BYTE) if told.peak else (1.0, ITEM)
 
 
-def learned(stage: PipelineStage, need: Need, limits: Limits) -> Limits:
+def learned(stage: PipelineStage, need: MemoryRequirements, limits: Limits) -> Limits:
     """The limits with the speed at which this stage was measured to compute here, if it was."""
     found = measured_work(stage, need, limits, OPERATION)
     if found is None:
@@ -34,11 +34,13 @@ def learned(stage: PipelineStage, need: Need, limits: Limits) -> Limits:
     return replace(limits, measured={**limits.measured, need.dtype: speed}, basis=from_runs(found))
 
 
-def measured_work(stage: PipelineStage, need: Need, limits: Limits, unit: str) -> Measured | None:
+def measured_work(
+    stage: PipelineStage, need: MemoryRequirements, limits: Limits, unit: str
+) -> Measured | None:
     return measured(key_of(stage, need, limits, f"seconds by {unit}"))
 
 
-def key_of(stage: PipelineStage, need: Need, limits: Limits, what: str) -> str:
+def key_of(stage: PipelineStage, need: MemoryRequirements, limits: Limits, what: str) -> str:
     return timing_key(limits.device, limits.cores, stage.spec.name, need.dtype, what)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.requirements import Need
+    from runner.plan.requirements import MemoryRequirements
 
 
 def in_file_names(
@@ -36,7 +36,7 @@ def meant(name: str, weights: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(f"{before}.{name}" for before, found, _ in inside if found))
 
 
-def check_map(pipeline: Pipeline, stage: PipelineStage, need: Need) -> None:
+def check_map(pipeline: Pipeline, stage: PipelineStage, need: MemoryRequirements) -> None:
     """See that each name in a stage's own map is that of one thing.
 
     Raises:

@@ -10,14 +10,18 @@ from runner.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.candidates import Candidate
+    from runner.plan.candidates import PlacementOption
     from runner.plan.component_placement import PlacedComponent
     from runner.plan.limits import Limits
-    from runner.plan.throughput import Pace
+    from runner.plan.throughput import PassTime
 
 
 def reasons_for(
-    stage: PipelineStage, limits: Limits, chosen: Candidate, known: list[Candidate], pace: Pace
+    stage: PipelineStage,
+    limits: Limits,
+    chosen: PlacementOption,
+    known: list[PlacementOption],
+    pace: PassTime,
 ) -> dict[str, str]:
     """One sentence for each component that has weights."""
     found = {}
@@ -37,7 +41,7 @@ def reasons_for(
     return found
 
 
-def _why_not_faster(limits: Limits, chosen: Candidate, known: list[Candidate]) -> str:
+def _why_not_faster(limits: Limits, chosen: PlacementOption, known: list[PlacementOption]) -> str:
     """What the next faster placement lacks."""
     faster = list(takewhile(lambda other: other.placement != chosen.placement, known))
     if not faster:
@@ -49,7 +53,7 @@ def _why_not_faster(limits: Limits, chosen: Candidate, known: list[Candidate]) -
     return told
 
 
-def _lacking(candidate: Candidate, limits: Limits) -> str:
+def _lacking(candidate: PlacementOption, limits: Limits) -> str:
     """``3.20 GiB of VRAM and 1.00 GiB of RAM``."""
     peaks = candidate.peaks(limits)
     return " and ".join(f"{format_size(peak.lack)} of {peak.kind}" for peak in peaks if peak.lack)
@@ -74,7 +78,7 @@ def _what_it_means(placed: PlacedComponent, limits: Limits) -> str:
     return told
 
 
-def _at_what_pace(pace: Pace, group: int) -> str:
+def _at_what_pace(pace: PassTime, group: int) -> str:
     items = f" for {group} items at a time" if group > 1 else ""
     transfer = max(pace.disk, pace.bus)
     if pace.compute is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner.plan.candidates import candidates
-from runner.plan.requirements import MIB, Need, need_of
+from runner.plan.requirements import MIB, MemoryRequirements, requirements_of
 from runner.units import format_size, in_quarters, parse_size
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.candidates import Candidate, Peak
+    from runner.plan.candidates import Peak, PlacementOption
     from runner.plan.limits import Limits
 
 SLOWER = 1.5
@@ -27,9 +27,9 @@ def remedies(
     pipeline: Pipeline,
     stage: PipelineStage,
     shapes: Sequence[ComponentShapes],
-    need: Need,
+    need: MemoryRequirements,
     limits: Limits,
-    least: Candidate,
+    least: PlacementOption,
 ) -> Iterator[str]:
     """Changes that would fit on this machine, each alone, the mildest first."""
     device_map = stage.table.device_map
@@ -38,13 +38,13 @@ def remedies(
         if other is not None:
             without = " without a device_map" if device_map is not None else ""
             yield f'placement = "auto"{without}, which takes {other.placement}'
-    for name, value in knobs(stage):
-        changed = need_of(pipeline, stage, shapes, limits.device, changed={name: value})
+    for name, value in tunables(stage):
+        changed = requirements_of(pipeline, stage, shapes, limits.device, changed={name: value})
         if _first_fit(changed, limits, stage) is not None:
             yield f"{name} = {value!r} in [stage.with] (activations {format_size(changed.activations)})"
             break
     if stage.table.dtype == "float32":
-        halved = need_of(pipeline, stage, shapes, limits.device, dtype="bfloat16")
+        halved = requirements_of(pipeline, stage, shapes, limits.device, dtype="bfloat16")
         if _first_fit(halved, limits, stage) is not None:
             slower = limits.speed("float32") / limits.speed("bfloat16")
             slow = f", and {slower:.0f} times slower on this CPU" if slower >= SLOWER else ""
@@ -75,7 +75,7 @@ def _as_a_budget(size: int, most: int | None) -> str | None:
     return exact if parse_size(exact) <= most else None
 
 
-def knobs(stage: PipelineStage) -> Iterator[tuple[str, Any]]:
+def tunables(stage: PipelineStage) -> Iterator[tuple[str, Any]]:
     """Parameters of the stage with values that its plugin names as needing less memory."""
     if stage.params is None:
         return
@@ -86,7 +86,9 @@ def knobs(stage: PipelineStage) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _first_fit(need: Need, limits: Limits, stage: PipelineStage | None = None) -> Candidate | None:
+def _first_fit(
+    need: MemoryRequirements, limits: Limits, stage: PipelineStage | None = None
+) -> PlacementOption | None:
     """The fastest placement that fits; of those that the stage's table asks for, if it is given."""
     asked = stage.table.placement if stage else "auto"
     known = candidates(need, limits, stage.table.device_map if stage else None)

@@ -36,7 +36,7 @@ NOTHING = Activations(0)
 
 
 @dataclass(frozen=True)
-class Need:
+class MemoryRequirements:
     """Bytes and shapes; see the constants for what is counted in each."""
 
     shapes: tuple[ComponentShapes, ...]
@@ -48,7 +48,7 @@ class Need:
     """Of each item, by its id."""
     has_formula: bool
     on_cpu: bool
-    keeps_freed: bool = False
+    retains_freed_memory: bool = False
     """Whether the worker keeps freed RAM for what comes next."""
     beside: frozenset[str] = frozenset()
     """Libraries that the worker has imported for other stages: on the CPU all come from one fork server."""
@@ -71,7 +71,7 @@ class Need:
     def suspended(self) -> int:
         """Of one item that waits for its weights."""
         held = self.item.peak if self.item.suspended is None else self.item.suspended
-        return held + (heap.around_waiting(held) if self.keeps_freed else 0)
+        return held + (heap.around_waiting(held) if self.retains_freed_memory else 0)
 
     @property
     def process(self) -> int:
@@ -83,12 +83,14 @@ class Need:
     @property
     def kept(self) -> int:
         """Freed RAM that is kept beside the activations."""
-        return heap.kept(self.activations) if self.keeps_freed else 0
+        return heap.kept(self.activations) if self.retains_freed_memory else 0
 
     @property
-    def keeping(self) -> Need | None:
+    def keeping(self) -> MemoryRequirements | None:
         """The same in a worker that keeps freed RAM; None where it must not: on what tells too little."""
-        return replace(self, keeps_freed=True) if self.on_cpu and self.item.suspended is not None else None
+        if not self.on_cpu or self.item.suspended is None:
+            return None
+        return replace(self, retains_freed_memory=True)
 
     @property
     def working(self) -> int:
@@ -102,7 +104,7 @@ class Need:
         return sum(shapes.loaded_bytes(self.dtype) for shapes in self.shapes)
 
 
-def need_of(
+def requirements_of(
     pipeline: Pipeline,
     stage: PipelineStage,
     shapes: Iterable[ComponentShapes],
@@ -110,7 +112,7 @@ def need_of(
     *,
     dtype: str | None = None,
     changed: Mapping[str, Any] | None = None,
-) -> Need:
+) -> MemoryRequirements:
     """What the stage needs for the greediest of its items.
 
     ``dtype`` and ``changed`` parameters ask what it would need if the manifest said so.
@@ -128,7 +130,7 @@ def need_of(
         save_dtype=stage.table.save_dtype,
     )
     each = _activations(pipeline, stage, sizes, changed or {})
-    return Need(
+    return MemoryRequirements(
         shapes=tuple(s for s in known if s.tensors and not s.component.config_only),
         dtype=sizes.dtype,
         item=_most(list(dict.fromkeys(each.values()))),
@@ -191,6 +193,6 @@ def _most(found: list[Activations]) -> Activations:
         suspended=None if None in suspended else max(one or 0 for one in suspended),
         tokens=min(one.tokens for one in found),
         passes=max(one.passes for one in found),
-        leaves=max(one.leaves for one in found),
+        output_bytes=max(one.output_bytes for one in found),
         operations=max(one.operations for one in found),
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from runner.plan.component_placement import PlacedComponent
     from runner.plan.limits import Limits
-    from runner.plan.requirements import Need
+    from runner.plan.requirements import MemoryRequirements
 
 LEAST = 4  # items of a group: rates are estimates at best, and a few items more cost little
 FEW_PASSES = 2  # as a text encoder makes
@@ -19,7 +19,7 @@ MOST = 256  # greenlets; what more of them would save is nothing beside one pass
 
 
 @dataclass(frozen=True)
-class Pace:
+class PassTime:
     """Seconds of one pass over the weights, estimated: for bringing them, and for computing with them."""
 
     disk: float
@@ -34,17 +34,19 @@ class Pace:
         return max(parts, key=lambda name: parts[name])
 
 
-def pace_of(components: Sequence[PlacedComponent], group: int, need: Need, limits: Limits) -> Pace:
+def pace_of(
+    components: Sequence[PlacedComponent], group: int, need: MemoryRequirements, limits: Limits
+) -> PassTime:
     """The pace of components so placed, with the rates that `doctor` measured where it did."""
     read = sum(placed.read for placed in components)
     moved = sum(placed.moved for placed in components)
     compute = None
     if need.item.tokens:
         compute = 2 * need.parameters * need.item.tokens * group / limits.speed(need.dtype)
-    return Pace(read / limits.disk_read, 0.0 if limits.on_cpu else moved / limits.bus, compute)
+    return PassTime(read / limits.disk_read, 0.0 if limits.on_cpu else moved / limits.bus, compute)
 
 
-def group_size(need: Need, limits: Limits, room: int) -> int:
+def group_size(need: MemoryRequirements, limits: Limits, room: int) -> int:
     """The smallest group that hides the transfer behind the compute, as far as ``room`` (bytes) goes.
 
     A weight takes two operations a token, whatever its size, and its bytes take their time: so it is tokens

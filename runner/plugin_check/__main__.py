@@ -20,7 +20,7 @@ from runner.errors import RunnerError
 from runner.plugin_check import overtime
 from runner.plugin_check.checks import BROKEN, LOADS, NOT_RUN, RUNS, Verdict
 from runner.plugin_check.overtime import TimeLimit
-from runner.plugin_check.requests import Errand
+from runner.plugin_check.requests import CheckRequest
 from runner.plugins import GROUP, discover, load_object
 from runner.supervisor.launch import CAN_FORK
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from runner.api import Stage
-    from runner.plugin_check.harness import Trial
-    from runner.plugin_check.overtime import Place
+    from runner.plugin_check.harness import Harness
+    from runner.plugin_check.overtime import CallSite
 
 _NEEDS_MODEL = "give --manifest M with a small model and two items; in a StageContract, set `model`"
 _MEND = "give --manifest M with two items; in a StageContract, set `params`"
@@ -38,9 +38,9 @@ _MEND = "give --manifest M with two items; in a StageContract, set `params`"
 class Teller:
     """Tells the sender, a line at a time."""
 
-    def __init__(self, told: IO[str], errand: Errand) -> None:
+    def __init__(self, told: IO[str], request: CheckRequest) -> None:
         self._told = told
-        self._seconds = errand.seconds
+        self._seconds = request.seconds
         self._check = self._subject = ""
         self.packages: set[str] = set()
         """The plugin's own, by which its lines are known."""
@@ -61,7 +61,7 @@ class Teller:
             for verdict in found:
                 self.tell(verdict=vars(verdict))
 
-    def _end(self, stack: list[Place]) -> None:
+    def _end(self, stack: list[CallSite]) -> None:
         told, log = overtime.tell(stack, self._seconds, self.packages)
         record = sys.modules.get("runner.plugin_check.record")
         item = record.item_under_way() if record else ""
@@ -71,25 +71,25 @@ class Teller:
         os._exit(0)  # that is all there is to tell
 
 
-def main(errand: Errand, teller: Teller) -> None:
-    """Do the errand and tell what is found."""
-    if errand.plugin:
-        teller.packages.add(_entry(errand).module.partition(".")[0])
-    if len(errand.stages) > 1:
+def main(request: CheckRequest, teller: Teller) -> None:
+    """Do the request and tell what is found."""
+    if request.plugin:
+        teller.packages.add(_entry(request).module.partition(".")[0])
+    if len(request.stages) > 1:
         import runner.plugin_check.stage_checks  # noqa: F401 - torch, once for all of them
-    for stage in errand.stages:
+    for stage in request.stages:
         teller.began(RUNS, stage)
-        _apart(partial(teller.verdicts, _try(errand, stage, teller)), teller)
-    if not errand.stages and errand.manifest:
-        teller.began(RUNS, errand.manifest)
+        _apart(partial(teller.verdicts, _try(request, stage, teller)), teller)
+    if not request.stages and request.manifest:
+        teller.began(RUNS, request.manifest)
         from runner.plugin_check.first_run import FirstRun
 
-        FirstRun(errand, teller.tell).run()
-    elif not errand.stages:
+        FirstRun(request, teller.tell).run()
+    elif not request.stages:
         from runner.plugin_check.loading import check_loading
 
-        teller.began(LOADS, errand.plugin)
-        teller.verdicts(check_loading(_entry(errand)))
+        teller.began(LOADS, request.plugin)
+        teller.verdicts(check_loading(_entry(request)))
 
 
 def _apart(do: Callable[[], None], teller: Teller) -> None:
@@ -113,40 +113,40 @@ def _apart(do: Callable[[], None], teller: Teller) -> None:
         teller.tell(died=code)
 
 
-def _entry(errand: Errand) -> metadata.EntryPoint:
-    named = metadata.entry_points(group=GROUP, name=errand.plugin)
-    return next(entry for entry in named if not entry.dist or entry.dist.name == errand.distribution)
+def _entry(request: CheckRequest) -> metadata.EntryPoint:
+    named = metadata.entry_points(group=GROUP, name=request.plugin)
+    return next(entry for entry in named if not entry.dist or entry.dist.name == request.distribution)
 
 
-def _try(errand: Errand, stage: str, teller: Teller) -> Iterator[Verdict]:
+def _try(request: CheckRequest, stage: str, teller: Teller) -> Iterator[Verdict]:
     from runner.manifest.problems import ManifestError
     from runner.plugin_check.harness import from_manifest
-    from runner.plugin_check.parameters import CannotMakeUpError
+    from runner.plugin_check.parameters import NoExampleError
 
-    plugins = discover() if errand.manifest else discover([_entry(errand)])
-    runs = Path(errand.folder, "" if errand.manifest else stage)  # what a manifest made is for all
+    plugins = discover() if request.manifest else discover([_entry(request)])
+    runs = Path(request.folder, "" if request.manifest else stage)  # what a manifest made is for all
     runs.mkdir(exist_ok=True)
-    made_up = not errand.manifest and errand.case is None
+    synthetic = not request.manifest and request.case is None
     try:
-        if errand.manifest:
-            trial = from_manifest(Path(errand.manifest), stage, plugins, runs)
-            teller.packages.add(trial.stage.spec.start.partition(":")[0].partition(".")[0])
+        if request.manifest:
+            harness = from_manifest(Path(request.manifest), stage, plugins, runs)
+            teller.packages.add(harness.stage.spec.start.partition(":")[0].partition(".")[0])
         else:
             spec = plugins.stage(stage)
             teller.packages.add(spec.start.partition(":")[0].partition(".")[0])
             load_object(spec.start)
-            if spec.components and not (errand.case or {}).get("model"):
+            if spec.components and not (request.case or {}).get("model"):
                 names = ", ".join(component.name for component in spec.components)
                 yield Verdict(spec.name, RUNS, NOT_RUN, f"it needs a model: it loads {names}", _NEEDS_MODEL)
                 return
-            trial = _alone(spec, errand, plugins, runs)
-    except CannotMakeUpError as error:
+            harness = _alone(spec, request, plugins, runs)
+    except NoExampleError as error:
         yield Verdict(stage, RUNS, NOT_RUN, str(error), "give --manifest M with two items")
         return
     except ManifestError as error:
         told = "; ".join(problem.message for problem in error.problems)
         yield Verdict(
-            stage, RUNS, NOT_RUN if made_up else BROKEN, f"what it is given is refused: {told}", _MEND
+            stage, RUNS, NOT_RUN if synthetic else BROKEN, f"what it is given is refused: {told}", _MEND
         )
         return
     except RunnerError as error:
@@ -154,20 +154,25 @@ def _try(errand: Errand, stage: str, teller: Teller) -> Iterator[Verdict]:
         return
     from runner.plugin_check.stage_checks import try_stage  # torch: not for a stage that is not tried
 
-    yield from try_stage(trial, runs / "again", teller.began, made_up=made_up)
+    yield from try_stage(harness, runs / "again", teller.began, synthetic=synthetic)
 
 
-def _alone(stage: Stage, errand: Errand, plugins: Any, runs: Path) -> Trial:
-    from runner.plugin_check import harness as trial
-    from runner.plugin_check.parameters import made_up
+def _alone(stage: Stage, request: CheckRequest, plugins: Any, runs: Path) -> Harness:
+    from runner.plugin_check import harness
+    from runner.plugin_check.parameters import synthetic
     from runner.plugin_check.synthetic_inputs import make_up
 
     model = load_object(stage.params) if stage.params else None
-    case = errand.case or {"params": [{}] * len(trial.ITEMS), "inputs": [], "model": "", "dtype": "float32"}
-    params = [made_up(model, given, n) if model else given for n, given in enumerate(case["params"])]
-    inputs = [trial.Inputs(Path(one["tensors"]), one["texts"], one["files"]) for one in case["inputs"]]
+    case = request.case or {
+        "params": [{}] * len(harness.ITEMS),
+        "inputs": [],
+        "model": "",
+        "dtype": "float32",
+    }
+    params = [synthetic(model, given, n) if model else given for n, given in enumerate(case["params"])]
+    inputs = [harness.Inputs(Path(one["tensors"]), one["texts"], one["files"]) for one in case["inputs"]]
     inputs = inputs or make_up(stage, runs / "made-up")
-    return trial.alone(stage, trial.Case(params, inputs, case["model"], case["dtype"]), plugins, runs)
+    return harness.alone(stage, harness.Case(params, inputs, case["model"], case["dtype"]), plugins, runs)
 
 
 if __name__ == "__main__":
@@ -176,7 +181,7 @@ if __name__ == "__main__":
     # so that the sender can ask code that lets no other thread run where it is
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sent = Errand(**json.loads(sys.argv[1]))
+    sent = CheckRequest(**json.loads(sys.argv[1]))
     teller = Teller(stdout, sent)
     teller.tell(process=os.getpid())
     main(sent, teller)

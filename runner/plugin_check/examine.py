@@ -1,4 +1,4 @@
-"""Everything about one plugin, found by errands: how it loads, then each of its stages at work."""
+"""Everything about one plugin, found by requests: how it loads, then each of its stages at work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import PluginError
 from runner.plugin_check.checks import BROKEN, LOADS, NOT_RUN, PARAMS, RUNS, Verdict
-from runner.plugin_check.requests import Errand, send
+from runner.plugin_check.requests import CheckRequest, send
 from runner.plugins import GROUP
 from runner.supervisor.launch import CAN_FORK
 
@@ -38,12 +38,12 @@ def installed(names: Sequence[str] = ()) -> list[EntryPoint]:
 
 
 class Examination:
-    """Looks at plugins, each errand with so many seconds; ``folder`` is for what is made meanwhile."""
+    """Looks at plugins, each request with so many seconds; ``folder`` is for what is made meanwhile."""
 
     def __init__(
         self, folder: Path, seconds: float, manifest: Manifest | None, began: Callable[[str], None]
     ) -> None:
-        """``began`` is told of each errand before it starts."""
+        """``began`` is told of each request before it starts."""
         self._folder = str(folder)
         self._seconds = seconds
         self._began = began
@@ -73,28 +73,28 @@ class Examination:
             told = f"{self._manifest} does not run"
             yield from (Verdict(table.uses, RUNS, NOT_RUN, told, "mend that first") for table in used)
 
-    def _stages(self, stages: list[str], **errand: Any) -> Iterator[Verdict]:
+    def _stages(self, stages: list[str], **request: Any) -> Iterator[Verdict]:
         together = [stages] if CAN_FORK and stages else [[stage] for stage in stages]
         for some in together:
-            yield from self._send(f"trying {', '.join(some)}", stages=some, **errand)
+            yield from self._send(f"trying {', '.join(some)}", stages=some, **request)
 
-    def _send(self, what: str, **errand: Any) -> list[Verdict]:
+    def _send(self, what: str, **request: Any) -> list[Verdict]:
         self._began(what)
-        return send(Errand(self._folder, self._seconds, **errand))
+        return send(CheckRequest(self._folder, self._seconds, **request))
 
 
 def examine_stage(stage: str, case: dict[str, Any], folder: Path, seconds: float) -> list[Verdict]:
-    """Look at one stage, and at what it needs of its plugin, on a given case (see :class:`Errand`)."""
+    """Look at one stage, and at what it needs of its plugin, on a given case (see :class:`CheckRequest`)."""
     try:
         entry, *_ = installed([stage.partition(".")[0]])
     except PluginError as error:
         return [Verdict(stage, LOADS, BROKEN, str(error))]
     whose = _whose(entry)
-    verdicts = send(Errand(str(folder), seconds, **whose))
+    verdicts = send(CheckRequest(str(folder), seconds, **whose))
     if any(verdict.check == LOADS and verdict.status == BROKEN for verdict in verdicts):
         return verdicts
     of_stage = [verdict for verdict in verdicts if verdict.subject in (entry.name, stage)]
-    return of_stage + send(Errand(str(folder), seconds, stages=[stage], case=case, **whose))
+    return of_stage + send(CheckRequest(str(folder), seconds, stages=[stage], case=case, **whose))
 
 
 def _whose(entry: EntryPoint) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from runner.plugin_check.harness import first_items
 from runner.plugin_check.overtime import TimeLimit
 from runner.plugins import discover
 from runner.rundir.journal import Events
-from runner.supervisor.run import Supervisor, Wishes
+from runner.supervisor.run import RunOptions, Supervisor
 from runner.work.models import run_directory
 
 if TYPE_CHECKING:
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
     from runner.events import Event
     from runner.pipeline.binding import Pipeline
-    from runner.plugin_check.overtime import Place
-    from runner.plugin_check.requests import Errand
+    from runner.plugin_check.overtime import CallSite
+    from runner.plugin_check.requests import CheckRequest
 
 GRACE = 30.0  # seconds, for the engine to end an item whose time is over
 
 
 class FirstRun:
-    """The run of a manifest's first items, each of which has the errand's time at each stage."""
+    """The run of a manifest's first items, each of which has the request's time at each stage."""
 
-    def __init__(self, errand: Errand, tell: Callable[..., None]) -> None:
-        self._errand = errand
+    def __init__(self, request: CheckRequest, tell: Callable[..., None]) -> None:
+        self._errand = request
         self._stage = ""
         self._failure: Verdict | None = None
         # loading has as much time as an item, whose end the engine sees to
-        self._limit = TimeLimit(2 * errand.seconds + GRACE, self._end)
+        self._limit = TimeLimit(2 * request.seconds + GRACE, self._end)
         self._tell = tell
 
     def run(self) -> None:
@@ -52,7 +52,7 @@ class FirstRun:
         try:
             pipeline = self._pipeline()
             directory = run_directory(pipeline, Path(self._errand.folder))
-            supervisor = Supervisor(pipeline, directory, Events(), Wishes(fail_fast=True))
+            supervisor = Supervisor(pipeline, directory, Events(), RunOptions(fail_fast=True))
             supervisor.events.listeners.append(self._listen)
             code = supervisor.run()
         except RunnerError as error:
@@ -61,7 +61,7 @@ class FirstRun:
             return self._failure or Verdict(subject, RUNS, BROKEN, f"exit code {code}")
         return Verdict(subject, RUNS, OK, f"{len(pipeline.items)} items")
 
-    def _end(self, stack: list[Place]) -> None:
+    def _end(self, stack: list[CallSite]) -> None:
         """The time is over, and no item came to an end: a worker loads its stage, or this process plans."""
         told, log = overtime.tell(stack, self._errand.seconds, ())
         if self._stage:

@@ -1,4 +1,4 @@
-"""A stage on trial: two items of a manifest, or of one made up around the stage, as the worker's job.
+"""A stage on harness: two items of a manifest, or of one made up around the stage, as the worker's job.
 
 Where there is no manifest, the stage's inputs are handed in as the hand-offs of a stage before it, which
 needs never run: what is there under its key is done.
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from runner.protocol import Job
     from runner.rundir.directory import RunDirectory
     from runner.work.keys import Keyed
-    from runner.work.models import Assembly
+    from runner.work.models import ResolvedModels
 
 ITEMS = ("one", "two")
 _GIVEN = "kit.given"
 
 
-class Given(BaseModel):
+class DigestParams(BaseModel):
     """What tells items apart whose inputs are handed in."""
 
     digest_of_inputs: str
@@ -76,10 +76,10 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Trial:
+class Harness:
     """A stage of a pipeline whose inputs are there, and the job that makes its items."""
 
-    assembly: Assembly
+    assembly: ResolvedModels
     stage: PipelineStage
     keys: Mapping[str, tuple[Keyed, ...]]
     directory: RunDirectory
@@ -111,7 +111,7 @@ class Trial:
         return replace(job, retries=0)  # a failure is to be seen
 
 
-def from_manifest(manifest: Path, name: str, plugins: Plugins, runs: Path) -> Trial:
+def from_manifest(manifest: Path, name: str, plugins: Plugins, runs: Path) -> Harness:
     """The stage of that name in a manifest that has been run in ``runs``, on its first two items.
 
     Raises:
@@ -126,7 +126,7 @@ def first_items(pipeline: Pipeline) -> Pipeline:
     return replace(pipeline, items=pipeline.items[: len(ITEMS)])
 
 
-def alone(stage: Stage, case: Case, plugins: Plugins, runs: Path) -> Trial:
+def alone(stage: Stage, case: Case, plugins: Plugins, runs: Path) -> Harness:
     """The stage with what is handed in.
 
     Raises:
@@ -136,7 +136,7 @@ def alone(stage: Stage, case: Case, plugins: Plugins, runs: Path) -> Trial:
     known = {name for inputs in case.inputs for name in inputs.names}
     given = Stage(
         name=_GIVEN,
-        params=f"{__name__}:{Given.__name__}",
+        params=f"{__name__}:{DigestParams.__name__}",
         outputs=tuple(one for one in stage.inputs if one.name in known),
         start=_GIVEN,
     )
@@ -144,11 +144,11 @@ def alone(stage: Stage, case: Case, plugins: Plugins, runs: Path) -> Trial:
     path = runs / "check.toml"
     path.write_text(tomlkit.dumps(_manifest(stage, case, hand_in=bool(given.outputs))))
     pipeline = bind(load(path), plugins)
-    trial = _trial(pipeline, "checked", runs)
+    harness = _trial(pipeline, "checked", runs)
     if given.outputs:
         for item, inputs in zip(ITEMS, case.inputs, strict=True):
-            _hand_in(trial, given, item, inputs)
-    return trial
+            _hand_in(harness, given, item, inputs)
+    return harness
 
 
 def _manifest(stage: Stage, case: Case, *, hand_in: bool) -> dict[str, Any]:
@@ -174,8 +174,8 @@ def _digest(inputs: Inputs) -> str:
     return told.hexdigest()
 
 
-def _hand_in(trial: Trial, given: Stage, item: str, inputs: Inputs) -> None:
-    key, directory = trial.keys[item][0].key, trial.directory
+def _hand_in(harness: Harness, given: Stage, item: str, inputs: Inputs) -> None:
+    key, directory = harness.keys[item][0].key, harness.directory
     beside = {}
     for output in given.outputs:
         if output.name in inputs.files:
@@ -189,16 +189,16 @@ def _hand_in(trial: Trial, given: Stage, item: str, inputs: Inputs) -> None:
     write_atomically(directory.handoff("given", key), sealed)
 
 
-def _trial(pipeline: Pipeline, name: str, runs: Path) -> Trial:
+def _trial(pipeline: Pipeline, name: str, runs: Path) -> Harness:
     assembly = assemble(pipeline)
     keys = assembly.keys()
     if keys is None:
         raise ModelError("the model is not on this machine: run the manifest once")
     stage = next(stage for stage in pipeline.stages if stage.name == name)
     plan = _plan(assembly, stage, RESIDENT)
-    return Trial(assembly, stage, keys, run_directory(pipeline, runs), plan)
+    return Harness(assembly, stage, keys, run_directory(pipeline, runs), plan)
 
 
-def _plan(assembly: Assembly, stage: PipelineStage, placement: str) -> StagePlan:
+def _plan(assembly: ResolvedModels, stage: PipelineStage, placement: str) -> StagePlan:
     wanted = replace(stage, table=stage.table.model_copy(update={"placement": placement, "device_map": None}))
     return plan_stage(assembly.pipeline, wanted, assembly.shapes(stage))

@@ -12,10 +12,10 @@ from torch.utils import _pytree as pytree
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.plugin_check.record import Content, Made, Recording
+    from runner.plugin_check.record import Content, MadeItem, Recording
 
 
-def hidden(recording: Recording, made: Made) -> tuple[str, str] | None:
+def hidden(recording: Recording, made: MadeItem) -> tuple[str, str] | None:
     """What was put in and which output then came of it, in words; None if the item fails, as it should.
 
     An output that is the same as before was not made of what was put in.
@@ -27,7 +27,7 @@ def hidden(recording: Recording, made: Made) -> tuple[str, str] | None:
     return None
 
 
-def _outputs(recording: Recording, made: Made) -> Iterator[tuple[str, Content]]:
+def _outputs(recording: Recording, made: MadeItem) -> Iterator[tuple[str, Content]]:
     if any(_is_floating(value) for value in made.inputs.values()):
         filled = {name: _filled(value, math.nan) for name, value in made.inputs.items()}
         content = _made(recording, made, filled)
@@ -43,7 +43,7 @@ def _outputs(recording: Recording, made: Made) -> Iterator[tuple[str, Content]]:
             yield f"its components return {'NaN' if math.isnan(value) else 'infinite numbers'}", content
 
 
-def _made(recording: Recording, made: Made, inputs: dict[str, Any]) -> Content | None:
+def _made(recording: Recording, made: MadeItem, inputs: dict[str, Any]) -> Content | None:
     """What an item leaves that is made of these inputs; None if it fails."""
     try:
         return recording.content(made.id, recording.call(made, inputs))

@@ -23,7 +23,7 @@ _FRAME = re.compile(r'File "(.+)", line (\d+),? in (.+)')
 
 
 @dataclass(frozen=True)
-class Place:
+class CallSite:
     """Where code was."""
 
     file: str
@@ -42,12 +42,12 @@ class Place:
         return Path(self.file).is_relative_to(_RUNNER)
 
 
-def places(text: str) -> list[Place]:
+def places(text: str) -> list[CallSite]:
     """The places that a traceback of Python's or of faulthandler's names, in its order."""
-    return [Place(file, int(line), function.strip()) for file, line, function in _FRAME.findall(text)]
+    return [CallSite(file, int(line), function.strip()) for file, line, function in _FRAME.findall(text)]
 
 
-def tell(innermost_first: Sequence[Place], seconds: float, packages: Collection[str]) -> tuple[str, str]:
+def tell(innermost_first: Sequence[CallSite], seconds: float, packages: Collection[str]) -> tuple[str, str]:
     """What to say of code that came to no end: in a line, and its own part of the stack."""
     theirs = list(takewhile(lambda place: not place.is_ours, innermost_first))
     own = next((place for place in theirs if place.is_of(packages)), theirs[0] if theirs else None)
@@ -58,7 +58,7 @@ def tell(innermost_first: Sequence[Place], seconds: float, packages: Collection[
 class TimeLimit:
     """Calls ``over`` with the main thread's stack, innermost first, when the time is over, from a thread."""
 
-    def __init__(self, seconds: float, over: Callable[[list[Place]], None]) -> None:
+    def __init__(self, seconds: float, over: Callable[[list[CallSite]], None]) -> None:
         self._seconds = seconds
         self._over = over
         self._ended = threading.Event()

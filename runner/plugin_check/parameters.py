@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from runner.errors import PluginError
-from runner.manifest.params import Given, canonical, names_of, validate
+from runner.manifest.params import RawParams, canonical, names_of, validate
 from runner.plugin_check.checks import BROKEN, OK, PARAMS, WARN, Verdict
 from runner.plugins import load_object
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runner.api import Stage
 
 
-class CannotMakeUpError(Exception):
+class NoExampleError(Exception):
     """A value that nobody but the author can give."""
 
 
@@ -50,9 +50,9 @@ def _faults(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
     except Exception as error:
         yield f"it has no JSON schema: {error}", "use types that pydantic can describe"
     try:
-        values = made_up(model, {}, 0)
-        given = validate(model, Given(values))
-    except (CannotMakeUpError, ValidationError):
+        values = synthetic(model, {}, 0)
+        given = validate(model, RawParams(values))
+    except (NoExampleError, ValidationError):
         return  # whether an instance is sound is seen when one is given
     try:
         again = pickle.loads(pickle.dumps(given))  # noqa: S301 - our own bytes
@@ -62,17 +62,17 @@ def _faults(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
         yield f"an instance cannot be pickled: {error}", "keep to plain values in parameters"
     try:
         told = canonical(given)
-        if canonical(validate(model, Given(json.loads(json.dumps(told))))) != told:
+        if canonical(validate(model, RawParams(json.loads(json.dumps(told))))) != told:
             yield "its values change when they are given again", "make its validators idempotent"
     except Exception as error:
         yield f"its own defaults are refused: {_first_line(error)}", "let defaults pass the fields' checks"
 
 
-def made_up(model: type[BaseModel], given: Mapping[str, Any], item: int) -> dict[str, Any]:
+def synthetic(model: type[BaseModel], given: Mapping[str, Any], item: int) -> dict[str, Any]:
     """``given`` with values for what is required besides; the seed is the item's own.
 
     Raises:
-        CannotMakeUpError: a required value is of a kind that cannot be made up.
+        NoExampleError: a required value is of a kind that cannot be made up.
 
     """
     schema = model.model_json_schema()
@@ -110,7 +110,7 @@ def _value(name: str, field: dict[str, Any], item: int) -> Any:
         return (least // step + 1) * step
     if kind == "boolean":
         return False
-    raise CannotMakeUpError(f"'{name}' is required, and a value for it cannot be made up")
+    raise NoExampleError(f"'{name}' is required, and a value for it cannot be made up")
 
 
 def _first_line(error: Exception) -> str:

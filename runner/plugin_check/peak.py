@@ -12,13 +12,13 @@ import torch
 from runner.plugin_check.live_bytes import LiveBytes
 
 if TYPE_CHECKING:
-    from runner.plugin_check.record import Made, Recording
+    from runner.plugin_check.record import MadeItem, Recording
 
 _RESET_HIGH_MARK = "5"  # proc(5), /proc/pid/clear_refs
 
 
 @dataclass(frozen=True)
-class Peak:
+class MeasuredPeak:
     """Bytes at the most: of tensors, ``at`` an operation; by which the process grew, if that is told."""
 
     tensors: int
@@ -26,22 +26,22 @@ class Peak:
     process: int | None = None
 
 
-def peak_of(recording: Recording, made: Made) -> Peak:
+def peak_of(recording: Recording, made: MadeItem) -> MeasuredPeak:
     """Make the item again, twice on the CPU, and measure."""
     inputs = recording.copied(made.inputs)
     if recording.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(recording.device)
         before = torch.cuda.memory_allocated(recording.device)
         recording.call(made, inputs)
-        return Peak(torch.cuda.max_memory_allocated(recording.device) - before)
+        return MeasuredPeak(torch.cuda.max_memory_allocated(recording.device) - before)
     tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
     with torch.inference_mode(), LiveBytes(recording.modules, tensors) as live:
         returned = recording.call(made, inputs)  # held: what is returned is alive until it is written
     del returned
-    return Peak(live.peak, live.at, _growth(recording, made))
+    return MeasuredPeak(live.peak, live.at, _growth(recording, made))
 
 
-def _growth(recording: Recording, made: Made) -> int | None:
+def _growth(recording: Recording, made: MadeItem) -> int | None:
     """Bytes by which resident memory grows while the item is made; None where the kernel does not tell."""
     try:
         Path("/proc/self/clear_refs").write_text(_RESET_HIGH_MARK)

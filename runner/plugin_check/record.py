@@ -32,7 +32,7 @@ Content = dict[str, object]
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeItem:
     """One item as the engine had it made."""
 
     id: str
@@ -108,7 +108,7 @@ class Recording:
     folder: Path
     stop_at: int | None = None
     """The step that the loop is asked to stop at."""
-    made: list[Made] = field(default_factory=list)
+    made: list[MadeItem] = field(default_factory=list)
     modules: list[torch.nn.Module] = field(default_factory=list)
     """Components that were loaded."""
     errors: list[str] = field(default_factory=list)
@@ -162,10 +162,10 @@ class Recording:
         returned = self._one(own)
         content = self.content(item.id, returned)
         went_on = own.looked and own.found is not None
-        self.made.append(Made(item.id, params, inputs, content, len(steps) - 1, states[-1], went_on))
+        self.made.append(MadeItem(item.id, params, inputs, content, len(steps) - 1, states[-1], went_on))
         return returned
 
-    def again(self, made: Made, on_step: Callable[[], object] = lambda: None) -> Content:
+    def again(self, made: MadeItem, on_step: Callable[[], object] = lambda: None) -> Content:
         """Make an item again; returns what it leaves."""
         return self.content(made.id, self.call(made, self.copied(made.inputs), on_step))
 
@@ -175,7 +175,7 @@ class Recording:
         return {name: v.clone() if isinstance(v, torch.Tensor) else v for name, v in inputs.items()}
 
     def call(
-        self, made: Made, inputs: Mapping[str, Any], on_step: Callable[[], object] = lambda: None
+        self, made: MadeItem, inputs: Mapping[str, Any], on_step: Callable[[], object] = lambda: None
     ) -> object:
         """Call the stage's code for an item again, and return what it returns."""
         self.at = made.id
@@ -185,7 +185,7 @@ class Recording:
         with torch.inference_mode():
             return self._one(item)
 
-    def interleaved(self) -> list[tuple[Made, Content]]:
+    def interleaved(self) -> list[tuple[MadeItem, Content]]:
         """Make all items in turns, each going on at every step and at every block of a component.
 
         An item that is alone is made in turns with itself.
@@ -196,9 +196,9 @@ class Recording:
                 lockstep.watch(block)
         gate = Block("step", torch.nn.Identity())
         lockstep.watch(gate)
-        left: list[tuple[Made, Content]] = []
+        left: list[tuple[MadeItem, Content]] = []
 
-        def call(made: Made) -> None:
+        def call(made: MadeItem) -> None:
             left.append((made, self.again(made, lambda: gate.module(None))))
 
         together = self.made if len(self.made) > 1 else 2 * self.made

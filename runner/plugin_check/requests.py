@@ -30,7 +30,7 @@ DUMP = "(most recent call first):"  # what faulthandler prints before each threa
 
 
 @dataclass(frozen=True)
-class Errand:
+class CheckRequest:
     """Look at how a plugin loads; or, with ``manifest`` alone, run that; or, with ``stages``, try these.
 
     Without a manifest, a stage is run on the ``case`` (:class:`runner.plugin_check.harness.Case` as JSON), or
@@ -49,8 +49,8 @@ class Errand:
     case: dict[str, Any] | None = None
 
 
-def send(errand: Errand) -> list[Verdict]:
-    """Do an errand in a process of its own, and return what it found."""
+def send(request: CheckRequest) -> list[Verdict]:
+    """Do an request in a process of its own, and return what it found."""
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(os.path.abspath(place) for place in sys.path),  # noqa: PTH100
@@ -58,7 +58,7 @@ def send(errand: Errand) -> list[Verdict]:
     }
     with tempfile.NamedTemporaryFile() as told, tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "runner.plugin_check", json.dumps(vars(errand))],
+            [sys.executable, "-P", "-m", "runner.plugin_check", json.dumps(vars(request))],
             stdin=subprocess.DEVNULL,
             stdout=told,
             stderr=log,
@@ -66,16 +66,16 @@ def send(errand: Errand) -> list[Verdict]:
             start_new_session=True,
         )
         try:
-            aborted = _wait(process, Path(told.name), errand)
+            aborted = _wait(process, Path(told.name), request)
         finally:  # also at Ctrl-C
             _end(process)
         log.seek(0)
         return list(_found(_lines(Path(told.name)), process.returncode, log.read(), aborted))
 
 
-def _wait(process: subprocess.Popen[bytes], told: Path, errand: Errand) -> set[int]:
+def _wait(process: subprocess.Popen[bytes], told: Path, request: CheckRequest) -> set[int]:
     """Wait until it ends; returns the processes that were ended because they told nothing for too long."""
-    patience = (3 if errand.manifest and not errand.stages else 1) * (errand.seconds + SILENCE)
+    patience = (3 if request.manifest and not request.stages else 1) * (request.seconds + SILENCE)
     heard, size = active_seconds(), 0
     aborted: set[int] = set()
     while True:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from runner.plugin_check.harness import Trial
+    from runner.plugin_check.harness import Harness
     from runner.plugin_check.record import Content
 
 SCALARS = 4096  # bytes of numbers and indices that no formula need count
@@ -41,21 +41,21 @@ _GO_ON = "give item.step all that the steps after it need, and begin at item.sav
 
 
 def try_stage(
-    trial: Trial, folder: Path, began: Callable[[str, str], None], *, made_up: bool
+    harness: Harness, folder: Path, began: Callable[[str, str], None], *, synthetic: bool
 ) -> Iterator[Verdict]:
     """Run the stage's items and look at what comes of it; ``began`` is told of each further check.
 
-    Where the inputs are ``made_up``, a stage that refuses them is not to blame.
+    Where the inputs are ``synthetic``, a stage that refuses them is not to blame.
     """
-    name = trial.stage.spec.name
-    recording = Recording(trial.job, folder)
+    name = harness.stage.spec.name
+    recording = Recording(harness.job, folder)
     failed = _failed(recording)
     if failed.startswith("OutputError: "):
         yield Verdict(name, RUNS, OK, _told(recording))
         advice = "return what `outputs` declares, or declare what is returned"
         yield Verdict(name, OUTPUTS, BROKEN, failed.removeprefix("OutputError: "), advice)
         return
-    if failed and made_up:
+    if failed and synthetic:
         told = f"made-up inputs are refused: {failed}"
         yield Verdict(name, RUNS, NOT_RUN, told, "give --manifest with items that it takes")
         return
@@ -75,7 +75,7 @@ def try_stage(
     ):
         began(check, name)
         try:
-            yield try_(trial, recording)
+            yield try_(harness, recording)
         except Exception as error:
             traceback.print_exc()
             yield Verdict(name, check, BROKEN, f"{type(error).__name__}: {error}", _KEEP)
@@ -96,30 +96,30 @@ def _told(recording: Recording) -> str:
     return f"{items}, {steps} steps told"
 
 
-def _repeats(trial: Trial, recording: Recording) -> Verdict:
+def _repeats(harness: Harness, recording: Recording) -> Verdict:
     for made in recording.made:
         differs = _difference(made.content, recording.again(made))
         if differs:
             told = f"{differs} of item '{made.id}' differs when it is made again"
-            return Verdict(trial.stage.spec.name, REPEATS, BROKEN, told, _KEEP)
-    return Verdict(trial.stage.spec.name, REPEATS, OK, "to the bit")
+            return Verdict(harness.stage.spec.name, REPEATS, BROKEN, told, _KEEP)
+    return Verdict(harness.stage.spec.name, REPEATS, OK, "to the bit")
 
 
-def _interleaves(trial: Trial, recording: Recording) -> Verdict:
+def _interleaves(harness: Harness, recording: Recording) -> Verdict:
     for made, content in recording.interleaved():
         differs = _difference(made.content, content)
         if differs:
             told = f"{differs} of item '{made.id}' differs when another item is made in turns with it"
-            return Verdict(trial.stage.spec.name, INTERLEAVES, BROKEN, told, _KEEP)
+            return Verdict(harness.stage.spec.name, INTERLEAVES, BROKEN, told, _KEEP)
     waits = recording.modules or any(made.steps for made in recording.made)
     told = "to the bit" if waits else "it tells no steps and loads nothing: items are made whole"
-    return Verdict(trial.stage.spec.name, INTERLEAVES, OK, told)
+    return Verdict(harness.stage.spec.name, INTERLEAVES, OK, told)
 
 
-def _streams(trial: Trial, recording: Recording) -> Verdict:
-    name = trial.stage.spec.name
+def _streams(harness: Harness, recording: Recording) -> Verdict:
+    name = harness.stage.spec.name
     try:
-        job = trial.streamed()
+        job = harness.streamed()
     except RunnerError as error:
         return Verdict(name, STREAMS, OK, f"it cannot be streamed: {str(error).partition(': ')[2]}")
     if job is None:
@@ -137,8 +137,8 @@ def _streams(trial: Trial, recording: Recording) -> Verdict:
     return Verdict(name, STREAMS, OK, "to the bit")
 
 
-def _resumes(trial: Trial, recording: Recording) -> Verdict:
-    name = trial.stage.spec.name
+def _resumes(harness: Harness, recording: Recording) -> Verdict:
+    name = harness.stage.spec.name
     made = next((made for made in recording.made if made.state_at), None)
     if made is None:
         return Verdict(name, RESUMES, OK, "it saves no state: an interrupted item begins anew")
@@ -159,8 +159,8 @@ def _resumes(trial: Trial, recording: Recording) -> Verdict:
     return Verdict(name, RESUMES, OK, f"to the bit, from step {made.state_at} on")
 
 
-def _memory(trial: Trial, recording: Recording) -> Verdict:
-    name, need = trial.stage.spec.name, trial.plan.need
+def _memory(harness: Harness, recording: Recording) -> Verdict:
+    name, need = harness.stage.spec.name, harness.plan.need
     peaks = [peak_of(recording, made) for made in recording.made]
     tensors = max(peaks, key=lambda peak: peak.tensors)
     process = max((peak.process or 0 for peak in peaks), default=0)
@@ -176,8 +176,8 @@ def _memory(trial: Trial, recording: Recording) -> Verdict:
     return Verdict(name, MEMORY, OK, told)
 
 
-def _finite(trial: Trial, recording: Recording) -> Verdict:
-    name = trial.stage.spec.name
+def _finite(harness: Harness, recording: Recording) -> Verdict:
+    name = harness.stage.spec.name
     leak = hidden(recording, recording.made[0])
     if leak is None:
         return Verdict(name, FINITE, OK, "no output is made of NaN or infinite numbers")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from runner.api import Tensor, Text
 from runner.plugin_check.harness import ITEMS, Inputs
-from runner.plugin_check.parameters import CannotMakeUpError
+from runner.plugin_check.parameters import NoExampleError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +28,7 @@ def make_up(stage: Stage, folder: Path) -> list[Inputs]:
     """Inputs of two items, those that are optional too; files go to ``folder``.
 
     Raises:
-        CannotMakeUpError: an input is of a kind that cannot be made up.
+        NoExampleError: an input is of a kind that cannot be made up.
 
     """
     sizes: dict[str, int] = {}
@@ -70,9 +70,7 @@ def _file(declared: File, draw: random.Random) -> bytes:
         return _png(3 * STEP, 2 * STEP, draw)
     if declared.suffix in ("", ".txt"):
         return f"a line of text and a number: {draw.random()}\n".encode()
-    raise CannotMakeUpError(
-        f"the input '{declared.name}' is a {declared.suffix} file, which cannot be made up"
-    )
+    raise NoExampleError(f"the input '{declared.name}' is a {declared.suffix} file, which cannot be made up")
 
 
 def _png(width: int, height: int, draw: random.Random) -> bytes:

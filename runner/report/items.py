@@ -29,7 +29,7 @@ class Items:
         """Records of finished items as JSON, by what the names of their outputs begin with, as made."""
         self.open: dict[str, dict[str, Any]] = {}
         """Records of items of the latest run that are not finished, by id."""
-        self.wanted = Wanted()
+        self.wanted = ExpectedItems()
         self._last_stages: set[str] = set()
         self._tracebacks = 0
 
@@ -75,7 +75,7 @@ class Items:
         return failure
 
 
-class Wanted:
+class ExpectedItems:
     """The outputs that are asked for: by the manifest, and by a command line that asked for others.
 
     Outputs are named by what their files' names begin with. A manifest asks for what its latest run to come

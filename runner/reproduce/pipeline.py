@@ -16,7 +16,7 @@ from runner.manifest.params import canonical
 from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.problems import Position, Problems
 from runner.pipeline.binding import Pipeline, PipelineItem, bind_stages
-from runner.pipeline.params import Binder
+from runner.pipeline.params import ParamsBinder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +81,7 @@ def pipeline_of(
     manifest = parse(Path(f"{originals[0].file.name} (as a manifest)"), text, sets)
     problems = Problems(list(manifest.problems))
     stages = bind_stages(manifest, plugins, problems)
-    binders = [Binder(manifest, stage, problems) for stage in stages]
+    binders = [ParamsBinder(manifest, stage, problems) for stage in stages]
     items: dict[str, PipelineItem] = {}
     for original in originals:
         id_ = _id(original.file.stem, items)

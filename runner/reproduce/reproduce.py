@@ -11,7 +11,7 @@ from runner.machine.devices import choose_device
 from runner.manifest.problems import ManifestError
 from runner.reproduce.compare import Comparison, compare
 from runner.reproduce.lineage import read_lineage
-from runner.supervisor.run import Supervisor, Wishes
+from runner.supervisor.run import RunOptions, Supervisor
 from runner.work.demand import output_paths
 from runner.work.differences import (
     CIRCUMSTANCES,
@@ -67,7 +67,7 @@ def reproduce(
     unlike = _unlike(originals, pipeline)
     possible = [item for item, differing in zip(pipeline.items, unlike, strict=True) if not differing]
     if possible:
-        Supervisor(replace(pipeline, items=tuple(possible)), directory, events, Wishes()).run()
+        Supervisor(replace(pipeline, items=tuple(possible)), directory, events, RunOptions()).run()
         unlike = _unlike(originals, pipeline)  # the model may have been fetched just now
     made = []
     for original, item, differing in zip(originals, pipeline.items, unlike, strict=True):
@@ -104,7 +104,7 @@ def _unlike(originals: Sequence[Original], pipeline: Pipeline) -> list[Differing
     kinds = [kind for kind in INGREDIENTS if kind != "inputs" and (keys or kind not in HASHES)]
 
     def differing(said: Provenance, keyed: Sequence[Keyed]) -> Differing:
-        here = {stage.name: keyed[stage.index].ingredients for stage in pipeline.stages}
+        here = {stage.name: keyed[stage.index].key_inputs for stage in pipeline.stages}
         return _differing(
             {
                 name: differences(_parts(r, kinds), parts(here[name], kinds))

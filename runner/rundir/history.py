@@ -87,7 +87,7 @@ class RunHistory:
     def _last_stages(self) -> list[StageHistory]:
         """Stages that leave what the run is for."""
         last = self.stage_names[-1:]
-        return [stage for stage in self.stages.values() if stage.is_last or stage.name in last]
+        return [stage for stage in self.stages.values() if stage.is_terminal or stage.name in last]
 
     @property
     def done(self) -> int | None:

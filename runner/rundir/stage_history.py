@@ -42,7 +42,7 @@ class StageHistory:
         self.budget: Bytes = event.budget
         self.dtype = event.dtype
         self.device = event.device
-        self.is_last = event.last
+        self.is_terminal = event.last
         self.started: datetime | None = event.time
         self.measured: Bytes = {}
         self.memory: list[tuple[float, int]] = []

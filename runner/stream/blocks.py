@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from runner.stream.names import Place
+    from runner.stream.names import FileRange
 
 ALIGNMENT = 256
 """Bytes. 64 would do on the CPU; cuBLAS chooses its kernels by alignments up to 256."""
@@ -23,7 +23,7 @@ _WHEREABOUTS = tuple(
 )
 
 
-class Absent(torch.nn.Parameter):
+class OffloadedParameter(torch.nn.Parameter):
     """A weight that is not there now: it has a shape, a dtype and a device, and refuses to be computed with.
 
     torch itself multiplies numbers on the CPU with a weight on "meta", and returns what happened to lie in
@@ -69,14 +69,14 @@ class Weight:
 
     owner: torch.nn.Module
     name: str
-    place: Place
+    place: FileRange
     shape: torch.Size
     stored: torch.dtype
     dtype: torch.dtype
     """What it computes in."""
     offset: int
     """Bytes from the start of the slot."""
-    absent: Absent
+    absent: OffloadedParameter
     """What stands in for it while it is not there."""
 
 
@@ -97,7 +97,12 @@ class Block:
     """Bytes of those weights that are cast, in the dtype that they compute in."""
 
     def add(
-        self, owner: torch.nn.Module, name: str, weight: torch.Tensor, place: Place, absent: Absent
+        self,
+        owner: torch.nn.Module,
+        name: str,
+        weight: torch.Tensor,
+        place: FileRange,
+        absent: OffloadedParameter,
     ) -> None:
         """Take a parameter in, and leave ``absent`` where it was."""
         same = [other for other in self.weights if other.place == place]  # tied inside the block

@@ -41,7 +41,7 @@ for _module, _name in (
         _SETTINGS.append((partial(getattr, _module, _name), partial(setattr, _module, _name)))
 
 
-class State:
+class CallState:
     """What one call has set, while another one runs."""
 
     def __init__(self, generators: Generators, filters: Any, attributes: Attributes) -> None:
@@ -50,9 +50,9 @@ class State:
         self.attributes = attributes
         self._note()
 
-    def copy(self) -> State:
+    def copy(self) -> CallState:
         """The same for another call."""
-        copied = State(self.generators.copy(), list(self.filters), self.attributes.copy())
+        copied = CallState(self.generators.copy(), list(self.filters), self.attributes.copy())
         copied.inference, copied.settings, copied.modes = self.inference, self.settings, self.modes
         return copied
 
@@ -68,11 +68,11 @@ class State:
         self.modes = _modes()
 
 
-class Turns:
+class ContextSwitcher:
     """Lets calls take turns in this thread, each with a state of its own, which starts as what is set now."""
 
     def __init__(self) -> None:
-        self._own = self._now = State(Generators(), warnings.filters, Attributes())
+        self._own = self._now = CallState(Generators(), warnings.filters, Attributes())
         self._guard: Any = None
 
     @contextmanager
@@ -90,11 +90,11 @@ class Turns:
                 self.turn_to(self._own)
                 self._leave_guard()
 
-    def another(self) -> State:
+    def another(self) -> CallState:
         """The state of a new call."""
         return self._own.copy()
 
-    def turn_to(self, state: State) -> None:
+    def turn_to(self, state: CallState) -> None:
         """Have a call's state in force; that of the call before is noted."""
         before, self._now = self._now, state
         if before is state:

@@ -31,7 +31,7 @@ class _Slot:
         self.filling: Future[None] | None = None
 
 
-class Slots:
+class DoubleBuffer:
     """Brings blocks, and guesses which one comes next: the one that came next the last time.
 
     At first it is the first two.
@@ -59,7 +59,7 @@ class Slots:
         for slot, block in zip(self._slots, blocks, strict=False):
             self._fill(slot, block)
 
-    def bring(self, block: Block) -> None:
+    def load(self, block: Block) -> None:
         """Have the block's weights in place; the block that was there before is released.
 
         Raises:
@@ -89,12 +89,12 @@ class Slots:
         if guess is not block and other.block is not guess:
             self._fill(other, guess)
 
-    def lend(self, output: object) -> object:
+    def detach(self, output: object) -> object:
         """What a block returns, in memory that stays as it is when the next block comes."""
         if isinstance(output, torch.Tensor):
             return output.clone() if self._is_ours(output) else output
         if any(isinstance(leaf, torch.Tensor) and self._is_ours(leaf) for leaf in pytree.tree_leaves(output)):
-            return pytree.tree_map(self.lend, output)
+            return pytree.tree_map(self.detach, output)
         return output
 
     def _is_ours(self, tensor: torch.Tensor) -> bool:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING
 
 import greenlet
 
-from runner.stream.context_switcher import Turns
+from runner.stream.context_switcher import ContextSwitcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from runner.stream.blocks import Block
-    from runner.stream.context_switcher import State
+    from runner.stream.context_switcher import CallState
 
     Stop = Callable[[], BaseException | None]
     During = Callable[[int], AbstractContextManager[object]]
@@ -36,8 +36,8 @@ def nothing(_call: int) -> AbstractContextManager[object]:
 class Lockstep:
     """Runs calls in lockstep over blocks; ``bring`` puts a block's weights in place."""
 
-    def __init__(self, bring: Callable[[Block], None]) -> None:
-        self._bring = bring
+    def __init__(self, load: Callable[[Block], None]) -> None:
+        self._load = load
         self._order: dict[Block, int] = {}
         self._thread = threading.get_ident()
         self._hub: greenlet.greenlet | None = None
@@ -57,7 +57,7 @@ class Lockstep:
             raise RuntimeError("a call in lockstep cannot run others in lockstep")
         self._hub = greenlet.getcurrent()
         try:
-            _Run(self._bring, self._order, stop, during).run(calls)
+            _Run(self._load, self._order, stop, during).run(calls)
         finally:
             self._hub = None
 
@@ -70,7 +70,7 @@ class Lockstep:
         if self._hub is not None and current is not self._hub:
             self._hub.switch((block, current))
         else:
-            self._bring(block)
+            self._load(block)
 
 
 class _Call:
@@ -79,7 +79,7 @@ class _Call:
     def __init__(
         self,
         function: Callable[[], object],
-        state: State,
+        state: CallState,
         during: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self.during = during
@@ -99,13 +99,13 @@ class _Run:
     """One group of calls, from their starts to their ends."""
 
     def __init__(
-        self, bring: Callable[[Block], None], order: Mapping[Block, int], stop: Stop, during: During
+        self, load: Callable[[Block], None], order: Mapping[Block, int], stop: Stop, during: During
     ) -> None:
-        self._bring = bring
+        self._load = load
         self._order = order
         self._stop = stop
         self._during = during
-        self._turns = Turns()
+        self._turns = ContextSwitcher()
         self._calls: list[_Call] = []
 
     def run(self, functions: Sequence[Callable[[], object]]) -> None:
@@ -139,7 +139,7 @@ class _Run:
                 reason = self._stop()
                 if reason is not None:
                     return reason
-                self._bring(block)  # for each: the one before may have loaded a component
+                self._load(block)  # for each: the one before may have loaded a component
                 self._go_on(call)
         return None
 

@@ -26,7 +26,7 @@ MAPS = Path("/proc/self/smaps")
 
 
 @dataclass(frozen=True)
-class Place:
+class FileRange:
     """A weight in a file: ``offset`` and ``size`` in bytes."""
 
     file: OpenFile
@@ -46,7 +46,7 @@ class _Region:
     """Whether the process has written to it: then it may differ from the file."""
 
 
-def locate(module: torch.nn.Module, files: ComponentFiles) -> dict[str, Place]:
+def locate(module: torch.nn.Module, files: ComponentFiles) -> dict[str, FileRange]:
     """The places of a freshly opened module's weights, by name; what is not mapped from a file is left out.
 
     Only what agrees with a file's header in place and size counts, and with the file itself where the library
@@ -96,13 +96,13 @@ class _Regions:
         lines = os.fsdecode(MAPS.read_bytes()).split("\n")
         self._regions = sorted(_regions(lines, by_path), key=lambda region: region.start)
 
-    def find(self, address: int, size: int) -> Place | None:
+    def find(self, address: int, size: int) -> FileRange | None:
         """The place of what lies at an address, if it is as in its file."""
         at = bisect.bisect_right(self._regions, address, key=lambda region: region.start) - 1
         if at < 0 or not size or address + size > self._regions[at].end:
             return None
         region = self._regions[at]
-        place = Place(region.file, region.offset + address - region.start, size)
+        place = FileRange(region.file, region.offset + address - region.start, size)
         return None if region.written and _differs(place, address) else place
 
 
@@ -128,7 +128,7 @@ def _mapping(line: str) -> tuple[int, int, int, str] | None:
     return start, end, int(fields[1], 16), fields[4]
 
 
-def _differs(place: Place, address: int) -> bool:
+def _differs(place: FileRange, address: int) -> bool:
     with place.file.path.open("rb") as file:
         file.seek(place.offset)
         return file.read(place.size) != ctypes.string_at(address, place.size)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.stream.blocks import Absent, Block, find_blocks, parts_outside
-from runner.stream.double_buffer import Slots
+from runner.stream.blocks import Block, OffloadedParameter, find_blocks, parts_outside
+from runner.stream.double_buffer import DoubleBuffer
 from runner.stream.lockstep import Lockstep, nothing
 from runner.stream.names import locate
 from runner.stream.reader import Reader
@@ -26,8 +26,8 @@ class Stream:
         self._device = device
         self._blocks: list[Block] = []
         self._reader = Reader()
-        self._slots: Slots | None = None
-        self._lockstep = Lockstep(self._bring)
+        self._slots: DoubleBuffer | None = None
+        self._lockstep = Lockstep(self._load)
         self._read = 0
         self._waited = 0.0
 
@@ -72,14 +72,14 @@ class Stream:
                 for name, _ in list(owner.named_parameters(recurse=False)):
                     full = ".".join(filter(None, (block.name, path, name)))
                     if full in places and owner not in others:
-                        absent = Absent.of(weights[full], dtype_of(weights[full]), self._device)
+                        absent = OffloadedParameter.of(weights[full], dtype_of(weights[full]), self._device)
                         block.add(owner, name, weights[full], places[full], absent)
             if block.weights:
                 block.kept = kept(block.name)
                 self._watch(block)
         self._put_away()
         if self._blocks:  # what comes first is read while the other components are loaded
-            self._slots = Slots(self._blocks, self._device, self._reader)
+            self._slots = DoubleBuffer(self._blocks, self._device, self._reader)
 
     def run(
         self,
@@ -95,12 +95,12 @@ class Stream:
         self._lockstep.watch(block)
         block.module.register_forward_hook(lambda _module, _args, output: self._lend(output))
 
-    def _bring(self, block: Block) -> None:
+    def _load(self, block: Block) -> None:
         if self._slots is not None:
-            self._slots.bring(block)
+            self._slots.load(block)
 
     def _lend(self, output: object) -> object:
-        return output if self._slots is None else self._slots.lend(output)
+        return output if self._slots is None else self._slots.detach(output)
 
     def _put_away(self) -> None:
         """Let the slots go: a component that has joined may have larger blocks."""

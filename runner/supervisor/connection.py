@@ -37,7 +37,7 @@ class Memory:
         self.peak = max(self.peak, self.now)
 
 
-class Conversation:
+class WorkerConnection:
     """One worker's job from sending it to the worker's exit."""
 
     def __init__(self, process: Process, job: Job | ModelCheck) -> None:

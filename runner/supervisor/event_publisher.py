@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runner.rundir.journal import Events
 
 
-class Announcer:
+class EventPublisher:
     """The one place where events and hooks meet, so that both always tell the same."""
 
     def __init__(self, pipeline: Pipeline, directory: RunDirectory, events: Events) -> None:
@@ -82,7 +82,7 @@ class Announcer:
                 budget={"vram": budget.vram, "ram": budget.ram},
                 device=choose_device(budget),
                 dtype=bound.table.dtype,
-                last=bound.is_last,
+                last=bound.is_terminal,
             )
         )
         self._plugins.notify("runner_stage_started", run=self._run, stage=stage)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runner.work.keys import Keyed
 
 
-class NeededHandoffs:
+class HandoffRefCounts:
     """Which tasks still take from which hand-off; both are a stage's index and a key."""
 
     def __init__(
@@ -47,7 +47,7 @@ class NeededHandoffs:
         for keyed in self._keys.values():
             for stage in self._pipeline.stages:
                 source = (stage.index, keyed[stage.index].key)
-                if not stage.is_last and not self._takers.get(source):
+                if not stage.is_terminal and not self._takers.get(source):
                     self._remove(*source)
 
     def done(self, stage: PipelineStage, task: Task) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from runner.model.sources import Model
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.candidates import Candidate
+    from runner.plan.candidates import PlacementOption
     from runner.plan.choose import StagePlan
     from runner.rundir.directory import RunDirectory
     from runner.work.demand import Task
@@ -29,7 +29,7 @@ def make_job(
     keys: Mapping[str, tuple[Keyed, ...]],
     model: Model | None,
     memory: StagePlan,
-    placed: Candidate,
+    placed: PlacementOption,
     group: int,
     directory: RunDirectory,
 ) -> Job:
@@ -44,7 +44,7 @@ def make_job(
         device=memory.limits.device,
         threads=stage.budget.threads or core_count(),
         vram=memory.allocatable,
-        keeps_freed=placed.keeps_freed,
+        retains_freed_memory=placed.retains_freed_memory,
         placings=placed.placings,
         group=group,
         model=model.folder if model else None,
@@ -96,7 +96,7 @@ def _inputs(
 def _lineage(stage: PipelineStage, task: Task, model: Model | None) -> dict[str, Any]:
     """What the stage's output is made from, and all that it takes to make it again."""
     return {
-        **task.keyed.ingredients,
+        **task.keyed.key_inputs,
         "key": task.keyed.key,
         "place": stage.index,
         "as_written": task.item.params[stage.index].as_written,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Limits:
+class WorkerLimits:
     """What a worker may take: seconds that one item computes, bytes of RAM."""
 
     timeout: float | None = None

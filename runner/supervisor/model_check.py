@@ -16,7 +16,7 @@ from runner.events import Checked
 from runner.machine.active_time import active_seconds
 from runner.pipeline.binding import where_source
 from runner.protocol import ModelCheck
-from runner.supervisor.connection import Conversation
+from runner.supervisor.connection import WorkerConnection
 from runner.supervisor.spawn import Spawner
 from runner.work.checks import Findings, Warned, component_checks
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from runner.model.checks.request import ComponentCheck
     from runner.pipeline.stage import PipelineStage
     from runner.supervisor.spawn import Process
-    from runner.work.models import Assembly
+    from runner.work.models import ResolvedModels
 
 SECONDS = 120.0  # for one component, imports included
 
 
 def check_components(
-    assembly: Assembly,
+    assembly: ResolvedModels,
     stages: Iterable[PipelineStage],
     findings: Findings,
     start: Callable[[], Process] | None = None,
@@ -67,7 +67,7 @@ def _asked_of_a_new_one(checks: Sequence[ComponentCheck]) -> list[str | None]:
 
 def _asked_of(process: Process, checks: Sequence[ComponentCheck]) -> list[str | None]:
     """What is wrong with each component: empty if nothing is, None where the worker cannot tell."""
-    conversation = Conversation(process, ModelCheck(tuple(checks)))
+    conversation = WorkerConnection(process, ModelCheck(tuple(checks)))
     answers: list[str | None] = []
     deadline = active_seconds() + SECONDS
     try:

@@ -20,16 +20,16 @@ from runner.report.live import LiveReport
 from runner.rundir.history import failed_items
 from runner.rundir.journal import Events, Journal
 from runner.supervisor.devices import DeviceLocks
-from runner.supervisor.event_publisher import Announcer
-from runner.supervisor.handoff_refcounts import NeededHandoffs
+from runner.supervisor.event_publisher import EventPublisher
+from runner.supervisor.handoff_refcounts import HandoffRefCounts
 from runner.supervisor.launch import Launchers
 from runner.supervisor.model_check import check_components
 from runner.supervisor.signals import Interrupts
-from runner.supervisor.stage_runner import Attempts
+from runner.supervisor.stage_runner import StageRunner
 from runner.units import format_size
 from runner.work.checks import Findings, look
 from runner.work.demand import Task, demand, make_links, output_paths
-from runner.work.models import Assembly, assemble, fetch_missing, forced_stages
+from runner.work.models import ResolvedModels, assemble, fetch_missing, forced_stages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,7 +46,7 @@ ROOM = 16 << 20  # bytes that should be free for the journal, logs and saved sta
 
 
 @dataclass(frozen=True)
-class Wishes:
+class RunOptions:
     """What a run is asked for besides its manifest."""
 
     fresh: str | None = None
@@ -66,7 +66,7 @@ class Supervisor:
     pipeline: Pipeline
     directory: RunDirectory
     events: Events
-    wishes: Wishes
+    wishes: RunOptions
     interrupts: Interrupts = field(default_factory=Interrupts)
     launchers: Callable[[Pipeline, RunDirectory, Sequence[int]], AbstractContextManager[Launchers]] = (
         Launchers
@@ -98,7 +98,7 @@ class Supervisor:
             self.directory.sweep()
             cgroup.sweep()
             write_atomically(self.directory.manifest, as_run(self.pipeline.manifest, self.directory.path))
-            announcer = Announcer(self.pipeline, self.directory, self.events)
+            announcer = EventPublisher(self.pipeline, self.directory, self.events)
             cards = DeviceLocks(devices, stack)
             inherit = (lock, *cards.descriptors)
             launchers = stack.enter_context(self.launchers(self.pipeline, self.directory, inherit))
@@ -114,15 +114,15 @@ class _Running:
     """The part of a run that holds the lock."""
 
     supervisor: Supervisor
-    assembly: Assembly
+    assembly: ResolvedModels
     forced: list[int]
-    announcer: Announcer
+    announcer: EventPublisher
     launchers: Launchers
     cards: DeviceLocks
     findings: Findings
     """Of the models that were here."""
     keys: Mapping[str, tuple[Keyed, ...]] = field(default_factory=dict)
-    needed: NeededHandoffs | None = None
+    needed: HandoffRefCounts | None = None
     failed: set[tuple[int, str]] = field(default_factory=set)
     """Stages (by index) and keys that could not be made: what takes from them cannot be made either."""
 
@@ -162,7 +162,7 @@ class _Running:
         make_links(found.renamed)
         self._remove_states(found.tasks)
         if supervisor.pipeline.manifest.table.run.keep_handoffs == "needed":
-            self.needed = NeededHandoffs(supervisor.pipeline, self.keys, supervisor.directory, found.tasks)
+            self.needed = HandoffRefCounts(supervisor.pipeline, self.keys, supervisor.directory, found.tasks)
             self.needed.remove_unneeded()
         if supervisor.wishes.retry_failed:
             failed = failed_items(supervisor.directory.journal)
@@ -229,7 +229,7 @@ class _Running:
         folder = self.supervisor.directory.path
         with storage_errors(folder):
             free = shutil.disk_usage(folder).free
-        needed = plan.need.item.leaves * items
+        needed = plan.need.item.output_bytes * items
         if needed + ROOM > free:
             raise StorageError(
                 f"stage '{plan.stage.name}': its {items} items leave up to {format_size(needed)} in "
@@ -250,7 +250,7 @@ class _Running:
         self.assembly.refuse_changed(plan.stage)
         for note in self.assembly.notes(plan.stage):
             self.announcer.warning(Warned(kind="variant_absent", message=note, stage=plan.stage.name))
-        attempts = Attempts(
+        attempts = StageRunner(
             assembly=self.assembly,
             memory=plan,
             keys=self.keys,
@@ -274,10 +274,10 @@ class _Running:
         self.supervisor.directory.check_held()
         if not done:
             self.failed.add((stage.index, task.keyed.key))
-        elif stage.is_last:
+        elif stage.is_terminal:
             directory, key = self.supervisor.directory, task.keyed.key
             own = output_paths(stage, directory, task.item.id, key)
-            for item in task.sharing:
+            for item in task.duplicate_items:
                 theirs = output_paths(stage, directory, item, key)
                 make_links([(own[name], theirs[name]) for name in own if own[name].exists()])
         if done and self.needed is not None:
@@ -290,6 +290,6 @@ class _Running:
             path
             for item, keyed in self.keys.items()
             for stage in self.supervisor.pipeline.stages
-            if stage.is_last
+            if stage.is_terminal
             for path in output_paths(stage, directory, item, keyed[stage.index].key).values()
         ]

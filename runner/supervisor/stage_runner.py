@@ -11,42 +11,42 @@ from runner.errors import ItemFailedError, OutOfMemoryError, WorkerDiedError
 from runner.machine.active_time import active_seconds
 from runner.plan.duration import learn
 from runner.supervisor.jobs import make_job
-from runner.supervisor.limits import Limits
-from runner.supervisor.stage_worker import Outcome, StageRun
+from runner.supervisor.limits import WorkerLimits
+from runner.supervisor.stage_worker import StageOutcome, StageWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from runner.plan.candidates import Candidate
+    from runner.plan.candidates import PlacementOption
     from runner.plan.choose import StagePlan
     from runner.rundir.directory import RunDirectory
-    from runner.supervisor.event_publisher import Announcer
+    from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.launch import Launchers
     from runner.supervisor.signals import Interrupts
     from runner.work.demand import Task
     from runner.work.keys import Keyed
-    from runner.work.models import Assembly
+    from runner.work.models import ResolvedModels
 
 
 PATIENCE = 4  # workers that die in a row with no item done, before the stage is given up
 
 
 @dataclass
-class Attempts:
+class StageRunner:
     """The attempts at one stage; each goes on with the items that the ones before left."""
 
-    assembly: Assembly
+    assembly: ResolvedModels
     memory: StagePlan
     keys: Mapping[str, tuple[Keyed, ...]]
     directory: RunDirectory
-    announcer: Announcer
+    announcer: EventPublisher
     launchers: Launchers
     interrupts: Interrupts
     settle: Callable[[Task, bool], None]
     """Told of each task that ended, and whether it is done."""
     fail_fast: bool = False
-    outcome: Outcome = field(default_factory=Outcome)
-    placed: Candidate = field(init=False)
+    outcome: StageOutcome = field(default_factory=StageOutcome)
+    placed: PlacementOption = field(init=False)
     _death: WorkerDiedError | None = None
     """How the last worker that died did so."""
 
@@ -123,7 +123,7 @@ class Attempts:
             else:
                 break
 
-    def _ladder(self) -> tuple[Candidate, ...]:
+    def _ladder(self) -> tuple[PlacementOption, ...]:
         """What to go on with after running out of memory.
 
         Where nothing holds less, a fresh process may: what the items before have left behind is not in it.
@@ -162,15 +162,15 @@ class Attempts:
         ended = self.outcome.ended
         return [task for task in tasks if task.item.id not in ended]
 
-    def _worker(self, tasks: list[Task], group: int) -> StageRun:
+    def _worker(self, tasks: list[Task], group: int) -> StageWorker:
         stage, pipeline = self.memory.stage, self.assembly.pipeline
         model = self.assembly.model(stage)
         job = make_job(
             pipeline, stage, tasks, self.keys, model, self.memory, self.placed, group, self.directory
         )
         # what the machine lets a worker have is a limit too, but a soft one: others may need less today
-        limits = Limits(timeout=stage.table.timeout, ram=stage.budget.ram)
-        return StageRun(
+        limits = WorkerLimits(timeout=stage.table.timeout, ram=stage.budget.ram)
+        return StageWorker(
             job,
             tasks,
             self.announcer,

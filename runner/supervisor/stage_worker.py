@@ -13,8 +13,8 @@ from runner.errors import InterruptedRunError, OutOfMemoryError, WorkerDiedError
 from runner.files.storage import storage_errors
 from runner.machine.active_time import active_seconds
 from runner.plan.requirements import CUDA_CONTEXT
-from runner.supervisor.connection import Conversation
-from runner.supervisor.limits import Limits, limited
+from runner.supervisor.connection import WorkerConnection
+from runner.supervisor.limits import WorkerLimits, limited
 from runner.units import format_size
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from runner.machine.cgroup import MemoryGroup
     from runner.protocol import Job
-    from runner.supervisor.event_publisher import Announcer
+    from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.launch import Launchers
     from runner.supervisor.signals import Interrupts
     from runner.supervisor.spawn import Process
@@ -35,7 +35,7 @@ SILENCE = 20.0  # seconds; a worker that watches its items' time says something 
 
 
 @dataclass
-class Outcome:
+class StageOutcome:
     """What became of a stage's items: ids of those that are done, and of those that failed."""
 
     done: list[str] = field(default_factory=list)
@@ -57,18 +57,18 @@ class Outcome:
         return {"vram": self.vram, "ram": self.ram}
 
 
-class StageRun:
+class StageWorker:
     """One worker of a stage, from start to exit."""
 
     def __init__(
         self,
         job: Job,
         tasks: list[Task],
-        announcer: Announcer,
+        announcer: EventPublisher,
         interrupts: Interrupts,
-        limits: Limits,
+        limits: WorkerLimits,
         settle: Callable[[Task, bool], None],
-        outcome: Outcome,
+        outcome: StageOutcome,
         *,
         fail_fast: bool,
     ) -> None:
@@ -113,7 +113,7 @@ class StageRun:
                 raise
 
     def _watch(self, process: Process, log: Path, group: MemoryGroup | None) -> None:
-        talk = Conversation(process, self._job)
+        talk = WorkerConnection(process, self._job)
         asked = 0
         self._heard = active_seconds()
         try:

@@ -9,7 +9,7 @@ import tomli
 
 from runner.manifest.positions import Positions
 from runner.manifest.schema import ManifestTable
-from runner.plan.remedies import LESS_MEMORY, knobs
+from runner.plan.remedies import LESS_MEMORY, tunables
 from runner.tailor.rewrite import drop, put
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def reread(manifest: Manifest, text: str) -> Manifest:
     return replace(manifest, text=text, table=table, positions=Positions(str(manifest.path), text))
 
 
-def ladder(stage: PipelineStage) -> Iterator[Change]:
+def fallback_order(stage: PipelineStage) -> Iterator[Change]:
     """Changes that a stage may take less memory with, to be made one after another.
 
     First what changes no output, then what the plugin names, the mildest first, and last the dtype.
@@ -103,7 +103,7 @@ def _parameters(stage: PipelineStage) -> Iterator[Change]:
 
 def _values(stage: PipelineStage) -> Iterator[tuple[str, Any]]:
     """Parameters, by the names that users write, with their values for less memory."""
-    for name, value in knobs(stage):
+    for name, value in tunables(stage):
         field = stage.params.model_fields[name] if stage.params else None
         yield (field.alias if field and field.alias else name), value
 

@@ -10,7 +10,7 @@ from runner.manifest.problems import ManifestError
 from runner.pipeline.binding import bind
 from runner.plan.choose import StagePlan, plan_stage
 from runner.plan.limits import limits_alone
-from runner.tailor.changes import Change, apply, ladder
+from runner.tailor.changes import Change, apply, fallback_order
 from runner.work.models import assemble
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def fit(pipeline: Pipeline, shapes: Shapes) -> Fitted:
     changes: list[Change] = []
     misfits = []
     for n in range(len(pipeline.stages)):
-        trial = _Lowering(pipeline, n, shapes[n]).mildest()
+        trial = _OomFallback(pipeline, n, shapes[n]).mildest()
         if not trial.fits:
             misfits.append(_told(trial))
         elif trial.changes:  # a later stage's formula may see an earlier one's parameters
@@ -126,14 +126,14 @@ def _told(trial: _Trial) -> str:
     return f"{trial.misfit}\n  (lowered already: {made})"
 
 
-class _Lowering:
+class _OomFallback:
     """One stage of a pipeline on its way down."""
 
     def __init__(self, pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes]) -> None:
         self._pipeline = pipeline
         self._n = n
         self._shapes = shapes
-        self._steps = list(ladder(pipeline.stages[n]))
+        self._steps = list(fallback_order(pipeline.stages[n]))
 
     def mildest(self) -> _Trial:
         """The first changes in the ladder's order that fit, none that is not needed; else the lowest."""

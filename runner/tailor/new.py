@@ -39,7 +39,7 @@ ACCESS = (
 
 
 @dataclass(frozen=True)
-class Wanted:
+class NewManifestRequest:
     """What the command line says; ``out`` is where the manifest will lie, None for stdout."""
 
     hardware: Hardware
@@ -54,7 +54,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Made:
+class NewManifest:
     """A new manifest, not written yet."""
 
     manifest: Manifest
@@ -66,7 +66,7 @@ class Made:
     notes: tuple[str, ...]
 
 
-def make(wanted: Wanted, plugins: Plugins) -> Made:
+def make(wanted: NewManifestRequest, plugins: Plugins) -> NewManifest:
     """Make a manifest for hardware that need not be this machine's.
 
     Raises:
@@ -91,7 +91,7 @@ def make(wanted: Wanted, plugins: Plugins) -> Made:
     text = _remarked(fitted)
     text = note_predictions(text, fitted.plans, add=True)
     text = _filled(text, {"manifest": shlex.quote(str(path)), **_header(fitted, hardware)})
-    return Made(
+    return NewManifest(
         manifest=reread(fitted.manifest, text),
         template=template,
         distribution=plugin.distribution,
@@ -101,7 +101,7 @@ def make(wanted: Wanted, plugins: Plugins) -> Made:
     )
 
 
-def _model(wanted: Wanted) -> ModelSource | None:
+def _model(wanted: NewManifestRequest) -> ModelSource | None:
     if wanted.model is None:
         return None
     if not wanted.model:
@@ -123,7 +123,7 @@ def _shapes_of(pipeline: Pipeline) -> Shapes:
         raise ModelError(error.messages) from None
 
 
-def _source(wanted: Wanted, template: Template) -> str:
+def _source(wanted: NewManifestRequest, template: Template) -> str:
     """The model as the manifest names it: a relative folder starts from the manifest's own."""
     model = wanted.model or template.model
     if not model.startswith(".") or wanted.out is None:
@@ -132,7 +132,7 @@ def _source(wanted: Wanted, template: Template) -> str:
     return moved if moved.startswith(".") else f"./{moved}"
 
 
-def _name(wanted: Wanted, template: Template, hardware: Hardware) -> str:
+def _name(wanted: NewManifestRequest, template: Template, hardware: Hardware) -> str:
     name = wanted.name
     if name is None and wanted.out is not None:
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted.out.stem)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from runner.api import Component
     from runner.pipeline.binding import Pipeline, PipelineItem
     from runner.pipeline.stage import PipelineStage
-    from runner.work.models import Assembly
+    from runner.work.models import ResolvedModels
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Findings:
     """What something is wrong with already: its library would fail at it in its own words."""
 
 
-def look(assembly: Assembly, stages: Iterable[PipelineStage]) -> Findings:
+def look(assembly: ResolvedModels, stages: Iterable[PipelineStage]) -> Findings:
     """Hold what the stages declare against what headers, configs and parameters say.
 
     Raises:
@@ -80,7 +80,7 @@ def check_models(pipeline: Pipeline, problems: Problems) -> None:
 
 
 def component_checks(
-    assembly: Assembly, stages: Iterable[PipelineStage], refused: Collection[Component] = ()
+    assembly: ResolvedModels, stages: Iterable[PipelineStage], refused: Collection[Component] = ()
 ) -> list[tuple[PipelineStage, ComponentCheck]]:
     """What only a worker can tell of the stages' components, without those that are known to agree or not."""
     found: dict[str, tuple[PipelineStage, ComponentCheck]] = {}
@@ -95,7 +95,7 @@ def component_checks(
     return list(found.values())
 
 
-def _look_at_model(assembly: Assembly, stage: PipelineStage, findings: Findings) -> None:
+def _look_at_model(assembly: ResolvedModels, stage: PipelineStage, findings: Findings) -> None:
     if stage.model is None or not stage.spec.components:
         return
     where, index = where_source(assembly.pipeline.manifest, stage), assembly.index(stage)
@@ -110,7 +110,7 @@ def _look_at_model(assembly: Assembly, stage: PipelineStage, findings: Findings)
             findings.refused.add(shapes.component)
 
 
-def _ask_stage(assembly: Assembly, stage: PipelineStage, findings: Findings) -> None:
+def _ask_stage(assembly: ResolvedModels, stage: PipelineStage, findings: Findings) -> None:
     """Call the stage's own check for each item."""
     check = load_object(stage.spec.check)
     configs = {n: _configs(assembly, assembly.pipeline.stages[n]) for n in {stage.index, *stage.sources}}
@@ -127,11 +127,11 @@ def _ask_stage(assembly: Assembly, stage: PipelineStage, findings: Findings) -> 
                 findings.problems.add(where, found.message, code)
 
 
-def _configs(assembly: Assembly, stage: PipelineStage) -> Mapping[str, Mapping[str, Any]]:
+def _configs(assembly: ResolvedModels, stage: PipelineStage) -> Mapping[str, Mapping[str, Any]]:
     return {shapes.component.name: shapes.settings for shapes in assembly.shapes(stage)}
 
 
-def _instance(assembly: Assembly, stage: int, item: PipelineItem) -> Any:
+def _instance(assembly: ResolvedModels, stage: int, item: PipelineItem) -> Any:
     return instance(assembly.pipeline.stages[stage], item.params[stage], {})
 
 
@@ -150,7 +150,7 @@ def _returned(
     return found
 
 
-def _place(assembly: Assembly, stage: PipelineStage, item: PipelineItem, found: Problem) -> Position:
+def _place(assembly: ResolvedModels, stage: PipelineStage, item: PipelineItem, found: Problem) -> Position:
     """Where the item, or the stage or one that it takes from, sets the parameter; or the model's source."""
     manifest, name = assembly.pipeline.manifest, found.parameter
     if found.component:

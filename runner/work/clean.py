@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from runner.rundir.directory import RunDirectory
-    from runner.work.retention import Needs
+    from runner.work.retention import RetentionSet
 
 KINDS = ("temporary", "states", "logs", "handoffs", "outputs")
 _MADE = re.compile(r"([0-9a-f]{64})\..+")
@@ -29,7 +29,7 @@ _LOG = re.compile(r"\d{8}T\d{6}Z-.+\.log")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class CleanSelection:
     """What may be freed beyond what is of no use to anybody.
 
     ``handoffs``: also those that are asked for, where no run would take them any more. ``outputs``: also
@@ -45,7 +45,7 @@ Found = dict[str, list[Path]]
 """Files by kind, one of :data:`KINDS`."""
 
 
-def find_removable(directory: RunDirectory, needs: Needs | None, wanted: Wanted) -> Found:
+def find_removable(directory: RunDirectory, needs: RetentionSet | None, wanted: CleanSelection) -> Found:
     """The files that can go; with ``needs`` None (nobody can tell them), temporary files and logs alone.
 
     Logs of the last run stay: they say what became of it.
@@ -68,7 +68,7 @@ def find_removable(directory: RunDirectory, needs: Needs | None, wanted: Wanted)
     }
 
 
-def _kind_of_handoff(made: tuple[str, str], needs: Needs, wanted: Wanted) -> str | None:
+def _kind_of_handoff(made: tuple[str, str], needs: RetentionSet, wanted: CleanSelection) -> str | None:
     """The kind that a hand-off is freed as, or None if it stays."""
     if made in needs.taken:
         return None

@@ -27,13 +27,13 @@ class Task:
     item: PipelineItem
     keyed: Keyed
     reason: str
-    sharing: list[str] = field(default_factory=list)
+    duplicate_items: list[str] = field(default_factory=list)
     """Ids of further items with the same key: what is made is theirs too."""
 
     @property
     def items(self) -> list[str]:
         """Ids of all items that it is done for."""
-        return [self.item.id, *self.sharing]
+        return [self.item.id, *self.duplicate_items]
 
 
 @dataclass
@@ -92,7 +92,7 @@ class _Demand:
     def walk(self) -> Demand:
         stages = self._pipeline.stages
         for item in self._pipeline.items:
-            needed = {stage.index for stage in stages if stage.is_last}
+            needed = {stage.index for stage in stages if stage.is_terminal}
             for stage in reversed(stages):
                 if stage.index not in needed:
                     self._found.cached[stage.index] += 1
@@ -105,7 +105,7 @@ class _Demand:
         keyed = self._keys[item.id][stage.index]
         task = self._open[stage.index].get(keyed.key)
         if task is not None:
-            task.sharing.append(item.id)
+            task.duplicate_items.append(item.id)
             return True
         reason = self._why(stage, item, keyed)
         if reason is None:
@@ -121,7 +121,7 @@ class _Demand:
         if self._fresh[stage.index]:
             return "forced by --fresh"
         reason = self._why_no_handoff(stage, keyed.key) if stage.leaves_handoff else None
-        if reason is None and stage.is_last:
+        if reason is None and stage.is_terminal:
             reason = self._why_no_output(stage, item, keyed.key)
         return reason
 
@@ -170,7 +170,7 @@ class _Demand:
 
 def output_paths(stage: PipelineStage, directory: RunDirectory, item: str, key: str) -> dict[str, Path]:
     """Where a stage's files go, by output name."""
-    if not stage.is_last:
+    if not stage.is_terminal:
         return {
             file.name: directory.handoff_file(stage.name, key, file.name, file.suffix) for file in stage.files
         }

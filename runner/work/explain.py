@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runner.rundir.directory import RunDirectory
     from runner.work.demand import Task
     from runner.work.keys import Keyed
-    from runner.work.models import Assembly
+    from runner.work.models import ResolvedModels
 
 THERE, NOT_NEEDED, TO_MAKE, PENDING = "there", "not needed", "to make", "pending"
 
@@ -69,7 +69,9 @@ class Explanation:
 class Explainer:
     """Explains the items of a pipeline in a run directory; ``forced`` are stages, by index."""
 
-    def __init__(self, assembly: Assembly, directory: RunDirectory, forced: Container[int] = ()) -> None:
+    def __init__(
+        self, assembly: ResolvedModels, directory: RunDirectory, forced: Container[int] = ()
+    ) -> None:
         self._pipeline = assembly.pipeline
         self._directory = directory
         keys = assembly.keys(hash_missing=False)
@@ -93,7 +95,7 @@ class Explainer:
         if task is not None:
             against, found = self._nearest(stage, item, keyed)
             return Explanation(item, stage.name, keyed.key, TO_MAKE, task.reason, against, found)
-        there = stage.is_last or self._directory.handoff(stage.name, keyed.key).exists()
+        there = stage.is_terminal or self._directory.handoff(stage.name, keyed.key).exists()
         state = THERE if there else NOT_NEEDED
         return Explanation(
             item, stage.name, keyed.key, state, differences=self._other_versions(stage, keyed.key)
@@ -102,7 +104,7 @@ class Explainer:
     def _nearest(
         self, stage: PipelineStage, item: str, keyed: Keyed
     ) -> tuple[Earlier | None, list[Difference]]:
-        wanted = parts(keyed.ingredients, self._kinds)
+        wanted = parts(keyed.key_inputs, self._kinds)
         others = [one for one in self._earlier(stage.index) if one.key != keyed.key]
         own = [one for one in others if one.item == item]
         if not others:

@@ -22,7 +22,7 @@ class Keyed:
     """An item's key at a stage, and the ingredients that it is the hash of."""
 
     key: str
-    ingredients: Mapping[str, Any]
+    key_inputs: Mapping[str, Any]
 
 
 def keys_of(pipeline: Pipeline, fingerprints: Sequence[str]) -> dict[str, tuple[Keyed, ...]]:
@@ -33,14 +33,14 @@ def keys_of(pipeline: Pipeline, fingerprints: Sequence[str]) -> dict[str, tuple[
 def _item_keys(pipeline: Pipeline, item: PipelineItem, fingerprints: Sequence[str]) -> tuple[Keyed, ...]:
     keyed: list[Keyed] = []
     for stage in pipeline.stages:
-        ingredients = _ingredients(stage, item, fingerprints[stage.index], keyed)
-        text = json.dumps(ingredients, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        key_inputs = _key_inputs(stage, item, fingerprints[stage.index], keyed)
+        text = json.dumps(key_inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        keyed.append(Keyed(digest, ingredients))
+        keyed.append(Keyed(digest, key_inputs))
     return tuple(keyed)
 
 
-def _ingredients(
+def _key_inputs(
     stage: PipelineStage, item: PipelineItem, fingerprint: str, earlier: Sequence[Keyed]
 ) -> dict[str, Any]:
     return {

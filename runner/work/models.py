@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Assembly:
+class ResolvedModels:
     """A pipeline with the models that are on this machine.
 
     ``models`` has None for a hub model that is yet to be fetched.
@@ -176,7 +176,7 @@ class Assembly:
                 )
 
 
-def assemble(pipeline: Pipeline) -> Assembly:
+def assemble(pipeline: Pipeline) -> ResolvedModels:
     """Look for every model on this machine, and at its files; asks no network.
 
     Raises:
@@ -189,13 +189,13 @@ def assemble(pipeline: Pipeline) -> Assembly:
     return assembly
 
 
-def find_models(pipeline: Pipeline, problems: Problems) -> Assembly:
+def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
     """Like :func:`assemble`; what is wrong becomes a problem at the model's source.
 
     The pipeline may be what :func:`~runner.pipeline.binding.bind_what_is_right` has left of one.
     """
     manifest, base = pipeline.manifest, pipeline.manifest.folder
-    assembly = Assembly(pipeline, {})
+    assembly = ResolvedModels(pipeline, {})
     for stage in pipeline.stages:
         source = stage.model
         if source is None or not stage.spec.components:
@@ -216,7 +216,7 @@ def find_models(pipeline: Pipeline, problems: Problems) -> Assembly:
     return assembly
 
 
-def fetch_missing(assembly: Assembly, listener: Listener, *, refresh: bool = False) -> Assembly:
+def fetch_missing(assembly: ResolvedModels, listener: Listener, *, refresh: bool = False) -> ResolvedModels:
     """Download the models that are not here, and what has changed of those that are.
 
     With ``refresh``, the hub is asked where the revision of each model stands now.
@@ -236,7 +236,7 @@ def fetch_missing(assembly: Assembly, listener: Listener, *, refresh: bool = Fal
         with _told_at_source(pipeline, stage):
             if model is None or moves or is_altered(assembly.components(stage)):
                 fetched[source] = fetch(source, pipeline.components_of(source), listener)
-    return Assembly(pipeline, {**assembly.models, **fetched})
+    return ResolvedModels(pipeline, {**assembly.models, **fetched})
 
 
 @contextmanager

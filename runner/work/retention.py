@@ -25,35 +25,35 @@ if TYPE_CHECKING:
     from runner.rundir.directory import RunDirectory
     from runner.work.keys import Keyed
 
-Made = tuple[str, str]
+StageKey = tuple[str, str]
 """What a stage makes under a key: the stage's name, and the key."""
 
 
 @dataclass
-class Needs:
+class RetentionSet:
     """What the manifests of a run directory ask for, together."""
 
     stages: set[str] = field(default_factory=set)
     last_stages: set[str] = field(default_factory=set)
     """Stages whose hand-offs, where they leave any, are what people want of the run."""
-    asked: set[Made] = field(default_factory=set)
+    asked: set[StageKey] = field(default_factory=set)
     """All that is asked for, there or not."""
-    to_make: set[Made] = field(default_factory=set)
+    to_make: set[StageKey] = field(default_factory=set)
     """What of it is not there."""
-    taken: set[Made] = field(default_factory=set)
+    taken: set[StageKey] = field(default_factory=set)
     """Hand-offs that a run which has something to do would take, or find done."""
     outputs: set[Path] = field(default_factory=set)
     """Outputs that such a run would find done."""
 
 
-def needs_of(directory: RunDirectory, plugins: Plugins) -> Needs:
+def needs_of(directory: RunDirectory, plugins: Plugins) -> RetentionSet:
     """What must be kept for the next run of each manifest that was run in this directory.
 
     Raises:
         RunnerError: it cannot be told: a manifest is broken, a plugin or a model is not here.
 
     """
-    needs = Needs()
+    needs = RetentionSet()
     seen = []
     for pipeline in _pipelines(directory, plugins):
         assembly = assemble(pipeline)
@@ -80,10 +80,10 @@ def _pipelines(directory: RunDirectory, plugins: Plugins) -> list[Pipeline]:
 
 
 def _add(
-    needs: Needs, pipeline: Pipeline, keys: Mapping[str, tuple[Keyed, ...]], directory: RunDirectory
+    needs: RetentionSet, pipeline: Pipeline, keys: Mapping[str, tuple[Keyed, ...]], directory: RunDirectory
 ) -> None:
     found = demand(pipeline, keys, directory)
-    last = [stage for stage in pipeline.stages if stage.is_last]
+    last = [stage for stage in pipeline.stages if stage.is_terminal]
     needs.stages |= {stage.name for stage in pipeline.stages}
     needs.last_stages |= {stage.name for stage in last}
     for stage in pipeline.stages:

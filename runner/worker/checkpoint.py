@@ -13,7 +13,7 @@ from safetensors.torch import save as save_tensors
 from runner.api import Saved
 from runner.files import handoff
 from runner.files.storage import write_atomically
-from runner.worker import rng as randomness
+from runner.worker import rng
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,7 +28,7 @@ class DiscardedError(Exception):
 
 
 @dataclass(frozen=True)
-class Found:
+class SavedCheckpoint:
     """A saved state, the steps that there are in all, and the seconds that went into it."""
 
     saved: Saved
@@ -36,7 +36,7 @@ class Found:
     seconds: float
 
 
-class StateFile:
+class CheckpointFile:
     """Where one item's state at one stage lies, and what it is valid for."""
 
     def __init__(self, path: Path, key: str, device: torch.device, circumstances: Mapping[str, Any]) -> None:
@@ -54,12 +54,12 @@ class StateFile:
 
         """
         tensors = {f"{STATE}{name}": tensor.to("cpu").contiguous() for name, tensor in state.items()}
-        tensors |= {f"{RANDOM}{n}": t for n, t in randomness.state(self.device).items()}
+        tensors |= {f"{RANDOM}{n}": t for n, t in rng.state(self.device).items()}
         told = {"step": step, "steps": steps, "seconds": seconds, "circumstances": self._circumstances}
         metadata = {name: json.dumps(value, sort_keys=True) for name, value in told.items()}
         write_atomically(self._path, handoff.seal(save_tensors(tensors), {"key": self._key, **metadata}))
 
-    def load(self) -> Found | None:
+    def load(self) -> SavedCheckpoint | None:
         """What was saved last, the random generators set to what they were then; None if nothing was.
 
         Raises:
@@ -78,18 +78,18 @@ class StateFile:
             # sealed, and yet not as `save` makes it
             raise DiscardedError(f"it is no saved state: {type(error).__name__}: {error}") from error
 
-    def _found(self, found: handoff.Handoff) -> Found:
+    def _found(self, found: handoff.Handoff) -> SavedCheckpoint:
         told = found.header.metadata
         before = json.loads(told["circumstances"])
         for name, now in self._circumstances.items():
             if before.get(name) != now:
                 raise DiscardedError(f"it was saved with {_difference(name, before.get(name), now)}")
         tensors = load_tensors(found.data)
-        randomness.restore(_under(RANDOM, tensors), self.device)
+        rng.restore(_under(RANDOM, tensors), self.device)
         # copies lie at torch's own boundaries, as results to the bit require
         state: Any = {name: tensor.clone() for name, tensor in _under(STATE, tensors).items()}
         saved = Saved(int(told["step"]), state[WHOLE] if set(state) == {WHOLE} else state)
-        return Found(saved, int(told["steps"]), float(told.get("seconds", 0.0)))
+        return SavedCheckpoint(saved, int(told["steps"]), float(told.get("seconds", 0.0)))
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

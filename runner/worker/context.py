@@ -10,10 +10,10 @@ from runner.api import DTYPE_KINDS, Tensor
 from runner.model.checks.request import encoder_of, vocabulary_size
 from runner.model.files import open_component, read_config
 from runner.model.selection import CONFIG
-from runner.placement.loader import Placer
+from runner.placement.loader import ComponentLoader
 from runner.placement.vocabulary import check_vocabulary, is_tokenizer
 from runner.plugins import load_object
-from runner.protocol import RESIDENT, Placing
+from runner.protocol import RESIDENT, ComponentPlacement
 from runner.worker import finite
 from runner.worker.item import check_at_blocks
 from runner.worker.load_errors import as_model_error
@@ -39,13 +39,13 @@ class WorkerContext:
         self.dtype: torch.dtype = getattr(torch, job.dtype)
         self._job = job
         self._loaded: dict[str, Any] = {}
-        self._placer = Placer(self.device, self.dtype)
+        self._placer = ComponentLoader(self.device, self.dtype)
 
     def load(self, component: str) -> Any:
         if component not in self._loaded:
             declared = self._component(component)
             files = open_component(self._model_folder(), declared, self._job.variant)
-            placing = self._job.placings.get(component, Placing(RESIDENT))
+            placing = self._job.placings.get(component, ComponentPlacement(RESIDENT))
             cls = load_object(declared.cls)
             try:
                 loaded = self._placer.place(cls, files, placing)

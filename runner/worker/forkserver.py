@@ -27,7 +27,7 @@ from runner.worker import parent_watch as lifeline
 from runner.worker.main import serve
 
 
-class ForkServer:
+class WorkerForker:
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._wake_read, self._wake_write = os.pipe()
@@ -120,4 +120,4 @@ def _threads() -> int:
 
 if __name__ == "__main__":
     lifeline.bind_to_parent(int(sys.argv[2]))
-    ForkServer(socket.socket(fileno=int(sys.argv[1]))).run()
+    WorkerForker(socket.socket(fileno=int(sys.argv[1]))).run()

@@ -13,7 +13,7 @@ from greenlet import GreenletExit
 from runner.errors import RunnerError, in_words
 from runner.events import NOTE, ItemStarted, Progress, Resumed, Retrying, StateDiscarded, Warned
 from runner.redact import redact
-from runner.worker import rng as randomness
+from runner.worker import rng
 from runner.worker.allocator import is_out_of_memory
 from runner.worker.checkpoint import DiscardedError, snapshot
 from runner.worker.finite import FiniteCheck, is_finite
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from runner.api import Saved
     from runner.events import Event
     from runner.protocol import JobItem
-    from runner.worker.checkpoint import StateFile
-    from runner.worker.item_timer import Clock
+    from runner.worker.checkpoint import CheckpointFile
+    from runner.worker.item_timer import ItemTimer
 
     Report = Callable[[Event], None]
 
@@ -69,8 +69,8 @@ class ItemRun:
         self,
         stage: str,
         item: JobItem,
-        file: StateFile,
-        clock: Clock,
+        file: CheckpointFile,
+        clock: ItemTimer,
         report: Report,
         may_go_on: Callable[[], bool],
         checkpoint_every: int,
@@ -140,7 +140,7 @@ class ItemRun:
 
     def begin(self) -> Saved | None:
         """Set the random generators, and find what an interrupted attempt saved."""
-        randomness.seed_everything(self.item.key, self._file.device)
+        rng.seed_everything(self.item.key, self._file.device)
         try:
             found = self._file.load()
         except DiscardedError as reason:

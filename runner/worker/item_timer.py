@@ -18,7 +18,7 @@ class TimedOutError(Exception):
     """An item has computed for longer than it may."""
 
 
-class Clock:
+class ItemTimer:
     """Seconds that one item has computed: it runs while it is entered."""
 
     def __init__(self, limit: float | None = None) -> None:
@@ -56,9 +56,9 @@ class Watchdog:
 
     def __init__(
         self,
-        clocks: Callable[[], Sequence[Clock]],
+        clocks: Callable[[], Sequence[ItemTimer]],
         alive: Callable[[], None],
-        stuck: Callable[[Clock], None],
+        stuck: Callable[[ItemTimer], None],
     ) -> None:
         """``clocks`` gives those that may run now, ``stuck`` is told which ran too long."""
         self._clocks = clocks

@@ -18,16 +18,16 @@ from safetensors.torch import load as load_tensors
 from runner.errors import BudgetError
 from runner.events import Alive, Finished, ItemFinished, Ready, Stuck, Warned
 from runner.files import handoff
-from runner.machine.malloc import keep_freed
+from runner.machine.malloc import retain_freed_memory
 from runner.machine.ram import ram_of
 from runner.machine.versions import installed_versions
-from runner.manifest.params import Given, names_of, validate
+from runner.manifest.params import RawParams, names_of, validate
 from runner.plugins import load_object
 from runner.worker.allocator import limit_vram, vram_peak
-from runner.worker.checkpoint import StateFile
+from runner.worker.checkpoint import CheckpointFile
 from runner.worker.context import WorkerContext
 from runner.worker.item import TRACEBACK_LIMIT, CancelledError, ItemRun, WorkerItem
-from runner.worker.item_timer import Clock, Watchdog
+from runner.worker.item_timer import ItemTimer, Watchdog
 from runner.worker.output_writer import OutputError, publish
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class Loop:
         with torch.inference_mode():
             context = WorkerContext(job)
             one = load_object(job.stage.start)(context)
-            if job.keeps_freed:
-                keep_freed()
+            if job.retains_freed_memory:
+                retain_freed_memory()
             self._report(Ready())
             stream = context.stream
             with self._watched():
@@ -93,15 +93,15 @@ class Loop:
             lambda: [run.clock for run in self._group], lambda: self._report(Alive()), self._tell_stuck
         )
 
-    def _tell_stuck(self, clock: Clock) -> None:
+    def _tell_stuck(self, clock: ItemTimer) -> None:
         run = next(run for run in self._group if run.clock is clock)
         frames = sys._current_frames()  # noqa: SLF001 - of the thread that makes the items
         trace = "".join(traceback.format_stack(frames[threading.main_thread().ident or 0]))
         self._report(Stuck(item=run.item.id, seconds=run.seconds, traceback=trace[-TRACEBACK_LIMIT:]))
 
     def _run_of(self, item: JobItem) -> ItemRun:
-        file = StateFile(item.state, item.key, torch.device(self._job.device), self._circumstances)
-        clock = Clock(self._job.timeout)
+        file = CheckpointFile(item.state, item.key, torch.device(self._job.device), self._circumstances)
+        clock = ItemTimer(self._job.timeout)
         job = self._job
         every, dtype = job.checkpoint_every, job.dtype
         return ItemRun(
@@ -165,7 +165,7 @@ class Loop:
             self._report(replace(warning, item=item.id))
         params = None
         if self._params is not None:
-            params = validate(self._params, Given({**item.params.values, **texts}, item.params.text_only))
+            params = validate(self._params, RawParams({**item.params.values, **texts}, item.params.text_only))
         returned = one(WorkerItem(run, params, inputs, run.begin()))
         run.finite.settle()
         warned = {"warnings": run.warnings} if run.warnings else {}

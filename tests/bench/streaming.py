@@ -259,12 +259,12 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
     from runner_flux.params import Diffuse, Encode
 
     from runner.api import Component, Sizes
-    from runner.machine.malloc import keep_freed
+    from runner.machine.malloc import retain_freed_memory
     from runner.model.files import open_component
-    from runner.placement.loader import Placer
+    from runner.placement.loader import ComponentLoader
     from runner.plan.candidates import candidates
     from runner.plan.limits import Limits
-    from runner.plan.requirements import Need
+    from runner.plan.requirements import MemoryRequirements
     from runner.protocol import STREAM
 
     files = open_component(
@@ -275,17 +275,17 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
     sizes = Sizes("bfloat16", asked.device, configs, upstream=told)
     item = diffuse(Diffuse(steps=asked.steps, height=asked.side, width=asked.side), sizes)
     on_cpu = asked.device == "cpu"
-    need = Need((files.shapes,), "bfloat16", item, asked.count, has_formula=True, on_cpu=on_cpu)
+    need = MemoryRequirements((files.shapes,), "bfloat16", item, asked.count, has_formula=True, on_cpu=on_cpu)
     need = need.keeping or need
     limits = (
         Limits("cpu", None, parse_size(asked.ram)) if on_cpu else Limits("cuda", parse_size(asked.vram), None)
     )
     placed = next(c for c in candidates(need, limits, None) if c.placement == STREAM)
-    placer = Placer(device, torch.bfloat16)
+    placer = ComponentLoader(device, torch.bfloat16)
     (placing,) = placed.placings.values()
     transformer = placer.place(FluxTransformer2DModel, files, placing)
     if on_cpu:
-        keep_freed()
+        retain_freed_memory()
 
     def run(count: int) -> list[Any]:
         pictures: list[Any] = [None] * count

@@ -48,7 +48,7 @@ def encode(params: Encode, sizes: Sizes) -> Activations:
         suspended=kept + pooled + 2 * tokens * int(t5["d_model"]) * FLOAT32 + bias + SCALARS,
         tokens=tokens,
         passes=prompts,
-        leaves=prompts * (pooled + embeds) * sizes.save_itemsize // sizes.itemsize,
+        output_bytes=prompts * (pooled + embeds) * sizes.save_itemsize // sizes.itemsize,
     )
 
 
@@ -115,7 +115,7 @@ def diffuse(params: Diffuse, sizes: Sizes) -> Activations:
         suspended=int(kept + state + SCALARS),  # between two blocks: what passes from one to the other
         tokens=tokens,
         passes=params.steps * (2 if guided else 1),
-        leaves=image * config["in_channels"] * sizes.save_itemsize,
+        output_bytes=image * config["in_channels"] * sizes.save_itemsize,
     )
 
 
@@ -149,7 +149,7 @@ def decode(params: Decode, sizes: Sizes) -> Activations:
     pixels = RGB * height * width  # a PNG of noise is as large
     return Activations(
         peak=int(latents + max(decoded, _postprocess(pixels, sizes)) + SCALARS),
-        leaves=pixels,
+        output_bytes=pixels,
         operations=_decoding(vae, sum(map(prod, _cut(rows, columns, side))) if tiled else rows * columns),
     )
 

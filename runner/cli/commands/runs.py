@@ -78,7 +78,7 @@ def runs_clean(
     Example: runner runs clean --older-than 30d --dry-run
     """
     from runner.cli.runs_clean import before, clean
-    from runner.work.clean import Wanted
+    from runner.work.clean import CleanSelection
 
-    wanted = Wanted(handoffs, outputs, before(older_than))
+    wanted = CleanSelection(handoffs, outputs, before(older_than))
     return clean(names or [], runs_dir, wanted, dry_run=dry_run, as_json=as_json)

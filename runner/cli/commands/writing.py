@@ -44,9 +44,9 @@ def new(
     """
     from runner.cli.new import new as write
     from runner.tailor.hardware import Hardware
-    from runner.tailor.new import Wanted
+    from runner.tailor.new import NewManifestRequest
 
-    wanted = Wanted(Hardware(device, vram, ram), model, template, name, out)
+    wanted = NewManifestRequest(Hardware(device, vram, ram), model, template, name, out)
     return write(wanted, force=force, as_json=as_json)
 
 
@@ -104,10 +104,10 @@ def reproduce(
 
     Example: runner reproduce runs/demo/outputs/*.png
     """
-    from runner.cli.reproduce import Wanted
+    from runner.cli.reproduce import ReproduceRequest
     from runner.cli.reproduce import reproduce as make_again
 
-    return make_again(files, Wanted(model, sets or [], out, force, runs_dir, as_json))
+    return make_again(files, ReproduceRequest(model, sets or [], out, force, runs_dir, as_json))
 
 
 @commands.command()

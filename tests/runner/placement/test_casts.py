@@ -19,8 +19,8 @@ from transformers import T5Config, T5EncoderModel
 from runner.api import Component
 from runner.model.files import open_component
 from runner.placement.library import open_module
-from runner.placement.loader import Placer
-from runner.stream.blocks import Absent
+from runner.placement.loader import ComponentLoader
+from runner.stream.blocks import OffloadedParameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -125,9 +125,9 @@ def test_what_is_cast_is_brought_and_computes_what_its_library_does(
         expected = run(library)
         assert expected.isfinite().all()
         for placement in ("resident", "device-map", "stream"):
-            worker = Placer(torch.device("cpu"), dtype)
+            worker = ComponentLoader(torch.device("cpu"), dtype)
             module = place(placement, cls, folder, dtype, {blocks: "disk"}, placer=worker)
-            away = {n for n, weight in module.named_parameters() if isinstance(weight, Absent)}
+            away = {n for n, weight in module.named_parameters() if isinstance(weight, OffloadedParameter)}
             assert away == (
                 {n for n, _ in module.named_parameters() if n.startswith(f"{blocks}.")}
                 if placement != "resident"

@@ -16,7 +16,7 @@ from placing import place
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, T5EncoderModel
 
-from runner.stream.blocks import Absent
+from runner.stream.blocks import OffloadedParameter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,12 +111,14 @@ def test_weights_on_disk_compute_what_resident_ones_do(
         resident = run(place("resident", cls, model / folder, dtype))
         module = place(placement, cls, model / folder, dtype, device_map)
         assert module.dtype == dtype
-        away = [name for name, weight in module.named_parameters() if isinstance(weight, Absent)]
+        away = [name for name, weight in module.named_parameters() if isinstance(weight, OffloadedParameter)]
         assert away
         for _ in range(2):
             assert torch.equal(run(module), resident)
         if placement == "device-map":  # the last block streamed stays until another one comes
-            assert away == [name for name, weight in module.named_parameters() if isinstance(weight, Absent)]
+            assert away == [
+                name for name, weight in module.named_parameters() if isinstance(weight, OffloadedParameter)
+            ]
 
 
 OFFLOADED = [case[:3] for case in CASES[2::2]]
@@ -196,7 +198,7 @@ def test_any_weight_may_be_away_however_it_is_used(name: str, placement: str, tm
     with torch.inference_mode():
         expected = of_odd(place("resident", Odd, folder, torch.float32))
         module = place(placement, Odd, folder, torch.float32, {name: "disk"})
-        assert any(isinstance(w, Absent) for w in (*module.parameters(), *module.buffers()))
+        assert any(isinstance(w, OffloadedParameter) for w in (*module.parameters(), *module.buffers()))
         for _ in range(2):
             assert torch.equal(of_odd(module), expected)
         assert module.embed.weight is module.head.weight
@@ -243,6 +245,6 @@ def test_every_map_computes_what_resident_weights_do(
         for device_map in MAPS:
             written = {name.format(**parts): tier for name, tier in device_map.items()}
             module = place(placement, cls, sharded / folder, torch.bfloat16, written)
-            assert any(isinstance(weight, Absent) for weight in module.parameters()), written
+            assert any(isinstance(weight, OffloadedParameter) for weight in module.parameters()), written
             assert module.device == torch.device("cpu")
             assert all(torch.equal(run(module), expected) for _ in range(2)), written

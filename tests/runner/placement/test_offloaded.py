@@ -6,8 +6,8 @@ from typing import Any, Self
 
 import torch
 
-from runner.placement.library import Opened
-from runner.placement.offloaded import Turns
+from runner.placement.library import MappedModule
+from runner.placement.offloaded import ModelSwapper
 
 HOST, DEVICE = torch.device("cpu"), torch.device("meta")
 
@@ -31,8 +31,8 @@ class Part(torch.nn.Module):
 
 def test_the_others_leave_before_one_comes() -> None:
     log: list[tuple[str, str]] = []
-    turns = Turns(DEVICE)
-    parts = [turns.load(Opened(Part(name, log), {})) for name in "abc"]
+    turns = ModelSwapper(DEVICE)
+    parts = [turns.load(MappedModule(Part(name, log), {})) for name in "abc"]
     assert all(part.weight.device == HOST for part in parts)
     assert log == []
 
@@ -47,6 +47,6 @@ def test_weights_are_our_own_in_ram() -> None:
     """Not those of a mapped file."""
     part = Part("a", [])
     before = part.weight.data_ptr()
-    Turns(DEVICE).load(Opened(part, {}))
+    ModelSwapper(DEVICE).load(MappedModule(part, {}))
     assert part.weight.data_ptr() != before
     assert torch.equal(part.weight, torch.ones(2))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from towers import stored_bytes
 
 from runner.errors import ModelError
-from runner.placement.loader import Placer
+from runner.placement.loader import ComponentLoader
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,7 +110,7 @@ def test_it_streams_and_what_has_two_names_is_one(
     with torch.inference_mode():
         expected = loaded(model, stored, dtype)(ids)
         for placement in ("resident", "device-map", "stream"):
-            worker = Placer(torch.device("cpu"), dtype)
+            worker = ComponentLoader(torch.device("cpu"), dtype)
             module = place(placement, cls, tmp_path / "net", dtype, {"blocks": "disk"}, placer=worker)
             assert module.head.weight is module.embed.weight
             assert module.one is module.other

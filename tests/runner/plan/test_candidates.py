@@ -21,15 +21,15 @@ from runner.protocol import (
     RESIDENT,
     SEQUENTIAL_OFFLOAD,
     STREAM,
-    Placing,
+    ComponentPlacement,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.plan.candidates import Candidate
+    from runner.plan.candidates import PlacementOption
     from runner.plan.limits import Limits
-    from runner.plan.requirements import Need
+    from runner.plan.requirements import MemoryRequirements
 
 PROCESS, STAY, PASSING, ACTIVATIONS = (
     "Python and libraries",
@@ -41,7 +41,7 @@ WAITING, WEIGHT = "weights that wait in RAM", "a weight on its way"
 OVERHEAD = "CUDA context, workspaces, fragmentation"
 
 
-def of(need: Need, limits: Limits, placement: str, *, fill: bool = True) -> Candidate:
+def of(need: MemoryRequirements, limits: Limits, placement: str, *, fill: bool = True) -> PlacementOption:
     (found,) = [c for c in candidates(need, limits, None, fill=fill) if c.placement == placement]
     return found
 
@@ -50,7 +50,7 @@ def mib(parts: Mapping[str, int] | None) -> dict[str, int]:
     return {name: size // MIB for name, size in (parts or {}).items() if size}
 
 
-def away(candidate: Candidate, n: int = 0) -> dict[str, str]:
+def away(candidate: PlacementOption, n: int = 0) -> dict[str, str]:
     return dict(candidate.components[n].placing.device_map)
 
 
@@ -104,7 +104,7 @@ def test_streamed_to_hold_little_nothing_stays() -> None:
 def test_all_blocks_that_stay_are_no_stream() -> None:
     found = of(requirements(), cpu(1000), STREAM)
     assert mib(found.ram_parts) == {PROCESS: 180, STAY: 44, ACTIVATIONS: 50}
-    assert (found.group, found.components[0].placing) == (1, Placing(RESIDENT))
+    assert (found.group, found.components[0].placing) == (1, ComponentPlacement(RESIDENT))
 
 
 def test_a_cast_passes_too() -> None:
@@ -121,8 +121,8 @@ def test_freed_memory_that_is_kept_is_counted() -> None:
     assert need is not None
     found = of(need, cpu(None), RESIDENT)
     assert mib(found.ram_parts)["freed memory kept for what comes next"] == 50
-    assert found.keeps_freed
-    assert not of(requirements(), cpu(None), RESIDENT).keeps_freed
+    assert found.retains_freed_memory
+    assert not of(requirements(), cpu(None), RESIDENT).retains_freed_memory
     # 390 less 2 percent is 382.2; it takes 100 + 4 + 52 + 180 = 336, which leaves 46.2: two that wait, of 18
     streamed = of(need, cpu(390), STREAM)
     assert (streamed.group, mib(streamed.ram_parts)["of 2 items that wait"]) == (3, 36)
@@ -208,13 +208,13 @@ def test_small_components_stay_beside_others() -> None:
     assert mib(grouped.ram_parts)["weights in RAM, and pinned"] == 88
     streamed = of(need, card(None, None), STREAM, fill=False)
     assert mib(streamed.vram_parts)[STAY] == 8
-    assert streamed.components[1].placing == Placing(RESIDENT)
+    assert streamed.components[1].placing == ComponentPlacement(RESIDENT)
 
 
 def test_what_each_device_has() -> None:
     net, other = component(), component("other")
 
-    def names(need: Need, limits: Limits) -> list[str]:
+    def names(need: MemoryRequirements, limits: Limits) -> list[str]:
         return [c.placement for c in candidates(need, limits, None)]
 
     on_card = [RESIDENT, MODEL_OFFLOAD, STREAM, GROUP_OFFLOAD, DEVICE_MAP, SEQUENTIAL_OFFLOAD]

@@ -40,11 +40,11 @@ def test_the_fastest_that_fits(project: Project) -> None:
 
 
 def test_freed_memory_is_kept_where_there_is_room(project: Project) -> None:
-    assert plan(project, cpu(324)).chosen.keeps_freed
-    assert not plan(project, cpu(323)).chosen.keeps_freed
+    assert plan(project, cpu(324)).chosen.retains_freed_memory
+    assert not plan(project, cpu(323)).chosen.retains_freed_memory
     assert not plan(
         project, cpu(400), "with = { peak = 50, suspended = 6 }\nplacement = 'stream'"
-    ).chosen.keeps_freed
+    ).chosen.retains_freed_memory
 
 
 def test_without_a_budget_streaming_is_to_hold_little(project: Project) -> None:
@@ -71,7 +71,7 @@ def test_lower_placements_hold_less_and_less(project: Project) -> None:
     assert held == sorted((size for size in held if size), reverse=True)
     assert len(set(held)) == len(held) > 2
     on_cpu = plan(project, cpu(2000))
-    assert on_cpu.chosen.keeps_freed
+    assert on_cpu.chosen.retains_freed_memory
     # the same with less kept is no other placement
     assert all((c.placings, c.group) != (on_cpu.chosen.placings, on_cpu.chosen.group) for c in on_cpu.lower)
     assert on_cpu.lower[-1].placement == STREAM
@@ -149,4 +149,4 @@ def test_a_map_names_what_is_there(project: Project) -> None:
 def test_fewer_items_than_can_be_kept_for_only_where_it_hides_the_transfer(project: Project) -> None:
     # 390 of 350: kept, groups of three (18 each); not kept, of four
     slow = "with = { peak = 50, suspended = 6, tokens = 1000, passes = 2 }"
-    assert not plan(project, cpu(400, disk_read=1e6), slow, weights=(600, 400)).chosen.keeps_freed
+    assert not plan(project, cpu(400, disk_read=1e6), slow, weights=(600, 400)).chosen.retains_freed_memory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hand_built import MIB, component, requirements
 
 from runner.plan.component_placement import blocks_of, evenly, in_one_stretch, is_small, maps_of, whole
-from runner.protocol import RESIDENT, Placing
+from runner.protocol import RESIDENT, ComponentPlacement
 
 BLOCKS = {(0, f"b{n}"): 10 for n in range(5)}
 
@@ -61,7 +61,7 @@ def test_what_does_not_stay_waits_in_ram_as_far_as_that_goes() -> None:
 
 
 def test_a_component_as_a_whole() -> None:
-    stays = whole(component(), "float32", Placing(RESIDENT), stays=True)
-    comes = whole(component(), "float32", Placing(RESIDENT), stays=False)
+    stays = whole(component(), "float32", ComponentPlacement(RESIDENT), stays=True)
+    comes = whole(component(), "float32", ComponentPlacement(RESIDENT), stays=False)
     assert (stays.loaded, stays.resident, stays.moved) == (44 * MIB, 44 * MIB, 0)
     assert (comes.loaded, comes.resident, comes.moved) == (44 * MIB, 0, 44 * MIB)

@@ -10,7 +10,7 @@ from hand_built import ITEM, MIB, component, pipeline, requirements
 
 from runner.api import Activations
 from runner.machine import malloc as heap
-from runner.plan.requirements import need_of
+from runner.plan.requirements import requirements_of
 
 if TYPE_CHECKING:
     from project import Project
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 def test_mixed_items_count_with_the_most_of_everything_and_the_fewest_tokens(project: Project) -> None:
     items = ("peak = 70\nleaves = 1", "suspended = 9\ntokens = 10", "passes = 30\ntokens = 7", "leaves = 8")
     opened = pipeline(project, items=items)
-    need = need_of(opened, opened.stages[0], [component()], "cpu")
-    assert need.item == Activations(70 * MIB, 9 * MIB, tokens=7, passes=30, leaves=8 * MIB)
+    need = requirements_of(opened, opened.stages[0], [component()], "cpu")
+    assert need.item == Activations(70 * MIB, 9 * MIB, tokens=7, passes=30, output_bytes=8 * MIB)
     assert (need.items, need.has_formula, need.on_cpu, need.dtype) == (4, True, True, "float32")
 
 
 def test_one_item_that_does_not_say_what_it_holds_waiting_speaks_for_all(project: Project) -> None:
     opened = pipeline(project, items=("suspended = 9", "", "peak = 60"))
-    known = need_of(opened, opened.stages[0], [component()], "cpu")
+    known = requirements_of(opened, opened.stages[0], [component()], "cpu")
     assert known.suspended == 9 * MIB
     assert known.keeping is not None
     opened = pipeline(project, items=("suspended = 9", "suspended = 99", "peak = 60"))
-    unknown = need_of(opened, opened.stages[0], [component()], "cpu")
+    unknown = requirements_of(opened, opened.stages[0], [component()], "cpu")
     assert unknown.item.suspended is None
     assert unknown.suspended == 60 * MIB
     assert unknown.keeping is None
@@ -39,18 +39,18 @@ def test_one_item_that_does_not_say_what_it_holds_waiting_speaks_for_all(project
 def test_it_asks_what_would_be_if_the_manifest_said_so(project: Project) -> None:
     opened = pipeline(project)
     stage = opened.stages[0]
-    halved = need_of(opened, stage, [component()], "cpu", dtype="bfloat16")
+    halved = requirements_of(opened, stage, [component()], "cpu", dtype="bfloat16")
     assert (halved.dtype, halved.item.peak, halved.weights) == ("bfloat16", 25 * MIB, 22 * MIB)
-    assert need_of(opened, stage, [component()], "cpu", changed={"peak": 20}).item.peak == 20 * MIB
+    assert requirements_of(opened, stage, [component()], "cpu", changed={"peak": 20}).item.peak == 20 * MIB
     # what the plugin's model refuses changes nothing
-    assert need_of(opened, stage, [component()], "cpu", changed={"peak": "no"}).item.peak == 50 * MIB
+    assert requirements_of(opened, stage, [component()], "cpu", changed={"peak": "no"}).item.peak == 50 * MIB
 
 
 def test_components_without_weights_are_none(project: Project) -> None:
     opened = pipeline(project)
     tokenizer = replace(component(), tensors={})
     config = component(config_only=True)
-    assert need_of(opened, opened.stages[0], [tokenizer, config], "cpu").shapes == ()
+    assert requirements_of(opened, opened.stages[0], [tokenizer, config], "cpu").shapes == ()
 
 
 @pytest.mark.parametrize(
@@ -74,19 +74,21 @@ def test_libraries_of_other_stages_are_in_the_same_fork_server() -> None:
 def test_what_works_beside_the_weights() -> None:
     assert requirements().working == 50 * MIB
     assert requirements(on_cpu=False).working == (560 + 72 + 53) * MIB  # 50, and 6 percent
-    kept = requirements(keeps_freed=True)
+    kept = requirements(retains_freed_memory=True)
     assert kept.working == 100 * MIB  # as much again
     assert kept.kept == 50 * MIB
     assert requirements().kept == 0
     large = replace(ITEM, peak=900 * MIB)
-    assert requirements(item=large, keeps_freed=True).kept == heap.MOST == 224 * MIB
+    assert requirements(item=large, retains_freed_memory=True).kept == heap.MOST == 224 * MIB
 
 
 def test_what_waits_is_kept_around_too() -> None:
     assert requirements().suspended == 6 * MIB
-    assert requirements(keeps_freed=True).suspended == (6 + 12) * MIB  # twice what it holds
+    assert requirements(retains_freed_memory=True).suspended == (6 + 12) * MIB  # twice what it holds
     large = replace(ITEM, suspended=100 * MIB)
-    assert requirements(item=large, keeps_freed=True).suspended == (100 + 32) * MIB  # of 16 MiB at most
+    assert (
+        requirements(item=large, retains_freed_memory=True).suspended == (100 + 32) * MIB
+    )  # of 16 MiB at most
 
 
 def test_weights_are_as_they_are_computed_with() -> None:
@@ -99,7 +101,7 @@ def test_weights_are_as_they_are_computed_with() -> None:
     ("told", "words"),
     [
         ("suspended = -1", "suspended = -1048576, which is no size"),
-        ("leaves = -1", "leaves = -1048576, which is no size"),
+        ("leaves = -1", "output_bytes = -1048576, which is no size"),
         ("tokens = -1", "tokens = -1, which is no size"),
         ("passes = -2", "passes = -2, which is no size"),
     ],
@@ -107,5 +109,5 @@ def test_weights_are_as_they_are_computed_with() -> None:
 def test_a_formula_that_tells_no_size_is_refused(project: Project, told: str, words: str) -> None:
     opened: Any = pipeline(project, items=("", told))
     with pytest.raises(Exception, match=words) as refused:
-        need_of(opened, opened.stages[0], [component()], "cpu")
+        requirements_of(opened, opened.stages[0], [component()], "cpu")
     assert "of formula.run fails for item 'i1'" in str(refused.value)

@@ -8,8 +8,8 @@ import pytest
 from hand_built import ITEM, MIB, card, component, cpu, requirements
 
 from runner.plan.component_placement import whole
-from runner.plan.throughput import MOST, Pace, group_size, pace_of
-from runner.protocol import RESIDENT, STREAM, Placing
+from runner.plan.throughput import MOST, PassTime, group_size, pace_of
+from runner.protocol import RESIDENT, STREAM, ComponentPlacement
 
 ROOM = 1000 * 6 * MIB  # for as many as there may be
 
@@ -61,7 +61,7 @@ def test_no_more_than_there_are() -> None:
 
 def test_the_pace_of_a_pass() -> None:
     net = component()  # 44 MiB in float32, 11 Mi parameters
-    placed = whole(net, "float32", Placing(STREAM), stays=False)
+    placed = whole(net, "float32", ComponentPlacement(STREAM), stays=False)
     placed = replace(placed, read=10 * MIB)
     pace = pace_of([placed, placed], 3, requirements(net), card(None, None))
     assert pace.disk == pytest.approx(20 * MIB / 1e9)
@@ -69,12 +69,12 @@ def test_the_pace_of_a_pass() -> None:
     assert pace.compute == pytest.approx(2 * 11 * MIB * 1000 * 3 / 2e12)
     assert pace_of([placed], 3, requirements(net), cpu(None)).bus == 0.0
     assert pace_of([placed], 1, requirements(net, item=replace(ITEM, tokens=0)), cpu(None)).compute is None
-    stays = whole(net, "float32", Placing(RESIDENT), stays=True)
+    stays = whole(net, "float32", ComponentPlacement(RESIDENT), stays=True)
     assert pace_of([stays], 1, requirements(net), card(None, None)).bus == 0.0
 
 
 def test_what_bounds_a_pass() -> None:
-    assert Pace(3.0, 1.0, 2.0).bound == "disk"
-    assert Pace(1.0, 3.0, 2.0).bound == "bus"
-    assert Pace(1.0, 2.0, 3.0).bound == "compute"
-    assert Pace(1.0, 0.0, None).bound == "disk"
+    assert PassTime(3.0, 1.0, 2.0).bound == "disk"
+    assert PassTime(1.0, 3.0, 2.0).bound == "bus"
+    assert PassTime(1.0, 2.0, 3.0).bound == "compute"
+    assert PassTime(1.0, 0.0, None).bound == "disk"

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKLWan
 from placing import place, reference
 from towers import WIDTH, Tower, as_streamed, make, numbers, together
 
-from runner.placement.loader import Placer
+from runner.placement.loader import ComponentLoader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -73,7 +73,7 @@ def wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_videos_decoded_side_by_side_are_those_decoded_alone(wan: Path) -> None:
-    worker = Placer(torch.device("cpu"), torch.float32)
+    worker = ComponentLoader(torch.device("cpu"), torch.float32)
     resident = reference(AutoencoderKLWan, wan, torch.float32)
     streamed = place(
         "stream", AutoencoderKLWan, wan, torch.float32, {"decoder.up_blocks": "disk"}, placer=worker

@@ -234,9 +234,9 @@ def test_a_vae_in_a_view_of_its_own(tmp_path: Path) -> None:
     from checkpoints import DEMO
     from placing import place
 
-    from runner.placement.loader import Placer
+    from runner.placement.loader import ComponentLoader
 
-    worker = Placer(torch.device("cpu"), torch.float32)
+    worker = ComponentLoader(torch.device("cpu"), torch.float32)
     vaes = [
         place(placement, AutoencoderKL, DEMO / "vae", torch.float32, {"decoder.up_blocks": "disk"}, worker)
         for placement in ("resident", "stream")

@@ -21,7 +21,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from towers import WIDTH, as_resident, as_streamed, make, numbers, together
 
-from runner.stream.context_switcher import Turns
+from runner.stream.context_switcher import ContextSwitcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -246,7 +246,7 @@ def test_a_generator_that_has_a_normal_in_hand_keeps_it(streamed: tuple[Any, Str
 
 
 def test_a_turn_costs_little() -> None:
-    turns = Turns()
+    turns = ContextSwitcher()
     with turns.taken():
         states = [turns.another() for _ in range(2)]
         for n, state in enumerate(states):

@@ -15,7 +15,7 @@ from towers import Layer, Tower, as_resident, as_streamed, empty, make, numbers,
 from runner.api import Component
 from runner.model.files import ComponentFiles, open_component
 from runner.stream import names
-from runner.stream.blocks import Absent
+from runner.stream.blocks import OffloadedParameter
 from runner.stream.names import locate
 
 FLOAT32 = torch.float32
@@ -128,7 +128,7 @@ def test_where_the_system_does_not_tell_everything_stays(
     folder = make(tmp_path / "tower")
     tower, stream = as_streamed(folder)
     assert not stream.active
-    assert not any(isinstance(weight, Absent) for weight in tower.parameters())
+    assert not any(isinstance(weight, OffloadedParameter) for weight in tower.parameters())
     assert torch.equal(tower(numbers(1)), as_resident(folder)(numbers(1)))
     assert stream.bytes_read == 0
 

@@ -27,7 +27,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from runner.placement.loader import Placer
+from runner.placement.loader import ComponentLoader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-def placer(dtype: torch.dtype) -> Placer:
-    return Placer(torch.device("cpu"), dtype)
+def placer(dtype: torch.dtype) -> ComponentLoader:
+    return ComponentLoader(torch.device("cpu"), dtype)
 
 
 def drawn(seed: int, *shape: int, dtype: torch.dtype) -> torch.Tensor:

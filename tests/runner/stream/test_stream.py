@@ -14,7 +14,7 @@ import torch
 from towers import as_resident, as_streamed, make, numbers, stored_bytes, together
 from waiting import wait_until
 
-from runner.stream.blocks import Absent
+from runner.stream.blocks import OffloadedParameter
 
 if TYPE_CHECKING:
     import pytest
@@ -64,7 +64,9 @@ def test_a_component_may_join_when_the_slots_are_made(tmp_path: Path) -> None:
     other, _ = as_streamed(larger, stream=stream)
     assert stream.bytes_read == read + stored_bytes(first, ["blocks.0", "blocks.1"])
     assert stream.waited == waited
-    assert all(isinstance(weight, Absent) for weight in tower.blocks.parameters() if weight.numel())
+    assert all(
+        isinstance(weight, OffloadedParameter) for weight in tower.blocks.parameters() if weight.numel()
+    )
 
     results = together(stream, [lambda n=n: tower(other(tower(numbers(n)))) for n in range(3)])
     for n in range(3):

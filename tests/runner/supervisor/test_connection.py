@@ -17,7 +17,7 @@ from runner.api import Component
 from runner.errors import PluginError
 from runner.events import Checked, Event, ItemStarted
 from runner.supervisor import connection as conversation_module
-from runner.supervisor.connection import Conversation
+from runner.supervisor.connection import WorkerConnection
 from runner.supervisor.spawn import _Spawned
 
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 READ = "import os, sys, time\nfrom runner.protocol import receive\njob = receive(sys.stdin.buffer)\n"
 
 
-def talk(script: str, job: Job | None = None, first: str = READ) -> Conversation:
+def talk(script: str, job: Job | None = None, first: str = READ) -> WorkerConnection:
     popen = subprocess.Popen(
         [sys.executable, "-c", first + script],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
     )
-    return Conversation(_Spawned(popen), job or job_of([]))
+    return WorkerConnection(_Spawned(popen), job or job_of([]))
 
 
-def heard(conversation: Conversation) -> list[Event]:
+def heard(conversation: WorkerConnection) -> list[Event]:
     return [event for event in conversation.events() if event is not None]
 
 

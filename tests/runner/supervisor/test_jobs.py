@@ -26,9 +26,9 @@ SETTINGS = [
 ]
 
 
-def made(toy: Project, *sets: str, keeps_freed: bool = False, group: int = 1) -> Job:
+def made(toy: Project, *sets: str, retains_freed_memory: bool = False, group: int = 1) -> Job:
     stage = first_stage(toy, "toy.toml", sets)
-    placed = replace(stage.plan.chosen, keeps_freed=keeps_freed)
+    placed = replace(stage.plan.chosen, retains_freed_memory=retains_freed_memory)
     pipeline = stage.assembly.pipeline
     return make_job(
         pipeline, stage.plan.stage, stage.tasks, stage.keys, None, stage.plan, placed, group, stage.directory
@@ -44,9 +44,9 @@ def test_settings_reach_the_worker(toy: Project) -> None:
 
 
 def test_so_does_the_placement(toy: Project) -> None:
-    assert made(toy, keeps_freed=True, group=4).keeps_freed
-    assert made(toy, keeps_freed=True, group=4).group == 4
-    assert not made(toy).keeps_freed
+    assert made(toy, retains_freed_memory=True, group=4).retains_freed_memory
+    assert made(toy, retains_freed_memory=True, group=4).group == 4
+    assert not made(toy).retains_freed_memory
     assert made(toy).vram is None
 
 

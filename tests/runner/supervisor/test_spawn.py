@@ -14,7 +14,7 @@ from runner.errors import ExitCode, StorageError, WorkerDiedError
 from runner.events import encode
 from runner.machine import malloc as heap
 from runner.supervisor import forked
-from runner.supervisor.connection import Conversation
+from runner.supervisor.connection import WorkerConnection
 from runner.supervisor.forked import ForkServer
 from runner.supervisor.spawn import Spawner, environment
 
@@ -72,7 +72,7 @@ def job(folder: Path, start: str) -> Job:
 
 
 def ended(folder: Path, process: Process, start: str) -> tuple[int | None, list[dict[str, Any]]]:
-    conversation = Conversation(process, job(folder, start))
+    conversation = WorkerConnection(process, job(folder, start))
     events = [encode(event) for event in conversation.events() if event is not None]
     return conversation.exit_code, events
 

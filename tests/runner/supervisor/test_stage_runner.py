@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from project import Project
     from scripted import Stage
 
-    from runner.plan.candidates import Candidate
+    from runner.plan.candidates import PlacementOption
 
 ITEMS = "".join(f'[[item]]\nid = "{name}"\nprompt = "{name}"\n' for name in "abcd")
 
@@ -85,7 +85,7 @@ OUT = "say('failed', code=5, out_of_memory=True, error='out of memory: 7 bytes',
 
 def lower(stage: Stage, *groups: int) -> dict[str, Any]:
     """Placements to go down, told apart by their groups."""
-    found: list[Candidate] = [replace(stage.plan.chosen, placement=f"by {g}", group=g) for g in groups]
+    found: list[PlacementOption] = [replace(stage.plan.chosen, placement=f"by {g}", group=g) for g in groups]
     return {"chosen": found[0], "lower": tuple(found[1:])}
 
 

@@ -280,13 +280,13 @@ def test_to_fail_fast_is_to_stop_at_the_first_failure(stage: Stage) -> None:
 
 def test_no_worker_is_left_behind_after_an_error_here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     pids: list[int] = []
-    start = conversation.Conversation.__init__
+    start = conversation.WorkerConnection.__init__
 
     def noted(self: Any, process: Any, job: Any) -> None:
         pids.append(process.pid)
         start(self, process, job)
 
-    monkeypatch.setattr(conversation.Conversation, "__init__", noted)
+    monkeypatch.setattr(conversation.WorkerConnection, "__init__", noted)
 
     def full(_task: object, _done: bool) -> None:
         raise StorageError("no room")

@@ -1,4 +1,4 @@
-"""The ladder: the mildest changes that fit, in its order, and none that turned out needless."""
+"""The fallback_order: the mildest changes that fit, in its order, and none that turned out needless."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runner.errors import BudgetError
 from runner.manifest.load import load
 from runner.pipeline.binding import bind
 from runner.plugins import discover
-from runner.tailor.changes import ladder, lowered
+from runner.tailor.changes import fallback_order, lowered
 from runner.tailor.fit import fit as fitted
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Params(BaseModel):
 def runner_stages():
     return [
         Stage("ladder.run", "ladder:start", params="ladder:Params", outputs=(Text("said"), Text("aside", optional=True)),
-              components=(Component("net", "torch:Net"),), memory="ladder:memory")
+              components=(Component("net", "torch:Net"),), memory="fallback_order:memory")
     ]
 
 
@@ -58,7 +58,7 @@ model = { source = "./model" }
 budget = { device = "cpu", ram = "400MiB" }
 [[stage]]
 name = "one"
-uses = "ladder.run"
+uses = "fallback_order.run"
 MORE
 [batch]
 prompts = ["a"]
@@ -75,8 +75,8 @@ def opened(project: Project) -> Iterator[Callable[..., Pipeline]]:
     """A pipeline of one stage, with more lines in its table; its items take so many MiB, as a formula says."""
 
     def pipeline(lines: str = "", takes: str = "50") -> Pipeline:
-        project.plugin("ladder", PLUGIN.replace("TAKES", takes))
-        sys.modules.pop("ladder", None)
+        project.plugin("fallback_order", PLUGIN.replace("TAKES", takes))
+        sys.modules.pop("fallback_order", None)
         return bind(load(project.write("x.toml", MANIFEST.replace("MORE", lines))), discover())
 
     with project.as_environment():
@@ -119,7 +119,7 @@ def test_values_that_are_lower_already_and_those_that_the_plugin_refuses_are_no_
     opened: Callable[..., Pipeline],
 ) -> None:
     pipeline = opened('dtype = "bfloat16"\nwith = { tile = 512 }')
-    assert [(c.key, c.new) for c in ladder(pipeline.stages[0])] == [(TILE, 256), (CUT, 4)]
+    assert [(c.key, c.new) for c in fallback_order(pipeline.stages[0])] == [(TILE, 256), (CUT, 4)]
     # 5000 is no value of this parameter
     assert changes(opened(takes=unless("tile != 'auto'"))) == [(TILE, "auto", 512)]
 
@@ -155,7 +155,7 @@ def test_what_does_not_fit_however_low_is_told_with_what_was_lowered(
 
 
 def test_each_change_says_what_it_costs(opened: Callable[..., Pipeline]) -> None:
-    costs = {change.key: change.cost for change in ladder(opened('placement = "resident"').stages[0])}
+    costs = {change.key: change.cost for change in fallback_order(opened('placement = "resident"').stages[0])}
     assert costs == {
         "stage.one.placement": "where weights live is chosen anew; no output changes",
         TILE: "seams",

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from runner.files import handoff
-from runner.worker.checkpoint import DiscardedError, StateFile, snapshot
+from runner.worker.checkpoint import CheckpointFile, DiscardedError, snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +26,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / f"{KEY}.safetensors"
 
 
-def file(path: Path, key: str = KEY, **circumstances: Any) -> StateFile:
-    return StateFile(path, key, CPU, {**HERE, **circumstances})
+def file(path: Path, key: str = KEY, **circumstances: Any) -> CheckpointFile:
+    return CheckpointFile(path, key, CPU, {**HERE, **circumstances})
 
 
 def test_a_state_comes_back_as_it_was_saved(path: Path) -> None:

@@ -14,8 +14,8 @@ from worker_job import STAGE, job_of
 
 from runner.api import Component
 from runner.errors import ModelError
-from runner.protocol import STREAM, Placing
-from runner.stream.blocks import Absent
+from runner.protocol import STREAM, ComponentPlacement
+from runner.stream.blocks import OffloadedParameter
 from runner.worker import context as context_module
 from runner.worker.context import WorkerContext
 
@@ -46,7 +46,7 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def context(folder: Path | None, placing: Placing | None = None) -> WorkerContext:
+def context(folder: Path | None, placing: ComponentPlacement | None = None) -> WorkerContext:
     component = Component("net", "here:Net")
     placings = {"net": placing} if placing else {}
     stage = replace(STAGE, components=(component,))
@@ -65,11 +65,11 @@ def test_a_component_is_loaded_once(net: Path) -> None:
 
 
 def test_it_is_placed_as_planned(net: Path) -> None:
-    ctx = context(net, Placing(STREAM, {"layers": "disk"}))
+    ctx = context(net, ComponentPlacement(STREAM, {"layers": "disk"}))
     resident = context(net).load("net")
     streamed = ctx.load("net")
     assert ctx.stream.active
-    assert all(isinstance(parameter, Absent) for parameter in streamed.layers[2].parameters())
+    assert all(isinstance(parameter, OffloadedParameter) for parameter in streamed.layers[2].parameters())
     with torch.inference_mode():
         assert torch.equal(streamed(torch.ones(1, 4)), resident(torch.ones(1, 4)))
 

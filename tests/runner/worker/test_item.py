@@ -11,7 +11,7 @@ from greenlet import GreenletExit
 from worker_job import Reports, item_of
 
 from runner.errors import StorageError
-from runner.worker.checkpoint import StateFile
+from runner.worker.checkpoint import CheckpointFile
 from runner.worker.item import (
     ERROR_LIMIT,
     TRACEBACK_LIMIT,
@@ -20,7 +20,7 @@ from runner.worker.item import (
     WorkerItem,
     check_at_blocks,
 )
-from runner.worker.item_timer import Clock, TimedOutError
+from runner.worker.item_timer import ItemTimer, TimedOutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,8 +39,8 @@ class Made:
         self.item = item_of(folder, "a")
         self.reports = Reports()
         self.stopping = False
-        self.file = StateFile(self.item.state, self.item.key, torch.device("cpu"), ENVIRONMENT)
-        clock, go_on = Clock(limit), lambda: not self.stopping
+        self.file = CheckpointFile(self.item.state, self.item.key, torch.device("cpu"), ENVIRONMENT)
+        clock, go_on = ItemTimer(limit), lambda: not self.stopping
         self.run = ItemRun("stage", self.item, self.file, clock, self.reports, go_on, every, "float32")
 
     def attempt(self, *acts: Callable[[ItemRun], object]) -> ItemRun:
@@ -249,5 +249,5 @@ def test_warnings_are_passed_on(made: Made) -> None:
 
 
 def test_a_timeout_is_told_without_its_class() -> None:
-    with pytest.raises(TimedOutError), (clock := Clock(0.0)):
+    with pytest.raises(TimedOutError), (clock := ItemTimer(0.0)):
         clock.check()

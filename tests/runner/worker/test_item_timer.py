@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.worker import item_timer as clock_module
-from runner.worker.item_timer import Clock, TimedOutError, Watchdog
+from runner.worker.item_timer import ItemTimer, TimedOutError, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,7 +29,7 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
 
 
 def test_it_runs_while_it_is_entered(passing: Time) -> None:
-    clock = Clock(5.0)
+    clock = ItemTimer(5.0)
     passing.now += 100
     assert (clock.seconds, clock.runs) == (0.0, False)
     with clock:
@@ -46,7 +46,7 @@ def test_it_runs_while_it_is_entered(passing: Time) -> None:
 
 
 def test_without_a_limit_nothing_is_too_long(passing: Time) -> None:
-    with (clock := Clock()):
+    with (clock := ItemTimer()):
         passing.now += 1e9
         clock.check()
 
@@ -54,9 +54,9 @@ def test_without_a_limit_nothing_is_too_long(passing: Time) -> None:
 def test_the_watchdog_tells_of_who_runs_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_module, "HEARTBEAT", 0.001)
     monkeypatch.setattr(clock_module, "LATE", 2.0)
-    stuck: list[Clock] = []
+    stuck: list[ItemTimer] = []
     looked, told = threading.Event(), threading.Event()
-    clocks = [Clock(0.0), Clock(None), Clock(3600.0), Clock(1.0)]
+    clocks = [ItemTimer(0.0), ItemTimer(None), ItemTimer(3600.0), ItemTimer(1.0)]
     beats: list[None] = []
 
     def alive() -> None:
@@ -64,7 +64,7 @@ def test_the_watchdog_tells_of_who_runs_too_long(monkeypatch: pytest.MonkeyPatch
         if len(beats) == 3:
             looked.set()
 
-    def note(clock: Clock) -> None:
+    def note(clock: ItemTimer) -> None:
         stuck.append(clock)
         told.set()
 

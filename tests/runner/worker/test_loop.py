@@ -16,7 +16,7 @@ from runner.api import File, Tensor, Text
 from runner.errors import BudgetError
 from runner.events import Stuck
 from runner.files import handoff
-from runner.manifest.params import Given
+from runner.manifest.params import RawParams
 from runner.protocol import Input
 from runner.worker import loop as loop_module
 from runner.worker.loop import Loop
@@ -240,7 +240,7 @@ def test_texts_files_and_what_was_left_out(tmp_path: Path) -> None:
         told.update(item.inputs, prompt=item.params.prompt)
         return x(item)
 
-    item = item_of(tmp_path, "a", inputs=wired, params=Given({"prompt": "from the manifest"}))
+    item = item_of(tmp_path, "a", inputs=wired, params=RawParams({"prompt": "from the manifest"}))
     reports = run(job_of([item], stage=stage), one)
     assert reports.of("item_finished")[0]["status"] == "done", reports
     assert told == {"aside": "heard", "sound": tmp_path / "earlier.sound.wav", "prompt": "from upstream"}

@@ -15,11 +15,11 @@ def test_encode(dtype: str, size: int) -> None:
     told = sizes("flux", dtype)
     one = memory.encode(Encode(prompt="a", max_sequence_length=100), told)
     # CLIP's 768 numbers and T5's 4096 a token
-    assert (one.tokens, one.passes, one.leaves) == (100, 1, (768 + 100 * 4096) * size)
+    assert (one.tokens, one.passes, one.output_bytes) == (100, 1, (768 + 100 * 4096) * size)
     both = memory.encode(Encode(prompt="a", negative_prompt="", max_sequence_length=100), told)
-    assert (both.tokens, both.passes, both.leaves) == (100, 2, 2 * (768 + 100 * 4096) * size)
+    assert (both.tokens, both.passes, both.output_bytes) == (100, 2, 2 * (768 + 100 * 4096) * size)
     saved = memory.encode(Encode(prompt="a", max_sequence_length=100), replace(told, save_dtype="bfloat16"))
-    assert saved.leaves == (768 + 100 * 4096) * 2
+    assert saved.output_bytes == (768 + 100 * 4096) * 2
     assert (saved.peak, saved.suspended) == (one.peak, one.suspended)
 
 
@@ -28,17 +28,17 @@ def test_diffuse(dtype: str, size: int) -> None:
     told = sizes("flux", dtype, prompt_embeds=Encode(prompt="a", max_sequence_length=77))
     alone = memory.diffuse(Diffuse(height=512, width=256, steps=7), told)
     # a token is 16 x 16 pixels: 32 x 16 of them, with 64 numbers each, and 77 of text
-    assert (alone.tokens, alone.passes, alone.leaves) == (32 * 16 + 77, 7, 32 * 16 * 64 * size)
+    assert (alone.tokens, alone.passes, alone.output_bytes) == (32 * 16 + 77, 7, 32 * 16 * 64 * size)
     guided = memory.diffuse(Diffuse(height=512, width=256, steps=7, true_cfg_scale=2.0), told)
-    assert (guided.tokens, guided.passes, guided.leaves) == (alone.tokens, 14, alone.leaves)
+    assert (guided.tokens, guided.passes, guided.output_bytes) == (alone.tokens, 14, alone.output_bytes)
     assert memory.diffuse(Diffuse(height=512, width=256, steps=7, true_cfg_scale=1.0), told).passes == 7
     saved = memory.diffuse(Diffuse(height=512, width=256, steps=7), replace(told, save_dtype="float32"))
-    assert saved.leaves == 32 * 16 * 64 * 4
+    assert saved.output_bytes == 32 * 16 * 64 * 4
     # of a text of unknown length, the most
     assert memory.diffuse(Diffuse(height=512, width=256), sizes("flux", dtype)).tokens == 32 * 16 + 512
 
 
 def test_decode() -> None:
     told = sizes("flux", "float32", latents=Diffuse(height=512, width=256))
-    assert memory.decode(Decode(), told).leaves == 3 * 512 * 256
-    assert memory.decode(Decode(), sizes("flux", "float32")).leaves == 3 * 1024 * 1024
+    assert memory.decode(Decode(), told).output_bytes == 3 * 512 * 256
+    assert memory.decode(Decode(), sizes("flux", "float32")).output_bytes == 3 * 1024 * 1024
