@@ -1,0 +1,92 @@
+"""What the engine asks of a device."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|ALLOC_FAILED|OUT_OF_(HOST|DEVICE)_MEMORY|DefaultCPUAllocator", re.IGNORECASE
+)
+"""In messages of errors without a class of their own: of drivers, cuBLAS and cuDNN, the CPU's allocator."""
+
+
+class DeviceLostError(Exception):
+    """The device failed in a way that this process cannot go on from: another process may."""
+
+
+class Backend(ABC):
+    """A device; ``backend_of`` gives it. Sizes are bytes."""
+
+    tokens_to_measure: int
+    """Rows of a matrix product that are enough for the device to come to its pace."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.device.type == "cpu"
+
+    @abstractmethod
+    def name(self) -> str:
+        """The model of the device, as results depend on it."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Make it usable in this process.
+
+        Raises:
+            BudgetError: the torch that is installed has no support for it, or it is not here.
+
+        """
+
+    @abstractmethod
+    def make_current(self) -> None:
+        """Have this thread use it where torch and libraries take the current device."""
+
+    @abstractmethod
+    def synchronize(self) -> None:
+        """Wait until everything that was given to it is done.
+
+        Raises:
+            torch.AcceleratorError: something of it failed.
+
+        """
+
+    @abstractmethod
+    def limit_memory(self, limit: int | None) -> None:
+        """Have torch's allocator refuse to reserve more; None for no limit."""
+
+    @abstractmethod
+    def reserved_peak(self) -> int | None:
+        """The most that torch's allocator has reserved; None on the CPU."""
+
+    @abstractmethod
+    def process_memory(self) -> int | None:
+        """What this process holds of the device's memory, by the driver; None where it does not say."""
+
+    @abstractmethod
+    def generators(self) -> Sequence[torch.Generator]:
+        """The default random generators of all devices of this kind, the CPU's apart."""
+
+    @abstractmethod
+    def generator(self) -> torch.Generator | None:
+        """The default random generator of this device; None for the CPU, whose is torch's own."""
+
+    @abstractmethod
+    def is_lost(self, error: BaseException) -> bool:
+        """Whether an error of the device, rather than of what it was given, was raised or is pending."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a device or in RAM."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None

@@ -1,0 +1,129 @@
+"""Any accelerator, by what torch offers for all kinds, and where that is too little, for its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from runner.accelerator.backends.base import Backend, is_out_of_memory
+from runner.accelerator.backends.pinned import registered
+from runner.errors import BudgetError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+class AcceleratorBackend(Backend):
+    """XPU, MPS, and the simulated accelerator of the tests."""
+
+    tokens_to_measure = 4096
+
+    @property
+    def _module(self) -> Any:
+        return torch.get_device_module(self.device.type)
+
+    def name(self) -> str:
+        named = getattr(self._module, "get_device_name", None)
+        return str(named(self.device)) if named else self.device.type
+
+    def uuid(self) -> str:
+        properties = getattr(self._module, "get_device_properties", None)
+        return str(getattr(properties(self.device), "uuid", "")) if properties else ""
+
+    def check(self) -> None:
+        module = getattr(torch, self.device.type, None)
+        if module is None or not module.is_available():
+            raise BudgetError(
+                f"the device is {self.device}, and the PyTorch installed here has no support for it"
+            )
+        if (self.device.index or 0) >= module.device_count():
+            raise BudgetError(f"the device is {self.device}, and PyTorch sees {module.device_count()} here")
+
+    def make_current(self) -> None:
+        torch.accelerator.set_device_index(self.device.index)
+
+    def synchronize(self) -> None:
+        torch.accelerator.synchronize(self.device)
+
+    def stream(self) -> torch.Stream:
+        """A new stream: what is given to it runs beside what is given to others."""
+        return torch.Stream(self.device)
+
+    def current_stream(self) -> torch.Stream:
+        """The stream that this thread computes in."""
+        return torch.accelerator.current_stream(self.device)
+
+    def event(self, *, timing: bool = False) -> torch.Event:
+        """A mark in a stream, which others can wait for; with ``timing``, also a time."""
+        return torch.Event(self.device, enable_timing=timing)
+
+    def total_memory(self) -> int:
+        return int(torch.accelerator.get_memory_info(self.device)[1])
+
+    def limit_memory(self, limit: int | None) -> None:
+        # torch.accelerator has no such function, and not every kind's module
+        fraction = getattr(self._module, "set_per_process_memory_fraction", None)
+        if limit is not None and fraction is not None:
+            fraction(min(1.0, limit / self.total_memory()), self.device)
+
+    def reserved_peak(self) -> int | None:
+        return int(torch.accelerator.max_memory_reserved(self.device))
+
+    def allocated_peak(self) -> int:
+        return int(torch.accelerator.max_memory_allocated(self.device))
+
+    def process_memory(self) -> int | None:
+        return None
+
+    def context_size(self) -> int | None:
+        """What this process holds of its memory beside tensors; None where that cannot be measured."""
+        size = getattr(self._module, "context_size", None)
+        return int(size(self.device)) if size else None
+
+    def generators(self) -> Sequence[torch.Generator]:
+        return tuple(self._module.default_generators) if self._module.is_initialized() else ()
+
+    def generator(self) -> torch.Generator:
+        self._module.init()
+        found: torch.Generator = self._module.default_generators[self.device.index]
+        return found
+
+    def pinned(self, size: int) -> torch.Tensor:
+        """Bytes of RAM that the device copies from by itself.
+
+        Exactly as many where its runtime can register memory, else torch's allocator may take up to twice
+        as many.
+
+        Raises:
+            MemoryError: so many cannot be had.
+
+        """
+        functions = self._register_functions()
+        memory = registered(size, *functions, self.synchronize) if functions else None
+        if memory is not None:
+            return memory
+        try:
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        except RuntimeError as error:
+            raise MemoryError(f"{size} bytes of RAM cannot be pinned for {self.device}: {error}") from error
+
+    def _register_functions(self) -> tuple[Callable[[int, int], int], Callable[[int], int]] | None:
+        """Functions of the device's runtime that pin and unpin memory; None where it has none."""
+        module = self._module
+        if not hasattr(module, "host_register"):
+            return None
+        return module.host_register, module.host_unregister
+
+    def is_lost(self, error: BaseException) -> bool:
+        if is_out_of_memory(error):
+            return False
+        if isinstance(error, torch.AcceleratorError):
+            return True
+        if not isinstance(error, RuntimeError):
+            return False
+        try:  # a library's own error may come of one of the device that is yet to be reported
+            self.synchronize()
+        except torch.AcceleratorError:
+            return True
+        return False

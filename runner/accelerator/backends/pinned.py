@@ -1,0 +1,49 @@
+"""RAM that a device copies from by itself, registered page by page: no byte more than is asked for."""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OUT_OF_MEMORY = 2  # of the CUDA and HIP runtimes' error numbers
+
+
+def registered(
+    size: int,
+    register: Callable[[int, int], int],
+    unregister: Callable[[int], int],
+    synchronize: Callable[[], None],
+) -> torch.Tensor | None:
+    """Bytes in pages of their own, pinned by a runtime's functions; None where the runtime cannot.
+
+    ``register(address, size)`` and ``unregister(address)`` return the runtime's error numbers, 0 for none.
+    The pages are released with the last tensor that lies in them, and not before the device has copied what
+    it was given (``synchronize``).
+
+    Raises:
+        MemoryError: the system does not let so many be pinned.
+
+    """
+    # private, else a fork would share them; whole pages, for two registrations cannot share one
+    pages = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory = torch.frombuffer(pages, dtype=torch.uint8)
+    failed = register(memory.data_ptr(), len(pages))
+    if failed == OUT_OF_MEMORY:
+        raise MemoryError(f"{size} bytes of RAM cannot be pinned for the device (error {failed})")
+    if failed:
+        return None
+    weakref.finalize(pages, _release, memory.data_ptr(), unregister, synchronize).atexit = False
+    return memory
+
+
+def _release(address: int, unregister: Callable[[int], int], synchronize: Callable[[], None]) -> None:
+    try:
+        synchronize()
+    finally:
+        unregister(address)

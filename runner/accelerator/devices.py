@@ -1,0 +1,135 @@
+"""The accelerators of this machine, found without importing torch here: that is the workers' to import."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from runner.accelerator import nvml
+from runner.accelerator.device import Device
+from runner.accelerator.names import AUTO, CPU, CUDA, KINDS, SIM, index_of, kind_of
+from runner.errors import BudgetError
+
+VARIABLE = "RUNNER_ACCELERATOR"
+PATIENCE = 120.0  # seconds for torch to be imported and its devices to be counted
+_DECIDES = ("SIM_", "CUDA_", "HIP_", "ROCR_", "ZE_", "ONEAPI_", "TORCH_", VARIABLE)
+"""Beginnings of the environment variables that decide which devices there are."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The devices of one kind, and why there are none."""
+
+    devices: tuple[Device, ...] = ()
+    reason: str = ""
+
+
+def accelerators() -> tuple[Device, ...]:
+    """The devices that ``auto`` chooses from: of one kind, in torch's order."""
+    for kind in _kinds():
+        if devices := find(kind).devices:
+            return devices
+    return ()
+
+
+def find(kind: str) -> Found:
+    """The devices of a kind that a worker would see."""
+    return _find(kind, tuple(sorted((n, v) for n, v in os.environ.items() if n.startswith(_DECIDES))))
+
+
+def device_named(name: str) -> Device | None:
+    """The accelerator of torch's name; None if it is not here, or is the CPU."""
+    if kind_of(name) not in KINDS:
+        return None
+    devices, number = find(kind_of(name)).devices, index_of(name)
+    return devices[number] if number < len(devices) else None
+
+
+def choose_device(device: str, *, vram: int | None) -> str:
+    """The torch device for a budget's ``device`` and VRAM limit: ``auto`` is the accelerator if there is one.
+
+    Raises:
+        BudgetError: the device is not here; or a VRAM budget is given and there is nothing to spend it on.
+
+    """
+    if device == CPU:
+        return CPU
+    if device == AUTO:
+        found = accelerators()
+        if found:
+            return found[0].id
+        if vram is not None:
+            raise BudgetError(
+                f"the budget gives vram, and this machine has no accelerator{_why_none()}; "
+                "to run on the CPU all the same, slowly: --set budget.device=cpu"
+            )
+        return CPU
+    chosen = device_named(device)
+    if chosen is None:
+        there = find(kind_of(device))
+        here = f"{len(there.devices)} of them" if there.devices else f"none ({there.reason})"
+        raise BudgetError(f"the budget's device is {device}, and this machine has {here}")
+    return chosen.id
+
+
+def torch_built_for() -> dict[str, str]:
+    """What the torch that is installed was built for beside the CPU: versions by "cuda", "hip" and "xpu"."""
+    spec = find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return {}
+    try:
+        text = Path(spec.submodule_search_locations[0], "version.py").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    return dict(re.findall(r"^(cuda|hip|xpu)\b[^=\n]*= '([^']+)'", text, re.MULTILINE))
+
+
+def _kinds() -> tuple[str, ...]:
+    """The kinds that ``auto`` looks for; the simulated one only if the environment asks for it."""
+    asked = os.environ.get(VARIABLE)
+    if not asked:
+        return tuple(kind for kind in KINDS if kind != SIM)
+    if asked not in KINDS:
+        raise BudgetError(f"{VARIABLE}={asked}: there is no such kind of accelerator; {', '.join(KINDS)}")
+    return (asked,)
+
+
+def _why_none() -> str:
+    reasons = {kind: find(kind).reason for kind in _kinds()}
+    return f" ({'; '.join(f'{kind}: {reason}' for kind, reason in reasons.items())})"
+
+
+@cache
+def _find(kind: str, _environment: tuple[tuple[str, str], ...]) -> Found:
+    built = torch_built_for()
+    if kind == CUDA and "hip" not in built:
+        devices, reason = nvml.devices()
+        return Found(devices, reason)
+    if kind == SIM and os.environ.get(VARIABLE) != SIM:
+        return Found(reason=f"it is simulated, for tests: set {VARIABLE}={SIM}")
+    if kind == "xpu" and "xpu" not in built:
+        return Found(reason="the torch installed here is not built for it")
+    if kind == "mps" and sys.platform != "darwin":
+        return Found(reason="it is Apple's")
+    return _probe(kind)
+
+
+def _probe(kind: str) -> Found:
+    """Ask torch in a process of its own."""
+    command = [sys.executable, "-P", "-m", "runner.accelerator.probe", kind]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False, text=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        return Found(reason=str(error))
+    if done.returncode != 0:
+        last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        return Found(reason=f"torch cannot be asked: {last[0]}")
+    devices = tuple(Device(kind, n, **facts) for n, facts in enumerate(json.loads(done.stdout)))
+    return Found(devices, "" if devices else "torch sees none")

@@ -1,0 +1,129 @@
+"""How the bytes of a block get from its files, or from RAM, to the memory that it computes from."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from runner.accelerator.backends.generic import AcceleratorBackend
+    from runner.stream.blocks import Block
+    from runner.stream.reader import Reader
+
+
+class Transfer(Protocol):
+    """One slot's way of getting filled; ``memory`` are the slot's bytes, on the device that computes."""
+
+    memory: torch.Tensor
+
+    def fill(self, block: Block) -> None:
+        """Get a block's bytes into ``memory``. Called in another thread than the other methods.
+
+        Raises:
+            ModelError: a file was changed or cut, or cannot be read.
+
+        """
+
+    def await_arrival(self) -> None:
+        """Have what is computed from now on wait for the bytes."""
+
+    def computed(self) -> None:
+        """Have the next filling wait for what has been computed so far."""
+
+    def seconds_stalled(self) -> float:
+        """How long the device has waited for bytes, as far as is known by now; starts anew at 0."""
+
+
+class HostTransfer:
+    """The CPU computes from the RAM that files are read into."""
+
+    def __init__(self, size: int, reader: Reader) -> None:
+        self.memory = torch.empty(size, dtype=torch.uint8)
+        self._reader = reader
+
+    def fill(self, block: Block) -> None:
+        self._reader.read(block, self.memory.data_ptr())
+
+    def await_arrival(self) -> None:
+        """It has arrived when it is read."""
+
+    def computed(self) -> None:
+        """Computing has ended when it returns."""
+
+    def seconds_stalled(self) -> float:
+        return 0.0
+
+
+class KeptBlocks:
+    """Blocks that wait in pinned RAM, each read when it is first needed."""
+
+    def __init__(self, backend: AcceleratorBackend, reader: Reader) -> None:
+        self._backend = backend
+        self._reader = reader
+        self._held: dict[Block, torch.Tensor] = {}
+
+    def __contains__(self, block: Block) -> bool:
+        return block in self._held
+
+    def get(self, block: Block) -> torch.Tensor | None:
+        """The bytes of a block; None for one that is not to be kept."""
+        if block.kept and block not in self._held:
+            held = self._backend.pinned(block.size)
+            self._reader.read(block, held.data_ptr())
+            self._held[block] = held
+        return self._held.get(block)
+
+
+class DeviceTransfer:
+    """An accelerator copies from pinned RAM, in a stream of its own, while it computes in another one."""
+
+    def __init__(
+        self,
+        size: int,
+        backend: AcceleratorBackend,
+        stream: torch.Stream,
+        reader: Reader,
+        kept: KeptBlocks,
+    ) -> None:
+        self._backend = backend
+        self._stream = stream
+        self._reader = reader
+        self._kept = kept
+        self._staging = backend.pinned(size)
+        self.memory = torch.empty(size, dtype=torch.uint8, device=backend.device)
+        self.memory.record_stream(stream)
+        self._arrived, self._computed = backend.event(), backend.event()
+        # the memory may be recycled, and what was given to the device before may still use it
+        self.computed()
+        self._stalls: deque[tuple[torch.Event, torch.Event]] = deque()
+
+    def fill(self, block: Block) -> None:
+        source = self._kept.get(block)
+        if source is None:
+            self._arrived.synchronize()  # the staging memory's previous contents have been copied
+            self._reader.read(block, self._staging.data_ptr())
+            source = self._staging
+        with self._stream:
+            self._stream.wait_event(self._computed)
+            self.memory[: block.size].copy_(source[: block.size], non_blocking=True)
+            self._arrived.record(self._stream)
+
+    def await_arrival(self) -> None:
+        computing = self._backend.current_stream()
+        before, after = self._backend.event(timing=True), self._backend.event(timing=True)
+        before.record(computing)
+        computing.wait_event(self._arrived)
+        after.record(computing)
+        self._stalls.append((before, after))
+
+    def computed(self) -> None:
+        self._computed.record(self._backend.current_stream())
+
+    def seconds_stalled(self) -> float:
+        seconds = 0.0
+        while self._stalls and self._stalls[0][1].query():
+            before, after = self._stalls.popleft()
+            seconds += before.elapsed_time(after) / 1000
+        return seconds
