@@ -20,7 +20,7 @@ demo-model: $(READY)
 sim: $(READY)
 	$(BIN)/python tests/sim/build.py
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e tests/sim
-	PYTHONPATH=tests/sim $(BIN)/pytest -o norecursedirs= tests/sim
+	$(BIN)/pytest -n 2 tests/sim
 
 test: $(READY)
 	$(BIN)/pytest -n 2

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import toy_plugin
 from project import Project
+from sim.forked import FOLDER, Simulation
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +33,31 @@ def toy(project: Project) -> Project:
     project.write("toy.toml", toy_plugin.MANIFEST)
     (project.folder / "flags").mkdir()
     project.environment["TOY_FLAGS"] = str(project.folder / "flags")
+    return project
+
+
+@pytest.fixture(scope="session")
+def built_simulation() -> None:
+    """The simulated accelerator is built, which takes a minute the first time."""
+    if shutil.which("g++") is None:
+        pytest.skip("there is no g++ to build the simulated accelerator with")
+    subprocess.run([sys.executable, str(FOLDER / "build.py")], check=True)
+
+
+@pytest.fixture(scope="session")
+def simulation(built_simulation: None) -> Simulation:
+    """Runs functions in processes of their own that can use the simulated accelerator."""
+    return Simulation()
+
+
+@pytest.fixture
+def sim(project: Project, built_simulation: None) -> Project:
+    """A project whose commands find the simulated accelerator, and fail if they misuse it."""
+    info = "packages/runner_sim-0.1.dist-info"
+    project.write(f"{info}/METADATA", "Metadata-Version: 2.1\nName: runner-sim\nVersion: 0.1\n")
+    project.write(f"{info}/entry_points.txt", "[torch.backends]\nsim = torch_sim.autoload:autoload\n")
+    project.environment["PYTHONPATH"] += os.pathsep + str(FOLDER)
+    project.environment |= {"RUNNER_ACCELERATOR": "sim", "SIM_CHECK": "1"}
     return project
 
 

@@ -5,6 +5,7 @@ Nothing is done if the sources and PyTorch are those of the last time. About a m
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -70,6 +71,12 @@ def build() -> None:
         subprocess.CalledProcessError: the compiler says why.
 
     """
+    with STAMP.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tests run in several processes
+        _build()
+
+
+def _build() -> None:
     stamp = _stamp()
     if LIBRARY.exists() and STAMP.exists() and STAMP.read_text() == stamp:
         return

@@ -11,11 +11,13 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import forkserver
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+FOLDER = Path(__file__).parent
 PRELOADED = ["sim.preload"]
 
 

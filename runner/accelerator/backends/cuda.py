@@ -31,7 +31,7 @@ class CudaBackend(AcceleratorBackend):
 
     def context_size(self) -> int | None:
         """As the driver reports it for this process, less what the allocator holds."""
-        torch.zeros(1, device=self.device)  # a context is made by its first use
+        torch.zeros(1, device=self.device)  # its first use makes the context
         held = self.process_memory()
         return None if held is None else held - torch.cuda.memory_reserved(self.device)
 

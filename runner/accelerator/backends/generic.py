@@ -78,6 +78,7 @@ class AcceleratorBackend(Backend):
 
     def context_size(self) -> int | None:
         """What this process holds of its memory beside tensors; None where that cannot be measured."""
+        torch.zeros(1, device=self.device)  # its first use makes the context
         size = getattr(self._module, "context_size", None)
         return int(size(self.device)) if size else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import weakref
 from typing import TYPE_CHECKING
@@ -32,13 +33,15 @@ def registered(
     """
     # private, else a fork would share them; whole pages, for two registrations cannot share one
     pages = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    memory = torch.frombuffer(pages, dtype=torch.uint8)
+    # a finalizer of the pages themselves would run after they are unmapped
+    owner = (ctypes.c_uint8 * len(pages)).from_buffer(pages)
+    memory = torch.frombuffer(owner, dtype=torch.uint8)
     failed = register(memory.data_ptr(), len(pages))
     if failed == OUT_OF_MEMORY:
         raise MemoryError(f"{size} bytes of RAM cannot be pinned for the device (error {failed})")
     if failed:
         return None
-    weakref.finalize(pages, _release, memory.data_ptr(), unregister, synchronize).atexit = False
+    weakref.finalize(owner, _release, memory.data_ptr(), unregister, synchronize).atexit = False
     return memory
 
 

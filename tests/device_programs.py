@@ -1,0 +1,151 @@
+"""What tests run on the simulated accelerator through the engine's own interface, each in a process of its own."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from runner.accelerator.backends import backend_of, is_out_of_memory
+
+if TYPE_CHECKING:
+    from runner.accelerator.backends.generic import AcceleratorBackend
+
+SIM: Any = "sim"
+
+
+def violations() -> list[str]:
+    import torch_sim
+
+    torch.accelerator.synchronize()
+    found: list[str] = torch_sim.take_violations()
+    return found
+
+
+def described(device: str) -> dict[str, Any]:
+    backend: Any = backend_of(device)
+    backend.check()
+    return {
+        "name": backend.name(),
+        "memory": backend.total_memory(),
+        "context": backend.context_size(),
+        "cpu": backend.is_cpu,
+        "device": str(backend.device),
+    }
+
+
+def refused(device: str) -> str:
+    """What is wrong with a device that is not here."""
+    try:
+        backend_of(device).check()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def limited(limit: int) -> tuple[int | None, bool]:
+    """Takes 2 MiB after 2 MiB under a limit; returns the most that was reserved, and whether the error is known."""
+    backend = backend_of("sim:0")
+    backend.limit_memory(limit)
+    held = []
+    try:
+        while len(held) < 1000:
+            held.append(torch.empty(2 << 20, dtype=torch.uint8, device="sim:0"))
+    except RuntimeError as error:
+        return backend.reserved_peak(), is_out_of_memory(error)
+    return backend.reserved_peak(), False
+
+
+def seeded_on(device: str) -> dict[str, Any]:
+    """Draws by a device's default generator, seeded by its backend, while another device is current."""
+    import torch_sim
+
+    backend = backend_of(device)
+    backend.make_current()
+    generator = backend.generator()
+    assert generator is not None
+    generator.manual_seed(11)
+    first = torch.rand(4, device=device).cpu().tolist()
+    generator.manual_seed(11)
+    return {
+        "first": first,
+        "again": torch.rand(4, device=device).cpu().tolist(),
+        "touched": [torch_sim.is_touched(n) for n in range(2)],
+        "generators": len(backend.generators()),
+    }
+
+
+def pinned_exactly(size: int) -> dict[str, Any]:
+    """Pins bytes of RAM; says where they lie, how many are pinned, and how many once all views are gone."""
+    import torch_sim
+
+    backend: AcceleratorBackend = backend_of("sim:0")  # type: ignore[assignment]
+    memory = backend.pinned(size)
+    view = memory[: size // 2]
+    found = {"offset": memory.data_ptr() % 4096, "pinned": torch_sim.pinned()["bytes"], "size": len(memory)}
+    del memory
+    gc.collect()
+    found["with a view"] = torch_sim.pinned()["regions"]
+    del view
+    gc.collect()
+    return {**found, "regions": torch_sim.pinned()["regions"]}
+
+
+def let_go_under_a_copy() -> tuple[float, list[str]]:
+    """Drops pinned memory while the device copies from it; returns what arrived."""
+    backend: AcceleratorBackend = backend_of("sim:0")  # type: ignore[assignment]
+    target = torch.zeros(1 << 16, dtype=torch.uint8, device="sim:0")
+    torch.accelerator.synchronize()
+    memory = backend.pinned(1 << 16)
+    memory.fill_(3)
+    stream = backend.stream()
+    with stream:
+        target.copy_(memory, non_blocking=True)
+    del memory
+    gc.collect()
+    backend.current_stream().wait_stream(stream)
+    return target.float().mean().item(), violations()
+
+
+def too_much_pinned() -> str:
+    import torch_sim
+
+    torch_sim.limit_pinned(1 << 20)
+    backend: AcceleratorBackend = backend_of("sim:0")  # type: ignore[assignment]
+    try:
+        backend.pinned(2 << 20)
+    except MemoryError as error:
+        return str(error)
+    return ""
+
+
+def lost() -> dict[str, bool]:
+    """Which errors mean that the device is lost to this process."""
+    import torch_sim
+
+    backend = backend_of("sim:0")
+    torch.ones(1, device="sim:0")
+    found = {
+        "an item's": backend.is_lost(ValueError("a bad prompt")),
+        "a shape's": backend.is_lost(RuntimeError("shapes do not match")),
+        "out of memory": backend.is_lost(torch.OutOfMemoryError("out of memory")),
+        "the driver's": backend.is_lost(torch.AcceleratorError("SIM error: out of memory")),
+    }
+    torch_sim.fail("an illegal memory access")
+    found["a pending one"] = backend.is_lost(RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"))
+    try:
+        torch.ones(1, device="sim:0")
+    except torch.AcceleratorError as error:
+        found["the device's"] = backend.is_lost(error)
+    return found
+
+
+def current_in_threads() -> list[int]:
+    """The devices that threads use when none is named, after each has made its own current."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    backend = backend_of("sim:1")
+    with ThreadPoolExecutor(1, initializer=backend.make_current) as pool:
+        there = pool.submit(torch.accelerator.current_device_index).result()
+    return [torch.accelerator.current_device_index(), there]
