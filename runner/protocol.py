@@ -8,77 +8,25 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
 
 from runner.events import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
     from runner.api import Stage
     from runner.events import Event
     from runner.manifest.params import RawParams
     from runner.model.checks.request import ComponentCheck
+    from runner.placements import ComponentPlacement
 
 STOP = b"stop\n"
 SENT_AT_ONCE = 500  # items
 MESSAGE_LIMIT = 1 << 16  # bytes of a message between supervisor and fork server
-
-RESIDENT, STREAM, DEVICE_MAP = "resident", "stream", "device-map"
-MODEL_OFFLOAD, GROUP_OFFLOAD, SEQUENTIAL_OFFLOAD = "model-offload", "group-offload", "sequential-offload"
-ACCELERATOR_ONLY = (MODEL_OFFLOAD, GROUP_OFFLOAD, SEQUENTIAL_OFFLOAD)
-"""Placements, by the names that manifests have for them."""
-
-
-@dataclass(frozen=True)
-class ComponentPlacement:
-    """How one component's weights are placed.
-
-    ``device_map`` gives blocks, modules or single weights, by the names of files or modules, the tier that
-    they live on: ``"cpu"`` or ``"disk"``; what it does not name lives on the device. ``""`` is the whole
-    component.
-    """
-
-    placement: str
-    device_map: Mapping[str, str] = field(default_factory=dict)
-
-    def within(self, names: Collection[str]) -> ComponentPlacement:
-        """The same by the names of a model's own modules and weights.
-
-        Files may have a name more before theirs, or one less: they were saved from what had the model in it.
-        """
-        return replace(self, device_map={own_name(n, names): tier for n, tier in self.device_map.items()})
-
-    def tier(self, weight: str) -> str:
-        """The tier of a weight, ``"device"`` by default: the longest name that it lies under counts."""
-        under = f"{plain(weight)}."
-        found = [name for name in self.device_map if not name or under.startswith(f"{plain(name)}.")]
-        return self.device_map[max(found, key=len)] if found else "device"
-
-    def streamed(self, blocks: Mapping[str, Iterable[str]]) -> list[str]:
-        """Those of the blocks, given with their weights, that come and go as a whole.
-
-        All of their weights are on one tier, away from the device. What else is away comes weight by weight.
-        """
-        tiers = {block: {self.tier(weight) for weight in weights} for block, weights in blocks.items()}
-        return [block for block, found in tiers.items() if len(found) == 1 and "device" not in found]
-
-
-def own_name(name: str, names: Collection[str]) -> str:
-    """Which of a model's own ``names`` is meant by a file's name; that name itself if none is."""
-    shorter = name
-    while shorter and shorter not in names:
-        shorter = shorter.partition(".")[2]
-    longer = [own for own in names if own.endswith(f".{name}")]
-    return shorter or (longer[0] if len(longer) == 1 else name)
-
-
-def plain(name: str) -> str:
-    """A name as modules have it: CLIP's files have a prefix that some versions of its library leave out."""
-    return name.removeprefix("text_model.")
 
 
 @dataclass(frozen=True)
@@ -124,7 +72,7 @@ class Job:
     """Bytes that the allocator may reserve on the device."""
     retains_freed_memory: bool
     """Whether there is room for freed RAM to be kept for what comes next."""
-    placings: Mapping[str, ComponentPlacement]
+    placements: Mapping[str, ComponentPlacement]
     """Of each component that has weights."""
     group: int
     """Items that streamed weights are brought for together."""

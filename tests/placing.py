@@ -10,7 +10,7 @@ from diffusers import ModelMixin
 from runner.api import Component
 from runner.model.files import open_component
 from runner.placement.loader import ComponentLoader
-from runner.protocol import ComponentPlacement
+from runner.placements import ComponentPlacement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

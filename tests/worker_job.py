@@ -67,7 +67,7 @@ def job_of(items: Sequence[JobItem], **changes: Any) -> Job:
         threads=1,
         vram=None,
         retains_freed_memory=False,
-        placings={},
+        placements={},
         group=1,
         model=None,
         variant=None,

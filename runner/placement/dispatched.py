@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from runner.model.files import ComponentFiles
     from runner.placement.library import MappedModule
-    from runner.protocol import ComponentPlacement
+    from runner.placements import ComponentPlacement
 
 HOST = torch.device("cpu")
 FARTHEST_FIRST = ("disk", "cpu", "device")

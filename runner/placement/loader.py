@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner import protocol
+from runner import placements
 from runner.placement import dispatched
 from runner.placement.library import from_pretrained, open_module
 from runner.stream.stream import Stream
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runner.model.files import ComponentFiles
     from runner.placement.library import MappedModule
     from runner.placement.offloaded import ModelSwapper
-    from runner.protocol import ComponentPlacement
+    from runner.placements import ComponentPlacement
 
 
 class ComponentLoader:
@@ -45,15 +45,17 @@ class ComponentLoader:
         self, opened: MappedModule, files: ComponentFiles, placing: ComponentPlacement
     ) -> torch.nn.Module:
         match placing.placement:
-            case protocol.STREAM:
+            case placements.STREAM:
                 self._stream(opened, files, placing)
                 return opened.materialize(self._device)
-            case protocol.DEVICE_MAP | protocol.SEQUENTIAL_OFFLOAD:
-                dispatched.take_away(opened, files, self._device, placing.within(_names(opened.module)))
+            case placements.DEVICE_MAP | placements.SEQUENTIAL_OFFLOAD:
+                dispatched.take_away(
+                    opened, files, self._device, placing.with_module_names(_names(opened.module))
+                )
                 return opened.materialize(self._device)
-            case protocol.MODEL_OFFLOAD:
+            case placements.MODEL_OFFLOAD:
                 return self._offloaded(opened)
-            case protocol.GROUP_OFFLOAD:
+            case placements.GROUP_OFFLOAD:
                 from runner.placement.offloaded import load_in_groups
 
                 return load_in_groups(opened, self._device)
@@ -63,11 +65,11 @@ class ComponentLoader:
     def _stream(self, opened: MappedModule, files: ComponentFiles, placing: ComponentPlacement) -> None:
         """Stream the blocks that the map has away as a whole; the rest that is away comes on demand."""
         names = _names(opened.module)
-        blocks = {protocol.own_name(block, names) for block in placing.streamed(files.shapes.blocks)}
-        named = placing.within(names)
+        blocks = {placements.own_name(block, names) for block in placing.streamed(files.shapes.blocks)}
+        named = placing.with_module_names(names)
         self.stream.take(
             *(opened.module, files, blocks.__contains__),
-            kept=lambda block: named.tier(block) == "cpu",
+            kept=named.in_ram,
             dtype_of=opened.dtype_of,
         )
         dispatched.take_away(opened, files, self._device, named)

@@ -12,8 +12,8 @@ from runner.model.files import open_component, read_config
 from runner.model.selection import CONFIG
 from runner.placement.loader import ComponentLoader
 from runner.placement.vocabulary import check_vocabulary, is_tokenizer
+from runner.placements import RESIDENT, ComponentPlacement
 from runner.plugins import load_object
-from runner.protocol import RESIDENT, ComponentPlacement
 from runner.worker import finite
 from runner.worker.item import check_at_blocks
 from runner.worker.load_errors import as_model_error
@@ -45,7 +45,7 @@ class WorkerContext:
         if component not in self._loaded:
             declared = self._component(component)
             files = open_component(self._model_folder(), declared, self._job.variant)
-            placing = self._job.placings.get(component, ComponentPlacement(RESIDENT))
+            placing = self._job.placements.get(component, ComponentPlacement(RESIDENT))
             cls = load_object(declared.cls)
             try:
                 loaded = self._placer.place(cls, files, placing)

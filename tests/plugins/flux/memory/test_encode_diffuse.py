@@ -14,7 +14,7 @@ from transformers import T5Config, T5EncoderModel
 
 from runner.model.files import open_component
 from runner.placement.loader import ComponentLoader
-from runner.protocol import RESIDENT, ComponentPlacement
+from runner.placements import RESIDENT, ComponentPlacement
 
 if TYPE_CHECKING:
     from pathlib import Path
