@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import sys
 import traceback
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,8 @@ from runner.worker.finite import FiniteCheck, is_finite
 from runner.worker.item_timer import TimedOutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import threading
+    from collections.abc import Callable, Iterator, Mapping
 
     from runner.api import Saved
     from runner.events import Event
@@ -70,14 +72,14 @@ class ItemRun:
         stage: str,
         item: JobItem,
         file: CheckpointFile,
-        clock: ItemTimer,
+        timer: ItemTimer,
         report: Report,
-        may_go_on: Callable[[], bool],
+        stopping: threading.Event,
         checkpoint_every: int,
         dtype: str,
     ) -> None:
         self.item = item
-        self.clock = clock
+        self.timer = timer
         self.finite = FiniteCheck(dtype)
         self.warnings: list[dict[str, Any]] = []
         """What the last attempt warned of."""
@@ -90,17 +92,20 @@ class ItemRun:
         """Seconds that went into the saved state which it goes on from."""
         self._file = file
         self._report = report
-        self._may_go_on = may_go_on
+        self._stopping = stopping
         self._every = checkpoint_every
         self._kept: tuple[int, int, dict[str, torch.Tensor]] | None = None
         """The last step with its state, until that is saved."""
         self._saved_at = 0
 
-    def attempt(self, make: Callable[[ItemRun], None]) -> None:
-        """Make the item once. A failure is noted; how it looks when the supervisor asked to stop, too.
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Run one attempt: what the body raises becomes :attr:`failure`, unless it concerns the whole worker.
+
+        If the supervisor has asked to stop, the state is saved and the item has neither ended nor failed.
 
         Raises:
-            RunnerError: nothing more can be done here (storage, device, model).
+            RunnerError: the worker cannot continue (storage, device, model).
 
         """
         _CURRENT.set(self)
@@ -109,7 +114,7 @@ class ItemRun:
         self.attempts += 1
         self._report(ItemStarted(item=self.item.id))
         try:
-            make(self)
+            yield
         except CancelledError:
             self._save()
         except (RunnerError, GreenletExit, KeyboardInterrupt):
@@ -136,7 +141,7 @@ class ItemRun:
     @property
     def seconds(self) -> float:
         """What the item has computed, with what an interrupted run put into the state it goes on from."""
-        return self._before + self.clock.seconds
+        return self._before + self.timer.seconds
 
     def begin(self) -> Saved | None:
         """Set the random generators, and find what an interrupted attempt saved."""
@@ -197,9 +202,9 @@ class ItemRun:
             TimedOutError: the item's time is over.
 
         """
-        if not self._may_go_on():
+        if self._stopping.is_set():
             raise CancelledError
-        self.clock.check()
+        self.timer.check()
 
     def _save(self) -> None:
         if self._kept is not None:
