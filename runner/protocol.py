@@ -1,7 +1,7 @@
-"""What supervisor and worker say to each other.
+"""The messages between supervisor and worker.
 
-The supervisor sends one :class:`Job` down the worker's pipe, and later perhaps ``STOP``; the end of that
-pipe means that the supervisor is gone. The worker answers with events, a JSON object a line.
+The supervisor sends one :class:`Job` or :class:`ModelCheck` through a pipe, and ``STOP`` to interrupt it; the
+end of the pipe means that the supervisor has ended. The worker sends events, one JSON object a line.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from runner.placements import ComponentPlacement
 
 STOP = b"stop\n"
-SENT_AT_ONCE = 500  # items
-MESSAGE_LIMIT = 1 << 16  # bytes of a message between supervisor and fork server
+ITEMS_PER_PART = 500
+MESSAGE_LIMIT = 1 << 16  # bytes; of a message between supervisor and fork server
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input of an item: which output of which hand-off; ``file`` where it is a file beside it."""
+    """An input of an item: an output in a hand-off, or ``file`` beside the hand-off."""
 
     handoff: Path
     key: str
@@ -41,7 +41,7 @@ class Input:
 
 @dataclass(frozen=True)
 class JobItem:
-    """One item of a job: what it is made from, and where what it makes goes."""
+    """One item of a job: its parameters and inputs, and the paths of its outputs."""
 
     id: str
     key: str
@@ -49,21 +49,21 @@ class JobItem:
     inputs: Mapping[str, Input]
     handoff: Path | None
     state: Path
-    """What an interrupted attempt saves, and the next one goes on from; removed when it is done."""
+    """The checkpoint: saved by an interrupted attempt, resumed by the next, removed when the item is done."""
     files: Mapping[str, Path]
     lineage: Mapping[str, Any]
-    """This stage's entry in the lineage: the key's ingredients and the model's source."""
+    """This stage's entry in the lineage: the key's inputs and the model's source."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that a worker needs to know."""
+    """All that a worker needs to run a stage on some items."""
 
     name: str
     """The stage's name in the manifest."""
     stage: Stage
     distribution: str
-    """What the stage's plugin is installed from."""
+    """The distribution that the stage's plugin is installed from."""
     dtype: str
     save_dtype: str | None
     device: str
@@ -71,33 +71,33 @@ class Job:
     vram: int | None
     """Bytes that the allocator may reserve on the device."""
     retains_freed_memory: bool
-    """Whether there is room for freed RAM to be kept for what comes next."""
+    """Whether the allocator may keep freed RAM for reuse."""
     placements: Mapping[str, ComponentPlacement]
-    """Of each component that has weights."""
+    """The placement of each component that has weights."""
     group: int
-    """Items that streamed weights are brought for together."""
+    """Items that run together if weights are streamed."""
     model: Path | None
     variant: str | None
-    """Of the model's weights, where they are there in it."""
+    """The variant of the weight files (such as ``fp16``), if the model has it."""
     retries: int
     timeout: float | None
     """Seconds that one item may compute."""
     checkpoint_every: int
-    """Steps between saved states."""
+    """Steps between checkpoints."""
     items: tuple[JobItem, ...]
 
     def send(self, pipe: IO[bytes]) -> None:
-        """Send it in parts: in one go, ten thousand items would take a hundred MB for a moment."""
-        parts = range(0, len(self.items), SENT_AT_ONCE)
+        """Send it in parts: pickling ten thousand items at once would take 100 MB."""
+        parts = range(0, len(self.items), ITEMS_PER_PART)
         pickle.dump((replace(self, items=()), len(parts)), pipe)
         for first in parts:
-            pickle.dump(self.items[first : first + SENT_AT_ONCE], pipe)
+            pickle.dump(self.items[first : first + ITEMS_PER_PART], pipe)
         pipe.flush()
 
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """Components to be looked at before the first stage starts: an event ``checked`` answers for each."""
+    """Components to check before the first stage starts; the answer is an event ``checked`` for each."""
 
     checks: tuple[ComponentCheck, ...]
 
@@ -107,8 +107,8 @@ class ModelCheck:
 
 
 def receive(pipe: IO[bytes]) -> Job | ModelCheck:
-    """What a worker is to do."""
-    # the pipe comes from our own supervisor: nothing from outside is ever unpickled
+    """Receive the worker's request."""
+    # the sender is our own supervisor: nothing from outside is ever unpickled
     request, parts = pickle.load(pipe)  # noqa: S301
     if isinstance(request, ModelCheck):
         return request
@@ -123,5 +123,5 @@ def encode_event(event: Event) -> bytes:
 
 
 def decode_event(line: bytes) -> Event | None:
-    """The event of a worker's line; None if this version does not know it."""
+    """Parse a line of the worker; None for an event that this version does not know."""
     return decode(json.loads(line))

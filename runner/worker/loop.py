@@ -124,7 +124,7 @@ class Loop:
                 self._report(replace(warning, item=item.id))
             params = inputs.params(self._params, item)
             returned = self._compute(WorkerItem(run, params, inputs.values, run.begin()))
-            run.finite.settle()
+            run.finite.raise_if_seen()
             outputs = check_outputs(stage, returned, self._save_dtype)
             self._write(item, outputs, self._provenance(run, inputs.lineage))
         self._report_outcome(run)

@@ -283,7 +283,7 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
     placed = next(c for c in candidates(need, limits, None) if c.placement == STREAM)
     placer = ComponentLoader(device, torch.bfloat16)
     (placing,) = placed.placings.values()
-    transformer = placer.place(FluxTransformer2DModel, files, placing)
+    transformer = placer.load(FluxTransformer2DModel, files, placing)
     if on_cpu:
         retain_freed_memory()
 
