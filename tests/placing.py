@@ -10,7 +10,7 @@ from diffusers import ModelMixin
 from runner.api import Component
 from runner.model.files import open_component
 from runner.placement.loader import ComponentLoader
-from runner.protocol import ComponentPlacement
+from runner.placements import ComponentPlacement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,14 +23,14 @@ def place(
     folder: Path,
     dtype: torch.dtype,
     device_map: Mapping[str, str] | None = None,
-    placer: ComponentLoader | None = None,
+    loader: ComponentLoader | None = None,
     variant: str | None = None,
 ) -> Any:
-    """The component in ``folder``, placed on the CPU; with others of a worker, if its placer is given."""
+    """The component in ``folder``, placed on the CPU; with others of a worker, if its loader is given."""
     component = Component(folder.name, f"{cls.__module__}:{cls.__qualname__}")
     files = open_component(folder.parent, component, variant)
-    placer = placer or ComponentLoader(torch.device("cpu"), dtype)
-    return placer.place(cls, files, ComponentPlacement(placement, device_map or {}))
+    loader = loader or ComponentLoader(torch.device("cpu"), dtype)
+    return loader.load(cls, files, ComponentPlacement(placement, device_map or {}))
 
 
 def reference(cls: Any, folder: Path, dtype: torch.dtype, **options: Any) -> Any:

@@ -72,7 +72,7 @@ def make(folder: Path, hidden: Sequence[int] = HIDDEN, **how: Any) -> Path:
     return write(Tower(hidden), folder, **how)
 
 
-def opened(model: torch.nn.Module, folder: Path, dtype: torch.dtype) -> MappedModule:
+def mapped_model(model: torch.nn.Module, folder: Path, dtype: torch.dtype) -> MappedModule:
     """The model with its weights mapped from the files."""
     weights: dict[str, torch.Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
@@ -90,7 +90,7 @@ def empty(hidden: Sequence[int] = HIDDEN) -> Tower:
 def as_resident(
     folder: Path, dtype: torch.dtype = torch.float32, model: torch.nn.Module | None = None
 ) -> Any:
-    return opened(model or empty(_hidden(folder)), folder, dtype).materialize(CPU)
+    return mapped_model(model or empty(_hidden(folder)), folder, dtype).materialize(CPU)
 
 
 def as_streamed(
@@ -103,8 +103,8 @@ def as_streamed(
     """The model with those blocks or lists streamed, and its stream."""
     stream = stream or Stream(CPU)
     files = open_component(folder.parent, Component(folder.name, "towers:Tower"))
-    mapped = opened(model or empty(_hidden(folder)), folder, dtype)
-    stream.take(mapped.module, files, named(*names), lambda _block: False, mapped.dtype_of)
+    mapped = mapped_model(model or empty(_hidden(folder)), folder, dtype)
+    stream.add(mapped.module, files, named(*names), lambda _block: False, mapped.dtype_of)
     return mapped.materialize(CPU), stream
 
 

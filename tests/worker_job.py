@@ -24,19 +24,13 @@ if TYPE_CHECKING:
 
     One = Callable[[Item], Any]
 
-STAGE = Stage(name="test.stage", start="worker_job:start", outputs=(Tensor("x", "any"),))
-_one: One
+STAGE = Stage(name="test.stage", start="nowhere:start", outputs=(Tensor("x", "any"),))
 
 
 class Params(BaseModel):
     """Of stages that take a prompt."""
 
     prompt: str = "none"
-
-
-def start(_ctx: object) -> One:
-    """The function of the test that runs, as ``Stage.start`` names it."""
-    return _one
 
 
 def item_of(folder: Path, name: str, **changes: Any) -> JobItem:
@@ -67,7 +61,7 @@ def job_of(items: Sequence[JobItem], **changes: Any) -> Job:
         threads=1,
         vram=None,
         retains_freed_memory=False,
-        placings={},
+        placements={},
         group=1,
         model=None,
         variant=None,
@@ -86,15 +80,13 @@ class Reports(list[dict[str, Any]]):
         self.append(encode(event))
 
     def of(self, event: str) -> list[dict[str, Any]]:
-        return [told for told in self if told["event"] == event]
+        return [report for report in self if report["event"] == event]
 
 
 def run(job: Job, one: One, then: Callable[[Loop], None] = lambda _loop: None) -> Reports:
     """Run a job's items through ``one``; ``then`` is given the loop before it runs."""
-    global _one  # noqa: PLW0603 - the stage is named by a string, as in a worker
-    _one = one
     reports = Reports()
-    loop = Loop(job, reports)
+    loop = Loop(job, reports, lambda _context: one)
     then(loop)
     contextvars.copy_context().run(loop.run)
     return reports

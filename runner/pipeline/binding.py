@@ -19,8 +19,8 @@ from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
 from runner.pipeline.unknown_keys import tell_unknown_fields, tell_unknown_keys
 from runner.pipeline.without_effect import without_effect
+from runner.placements import ACCELERATOR_ONLY
 from runner.plugins import load_object
-from runner.protocol import ACCELERATOR_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

@@ -16,8 +16,8 @@ from runner.manifest.params import names_of
 from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.schema import ManifestTable, Placement
 from runner.manifest.sources import FOLDER, HUB_ID, PLUGIN
+from runner.placements import ACCELERATOR_ONLY
 from runner.plugins import load_object
-from runner.protocol import ACCELERATOR_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

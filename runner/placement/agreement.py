@@ -1,6 +1,6 @@
-"""Whether a component's files hold the weights that its class takes: no fewer, no others, no other shapes.
+"""Checks that a component's files hold exactly the weights of its class, in their shapes.
 
-Libraries fill what they do not find with random numbers and leave out what they do not know, and go on.
+Libraries initialise missing weights at random and ignore unknown ones.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Disagreement:
     missing: Sequence[str] = ()
     unexpected: Sequence[str] = ()
     mismatched: Sequence[str] = ()
-    """With both shapes."""
+    """Names with both shapes."""
 
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> Disagreement:
@@ -51,10 +51,10 @@ class Disagreement:
 
 
 def check_agreement(cls: Any, component: Component, folder: Path, found: Disagreement) -> None:
-    """Refuse weights that are missing, that nothing takes, or that have another shape.
+    """Refuse missing weights, unexpected weights, and weights of other shapes.
 
     Raises:
-        ModelError: there are some; it names the first of each.
+        ModelError: there are some; the message names the first of each kind.
 
     """
     unexpected = found.unexpected
@@ -82,10 +82,10 @@ def _part(what: str, names: Sequence[str]) -> str:
 
 
 def _outside_of_larger(cls: Any, component: Component, folder: Path, names: Iterable[str]) -> list[str]:
-    """Those of the weights that are not the rest of a larger model of the same family.
+    """The weights among ``names`` that do not belong to a larger model that contains this class.
 
-    The larger model is one that the config names, among the classes of the same module of the library: a text
-    encoder may be loaded from the files of the model that it is a part of.
+    A text encoder may be loaded from the files of a whole model. The larger class is one that the config
+    names, from the same module of the library.
     """
     module = sys.modules[cls.__module__]
     names = list(names)

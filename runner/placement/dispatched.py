@@ -1,8 +1,7 @@
-"""``device-map`` and ``sequential-offload``: a weight is brought for each operation that computes with it.
+"""``device-map`` and ``sequential-offload``: a weight is loaded for each operation that uses it.
 
-So is what a map of one's own keeps away from the device of a streamed component, outside of its blocks.
-Weights on the tier ``disk`` stay in the checkpoint's own files: no second copy of the model is written, as
-accelerate's ``offload_folder`` would be.
+The same holds for offloaded weights outside the blocks of a streamed component. Weights on the tier ``disk``
+stay in the checkpoint's files; no second copy is written, as in accelerate's ``offload_folder``.
 """
 
 from __future__ import annotations
@@ -21,37 +20,36 @@ if TYPE_CHECKING:
 
     from runner.model.files import ComponentFiles
     from runner.placement.library import MappedModule
-    from runner.protocol import ComponentPlacement
+    from runner.placements import ComponentPlacement
 
 HOST = torch.device("cpu")
 FARTHEST_FIRST = ("disk", "cpu", "device")
 
 Owners = list[tuple[torch.nn.Module, str, str]]
-"""Modules that have one and the same weight, its name there, and its whole name."""
+"""The modules that share a weight: module, name in the module, full name."""
 
 
 class OnDemand(OffloadedParameter):
-    """A weight that is elsewhere, and comes for each operation that computes with it."""
+    """A placeholder that loads its weight for each operation that uses it."""
 
     materialize: Callable[[], torch.Tensor]
-    """A copy on the device, in the dtype to compute in."""
+    """Returns the weight on the device, in the dtype that it computes in."""
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if _is_a_look(func) or cls._stays(func, args, kwargs):
+        if _reads_no_values(func) or cls._stays(func, args, kwargs):
             return super().__torch_function__(func, types, args, kwargs)
         if _writes(func) and isinstance(args[0], cls):
             raise RuntimeError(
-                "a weight that a device map keeps away from the device was written to, which would be lost; "
-                "placement resident keeps it"
+                "code writes to an offloaded weight, and the change would be lost; use placement resident"
             )
         args, kwargs = pytree.tree_map_only(cls, lambda weight: weight.materialize(), (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
-_OF_TENSORS = {"data", "T", "mT", "H", "mH", "real", "imag"}
-"""Attributes that are tensors of the weight's numbers."""
-_LOOKS = {
+_TENSOR_ATTRIBUTES = {"data", "T", "mT", "H", "mH", "real", "imag"}
+"""Attributes that are tensors of the weight's values."""
+_METADATA = {
     "__hash__",
     "__len__",
     "_has_compatible_shallow_copy_type",
@@ -72,12 +70,12 @@ _LOOKS = {
 }
 
 
-def _is_a_look(func: Any) -> bool:
-    """Whether it asks for no numbers of a weight."""
+def _reads_no_values(func: Any) -> bool:
+    """Whether a function needs only metadata of a weight."""
     name = getattr(func, "__name__", "")
     if name == "__get__":
-        return func.__self__.__name__ not in _OF_TENSORS
-    return name in _LOOKS or (name == "__set__" and func.__self__.__name__ != "data")
+        return func.__self__.__name__ not in _TENSOR_ATTRIBUTES
+    return name in _METADATA or (name == "__set__" and func.__self__.__name__ != "data")
 
 
 def _writes(func: Any) -> bool:
@@ -91,37 +89,37 @@ _IN_PLACE = {
 }
 
 
-def take_away(
-    opened: MappedModule, files: ComponentFiles, device: torch.device, placing: ComponentPlacement
+def offload(
+    mapped: MappedModule, files: ComponentFiles, device: torch.device, placement: ComponentPlacement
 ) -> None:
-    """Leave weights that the placing's map has away from the device to be brought on demand.
+    """Replace the weights that the placement's map offloads by placeholders that load on demand.
 
-    A weight with several names is as far away as any of them.
+    A weight with several names is on the farthest of their tiers.
     """
     in_files = mappings(files)
-    for weight, owners in _weights(opened.module).items():
-        tier = _tier(placing, owners)
+    for weight, owners in _weights(mapped.module).items():
+        tier = _tier(placement, owners)
         if tier == "disk" and MAPS.exists() and not any(weight.data_ptr() in part for part in in_files):
-            tier = "cpu"  # its library has made it, in RAM
+            tier = "cpu"  # not in a file: the library created it in RAM
         if isinstance(weight, OffloadedParameter) or tier == "device" or (tier == "cpu" and device == HOST):
             continue
-        absent = OnDemand.of(weight, opened.dtype_of(weight), device)
-        absent.materialize = _bringing(opened, weight, device, in_ram=tier == "cpu")
+        offloaded = OnDemand.of(weight, mapped.dtype_of(weight), device)
+        offloaded.materialize = _materializer(mapped, weight, device, in_ram=tier == "cpu")
         for owner, name, _ in owners:
-            set_weight(owner, name, absent)
+            set_weight(owner, name, offloaded)
 
 
-def _bringing(
-    opened: MappedModule, weight: torch.Tensor, device: torch.device, *, in_ram: bool
+def _materializer(
+    mapped: MappedModule, weight: torch.Tensor, device: torch.device, *, in_ram: bool
 ) -> Callable[[], torch.Tensor]:
     if not in_ram:
-        return lambda: opened.copy(weight, device)
-    held = opened.copy(weight, HOST)
-    return lambda: held.to(device)
+        return lambda: mapped.copy(weight, device)
+    in_memory = mapped.copy(weight, HOST)
+    return lambda: in_memory.to(device)
 
 
 def _weights(module: torch.nn.Module) -> dict[torch.Tensor, Owners]:
-    """Each parameter and buffer of a module, once, with all modules that have it."""
+    """Each parameter and buffer of a module, with all modules that share it."""
     found: dict[torch.Tensor, Owners] = defaultdict(list)
     for prefix, owner in module.named_modules(remove_duplicate=False):
         tables = (owner._parameters, owner._buffers)  # noqa: SLF001
@@ -131,5 +129,5 @@ def _weights(module: torch.nn.Module) -> dict[torch.Tensor, Owners]:
     return found
 
 
-def _tier(placing: ComponentPlacement, owners: Sequence[tuple[torch.nn.Module, str, str]]) -> str:
-    return min((placing.tier(name) for _, _, name in owners), key=FARTHEST_FIRST.index)
+def _tier(placement: ComponentPlacement, owners: Sequence[tuple[torch.nn.Module, str, str]]) -> str:
+    return min((placement.tier(name) for _, _, name in owners), key=FARTHEST_FIRST.index)

@@ -1,7 +1,6 @@
-"""Loading a component with its own library's ``from_pretrained``, safetensors only, no network.
+"""Loads components with their library's ``from_pretrained``: safetensors only, without network.
 
-The libraries map files into memory, so that loading costs nothing until the weights are copied: placements
-decide what is copied, when, and to where.
+The libraries map the files into memory; placements decide which weights are copied, when and to where.
 """
 
 from __future__ import annotations
@@ -31,22 +30,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MappedModule:
-    """A component whose weights are still in their files, wherever that is possible."""
+    """A component whose weights are mapped from their files, where possible."""
 
     module: torch.nn.Module
     dtypes: Mapping[torch.Tensor, torch.dtype]
-    """What they are to be cast to when they are copied, where they are not in it already."""
+    """The dtypes that weights are cast to when they are copied; others keep theirs."""
 
     def copy(self, weight: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """A copy of a weight in memory of our own, on the device, in the dtype to compute in.
+        """A copy of a weight on the device, in the dtype that it computes in.
 
-        In a mapped file weights lie at offsets of 8 bytes, where float32 results differ by 1e-6 from those at
-        torch's own 64-byte boundaries, and their pages come and go with the page cache.
+        The copy is aligned to 64 bytes, as torch allocates. Mapped files align to 8 bytes only, which changes
+        float32 results by 1e-6, and the page cache may drop their pages.
         """
         return weight.detach().to(device, self.dtype_of(weight), copy=True)
 
     def materialize(self, device: torch.device) -> torch.nn.Module:
-        """The module with all weights that have not been taken elsewhere owned, on the device."""
+        """The module, with all weights except placeholders copied to the device."""
         with torch.no_grad():
             for tensor in chain(self.module.parameters(), self.module.buffers()):
                 if not isinstance(tensor, OffloadedParameter):
@@ -59,40 +58,40 @@ class MappedModule:
 
 
 def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> MappedModule:
-    """Open a component that is to compute in ``dtype``; nothing is read yet, if its class allows that.
+    """Map a component that computes in ``dtype``; its weights are not read yet, if its class allows that.
 
     Raises:
-        ModelError: the files hold other weights than those of the class.
+        ModelError: the weights in the files are not those of the class.
 
     """
-    opened = _open_uncast(cls, files, dtype) or MappedModule(from_pretrained(cls, files, dtype), {})
-    _compare_with_plan(opened, files.component, dtype)
-    return opened
+    mapped = _open_uncast(cls, files, dtype) or MappedModule(from_pretrained(cls, files, dtype), {})
+    _compare_with_plan(mapped, files.component, dtype)
+    return mapped
 
 
 def _open_uncast(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> MappedModule | None:
-    """None for a class that computes with its weights while it is loaded."""
-    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # transformers' other threads would cast unseen
+    """Load with deferred casts; None for a class that computes with its weights during loading."""
+    os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # DeferredCasts does not see other threads
     with DeferredCasts(files) as casts:
         module = from_pretrained(cls, files, dtype)
     return None if casts.computed else MappedModule(module, casts.dtypes(module))
 
 
-def _compare_with_plan(opened: MappedModule, component: Component, dtype: torch.dtype) -> None:
-    """The plan takes the plugin's word for what stays in float32: tell its author where that is wrong."""
+def _compare_with_plan(mapped: MappedModule, component: Component, dtype: torch.dtype) -> None:
+    """Warn if other weights stay in float32 than the plugin declares, which the plan relies on."""
     if dtype == torch.float32:
         return
     beside = str(dtype).removeprefix("torch.")
     declared = {*component.float32.get(beside, ())}
     wrong = {
         name: weight.numel() * (4 - dtype.itemsize)
-        for name, weight in opened.module.named_parameters()
-        if (opened.dtype_of(weight) == torch.float32) != bool(declared & {*name.split(".")})
+        for name, weight in mapped.module.named_parameters()
+        if (mapped.dtype_of(weight) == torch.float32) != bool(declared & {*name.split(".")})
     }
     if wrong:
         _log.warning(
-            "%s: what it keeps in float32 beside %s is not what its Component.float32 says, for %d weights "
-            "(%s among them); the plan is off by %s",
+            "%s: the weights that stay in float32 when it is loaded in %s are not those that its "
+            "Component.float32 declares; %d weights differ (such as %s); the plan is off by %s",
             *(component.name, beside, len(wrong), next(iter(wrong)), format_size(sum(wrong.values()))),
         )
 
@@ -100,10 +99,10 @@ def _compare_with_plan(opened: MappedModule, component: Component, dtype: torch.
 def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
     """An object of ``cls`` from its files: a module in ``dtype``, or a tokenizer or scheduler.
 
-    A plain ``nn.Module`` without ``from_pretrained`` is made from ``config.json`` and the weights beside it.
+    An ``nn.Module`` class without ``from_pretrained`` is created from ``config.json`` and the weights.
 
     Raises:
-        ModelError: the files hold other weights than those of the class.
+        ModelError: the weights in the files are not those of the class.
 
     """
     folder = files.own_folder
@@ -126,7 +125,7 @@ def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,
-        ignore_mismatched_sizes=True,  # so that they are reported with all else, and refused here
+        ignore_mismatched_sizes=True,  # reported instead of raised, and refused below
         **options,
     )
     check_agreement(cls, files.component, files.folder, Disagreement.of(report))
@@ -134,7 +133,7 @@ def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
 
 
 def has_own_loader(cls: Any) -> bool:
-    """Whether it has a ``from_pretrained`` that is neither library's, and reports nothing."""
+    """Whether its ``from_pretrained`` is its own, not diffusers' or transformers', and returns no report."""
     return hasattr(cls, "from_pretrained") and not families(cls) & {"diffusers", "transformers"}
 
 
@@ -144,7 +143,7 @@ def families(cls: Any) -> set[str]:
 
 
 def _following_index(cls: Any, files: ComponentFiles) -> dict[str, Any]:
-    """What has transformers load the shards where there is one whole file too, which it would take first."""
+    """Options for transformers to load the indexed shards, also if an unsharded file exists."""
     whole = f"model.{files.variant}.safetensors" if files.variant else "model.safetensors"
     if files.index is None or not (files.own_folder / whole).exists():
         return {}

@@ -1,4 +1,4 @@
-"""The one door to placements: a component goes in with its placing, a module comes out."""
+"""Loads components with their planned placement."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner import protocol
+from runner import placements
 from runner.placement import dispatched
 from runner.placement.library import from_pretrained, open_module
 from runner.stream.stream import Stream
@@ -17,66 +17,68 @@ if TYPE_CHECKING:
     from runner.model.files import ComponentFiles
     from runner.placement.library import MappedModule
     from runner.placement.offloaded import ModelSwapper
-    from runner.protocol import ComponentPlacement
+    from runner.placements import ComponentPlacement
 
 
 class ComponentLoader:
-    """Loads the components of one worker, each as its placing says."""
+    """Loads the components of one worker."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self._device = device
         self._dtype = dtype
-        self._turns: ModelSwapper | None = None
+        self._swapper: ModelSwapper | None = None
         self.stream = Stream(device)
 
-    def place(self, cls: Any, files: ComponentFiles, placing: ComponentPlacement) -> Any:
-        """Load a component; what is no module, a tokenizer or a scheduler, is just loaded.
+    def load(self, cls: Any, files: ComponentFiles, placement: ComponentPlacement) -> Any:
+        """Load a component. Objects that are not modules (tokenizers, schedulers) ignore the placement.
 
         Raises:
-            ModelError: the files lack weights of the class.
+            ModelError: the weights in the files are not those of the class.
 
         """
         if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
             return from_pretrained(cls, files, self._dtype)
-        module = self._placed(open_module(cls, files, self._dtype), files, placing)
+        module = self._load_weights(open_module(cls, files, self._dtype), files, placement)
         return module.eval().requires_grad_(requires_grad=False)
 
-    def _placed(
-        self, opened: MappedModule, files: ComponentFiles, placing: ComponentPlacement
+    def _load_weights(
+        self, mapped: MappedModule, files: ComponentFiles, placement: ComponentPlacement
     ) -> torch.nn.Module:
-        match placing.placement:
-            case protocol.STREAM:
-                self._stream(opened, files, placing)
-                return opened.materialize(self._device)
-            case protocol.DEVICE_MAP | protocol.SEQUENTIAL_OFFLOAD:
-                dispatched.take_away(opened, files, self._device, placing.within(_names(opened.module)))
-                return opened.materialize(self._device)
-            case protocol.MODEL_OFFLOAD:
-                return self._offloaded(opened)
-            case protocol.GROUP_OFFLOAD:
+        match placement.placement:
+            case placements.STREAM:
+                self._stream(mapped, files, placement)
+                return mapped.materialize(self._device)
+            case placements.DEVICE_MAP | placements.SEQUENTIAL_OFFLOAD:
+                dispatched.offload(
+                    mapped, files, self._device, placement.with_module_names(_names(mapped.module))
+                )
+                return mapped.materialize(self._device)
+            case placements.MODEL_OFFLOAD:
+                return self._swapped(mapped)
+            case placements.GROUP_OFFLOAD:
                 from runner.placement.offloaded import load_in_groups
 
-                return load_in_groups(opened, self._device)
+                return load_in_groups(mapped, self._device)
             case _:
-                return opened.materialize(self._device)
+                return mapped.materialize(self._device)
 
-    def _stream(self, opened: MappedModule, files: ComponentFiles, placing: ComponentPlacement) -> None:
-        """Stream the blocks that the map has away as a whole; the rest that is away comes on demand."""
-        names = _names(opened.module)
-        blocks = {protocol.own_name(block, names) for block in placing.streamed(files.shapes.blocks)}
-        named = placing.within(names)
-        self.stream.take(
-            *(opened.module, files, blocks.__contains__),
-            kept=lambda block: named.tier(block) == "cpu",
-            dtype_of=opened.dtype_of,
+    def _stream(self, mapped: MappedModule, files: ComponentFiles, placement: ComponentPlacement) -> None:
+        """Stream the blocks that are offloaded as a whole; load other offloaded weights on demand."""
+        names = _names(mapped.module)
+        blocks = {placements.own_name(block, names) for block in placement.streamed(files.shapes.blocks)}
+        named = placement.with_module_names(names)
+        self.stream.add(
+            *(mapped.module, files, blocks.__contains__),
+            in_ram=named.in_ram,
+            dtype_of=mapped.dtype_of,
         )
-        dispatched.take_away(opened, files, self._device, named)
+        dispatched.offload(mapped, files, self._device, named)
 
-    def _offloaded(self, opened: MappedModule) -> torch.nn.Module:
+    def _swapped(self, mapped: MappedModule) -> torch.nn.Module:
         from runner.placement.offloaded import ModelSwapper
 
-        self._turns = self._turns or ModelSwapper(self._device)
-        return self._turns.load(opened)
+        self._swapper = self._swapper or ModelSwapper(self._device)
+        return self._swapper.load(mapped)
 
 
 def _names(module: torch.nn.Module) -> Collection[str]:

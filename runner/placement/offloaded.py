@@ -1,4 +1,4 @@
-"""``model-offload`` and ``group-offload``: weights wait in RAM and visit the accelerator."""
+"""``model-offload`` and ``group-offload``: weights are in RAM, and on the accelerator while they are used."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ HOST = torch.device("cpu")
 
 
 class ModelSwapper:
-    """Components that take turns on the device: whichever runs is there, the others are in RAM."""
+    """Swaps whole components: the one that runs is on the device, the others are in RAM."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._modules: list[torch.nn.Module] = []
 
-    def load(self, opened: MappedModule) -> torch.nn.Module:
-        """The component in RAM; it comes to the device when it runs, and the others leave."""
-        module = opened.materialize(HOST)
+    def load(self, mapped: MappedModule) -> torch.nn.Module:
+        """The component in RAM, with a hook that swaps it in when it runs."""
+        module = mapped.materialize(HOST)
         self._modules.append(module)
         add_hook_to_module(module, _SwapInHook(self), append=True)
         return module
 
-    def give_way_to(self, module: torch.nn.Module) -> None:
-        """Bring a component to the device, once the others have left it."""
+    def swap_in(self, module: torch.nn.Module) -> None:
+        """Move the other components to RAM, then this one to the device."""
         for other in self._modules:
             if other is not module:
                 other.to(HOST)
@@ -36,20 +36,20 @@ class ModelSwapper:
 
 
 class _SwapInHook(ModelHook):  # type: ignore[misc]
-    def __init__(self, turns: ModelSwapper) -> None:
-        self._turns = turns
+    def __init__(self, swapper: ModelSwapper) -> None:
+        self._swapper = swapper
 
     def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        self._turns.give_way_to(module)
+        self._swapper.swap_in(module)
         return args, kwargs
 
 
-def load_in_groups(opened: MappedModule, device: torch.device) -> torch.nn.Module:
-    """Diffusers' group offloading: layer after layer through a stream of copies, from pinned RAM."""
+def load_in_groups(mapped: MappedModule, device: torch.device) -> torch.nn.Module:
+    """Diffusers' group offloading: layer by layer from pinned RAM, on a copy stream."""
     from diffusers.hooks import apply_group_offloading
 
-    module = opened.materialize(HOST)
+    module = mapped.materialize(HOST)
     on_cuda = device.type == "cuda"
-    # single layers hold least on the device, and are no slower than whole blocks where copies overlap
+    # layers need the least memory on the device, and with overlapping copies are as fast as blocks
     apply_group_offloading(module, device, HOST, offload_type="leaf_level", use_stream=on_cuda)
     return module

@@ -1,4 +1,4 @@
-"""Modules of classes without ``from_pretrained``: made from ``config.json`` and the weights beside it."""
+"""Creates modules of classes without ``from_pretrained``, from ``config.json`` and the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def open_plain(cls: Any, files: ComponentFiles) -> tuple[torch.nn.Module, Disagreement]:
-    """The module with its weights mapped from the files, and how these differ from what it takes."""
+    """The module with its weights mapped from the files, and how these differ from its own."""
     config = files.own_folder / "config.json"
     options = json.loads(config.read_bytes()) if config.exists() else {}
     weights: dict[str, torch.Tensor] = {}
@@ -33,12 +33,12 @@ def open_plain(cls: Any, files: ComponentFiles) -> tuple[torch.nn.Module, Disagr
 def fill_plain(
     cls: Any, options: dict[str, Any], weights: dict[str, torch.Tensor]
 ) -> tuple[torch.nn.Module, Disagreement]:
-    """An object of the class with these weights, and how they differ from what it takes."""
-    module = _made(cls, options)
+    """A module of the class with these weights, and how they differ from its own."""
+    module = _create(cls, options)
     own = module.state_dict()
     for name in weights.keys() & own.keys():
         if not (weights[name].is_floating_point() and own[name].is_floating_point()):
-            weights[name] = weights[name].to(own[name].dtype)  # numbers of floating point are cast by others
+            weights[name] = weights[name].to(own[name].dtype)  # floating-point weights are cast later
     tied = defaultdict(list)
     for name, parameter in module.named_parameters(remove_duplicate=False):
         tied[parameter].append(name)
@@ -56,23 +56,27 @@ def fill_plain(
             setattr(module.get_submodule(owner), leaf, there[-1])
             lacking.discard(name)
     shapes = [(name, weights[name].shape, own[name].shape) for name in mismatched]
-    told = {"missing_keys": lacking, "unexpected_keys": report.unexpected_keys, "mismatched_keys": shapes}
-    return module, Disagreement.of(told)
+    differences = {
+        "missing_keys": lacking,
+        "unexpected_keys": report.unexpected_keys,
+        "mismatched_keys": shapes,
+    }
+    return module, Disagreement.of(differences)
 
 
-def _made(cls: Any, options: dict[str, Any]) -> torch.nn.Module:
-    """An object of the class, its parameters empty if it can be made so."""
+def _create(cls: Any, options: dict[str, Any]) -> torch.nn.Module:
+    """A module of the class, without memory for its parameters if the class allows that."""
     with suppress(Exception), _empty_parameters():
         module: torch.nn.Module = cls(**options)
         if not _has_emptied(module):
             return module
-    # it makes numbers of its parameters; or fails whatever they are, and then says here why
+    # it computes with its parameters, or its constructor fails anyway, and then raises here
     made: torch.nn.Module = cls(**options)
     return made
 
 
 def _has_emptied(module: torch.nn.Module) -> bool:
-    """Whether something else than its parameters was made of them, and has no memory either."""
+    """Whether other tensors of the module were computed from empty parameters."""
     own = {"_parameters", "_modules"}
     kept = [{k: v for k, v in vars(part).items() if k not in own} for part in module.modules()]
     return any(isinstance(value, torch.Tensor) and value.is_meta for value in pytree.tree_leaves(kept))
@@ -80,13 +84,13 @@ def _has_emptied(module: torch.nn.Module) -> bool:
 
 @contextmanager
 def _empty_parameters() -> Iterator[None]:
-    """Let the modules that are made meanwhile have parameters without memory, and all else as ever."""
+    """Create parameters on "meta" for the modules that are constructed meanwhile."""
     register = torch.nn.Module.register_parameter
     emptied = WeakIdKeyDictionary()
 
     def register_empty(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter | None) -> None:
         if parameter is not None and not parameter.is_meta:
-            if parameter not in emptied:  # one that has several owners is to have them still
+            if parameter not in emptied:  # a shared parameter stays shared
                 meta = parameter.detach().to("meta")
                 emptied[parameter] = torch.nn.Parameter(meta, requires_grad=parameter.requires_grad)
             parameter = emptied[parameter]

@@ -1,7 +1,6 @@
-"""Loading a component with its own library without its files: from names and shapes alone.
+"""Checks a component's weights with its library's own loading code, from names and shapes alone.
 
-The library's own code renames, ties and leaves out, and reports what does not fit. No weight is read, and
-none takes memory.
+The library renames, ties and omits weights, and reports mismatches. No weight is read or takes memory.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
 
 Weights = dict[str, torch.Tensor]
-FLOATING = ("F", "BF")  # how the format's names of floating dtypes begin
+FLOATING = ("F", "BF")  # prefixes of safetensors' floating-point dtypes
 _OPTIONS: Mapping[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
 
 
 def check_without_files(cls: Any, shapes: ComponentShapes, model: Path) -> None:
-    """See whether the weights of a component agree with its class; ``model`` is an empty folder to work in.
+    """Check that the weights of a component are those of its class; ``model`` is an empty scratch folder.
 
     Raises:
-        ModelError: they do not.
+        ModelError: they are not.
 
     """
     folder = model / shapes.component.path
@@ -65,7 +64,7 @@ def _by_diffusers(cls: Any, folder: Path, weights: Weights) -> Disagreement:
 
 @contextmanager
 def _read_as(weights: Weights) -> Iterator[None]:
-    """Let every safetensors file hold these: diffusers takes weights from files alone."""
+    """Make safetensors return these for any file: diffusers takes weights only from files."""
     load_file = safetensors.torch.load_file
     safetensors.torch.load_file = lambda *_args, **_options: dict(weights)
     try:
@@ -75,7 +74,7 @@ def _read_as(weights: Weights) -> Iterator[None]:
 
 
 def _weights(shapes: ComponentShapes) -> Weights:
-    """Tensors of these shapes in memory that nothing ever touches: the system gives none for it."""
+    """Tensors of these shapes: views of untouched memory, for which the system allocates no pages."""
     most = max((info.elements for info in shapes.tensors.values()), default=0)
     floats, integers = torch.empty(most, dtype=torch.float32), torch.empty(most, dtype=torch.int64)
     return {

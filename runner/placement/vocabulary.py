@@ -1,6 +1,6 @@
-"""Whether a tokenizer has its vocabulary, and the one of the encoder that takes its token ids.
+"""Checks that a tokenizer has a vocabulary, and that it is its encoder's.
 
-transformers makes a tokenizer without any vocabulary from a folder that lacks the file, and says nothing.
+transformers loads a tokenizer without any vocabulary, and without an error, if the file is missing.
 """
 
 from __future__ import annotations
@@ -17,27 +17,26 @@ if TYPE_CHECKING:
 
     from runner.api import Component
 
-# of the encoder's embeddings: they are padded to round numbers, or have room for tokens that are no text
-SMALLEST = 0.75
-EMPTY = 1  # words: sentencepiece's mark of a space is there in any case
-UNMADE = 0.25  # of the words: some vocabularies hold words that were added without merges
+SMALLEST = 0.75  # of the encoder's embeddings, which are padded and have room for tokens that are not text
+EMPTY = 1  # words: sentencepiece always has its space mark
+UNMADE = 0.25  # of the words: some vocabularies have added words without merges
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 ANY_VOCABULARY = (".model", ".tiktoken", "tokenizer.json", "vocab.txt", "vocab.json")
-TOLD = "fetch the tokenizer's files of the same model again"
+REMEDY = "fetch the tokenizer's files of the same model again"
 
 
 def is_tokenizer(cls: Any) -> bool:
-    """Whether a class is one of transformers' tokenizers, or like them."""
+    """Whether a class has the interface of transformers' tokenizers."""
     return hasattr(cls, "vocab_files_names") and hasattr(cls, "get_vocab")
 
 
 def check_vocabulary(tokenizer: Any, component: Component, folder: Path, embeddings: int | None) -> None:
-    """Refuse a tokenizer that has no vocabulary, or another one than its encoder.
+    """Refuse a tokenizer that has no vocabulary, or another model's.
 
     ``embeddings`` is the number of token ids that the encoder takes, None if that is not known.
 
     Raises:
-        ModelError: it has.
+        ModelError: the vocabulary is empty or does not fit.
 
     """
     tokens = tokenizer.get_vocab()
@@ -45,19 +44,19 @@ def check_vocabulary(tokenizer: Any, component: Component, folder: Path, embeddi
     where = f"component '{component.name}': the tokenizer in {folder / component.path}"
     if tokenizer.vocab_files_names and len(words) <= EMPTY:
         raise ModelError(
-            f"{where} has no vocabulary, only {len(tokens)} tokens of its own; {read_from(tokenizer)}"
+            f"{where} has no vocabulary, only {len(tokens)} tokens of its own; {files_hint(tokenizer)}"
         )
     if embeddings is None:
         return
     if tokenizer.vocab_size > embeddings or len(tokens) < SMALLEST * embeddings:
         raise ModelError(
             f"{where} has {len(tokens)} tokens, and its encoder takes {embeddings}: it is the tokenizer of "
-            f"another model, or not whole; {TOLD}"
+            f"another model, or not whole; {REMEDY}"
         )
 
 
 def check_merges(tokenizer: Any, component: Component, folder: Path) -> None:
-    """Refuse a byte-pair vocabulary most of whose words no merge makes: they are never found in a text.
+    """Refuse a byte-pair vocabulary with words that no merge produces: they are never found in a text.
 
     Raises:
         ModelError: its merges were cut or left out.
@@ -75,27 +74,27 @@ def check_merges(tokenizer: Any, component: Component, folder: Path) -> None:
     if lost > UNMADE * len(words):
         raise ModelError(
             f"component '{component.name}': the tokenizer in {folder / component.path} has no merges for "
-            f"{lost} of its {len(words)} words, so that texts fall into letters; {read_from(tokenizer)}"
+            f"{lost} of its {len(words)} words, so that texts fall into letters; {files_hint(tokenizer)}"
         )
 
 
 def check_files(cls: Any, component: Component, folder: Path, names: Iterable[str]) -> None:
-    """Refuse a tokenizer's files, by their names alone, that hold no vocabulary.
+    """Check by their names that a tokenizer's files include a vocabulary.
 
     Raises:
-        ModelError: none of the files that its class reads is there.
+        ModelError: none of the files that its class reads exists.
 
     """
     there = [name.rpartition("/")[2] for name in names]
-    wanted = {*cls.vocab_files_names.values()}
-    if wanted and not any(name in wanted or name.endswith(ANY_VOCABULARY) for name in there):
+    expected = {*cls.vocab_files_names.values()}
+    if expected and not any(name in expected or name.endswith(ANY_VOCABULARY) for name in there):
         raise ModelError(
             f"component '{component.name}': the tokenizer in {folder / component.path} has no vocabulary; "
-            f"{read_from(cls)}"
+            f"{files_hint(cls)}"
         )
 
 
-def read_from(tokenizer: Any) -> str:
-    """The files that a tokenizer's class reads, and what to do where one of them is wrong."""
+def files_hint(tokenizer: Any) -> str:
+    """The files that a tokenizer's class reads, and the remedy if one of them is wrong."""
     names = sorted({*tokenizer.vocab_files_names.values()})
-    return f"its class reads {', '.join(names)}: {TOLD}"
+    return f"its class reads {', '.join(names)}: {REMEDY}"

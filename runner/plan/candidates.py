@@ -7,6 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runner.machine.reads import CHUNK, READERS
+from runner.placements import (
+    DEVICE_MAP,
+    GROUP_OFFLOAD,
+    MODEL_OFFLOAD,
+    RESIDENT,
+    SEQUENTIAL_OFFLOAD,
+    STREAM,
+    ComponentPlacement,
+)
 from runner.plan.component_placement import (
     PlacedComponent,
     blocks_of,
@@ -19,15 +28,6 @@ from runner.plan.component_placement import (
 )
 from runner.plan.own_map import in_file_names
 from runner.plan.throughput import group_size
-from runner.protocol import (
-    DEVICE_MAP,
-    GROUP_OFFLOAD,
-    MODEL_OFFLOAD,
-    RESIDENT,
-    SEQUENTIAL_OFFLOAD,
-    STREAM,
-    ComponentPlacement,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

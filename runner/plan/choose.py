@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
+from runner.placements import MODEL_OFFLOAD, RESIDENT, STREAM
 from runner.plan.candidates import PlacementOption, candidates, lowest
 from runner.plan.dtypes import Faster, float32_instead
 from runner.plan.learned import learned
@@ -15,7 +16,6 @@ from runner.plan.reasons import reasons_for
 from runner.plan.remedies import remedies
 from runner.plan.requirements import CUDA_CONTEXT, MemoryRequirements, requirements_of
 from runner.plan.throughput import FEW_PASSES, PassTime, pace_of
-from runner.protocol import MODEL_OFFLOAD, RESIDENT, STREAM
 from runner.units import format_size
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.protocol import RESIDENT, STREAM, ComponentPlacement
+from runner.placements import RESIDENT, STREAM, ComponentPlacement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

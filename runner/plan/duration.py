@@ -7,9 +7,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from runner.machine.timings import add_measured, measured
+from runner.placements import RESIDENT, STREAM
 from runner.plan.learned import OPERATION, from_runs, key_of, measured_work, work_of
 from runner.plan.throughput import pace_of
-from runner.protocol import RESIDENT, STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.manifest.problems import Problems, did_you_mean
-from runner.protocol import plain
+from runner.placements import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -22,9 +22,9 @@ from runner.files.header import read_header
 from runner.files.storage import write_atomically
 from runner.manifest.load import load
 from runner.pipeline.binding import bind
+from runner.placements import RESIDENT, STREAM
 from runner.plan.choose import plan_stage
 from runner.plugins import Plugin
-from runner.protocol import RESIDENT, STREAM
 from runner.supervisor.jobs import make_job
 from runner.work.demand import demand
 from runner.work.models import assemble, run_directory

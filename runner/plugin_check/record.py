@@ -17,7 +17,7 @@ from runner.stream.lockstep import Lockstep
 from runner.worker import rng as randomness
 from runner.worker.finite import FiniteCheck
 from runner.worker.loop import Loop
-from runner.worker.output_writer import publish
+from runner.worker.output_writer import check_outputs, write_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -124,10 +124,9 @@ class Recording:
             Exception: whatever the stage's ``start`` raises, or the engine around it.
 
         """
-        global _recording  # noqa: PLW0603 - the loop finds the stage by its dotted name
+        global _recording  # noqa: PLW0603 - for item_under_way
         _recording = self
-        stage = replace(self.job.stage, start=f"{__name__}:start")
-        self._loop = Loop(replace(self.job, stage=stage), self._note)
+        self._loop = Loop(self.job, self._note, self.start)
         self._loop.run()
 
     def _note(self, event: Event) -> None:
@@ -212,7 +211,8 @@ class Recording:
         item = self._job_item(item_id)
         own = _in_folder(item, self.folder)
         save_dtype = getattr(torch, job.save_dtype) if job.save_dtype else None
-        publish(job.stage, own, returned, save_dtype, {"key": item.key, "stage": job.name, "lineage": {}})
+        outputs = check_outputs(job.stage, returned, save_dtype)
+        write_outputs(own, outputs, {"key": item.key, "stage": job.name, "lineage": {}})
         left: Content = {name: path.read_bytes() for name, path in own.files.items() if path.exists()}
         if own.handoff is not None:
             found = handoff.read(own.handoff)
@@ -234,13 +234,6 @@ _recording: Recording | None = None
 def item_under_way() -> str:
     """The item that is made in this process; empty if there is none."""
     return _recording.at if _recording else ""
-
-
-def start(ctx: Context) -> Callable[[Item], object]:
-    """Stands in for the stage's own function."""
-    if _recording is None:
-        raise AssertionError("the loop was started by a recording")
-    return _recording.start(ctx)
 
 
 def _in_folder(item: JobItem, folder: Path) -> JobItem:

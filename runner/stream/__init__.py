@@ -1,4 +1,4 @@
-"""Weights that pass through: read from the checkpoint's own files, one block at a time, for a group of items.
+"""Weight streaming: blocks are read from the checkpoint's files one at a time, for a group of items.
 
-This room knows ``torch.nn.Module`` and safetensors, and nothing of models, stages or items.
+It depends on ``torch.nn.Module`` and safetensors, and not on models, stages or items.
 """

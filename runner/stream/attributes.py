@@ -1,4 +1,4 @@
-"""What calls set on modules, such as frames that a video VAE keeps for the next ones: each finds its own."""
+"""Attributes that calls set on modules, kept per call: a video VAE caches frames there, for example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NOTHING = object()
-"""The value of an attribute that is not there."""
+"""The value of an attribute that does not exist."""
 
 
 @dataclass(frozen=True)
@@ -40,31 +40,31 @@ class _Attribute:
 
 
 class Attributes:
-    """Values of the attributes that calls have set, as one call left them while another one runs."""
+    """One call's values of the attributes that calls set, saved while another call runs."""
 
     def __init__(self, known: dict[tuple[int, str], _Attribute] | None = None) -> None:
         self._known = {} if known is None else known
-        """What any call has set so far: the same for all of them."""
+        """The attributes that any call has set so far; shared by all calls."""
         self._values: dict[tuple[int, str], Any] = {}
 
     def copy(self) -> Attributes:
-        """For another call, which has set nothing yet."""
+        """For another call, which has no values yet."""
         return Attributes(self._known)
 
     def save(self) -> None:
-        """Note what this call knows."""
+        """Save this call's values."""
         self._values = {key: attribute.get() for key, attribute in self._known.items()}
 
     def restore(self) -> None:
-        """Have this call's values in place; of what it did not set, those from before all calls."""
+        """Restore this call's values; attributes that it has not set get their values before all calls."""
         for key, attribute in self._known.items():
             attribute.put(self._values.get(key, attribute.first))
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Note meanwhile what is set on any module that is there already.
+        """Record which attributes are set on modules that exist at entry.
 
-        Weights and parts of it are no call's own; nor is a module that a call makes, which may be for others.
+        Parameters, submodules and modules that a call creates are shared, and not recorded.
         """
         plain, init = torch.nn.Module.__setattr__, torch.nn.Module.__init__
         new: WeakSet[torch.nn.Module] = WeakSet()

@@ -1,4 +1,4 @@
-"""Blocks whose weights are streamed: which parameters they have, and how these lie in a slot."""
+"""Streamed blocks: their parameters, and the layout of these in a buffer slot."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.utils import _pytree as pytree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from runner.stream.names import FileRange
+    from runner.stream.file_range import FileRange
 
 ALIGNMENT = 256
-"""Bytes. 64 would do on the CPU; cuBLAS chooses its kernels by alignments up to 256."""
+"""Bytes. The CPU needs 64; cuBLAS chooses kernels by alignments up to 256."""
 
 
 _MOVES = (torch.Tensor.to, torch.Tensor.cpu, torch.Tensor.cuda)
@@ -24,104 +24,103 @@ _WHEREABOUTS = tuple(
 
 
 class OffloadedParameter(torch.nn.Parameter):
-    """A weight that is not there now: it has a shape, a dtype and a device, and refuses to be computed with.
+    """Placeholder of a weight that is not in memory: it has shape, dtype and device, and refuses to compute.
 
-    torch itself multiplies numbers on the CPU with a weight on "meta", and returns what happened to lie in
-    memory.
+    A plain "meta" parameter does not refuse: torch multiplies CPU tensors with it and returns garbage.
     """
 
-    there: torch.Tensor
-    """An empty tensor on the device that the weight comes to."""
+    target: torch.Tensor
+    """An empty tensor on the device that the weight is loaded to."""
 
     @classmethod
     def of(cls, weight: torch.Tensor, dtype: torch.dtype, device: torch.device) -> Self:
-        """One in the place of a weight that comes to the device in that dtype."""
-        absent = cls(torch.empty(weight.shape, dtype=dtype, device="meta"), requires_grad=False)
-        absent.there = torch.empty(0, dtype=dtype, device=device)
-        return absent
+        """A placeholder for a weight that is loaded to ``device`` in ``dtype``."""
+        offloaded = cls(torch.empty(weight.shape, dtype=dtype, device="meta"), requires_grad=False)
+        offloaded.target = torch.empty(0, dtype=dtype, device=device)
+        return offloaded
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _WHEREABOUTS and hasattr(args[0], "there"):
-            return func(args[0].there)  # code puts its inputs where the model's first weight is
+        if func in _WHEREABOUTS and hasattr(args[0], "target"):
+            return func(args[0].target)  # libraries move inputs to the device of the first weight
         if cls._stays(func, args, kwargs):
             return args[0]
         given = pytree.tree_leaves((args, kwargs))
         if any(isinstance(value, torch.Tensor) and type(value) is not cls for value in given):
             raise RuntimeError(
-                "a weight that comes and goes was used outside of its own block's or layer's call, where it "
-                "is not in memory; placement resident keeps all of them there"
+                "an offloaded weight was used outside the call of its own block or layer, where it is not in "
+                "memory; placement resident keeps all weights in memory"
             )
-        # as Tensor does, not Parameter: what is made of it is absent, too
+        # Tensor's method, not Parameter's: results are placeholders, too
         plain: Any = super(torch.nn.Parameter, cls)
         return plain.__torch_function__(func, types, args, kwargs or {})
 
     @staticmethod
     def _stays(func: Any, args: Any, kwargs: Any) -> bool:
-        """Whether it is told to go to a device, and no more: it comes to its own anyway."""
+        """Whether ``func`` only moves it to a device, which has no effect: its device is fixed."""
         others = pytree.tree_leaves((args[1:], kwargs))
         return func in _MOVES and not any(isinstance(o, torch.dtype | torch.Tensor) for o in others)
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One parameter of a block: who has it, where it is stored, where it goes in a slot."""
+    """One parameter of a block: its owner, its range in a file, its offset in a slot."""
 
     owner: torch.nn.Module
     name: str
-    place: FileRange
+    range: FileRange
     shape: torch.Size
     stored: torch.dtype
     dtype: torch.dtype
-    """What it computes in."""
+    """The dtype that it computes in."""
     offset: int
     """Bytes from the start of the slot."""
-    absent: OffloadedParameter
-    """What stands in for it while it is not there."""
+    placeholder: OffloadedParameter
+    """Its substitute in the module while it is not loaded."""
 
 
 @dataclass(eq=False)
 class Block:
-    """A module whose weights come and go together."""
+    """A module whose weights are loaded and released together."""
 
     name: str
     module: torch.nn.Module
-    kept: bool = False
-    """Whether it waits in pinned RAM, beside an accelerator, rather than on disk."""
+    in_ram: bool = False
+    """Whether a copy is kept in pinned RAM, with an accelerator, so that it is read from disk once."""
     weights: list[Weight] = field(default_factory=list)
     stored: int = 0
-    """Bytes in the files."""
+    """Bytes in the files (a tied weight counts once)."""
     size: int = 0
     """Bytes in a slot, as stored."""
     cast_size: int = 0
-    """Bytes of those weights that are cast, in the dtype that they compute in."""
+    """Bytes of the weights that are cast, after the cast."""
 
     def add(
         self,
         owner: torch.nn.Module,
         name: str,
         weight: torch.Tensor,
-        place: FileRange,
-        absent: OffloadedParameter,
+        range_: FileRange,
+        placeholder: OffloadedParameter,
     ) -> None:
-        """Take a parameter in, and leave ``absent`` where it was."""
-        same = [other for other in self.weights if other.place == place]  # tied inside the block
-        dtype = absent.dtype
+        """Add a parameter, and put ``placeholder`` in its place in the module."""
+        same = [other for other in self.weights if other.range == range_]  # tied inside the block
+        dtype = placeholder.dtype
         offset = same[0].offset if same else self.size
-        added = Weight(owner, name, place, weight.shape, weight.dtype, dtype, offset, absent)
+        added = Weight(owner, name, range_, weight.shape, weight.dtype, dtype, offset, placeholder)
         self.weights.append(added)
         if not same:
-            self.stored += place.size
-            self.size = _aligned(self.size + place.size)
+            self.stored += range_.size
+            self.size = _aligned(self.size + range_.size)
         if dtype != weight.dtype:
             self.cast_size = _aligned(self.cast_size + weight.numel() * dtype.itemsize)
-        set_weight(owner, name, absent)
+        set_weight(owner, name, placeholder)
 
     def bind(self, slot: torch.Tensor, cast: torch.Tensor) -> None:
-        """Let the parameters be what lies in the slot (bytes); what must be cast is cast into ``cast``."""
+        """Make the parameters views of ``slot`` (uint8); those to be cast are cast into ``cast`` (uint8)."""
         at = 0
         for weight in self.weights:
-            raw = slot[weight.offset : weight.offset + weight.place.size]
+            raw = slot[weight.offset : weight.offset + weight.range.size]
             value = raw.view(weight.stored).view(weight.shape)
             if weight.dtype != weight.stored:
                 size = value.numel() * weight.dtype.itemsize
@@ -131,15 +130,15 @@ class Block:
             set_weight(weight.owner, weight.name, torch.nn.Parameter(value, requires_grad=False))
 
     def release(self) -> None:
-        """Leave the parameters empty again, with their shapes and dtypes."""
+        """Replace the parameters by their placeholders."""
         for weight in self.weights:
-            set_weight(weight.owner, weight.name, weight.absent)
+            set_weight(weight.owner, weight.name, weight.placeholder)
 
 
 def find_blocks(module: torch.nn.Module, streamed: Callable[[str], bool]) -> list[Block]:
-    """The modules that ``streamed`` says of, by their names, in the module's own order.
+    """The submodules whose names ``streamed`` accepts, in the module's order.
 
-    Of what is no more than a list of modules it takes the members; inside a block there are no further ones.
+    A list of modules is replaced by its members. Blocks are not nested: the outermost counts.
     """
     found: dict[torch.nn.Module, Block] = {}
     for block in _blocks_in(module, "", streamed, in_list=False):
@@ -161,7 +160,7 @@ def _blocks_in(
 
 
 def parts_outside(module: torch.nn.Module, blocks: Sequence[Block]) -> Iterator[torch.nn.Module]:
-    """The module and its parts as far as they can be reached without passing through a block."""
+    """The module and its submodules that are not inside a block."""
     seen = {block.module for block in blocks}
     following = [module]
     while following:
@@ -173,15 +172,14 @@ def parts_outside(module: torch.nn.Module, blocks: Sequence[Block]) -> Iterator[
 
 
 def _is_list(module: torch.nn.Module) -> bool:
-    """Whether it has nothing of its own to run, so that no hook on it would ever be called."""
+    """Whether it has no forward of its own, so that a hook on it may never be called."""
     unimplemented = type(module).forward is torch.nn.Module.forward
     return unimplemented or isinstance(module, torch.nn.Sequential)
 
 
 def set_weight(owner: torch.nn.Module, name: str, value: torch.nn.Parameter) -> None:
-    """Have ``value`` be the module's parameter, or its buffer, of that name."""
-    # straight into the table: going through __setattr__ would cost more than small blocks compute; but a
-    # class with one of its own (RNNs) keeps account of its weights there
+    """Set the module's parameter or buffer of that name."""
+    # Module.__setattr__ takes longer than small blocks compute; a class that overrides it (RNNs) needs it
     if type(owner).__setattr__ is torch.nn.Module.__setattr__:
         table = owner._buffers if name in owner._buffers else owner._parameters  # noqa: SLF001
         table[name] = value

@@ -1,4 +1,4 @@
-"""What torch, Python and others keep by thread or process: calls share it, and each must find its own."""
+"""Switches state that torch, numpy and Python keep per thread or process, so that each call has its own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
     (torch.is_autocast_cache_enabled, torch.set_autocast_cache_enabled),
     (torch.get_default_dtype, torch.set_default_dtype),
 ]
-"""Each by the function that tells it and the one that sets it; values are compared by identity."""
+"""Getter and setter of each setting; values are compared by identity."""
 for _kind in ("cpu", "cuda"):
     _SETTINGS += [
         (partial(torch.is_autocast_enabled, _kind), partial(torch.set_autocast_enabled, _kind)),
@@ -29,8 +29,8 @@ for _kind in ("cpu", "cuda"):
     ]
 for _kernel in ("flash", "mem_efficient", "math", "cudnn"):  # torch.nn.attention.sdpa_kernel chooses so
     if hasattr(torch.backends.cuda, f"enable_{_kernel}_sdp"):
-        _told: Any = getattr(torch.backends.cuda, f"{_kernel}_sdp_enabled")
-        _SETTINGS.append((_told, getattr(torch.backends.cuda, f"enable_{_kernel}_sdp")))
+        _getter: Any = getattr(torch.backends.cuda, f"{_kernel}_sdp_enabled")
+        _SETTINGS.append((_getter, getattr(torch.backends.cuda, f"enable_{_kernel}_sdp")))
 for _module, _name in (
     (sys, "stdout"),  # contextlib.redirect_stdout
     (sys, "stderr"),
@@ -42,16 +42,16 @@ for _module, _name in (
 
 
 class CallState:
-    """What one call has set, while another one runs."""
+    """The state of one call, saved while another call runs."""
 
     def __init__(self, generators: Generators, filters: Any, attributes: Attributes) -> None:
         self.generators = generators
         self.filters = filters
         self.attributes = attributes
-        self._note()
+        self._save_settings()
 
     def copy(self) -> CallState:
-        """The same for another call."""
+        """A copy for another call."""
         copied = CallState(self.generators.copy(), list(self.filters), self.attributes.copy())
         copied.inference, copied.settings, copied.modes = self.inference, self.settings, self.modes
         return copied
@@ -60,66 +60,66 @@ class CallState:
         self.generators.save()
         self.attributes.save()
         self.filters = warnings.filters
-        self._note()
+        self._save_settings()
 
-    def _note(self) -> None:
+    def _save_settings(self) -> None:
         self.inference = torch.is_inference_mode_enabled()
-        self.settings = [told() for told, _ in _SETTINGS]
+        self.settings = [get() for get, _ in _SETTINGS]
         self.modes = _modes()
 
 
 class ContextSwitcher:
-    """Lets calls take turns in this thread, each with a state of its own, which starts as what is set now."""
+    """Runs calls alternately in this thread, each with its own state, initially the current one."""
 
     def __init__(self) -> None:
         self._own = self._now = CallState(Generators(), warnings.filters, Attributes())
         self._guard: Any = None
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """All is set back to what it was when this ends."""
+    def active(self) -> Iterator[None]:
+        """Allow switching; the state at entry is restored at exit."""
         with (
             self._own.attributes.watched(),
-            torch.inference_mode(self._own.inference),  # its end sets it back however guards were nested
+            torch.inference_mode(self._own.inference),  # restores the mode even if guards were not nested
         ):
             for (_, set_), value in zip(_SETTINGS, self._own.settings, strict=True):
                 set_(value)
             try:
                 yield
             finally:
-                self.turn_to(self._own)
+                self.switch_to(self._own)
                 self._leave_guard()
 
-    def another(self) -> CallState:
-        """The state of a new call."""
+    def new_state(self) -> CallState:
+        """The initial state of a call."""
         return self._own.copy()
 
-    def turn_to(self, state: CallState) -> None:
-        """Have a call's state in force; that of the call before is noted."""
+    def switch_to(self, state: CallState) -> None:
+        """Save the current call's state and restore another's."""
         before, self._now = self._now, state
         if before is state:
             return
         before.save()
-        all_of_them = self._set_inference(state.inference)
-        for (_, set_), was, wanted in zip(_SETTINGS, before.settings, state.settings, strict=True):
-            if all_of_them or was is not wanted:
-                set_(wanted)
+        changed = self._set_inference(state.inference)
+        for (_, set_), old, new in zip(_SETTINGS, before.settings, state.settings, strict=True):
+            if changed or old is not new:
+                set_(new)
         warnings.filters = state.filters
         if before.filters != state.filters:
-            with warnings.catch_warnings():  # which has Python forget what it made of other filters
+            with warnings.catch_warnings():  # invalidates Python's cache of the filters
                 pass
         if before.modes != state.modes:
             _set_modes(state.modes)
         state.generators.restore()
         state.attributes.restore()
 
-    def _set_inference(self, wanted: bool) -> bool:
-        """Whether it was another one: then all that is set with it is set as well."""
-        if torch.is_inference_mode_enabled() == wanted:
+    def _set_inference(self, value: bool) -> bool:
+        """Set inference mode; whether it changed: then other settings changed with it, and must be set."""
+        if torch.is_inference_mode_enabled() == value:
             return False
         self._leave_guard()
-        if torch.is_inference_mode_enabled() != wanted:
-            self._guard = torch.inference_mode(wanted)
+        if torch.is_inference_mode_enabled() != value:
+            self._guard = torch.inference_mode(value)
             self._guard.__enter__()
         return True
 
@@ -130,7 +130,7 @@ class ContextSwitcher:
 
 
 def _modes() -> list[Any]:
-    """What overrides torch's functions: ``with torch.device(...)`` is one."""
+    """Modes that override torch's functions, such as ``with torch.device(...)``."""
     count = torch._C._len_torch_function_stack()  # noqa: SLF001
     return [torch._C._get_function_stack_at(at) for at in range(count)]  # noqa: SLF001
 

@@ -1,10 +1,11 @@
-"""A file of weights that is to stay as it was when it was opened."""
+"""Files of weights, which must not change while they are open, and byte ranges in them."""
 
 from __future__ import annotations
 
 import errno
 import os
 import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
@@ -13,11 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PAGE = 4096
-"""Direct reads start, and go on, at multiples of it."""
+"""Bytes. Direct reads start at multiples of it."""
 
 
 class OpenFile:
-    """An open file; what replaces it under its name is not seen, what is written into it is told."""
+    """An open file: replacing it under its name has no effect; writing into it is detected."""
 
     def __init__(self, path: Path) -> None:
         """Open it.
@@ -38,17 +39,17 @@ class OpenFile:
         self._identity = self._now()
 
     def check(self) -> None:
-        """See that what was read up to now is what was there when the file was opened.
+        """Check that the file has not been written to since it was opened.
 
         Raises:
-            ModelError: it was written to since.
+            ModelError: it has.
 
         """
         if self._now() != self._identity:
-            raise ModelError(f"{self.path} was changed while it was in use; run again when it is whole")
+            raise ModelError(f"{self.path} was changed while it was in use; run again when it is complete")
 
     def read(self, target: memoryview, start: int, needed: int) -> None:
-        """Fill ``target`` from ``start``, a multiple of PAGE; at least ``needed`` bytes must be there.
+        """Fill ``target`` from offset ``start``, a multiple of PAGE; at least ``needed`` bytes must exist.
 
         Raises:
             ModelError: the file ends before that, or cannot be read.
@@ -62,13 +63,13 @@ class OpenFile:
                 count = os.preadv(descriptor, [target[got:]], start + got)
             except OSError as error:
                 if error.errno == errno.EINVAL and direct is not None:
-                    direct = self._direct = None  # opened, and still refused: some network file systems
+                    direct = self._direct = None  # some network file systems refuse direct reads only here
                     continue
                 raise ModelError(f"{self.path} cannot be read: {error.strerror}") from None
             if count <= 0:
                 raise ModelError(f"{self.path} was cut off while it was in use; fetch it again")
             got += count
-            if got % PAGE:  # from here on a direct read would be refused
+            if got % PAGE:  # a direct read from here would be refused
                 direct = None
 
     def _now(self) -> tuple[int, int]:
@@ -77,8 +78,17 @@ class OpenFile:
 
 
 def _direct(descriptor: int) -> int | None:
-    """The same file, opened once more for direct reads; None where the file system has none."""
+    """The same file opened again for direct reads; None if the file system does not support them."""
     try:
         return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
     except (OSError, AttributeError):  # tmpfs, some network file systems; systems other than Linux
         return None
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """A weight's bytes in a file."""
+
+    file: OpenFile
+    offset: int
+    size: int

@@ -1,8 +1,8 @@
-"""Several calls of unmodified code side by side: each waits at a block until its weights are there.
+"""Runs several calls of unmodified code concurrently, so that each block is loaded once for all of them.
 
-Every call runs in a greenlet of its own. A hook before each streamed block switches back to the hub, which
-brings the block's weights once, lets every call that waits there go on to its next block, and turns to the
-next block. Calls may differ in sizes, steps, and in the way that they take through the blocks.
+Each call runs in its own greenlet. A hook before each streamed block switches back to the hub, which loads
+the block, resumes every call that waits for it until its next block, and goes to the next block. Calls may
+differ in sizes, steps and the order of their blocks.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 
 def nothing(_call: int) -> AbstractContextManager[object]:
-    """Nobody wants to know whose turn it is."""
+    """The default of ``during``: no context."""
     return contextlib.nullcontext()
 
 
 class Lockstep:
-    """Runs calls in lockstep over blocks; ``bring`` puts a block's weights in place."""
+    """Runs calls in lockstep over blocks; ``load`` loads a block's weights."""
 
     def __init__(self, load: Callable[[Block], None]) -> None:
         self._load = load
@@ -43,15 +43,15 @@ class Lockstep:
         self._hub: greenlet.greenlet | None = None
 
     def watch(self, block: Block) -> None:
-        """Have calls wait at this block; blocks are watched in the order that they run in."""
+        """Make calls wait before this block. Blocks are added in the order in which they usually run."""
         self._order[block] = len(self._order)
         block.module.register_forward_pre_hook(lambda *_: self._arrive(block), prepend=True)
 
     def run(self, calls: Sequence[Callable[[], object]], stop: Stop, during: During = nothing) -> None:
-        """Run the calls to their ends; what one raises ends the others, and is raised here.
+        """Run the calls to their ends. An error in one ends the others, and is raised here.
 
-        ``stop`` is asked whenever a call is to go on: what it returns is raised in every call, at its block.
-        ``during`` gives, for the number of a call, what is to be entered while that call has its turn.
+        ``stop`` is called before a call is resumed; an exception that it returns is raised in every call.
+        ``during`` returns, for the number of a call, a context to enter while that call runs.
         """
         if self._hub is not None:
             raise RuntimeError("a call in lockstep cannot run others in lockstep")
@@ -62,9 +62,9 @@ class Lockstep:
             self._hub = None
 
     def _arrive(self, block: Block) -> None:
-        """The hook: wait for the block, or outside of :meth:`run` bring it at once."""
+        """The hook: wait for the block; outside of :meth:`run`, load it at once."""
         if threading.get_ident() != self._thread:
-            # its weights would go, for those of the next block, while the other thread computes
+            # the next block would overwrite its weights while the other thread computes
             raise RuntimeError(f"the streamed block '{block.name}' was called from another thread")
         current = greenlet.getcurrent()
         if self._hub is not None and current is not self._hub:
@@ -74,7 +74,7 @@ class Lockstep:
 
 
 class _Call:
-    """A call under way, and the block that it waits at."""
+    """A call that has started, and the block that it waits for."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class _Call:
         self.state = state
         self.block: Block | None = None
         self.waiting = self.greenlet
-        """The greenlet that came to the block: libraries start some of their own inside of a call."""
+        """The greenlet that waits: libraries may start greenlets of their own inside a call."""
 
     @property
     def ended(self) -> bool:
@@ -96,7 +96,7 @@ class _Call:
 
 
 class _Run:
-    """One group of calls, from their starts to their ends."""
+    """One group of calls, from start to end."""
 
     def __init__(
         self, load: Callable[[Block], None], order: Mapping[Block, int], stop: Stop, during: During
@@ -105,32 +105,32 @@ class _Run:
         self._order = order
         self._stop = stop
         self._during = during
-        self._turns = ContextSwitcher()
+        self._switcher = ContextSwitcher()
         self._calls: list[_Call] = []
 
     def run(self, functions: Sequence[Callable[[], object]]) -> None:
-        with self._turns.taken():
+        with self._switcher.active():
             try:
                 reason = self._start(functions) or self._serve()
                 errors = self._end(reason) if reason is not None else []
                 if errors:
                     raise errors[0]
             finally:
-                # now, in their turns: the garbage collector would end them anywhere
+                # end each in its own context; the garbage collector would use any other
                 self._end(greenlet.GreenletExit())
 
     def _start(self, functions: Sequence[Callable[[], object]]) -> BaseException | None:
-        """Let each call come to its first block; returns the reason to stop, if there is one."""
+        """Run each call to its first block; returns the reason to stop, if there is one."""
         for number, function in enumerate(functions):
             reason = self._stop()
             if reason is not None:
                 return reason
-            self._calls.append(_Call(function, self._turns.another(), partial(self._during, number)))
-            self._go_on(self._calls[-1])
+            self._calls.append(_Call(function, self._switcher.new_state(), partial(self._during, number)))
+            self._resume(self._calls[-1])
         return None
 
     def _serve(self) -> BaseException | None:
-        """Bring block after block until all calls have ended; returns the reason to stop, if there is one."""
+        """Load block after block until all calls have ended; returns the reason to stop, if there is one."""
         at = -1
         while waiting := [call.block for call in self._calls if call.block is not None]:
             block = min(waiting, key=lambda b: (self._order[b] - at - 1) % len(self._order))
@@ -139,27 +139,27 @@ class _Run:
                 reason = self._stop()
                 if reason is not None:
                     return reason
-                self._load(block)  # for each: the one before may have loaded a component
-                self._go_on(call)
+                self._load(block)  # again for each call: the call before may have added a component
+                self._resume(call)
         return None
 
-    def _go_on(self, call: _Call, error: BaseException | None = None) -> None:
-        """Give a call its turn, until it waits again or ends."""
-        self._turns.turn_to(call.state)
+    def _resume(self, call: _Call, error: BaseException | None = None) -> None:
+        """Run a call until it waits again or ends."""
+        self._switcher.switch_to(call.state)
         call.block = None
         with call.during():
             waiting = call.waiting
-            arrived = waiting.switch() if error is None else waiting.throw(error.with_traceback(None))
+            reached = waiting.switch() if error is None else waiting.throw(error.with_traceback(None))
         if not call.ended:
-            call.block, call.waiting = arrived
+            call.block, call.waiting = reached
 
     def _end(self, error: BaseException) -> list[BaseException]:
-        """Raise the error in each call, wherever it waits, until it has ended; returns what came of it."""
+        """Raise the error in each waiting call until the call has ended; returns what the calls raised."""
         errors: list[BaseException] = []
         for call in self._calls:
             while not call.ended:
                 try:
-                    self._go_on(call, error)
+                    self._resume(call, error)
                 except BaseException as raised:
                     errors.append(raised)
         return errors

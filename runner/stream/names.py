@@ -1,7 +1,6 @@
-"""Where a module's weights lie in the files that its library loaded it from.
+"""Finds the file ranges of a module's weights, by the addresses that its library mapped the files to.
 
-Files and modules name weights differently, and libraries rename, tie and leave out: so names are not
-compared at all. The library maps the files, and each weight's address tells its file and its offset there.
+Names are not compared: files and modules name weights differently, and libraries rename, tie and omit some.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.stream.file_range import OpenFile
+from runner.stream.file_range import FileRange, OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,31 +25,22 @@ MAPS = Path("/proc/self/smaps")
 
 
 @dataclass(frozen=True)
-class FileRange:
-    """A weight in a file: ``offset`` and ``size`` in bytes."""
-
-    file: OpenFile
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
 class _Region:
-    """A part of this process's memory that a file is mapped to."""
+    """A range of addresses in this process that a file is mapped to."""
 
     start: int
     end: int
     file: OpenFile
     offset: int
     written: bool = False
-    """Whether the process has written to it: then it may differ from the file."""
+    """Whether the process has written to it, so that it may differ from the file."""
 
 
 def locate(module: torch.nn.Module, files: ComponentFiles) -> dict[str, FileRange]:
-    """The places of a freshly opened module's weights, by name; what is not mapped from a file is left out.
+    """The file ranges of a newly mapped module's weights, by name, without those that no file holds.
 
-    Only what agrees with a file's header in place and size counts, and with the file itself where the library
-    wrote to it. Empty where the system does not tell (``/proc`` is Linux's).
+    A range must match a tensor in the file's header, and the file's bytes if the process wrote to the pages.
+    Empty on systems other than Linux, which have no ``/proc``.
 
     Raises:
         ModelError: a file cannot be opened.
@@ -58,8 +48,8 @@ def locate(module: torch.nn.Module, files: ComponentFiles) -> dict[str, FileRang
     """
     if not MAPS.exists():
         return {}
-    # opened before the maps are read, which mark a file that was replaced since it was mapped: so what is
-    # read later is the very file that the weights which stay are from
+    # open first, then read the maps, which mark replaced files: so the files that are read later are those
+    # that the resident weights come from
     opened = {(files.folder / name).resolve(): header for name, header in files.headers.items()}
     regions = _Regions([OpenFile(path) for path in opened])
     known = {
@@ -69,18 +59,18 @@ def locate(module: torch.nn.Module, files: ComponentFiles) -> dict[str, FileRang
     }
     found = {}
     for name, weight in module.named_parameters(remove_duplicate=False):
-        place = regions.find(weight.data_ptr(), weight.numel() * weight.element_size())
+        range_ = regions.find(weight.data_ptr(), weight.numel() * weight.element_size())
         if (
-            place is not None
+            range_ is not None
             and weight.is_contiguous()
-            and (place.file.path, place.offset, place.size) in known
+            and (range_.file.path, range_.offset, range_.size) in known
         ):
-            found[name] = place
+            found[name] = range_
     return found
 
 
 def mappings(files: ComponentFiles) -> list[range]:
-    """Addresses that a component's files are mapped to now; empty where the system does not tell."""
+    """Addresses that a component's files are mapped to now; empty on systems other than Linux."""
     if not MAPS.exists():
         return []
     paths = {str((files.folder / name).resolve()) for name in files.headers}
@@ -89,7 +79,7 @@ def mappings(files: ComponentFiles) -> list[range]:
 
 
 class _Regions:
-    """The parts of this process's memory that files are mapped to."""
+    """The address ranges of this process that files are mapped to."""
 
     def __init__(self, files: Sequence[OpenFile]) -> None:
         by_path = {str(file.path): file for file in files}
@@ -97,17 +87,17 @@ class _Regions:
         self._regions = sorted(_regions(lines, by_path), key=lambda region: region.start)
 
     def find(self, address: int, size: int) -> FileRange | None:
-        """The place of what lies at an address, if it is as in its file."""
+        """The file range that is mapped to an address, if memory and file agree."""
         at = bisect.bisect_right(self._regions, address, key=lambda region: region.start) - 1
         if at < 0 or not size or address + size > self._regions[at].end:
             return None
         region = self._regions[at]
-        place = FileRange(region.file, region.offset + address - region.start, size)
-        return None if region.written and _differs(place, address) else place
+        range_ = FileRange(region.file, region.offset + address - region.start, size)
+        return None if region.written and _differs(range_, address) else range_
 
 
 def _regions(lines: Iterable[str], files: Mapping[str, OpenFile]) -> Iterator[_Region]:
-    """The regions of these files: each has a line as in ``/proc/self/maps``, and below it its figures."""
+    """The regions of these files, parsed from the lines of ``/proc/self/smaps``."""
     region: _Region | None = None
     for line in lines:
         if line.startswith("Anonymous:") and region is not None:
@@ -128,7 +118,7 @@ def _mapping(line: str) -> tuple[int, int, int, str] | None:
     return start, end, int(fields[1], 16), fields[4]
 
 
-def _differs(place: FileRange, address: int) -> bool:
-    with place.file.path.open("rb") as file:
-        file.seek(place.offset)
-        return file.read(place.size) != ctypes.string_at(address, place.size)
+def _differs(range_: FileRange, address: int) -> bool:
+    with range_.file.path.open("rb") as file:
+        file.seek(range_.offset)
+        return file.read(range_.size) != ctypes.string_at(address, range_.size)

@@ -1,4 +1,4 @@
-"""Reading blocks from their files: large direct reads in threads, past the page cache."""
+"""Reads blocks from their files with large direct reads in threads, which bypass the page cache."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
     from runner.stream.blocks import Block
 
-GAP = 1 << 20  # what lies between two weights is read along if it is less
+GAP = 1 << 20  # bytes; a smaller gap between two weights is read, too
 
 
 @dataclass(frozen=True)
 class _Read:
-    """One read: ``length`` bytes at ``start`` in a file (aligned), and where parts of it go."""
+    """One read: ``length`` bytes at ``start`` in a file (both multiples of PAGE), and the copies to make."""
 
     file: OpenFile
     start: int
     length: int
     needed: int
-    """Bytes that must come; the rest may lie behind the file's end."""
+    """Bytes that must be read; the rest may be beyond the file's end."""
     copies: Sequence[tuple[int, int, int]]
-    """Offset in what was read, offset in the slot, bytes."""
+    """Of each part: its offset in this read, its offset in the slot, its bytes."""
 
 
 class Reader:
@@ -56,14 +56,14 @@ class Reader:
         try:
             self._read_all(left, target)
         finally:
-            wait(helpers)  # whatever happened: nothing may write to the target after this returns
+            wait(helpers)  # even after an error: nothing may write to the target after this returns
         for helper in helpers:
             helper.result()
         for file in {read.file for read in reads}:
             file.check()
 
     def _read_all(self, left: Iterator[_Read], target: int) -> None:
-        """Take one read after another, as other threads do."""
+        """Take reads from the shared iterator until none is left."""
         for read in left:
             self._read(read, target)
 
@@ -76,31 +76,31 @@ class Reader:
 
     def _bounce(self) -> mmap.mmap:
         if not hasattr(self._local, "bounce"):
-            self._local.bounce = mmap.mmap(-1, CHUNK)  # page-aligned, as direct reads ask
+            self._local.bounce = mmap.mmap(-1, CHUNK)  # page-aligned, as direct reads require
         bounce: mmap.mmap = self._local.bounce
         return bounce
 
 
 def _plan(block: Block) -> list[_Read]:
-    """A block's reads: stretches of its files in chunks, at boundaries of pages."""
-    weights = sorted(block.weights, key=lambda w: (str(w.place.file.path), w.place.offset))
+    """A block's reads: contiguous stretches of its files, cut into chunks at page boundaries."""
+    weights = sorted(block.weights, key=lambda w: (str(w.range.file.path), w.range.offset))
     stretches: list[tuple[OpenFile, int, int]] = []
     for weight in weights:
-        place = weight.place
-        end = place.offset + place.size
-        if stretches and stretches[-1][0] is place.file and place.offset - stretches[-1][2] < GAP:
-            stretches[-1] = (place.file, stretches[-1][1], max(end, stretches[-1][2]))
+        range_ = weight.range
+        end = range_.offset + range_.size
+        if stretches and stretches[-1][0] is range_.file and range_.offset - stretches[-1][2] < GAP:
+            stretches[-1] = (range_.file, stretches[-1][1], max(end, stretches[-1][2]))
         else:
-            stretches.append((place.file, place.offset, end))
+            stretches.append((range_.file, range_.offset, end))
     reads = []
     for file, first, last in stretches:
         for at in range(first - first % PAGE, last, CHUNK):
             until = min(at + CHUNK, last)
             copies = [
-                (max(at, w.place.offset) - at, w.offset + max(0, at - w.place.offset), size)
+                (max(at, w.range.offset) - at, w.offset + max(0, at - w.range.offset), size)
                 for w in weights
-                if w.place.file is file
-                for size in [min(until, w.place.offset + w.place.size) - max(at, w.place.offset)]
+                if w.range.file is file
+                for size in [min(until, w.range.offset + w.range.size) - max(at, w.range.offset)]
                 if size > 0
             ]
             length = -(-(until - at) // PAGE) * PAGE

@@ -1,4 +1,4 @@
-"""A worker's streamed components: one pair of slots and one lockstep for all of them."""
+"""The streamed components of a worker, which share one double buffer and one lockstep."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Stream:
         self._device = device
         self._blocks: list[Block] = []
         self._reader = Reader()
-        self._slots: DoubleBuffer | None = None
+        self._buffer: DoubleBuffer | None = None
         self._lockstep = Lockstep(self._load)
         self._read = 0
         self._waited = 0.0
@@ -38,32 +38,32 @@ class Stream:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of weights that were read so far, one block ahead of what computes."""
-        return self._read + (self._slots.bytes_read if self._slots else 0)
+        """Bytes of weights read so far, including the block that is prefetched."""
+        return self._read + (self._buffer.bytes_read if self._buffer else 0)
 
     @property
     def waited(self) -> float:
-        """Seconds that computing has waited for weights so far."""
-        return self._waited + (self._slots.waited if self._slots else 0.0)
+        """Seconds that the computation has waited for weights so far."""
+        return self._waited + (self._buffer.waited if self._buffer else 0.0)
 
-    def take(
+    def add(
         self,
         module: torch.nn.Module,
         files: ComponentFiles,
         streamed: Callable[[str], bool],
-        kept: Callable[[str], bool],
+        in_ram: Callable[[str], bool],
         dtype_of: Callable[[torch.Tensor], torch.dtype],
     ) -> None:
-        """Stream those blocks of a freshly opened module that ``streamed`` says of, by their modules' names.
+        """Stream the blocks of a newly mapped module whose names ``streamed`` accepts.
 
-        Their weights are left empty until they run; weights that no file holds as they are stay as they are.
-        Beside an accelerator, those that are ``kept`` wait in pinned RAM.
+        Their weights become placeholders until the block runs; weights that are in no file stay resident.
+        With an accelerator, blocks whose names ``in_ram`` accepts are kept in pinned RAM.
 
         Raises:
             ModelError: a file cannot be opened.
 
         """
-        places = locate(module, files)
+        ranges = locate(module, files)
         weights = dict(module.named_parameters(remove_duplicate=False))
         blocks = find_blocks(module, streamed)
         others = set(parts_outside(module, blocks))
@@ -71,15 +71,17 @@ class Stream:
             for path, owner in block.module.named_modules():
                 for name, _ in list(owner.named_parameters(recurse=False)):
                     full = ".".join(filter(None, (block.name, path, name)))
-                    if full in places and owner not in others:
-                        absent = OffloadedParameter.of(weights[full], dtype_of(weights[full]), self._device)
-                        block.add(owner, name, weights[full], places[full], absent)
+                    if full in ranges and owner not in others:
+                        placeholder = OffloadedParameter.of(
+                            weights[full], dtype_of(weights[full]), self._device
+                        )
+                        block.add(owner, name, weights[full], ranges[full], placeholder)
             if block.weights:
-                block.kept = kept(block.name)
+                block.in_ram = in_ram(block.name)
                 self._watch(block)
-        self._put_away()
-        if self._blocks:  # what comes first is read while the other components are loaded
-            self._slots = DoubleBuffer(self._blocks, self._device, self._reader)
+        self._close_buffer()
+        if self._blocks:  # prefetches while the other components are loaded
+            self._buffer = DoubleBuffer(self._blocks, self._device, self._reader)
 
     def run(
         self,
@@ -93,17 +95,17 @@ class Stream:
     def _watch(self, block: Block) -> None:
         self._blocks.append(block)
         self._lockstep.watch(block)
-        block.module.register_forward_hook(lambda _module, _args, output: self._lend(output))
+        block.module.register_forward_hook(lambda _module, _args, output: self._detach(output))
 
     def _load(self, block: Block) -> None:
-        if self._slots is not None:
-            self._slots.load(block)
+        if self._buffer is not None:
+            self._buffer.load(block)
 
-    def _lend(self, output: object) -> object:
-        return output if self._slots is None else self._slots.detach(output)
+    def _detach(self, output: object) -> object:
+        return output if self._buffer is None else self._buffer.detach(output)
 
-    def _put_away(self) -> None:
-        """Let the slots go: a component that has joined may have larger blocks."""
-        if self._slots is not None:
-            self._slots.close()
-            self._read, self._waited, self._slots = self.bytes_read, self.waited, None
+    def _close_buffer(self) -> None:
+        """Close the buffer: the blocks of a component that was added may need a larger one."""
+        if self._buffer is not None:
+            self._buffer.close()
+            self._read, self._waited, self._buffer = self.bytes_read, self.waited, None

@@ -45,7 +45,7 @@ def make_job(
         threads=stage.budget.threads or core_count(),
         vram=memory.allocatable,
         retains_freed_memory=placed.retains_freed_memory,
-        placings=placed.placings,
+        placements=placed.placings,
         group=group,
         model=model.folder if model else None,
         variant=model.variant if model else None,

@@ -265,7 +265,7 @@ class StageWorker:
         return f" while it made {self._making()}" if self.in_flight else ""
 
     def _loading(self) -> str:
-        return ", ".join(self._job.placings) or "its code"
+        return ", ".join(self._job.placements) or "its code"
 
     def _check_end(self, code: int | None, log: Path) -> None:
         if self._failure is not None:

@@ -10,8 +10,8 @@ import tomli
 
 from runner.errors import BudgetError, UsageError
 from runner.machine.devices import accelerators
+from runner.placements import ACCELERATOR_ONLY
 from runner.plan.limits import ram_for_a_worker
-from runner.protocol import ACCELERATOR_ONLY
 from runner.tailor.changes import NO_PICTURE, Change
 from runner.units import format_size, in_quarters, parse_size
 

@@ -1,4 +1,4 @@
-"""Looking at components before they are loaded: their weights by name and shape, tokenizers as they are."""
+"""Checks components before they are loaded: weights by names and shapes, tokenizers by loading them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def problem_of(check: ComponentCheck) -> str | None:
-    """What is wrong with a component: empty if nothing is, None if it cannot be told before it is loaded."""
+    """The problem of a component; empty if there is none, None if that is unknown until it is loaded."""
     try:
         cls = load_object(check.shapes.component.cls)
         if isinstance(cls, type) and issubclass(cls, torch.nn.Module):
@@ -32,7 +32,7 @@ def problem_of(check: ComponentCheck) -> str | None:
             _check_tokenizer(cls, check)
     except ModelError as error:
         return str(error)
-    except (Exception, SystemExit):  # the worker of the stage will meet it, with the real files
+    except (Exception, SystemExit):  # the stage's worker will report it when it loads the files
         sys.stderr.write(redact(traceback.format_exc()))
         return None
     return ""
@@ -42,13 +42,13 @@ def _check_weights(cls: Any, check: ComponentCheck) -> None:
     component = check.shapes.component
     if not check.shapes.tensors or has_own_loader(cls):
         return
-    with tempfile.TemporaryDirectory(prefix="runner-check-") as place:
+    with tempfile.TemporaryDirectory(prefix="runner-check-") as folder:
         try:
-            check_without_files(cls, check.shapes, Path(place))
+            check_without_files(cls, check.shapes, Path(folder))
         except Exception as error:
-            told = as_model_error(error, cls, component, Path(place))
-            if isinstance(told, ModelError):
-                raise ModelError(str(told).replace(place, check.shown)) from None
+            model_error = as_model_error(error, cls, component, Path(folder))
+            if isinstance(model_error, ModelError):
+                raise ModelError(str(model_error).replace(folder, check.shown)) from None
             raise
 
 

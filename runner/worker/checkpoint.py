@@ -1,4 +1,4 @@
-"""What an item keeps between its steps, so that an interrupted one goes on from there and ends the same."""
+"""Checkpoints of items: an interrupted item resumes from its last one, with the same result."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-WHOLE = "state"  # the name of a state that is one tensor
+SINGLE = "state"  # the name of a state that is one tensor
 STATE, RANDOM = "state.", "random."
 
 
 class DiscardedError(Exception):
-    """A saved state that must not be gone on from; the words say why."""
+    """A checkpoint that cannot be resumed; the message says why."""
 
 
 @dataclass(frozen=True)
 class SavedCheckpoint:
-    """A saved state, the steps that there are in all, and the seconds that went into it."""
+    """A loaded checkpoint, with the total number of steps and the seconds spent on it."""
 
     saved: Saved
     steps: int
@@ -37,17 +37,17 @@ class SavedCheckpoint:
 
 
 class CheckpointFile:
-    """Where one item's state at one stage lies, and what it is valid for."""
+    """The checkpoint file of one item at one stage."""
 
-    def __init__(self, path: Path, key: str, device: torch.device, circumstances: Mapping[str, Any]) -> None:
-        """``circumstances`` are what could change low bits: a state from others is of no use."""
+    def __init__(self, path: Path, key: str, device: torch.device, environment: Mapping[str, Any]) -> None:
+        """``environment`` (versions, device, threads) must be the same on resumption, for the same result."""
         self._path = path
         self._key = key
         self.device = device
-        self._circumstances = circumstances
+        self._environment = environment
 
     def save(self, step: int, steps: int, state: Mapping[str, torch.Tensor], seconds: float) -> None:
-        """Save the state after a step, with that of the random generators.
+        """Save the state after a step, with the states of the random generators.
 
         Raises:
             StorageError: it cannot be written.
@@ -55,15 +55,15 @@ class CheckpointFile:
         """
         tensors = {f"{STATE}{name}": tensor.to("cpu").contiguous() for name, tensor in state.items()}
         tensors |= {f"{RANDOM}{n}": t for n, t in rng.state(self.device).items()}
-        told = {"step": step, "steps": steps, "seconds": seconds, "circumstances": self._circumstances}
-        metadata = {name: json.dumps(value, sort_keys=True) for name, value in told.items()}
+        values = {"step": step, "steps": steps, "seconds": seconds, "circumstances": self._environment}
+        metadata = {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
         write_atomically(self._path, handoff.seal(save_tensors(tensors), {"key": self._key, **metadata}))
 
     def load(self) -> SavedCheckpoint | None:
-        """What was saved last, the random generators set to what they were then; None if nothing was.
+        """Load the last checkpoint and set the random generators to its states; None if there is none.
 
         Raises:
-            DiscardedError: it is damaged, or from another device or other versions.
+            DiscardedError: it is damaged, or from another environment.
 
         """
         try:
@@ -75,34 +75,34 @@ class CheckpointFile:
         try:
             return self._found(found)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            # sealed, and yet not as `save` makes it
-            raise DiscardedError(f"it is no saved state: {type(error).__name__}: {error}") from error
+            # the seal is intact, but `save` did not write it
+            raise DiscardedError(f"it is not a checkpoint: {type(error).__name__}: {error}") from error
 
     def _found(self, found: handoff.Handoff) -> SavedCheckpoint:
-        told = found.header.metadata
-        before = json.loads(told["circumstances"])
-        for name, now in self._circumstances.items():
+        metadata = found.header.metadata
+        before = json.loads(metadata["circumstances"])
+        for name, now in self._environment.items():
             if before.get(name) != now:
                 raise DiscardedError(f"it was saved with {_difference(name, before.get(name), now)}")
         tensors = load_tensors(found.data)
         rng.restore(_under(RANDOM, tensors), self.device)
-        # copies lie at torch's own boundaries, as results to the bit require
+        # copies have torch's own alignment, which bit-exact results require
         state: Any = {name: tensor.clone() for name, tensor in _under(STATE, tensors).items()}
-        saved = Saved(int(told["step"]), state[WHOLE] if set(state) == {WHOLE} else state)
-        return SavedCheckpoint(saved, int(told["steps"]), float(told.get("seconds", 0.0)))
+        saved = Saved(int(metadata["step"]), state[SINGLE] if set(state) == {SINGLE} else state)
+        return SavedCheckpoint(saved, int(metadata["steps"]), float(metadata.get("seconds", 0.0)))
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
 
 
 def snapshot(state: Any) -> dict[str, torch.Tensor]:
-    """A copy of what a stage calls its state, a tensor or tensors by name: its code may write into its own.
+    """A copy of a stage's state, a tensor or a dict of tensors: the stage may overwrite its own.
 
     Raises:
-        TypeError: it is something else.
+        TypeError: it is neither.
 
     """
-    named = {WHOLE: state} if isinstance(state, torch.Tensor) else state
+    named = {SINGLE: state} if isinstance(state, torch.Tensor) else state
     if not isinstance(named, dict) or not all(isinstance(value, torch.Tensor) for value in named.values()):
         raise TypeError("item.step takes a tensor, or a dict of tensors, as the state")
     return {name: tensor.detach().clone() for name, tensor in named.items()}

@@ -1,4 +1,4 @@
-"""What a stage's code sees of the worker: where to compute, and its components."""
+"""The context that a stage's code receives: device, dtype and components."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from runner.model.files import open_component, read_config
 from runner.model.selection import CONFIG
 from runner.placement.loader import ComponentLoader
 from runner.placement.vocabulary import check_vocabulary, is_tokenizer
+from runner.placements import RESIDENT, ComponentPlacement
 from runner.plugins import load_object
-from runner.protocol import RESIDENT, ComponentPlacement
 from runner.worker import finite
 from runner.worker.item import check_at_blocks
 from runner.worker.load_errors import as_model_error
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def _hides_numbers(output: Output) -> bool:
-    """Whether it cannot be seen of an output that it was made of NaN."""
+    """Whether an output cannot show that it was computed from NaN."""
     return not isinstance(output, Tensor) or output.dtype not in ("floating", *DTYPE_KINDS["floating"])
 
 
@@ -39,16 +39,16 @@ class WorkerContext:
         self.dtype: torch.dtype = getattr(torch, job.dtype)
         self._job = job
         self._loaded: dict[str, Any] = {}
-        self._placer = ComponentLoader(self.device, self.dtype)
+        self._loader = ComponentLoader(self.device, self.dtype)
 
     def load(self, component: str) -> Any:
         if component not in self._loaded:
             declared = self._component(component)
             files = open_component(self._model_folder(), declared, self._job.variant)
-            placing = self._job.placings.get(component, ComponentPlacement(RESIDENT))
+            placement = self._job.placements.get(component, ComponentPlacement(RESIDENT))
             cls = load_object(declared.cls)
             try:
-                loaded = self._placer.place(cls, files, placing)
+                loaded = self._loader.load(cls, files, placement)
             except Exception as error:
                 raise as_model_error(error, cls, declared, files.folder) from error
             if isinstance(loaded, torch.nn.Module):
@@ -62,14 +62,14 @@ class WorkerContext:
 
     @property
     def stream(self) -> Stream:
-        """What streams the weights of this worker's components, if any are streamed."""
-        return self._placer.stream
+        """The stream of this worker's components; inactive if none is streamed."""
+        return self._loader.stream
 
     def config(self, component: str) -> Mapping[str, Any]:
         return read_config(self._model_folder(), self._component(component))
 
     def _embeddings(self, tokenizer: Component) -> int | None:
-        """The token ids that the encoder of a tokenizer takes, if that is a component of the stage."""
+        """The number of embeddings of a tokenizer's encoder, if the encoder is a component of the stage."""
         encoder = encoder_of(tokenizer, {one.name: one for one in self._job.stage.components})
         if encoder is None or not (self._model_folder() / encoder.path / CONFIG).is_file():
             return None

@@ -1,8 +1,7 @@
-"""Numbers that are not finite: found before an output is made of them in which they can no longer be seen.
+"""Detects NaN and infinite values before they are converted to outputs that cannot show them.
 
-Tensors that a stage returns are checked as they are. An image, a text or a tensor of integers hides what it
-was made of, so a stage calls :meth:`runner.api.Item.check_finite` first; and for one that does not, what its
-components return is watched.
+Floating-point tensors that a stage returns are checked directly. For images, texts and integers the stage
+calls :meth:`runner.api.Item.check_finite` first; if it does not, its components' outputs are checked.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ SAVED = 'that is beyond its range: set save_dtype = "float32" or "bfloat16" for 
 
 
 class NonFiniteError(Exception):
-    """Numbers that an output is made of are NaN or infinite; the message says what to do."""
+    """An output would be computed from NaN or infinite values; the message has the remedy."""
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether a tensor of any dtype holds neither NaN nor infinite values; it allocates nothing large."""
+    """Whether a tensor of any dtype has only finite values; allocates no tensor of its size (8-bit apart)."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    if tensor.itemsize == 1:  # torch computes in none of the 8-bit dtypes
+    if tensor.itemsize == 1:  # torch does not compute in 8-bit dtypes
         tensor = tensor.float()
     if bool(torch.isfinite(tensor.sum())):
         return True
@@ -43,42 +42,42 @@ def is_finite(tensor: torch.Tensor) -> bool:
 
 
 class FiniteCheck:
-    """What is known of one item's numbers."""
+    """The checks of one item's values."""
 
     def __init__(self, dtype: str) -> None:
-        """``dtype`` is what the stage computes in."""
+        """``dtype`` is the one that the stage computes in."""
         self._remedy = REMEDIES.get(dtype, DAMAGED)
         self._dtype = dtype
         self._seen: dict[str, torch.Tensor] = {}
-        """Whether a component, by its name, returned NaN or infinity: on the device, not waited for."""
+        """Whether each component returned NaN or infinity: a tensor on the device, not synchronised."""
 
     def begin(self) -> None:
-        """Be that of the item that runs from here on, in this context."""
+        """Become the current check of this context, for a new attempt."""
         self._seen.clear()
         _CURRENT.set(self)
 
     def check(self, name: str, values: Any) -> None:
-        """Check what the output of that name is made of.
+        """Check the values that the output ``name`` is computed from.
 
         Raises:
-            NonFiniteError: it is not finite.
+            NonFiniteError: they are not finite.
 
         """
         if not is_finite(torch.as_tensor(values)):
             raise NonFiniteError(
                 f"'{name}' would be made of NaN or infinite values, computed in {self._dtype}; {self._remedy}"
             )
-        self._seen.clear()  # the stage looks after its numbers itself
+        self._seen.clear()  # the stage checks its values itself
 
     def note(self, component: str, returned: torch.Tensor) -> None:
-        """Note whether a component returned NaN or infinity, without waiting for the device."""
-        largest = returned.amax()  # minus infinity is what masks are made of
+        """Record whether a component returned NaN or infinity, without synchronising the device."""
+        largest = returned.amax()  # masks contain minus infinity
         wrong = torch.isnan(largest) | torch.isposinf(largest)
         seen = self._seen.get(component)
         self._seen[component] = wrong if seen is None else seen | wrong.to(seen.device)
 
-    def settle(self) -> None:
-        """Look at what was noted.
+    def raise_if_seen(self) -> None:
+        """Raise if a component returned values that are not finite.
 
         Raises:
             NonFiniteError: a component returned NaN or infinity, and nothing was checked since.
@@ -86,15 +85,15 @@ class FiniteCheck:
         """
         for component, seen in self._seen.items():
             if bool(seen):
-                told = f"'{component}' returned NaN or infinite values, computed in {self._dtype}"
-                raise NonFiniteError(f"{told}; {self._remedy}")
+                problem = f"'{component}' returned NaN or infinite values, computed in {self._dtype}"
+                raise NonFiniteError(f"{problem}; {self._remedy}")
 
 
 _CURRENT: ContextVar[FiniteCheck | None] = ContextVar("finite", default=None)
 
 
 def watch(component: str, module: torch.nn.Module) -> None:
-    """Note what a component, or a direct child that is called instead, returns for the item that runs."""
+    """Record what a component, or a direct child of it, returns while an item runs."""
 
     def look(_module: torch.nn.Module, _args: object, returned: object) -> None:
         check = _CURRENT.get()
@@ -109,7 +108,7 @@ def watch(component: str, module: torch.nn.Module) -> None:
 
 
 def _values(returned: object) -> Iterable[object]:
-    """What a module returns, alone or by name; not what lies deeper, such as a cache that grows."""
+    """The values that a module returns; not nested ones, such as a growing cache."""
     if isinstance(returned, Mapping):
         return returned.values()
     return returned if isinstance(returned, tuple | list) else (returned,)

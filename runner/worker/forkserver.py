@@ -1,12 +1,11 @@
-"""Imports once, forks often (``python -m runner.worker.forkserver SOCKET PARENT``).
+"""Imports libraries once and forks workers (``python -m runner.worker.forkserver SOCKET PARENT``).
 
-Importing torch, diffusers and transformers takes seconds; a fork of a process that has done it takes
-milliseconds. It only ever imports: one operation that starts a thread pool here would leave every child
-waiting for threads that did not come along. So after the imports it counts its threads, and refuses to
-fork where there are more than numpy's own (whose library mends itself in the child).
+Importing torch, diffusers and transformers takes seconds, a fork milliseconds. Threads do not survive a fork,
+so this process only imports; it then reports the threads that the imports started (numpy's recover by
+themselves), and the supervisor does not fork if there are any.
 
-Requests and answers are packets of JSON on a socket; a request to fork carries three descriptors: commands to
-read, events to write, log to write.
+Requests and answers are JSON packets on a socket; a request to fork carries three descriptors: commands to
+read, events to write, log to write. The supervisor's side is :class:`runner.supervisor.forked.ForkServer`.
 """
 
 from __future__ import annotations
@@ -23,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from runner.protocol import MESSAGE_LIMIT
-from runner.worker import parent_watch as lifeline
+from runner.worker import parent_watch
 from runner.worker.main import serve
 
 
 class WorkerForker:
+    """Forks workers on request, and reports their exit codes."""
+
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._wake_read, self._wake_write = os.pipe()
@@ -65,7 +66,7 @@ class WorkerForker:
             self._become_worker(parent, commands, events, log)
         with contextlib.suppress(
             OSError
-        ):  # here too: whoever is told of the child may kill its group at once
+        ):  # here too: the supervisor may kill the group as soon as it has the pid
             os.setpgid(pid, pid)
         for descriptor in (commands, events, log):
             os.close(descriptor)
@@ -74,7 +75,7 @@ class WorkerForker:
     def _become_worker(self, parent: int, commands: int, events: int, log: int) -> None:
         code = 1
         try:
-            lifeline.bind_to_parent(parent)
+            parent_watch.bind_to_parent(parent)
             os.setpgid(0, 0)  # so that what the stage starts can be ended with it
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -104,7 +105,7 @@ class WorkerForker:
 
 
 def _preload(modules: list[str]) -> int:
-    """Import ahead; returns the threads that this started. A module that fails fails again in the worker."""
+    """Import modules; returns the number of threads they started. Errors are left to the worker's import."""
     for name in ("numpy", *modules):
         with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(name)
@@ -119,5 +120,5 @@ def _threads() -> int:
 
 
 if __name__ == "__main__":
-    lifeline.bind_to_parent(int(sys.argv[2]))
+    parent_watch.bind_to_parent(int(sys.argv[2]))
     WorkerForker(socket.socket(fileno=int(sys.argv[1]))).run()

@@ -1,10 +1,11 @@
-"""One item on its way through a stage: its own time, what it keeps between steps, and what becomes of it."""
+"""One item's attempts at a stage: steps, checkpoints, time limit, and the outcome."""
 
 from __future__ import annotations
 
 import contextvars
 import sys
 import traceback
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,8 @@ from runner.worker.finite import FiniteCheck, is_finite
 from runner.worker.item_timer import TimedOutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    import threading
+    from collections.abc import Callable, Iterator, Mapping
 
     from runner.api import Saved
     from runner.events import Event
@@ -30,13 +32,13 @@ if TYPE_CHECKING:
 
     Report = Callable[[Event], None]
 
-# characters of what a failing item may say; the log has it whole
+# characters that are reported; the log has the whole text
 ERROR_LIMIT = 1000
 TRACEBACK_LIMIT = 20_000
 
 
 class CancelledError(BaseException):
-    """The supervisor asked to stop. No ``Exception``, so that a stage's own handlers let it pass."""
+    """The supervisor asked to stop. Not an ``Exception``, so that a stage does not handle it."""
 
 
 class WorkerItem:
@@ -70,37 +72,40 @@ class ItemRun:
         stage: str,
         item: JobItem,
         file: CheckpointFile,
-        clock: ItemTimer,
+        timer: ItemTimer,
         report: Report,
-        may_go_on: Callable[[], bool],
+        stopping: threading.Event,
         checkpoint_every: int,
         dtype: str,
     ) -> None:
         self.item = item
-        self.clock = clock
+        self.timer = timer
         self.finite = FiniteCheck(dtype)
         self.warnings: list[dict[str, Any]] = []
-        """What the last attempt warned of."""
+        """Warnings of the last attempt."""
         self.attempts = 0
         self.failure: Retrying | None = None
-        """How the last attempt failed, if it did."""
+        """The last attempt's failure, if it failed."""
         self.ended = False
         self._stage = stage
         self._before = 0.0
-        """Seconds that went into the saved state which it goes on from."""
+        """Seconds that were spent on the checkpoint it resumed from."""
         self._file = file
         self._report = report
-        self._may_go_on = may_go_on
+        self._stopping = stopping
         self._every = checkpoint_every
         self._kept: tuple[int, int, dict[str, torch.Tensor]] | None = None
-        """The last step with its state, until that is saved."""
+        """The last step, the number of steps, and the state that is not saved yet."""
         self._saved_at = 0
 
-    def attempt(self, make: Callable[[ItemRun], None]) -> None:
-        """Make the item once. A failure is noted; how it looks when the supervisor asked to stop, too.
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Run one attempt: what the body raises becomes :attr:`failure`, unless it concerns the whole worker.
+
+        If the supervisor has asked to stop, the state is saved and the item has neither ended nor failed.
 
         Raises:
-            RunnerError: nothing more can be done here (storage, device, model).
+            RunnerError: the worker cannot continue (storage, device, model).
 
         """
         _CURRENT.set(self)
@@ -109,7 +114,7 @@ class ItemRun:
         self.attempts += 1
         self._report(ItemStarted(item=self.item.id))
         try:
-            make(self)
+            yield
         except CancelledError:
             self._save()
         except (RunnerError, GreenletExit, KeyboardInterrupt):
@@ -126,20 +131,20 @@ class ItemRun:
                 traceback=trace[-TRACEBACK_LIMIT:],
                 attempts=self.attempts,
             )
-            # the next attempt begins anew: what led here may be in the state
+            # the next attempt starts from the beginning: the state may have caused the failure
             self._kept, self._saved_at = None, 0
             self._file.remove()
         else:
-            # its state stays until the supervisor knows: who is killed before that goes on from it
+            # the supervisor removes the checkpoint: if killed before, the item resumes from it
             self.failure, self.ended = None, True
 
     @property
     def seconds(self) -> float:
-        """What the item has computed, with what an interrupted run put into the state it goes on from."""
-        return self._before + self.clock.seconds
+        """Seconds that the item has computed, including those spent on the checkpoint it resumed from."""
+        return self._before + self.timer.seconds
 
     def begin(self) -> Saved | None:
-        """Set the random generators, and find what an interrupted attempt saved."""
+        """Seed the random generators, and load the checkpoint of an interrupted attempt, if there is one."""
         rng.seed_everything(self.item.key, self._file.device)
         try:
             found = self._file.load()
@@ -169,7 +174,7 @@ class ItemRun:
         self.check()
 
     def on_warning(self, kind: str, message: str, details: Mapping[str, Any]) -> None:
-        """Pass a stage's warning on to the supervisor.
+        """Report a stage's warning.
 
         Raises:
             TypeError: the details cannot be written as JSON.
@@ -186,24 +191,23 @@ class ItemRun:
         self.warnings.append({"kind": kind, "message": warning.message, "details": warning.details})
 
     def on_note(self, message: str) -> None:
-        """Pass a stage's note on to the supervisor, which keeps it from being shown twice."""
+        """Report a stage's note; the supervisor shows equal notes once."""
         self._report(Warned(kind=NOTE, message=message[:ERROR_LIMIT], stage=self._stage))
 
     def check(self) -> None:
-        """Leave the stage's code here if the item is to end: at its steps, and at each block.
+        """End the item if it must end. Called at each step and block.
 
         Raises:
             CancelledError: the supervisor asked to stop.
-            TimedOutError: the item's time is over.
+            TimedOutError: the item has reached its time limit.
 
         """
-        if not self._may_go_on():
+        if self._stopping.is_set():
             raise CancelledError
-        self.clock.check()
+        self.timer.check()
 
     def _save(self) -> None:
         if self._kept is not None:
-            # what is not finite must not be gone on from
             step, steps, state = self._kept
             if all(map(is_finite, state.values())):
                 self._file.save(step, steps, state, self.seconds)
@@ -223,7 +227,7 @@ _CURRENT: contextvars.ContextVar[ItemRun | None] = contextvars.ContextVar("item"
 
 
 def check_at_blocks(module: torch.nn.Module) -> None:
-    """Have the item that runs look at each block of the module whether it is to end there."""
+    """Make the running item call :meth:`ItemRun.check` before each block of the module."""
     for part in module.modules():
         if isinstance(part, torch.nn.ModuleList) and len(part) > 1:
             for block in part:

@@ -1,4 +1,4 @@
-"""Each item's own time, without waiting for its turn, and without the time that the process is suspended."""
+"""Time limits of items; only time in which an item computes counts, not waiting or suspension."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from runner.machine.active_time import active_seconds
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-LATE = 2.0  # seconds after its time in which an item should come to a block or step, and end by itself
+LATE = 2.0  # seconds after its limit in which an item should reach a block or step, and end by itself
 HEARTBEAT = 1.0  # seconds
 
 
 class TimedOutError(Exception):
-    """An item has computed for longer than it may."""
+    """An item has computed for longer than its limit."""
 
 
 class ItemTimer:
-    """Seconds that one item has computed: it runs while it is entered."""
+    """Measures the seconds that one item computes, while the context is active."""
 
     def __init__(self, limit: float | None = None) -> None:
         """``limit`` is in seconds."""
@@ -43,39 +43,39 @@ class ItemTimer:
         self._spent, self._since = self.seconds, None
 
     def check(self) -> None:
-        """Raise :class:`TimedOutError` if the time is over."""
+        """Raise :class:`TimedOutError` if the limit is reached."""
         if self.limit is not None and self.seconds > self.limit:
             raise TimedOutError(f"it took longer than its timeout of {self.limit:g} s")
 
 
 class Watchdog:
-    """Tells of an item that came to no block or step long after its time: only killing helps then.
+    """A thread that reports an item which has not ended long after its limit: the worker must be killed then.
 
-    It also sends a sign of life now and then, for code that lets no other thread run never sends one.
+    It also calls ``alive`` every second: silence means that the stage's code blocks all threads.
     """
 
     def __init__(
         self,
-        clocks: Callable[[], Sequence[ItemTimer]],
+        timers: Callable[[], Sequence[ItemTimer]],
         alive: Callable[[], None],
         stuck: Callable[[ItemTimer], None],
     ) -> None:
-        """``clocks`` gives those that may run now, ``stuck`` is told which ran too long."""
-        self._clocks = clocks
+        """``timers`` returns the current items' timers; ``stuck`` receives the one that ran too long."""
+        self._timers = timers
         self._alive = alive
         self._stuck = stuck
         self._ended = threading.Event()
 
     def __enter__(self) -> None:
-        threading.Thread(target=self._look, name="watchdog", daemon=True).start()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
 
-    def _look(self) -> None:
+    def _watch(self) -> None:
         while not self._ended.wait(HEARTBEAT):
             self._alive()
-            for clock in self._clocks():
-                if clock.runs and clock.limit is not None and clock.seconds > clock.limit + LATE:
-                    self._stuck(clock)
+            for timer in self._timers():
+                if timer.runs and timer.limit is not None and timer.seconds > timer.limit + LATE:
+                    self._stuck(timer)
                     return

@@ -1,4 +1,4 @@
-"""What libraries raise about files that are not what they should be, as errors that users can mend."""
+"""Turns exceptions of libraries about a model's files into errors that name the component and the files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError, RunnerError, in_words
-from runner.placement.vocabulary import is_tokenizer, read_from
+from runner.placement.vocabulary import files_hint, is_tokenizer
 from runner.redact import redact
 from runner.worker.allocator import is_out_of_memory
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def as_model_error(error: Exception, cls: Any, component: Component, folder: Path) -> Exception:
-    """The error itself where the files are not to blame; the traceback of one that is renamed is logged."""
+    """A ModelError for an error that the files caused, its traceback logged; any other error as it is."""
     library = hasattr(cls, "from_pretrained")
     if isinstance(error, RunnerError) or is_out_of_memory(error) or not library:
         return error
     sys.stderr.write(redact(traceback.format_exc()))
     first = in_words(error).strip().splitlines()[0]
-    reads = f"; {read_from(cls)}" if is_tokenizer(cls) else ""
+    reads = f"; {files_hint(cls)}" if is_tokenizer(cls) else ""
     return ModelError(
         f"component '{component.name}' cannot be loaded from {folder / component.path}: {first[:500]}{reads}"
     )

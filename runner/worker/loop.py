@@ -1,4 +1,4 @@
-"""The engine's loop around a stage: load once, then item after item, each one's failure its own."""
+"""The worker's main loop: set up the stage once, then schedule, run and report its items."""
 
 from __future__ import annotations
 
@@ -9,46 +9,53 @@ import traceback
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load as load_tensors
 
 from runner.errors import BudgetError
-from runner.events import Alive, Finished, ItemFinished, Ready, Stuck, Warned
-from runner.files import handoff
+from runner.events import Alive, Finished, ItemFinished, Ready, Stuck
 from runner.machine.malloc import retain_freed_memory
 from runner.machine.ram import ram_of
 from runner.machine.versions import installed_versions
-from runner.manifest.params import RawParams, names_of, validate
 from runner.plugins import load_object
 from runner.worker.allocator import limit_vram, vram_peak
 from runner.worker.checkpoint import CheckpointFile
 from runner.worker.context import WorkerContext
+from runner.worker.inputs import read_inputs
 from runner.worker.item import TRACEBACK_LIMIT, CancelledError, ItemRun, WorkerItem
 from runner.worker.item_timer import ItemTimer, Watchdog
-from runner.worker.output_writer import OutputError, publish
+from runner.worker.output_writer import Outputs, check_outputs, write_outputs
+from runner.worker.scheduler import schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
-    from runner.protocol import Input, Job, JobItem
+    from runner.api import Context, Item
+    from runner.protocol import Job, JobItem
     from runner.stream.stream import Stream
     from runner.worker.item import Report
 
-BACK_OFF, LONGEST_BACK_OFF = 0.5, 30.0  # seconds before failed items are tried again; doubled each time
+    Start = Callable[[Context], Callable[[Item], Any]]
+    """Loads the stage's components; returns the function that computes one item."""
+    Write = Callable[[JobItem, Outputs, Mapping[str, Any]], None]
 
 
 class Loop:
-    """Runs the items of one job and reports what becomes of each."""
+    """Runs the items of one job and reports the outcome of each."""
 
-    def __init__(self, job: Job, report: Report) -> None:
+    def __init__(
+        self, job: Job, report: Report, start: Start | None = None, write: Write = write_outputs
+    ) -> None:
+        """``start`` replaces the stage's own start function, ``write`` the writer of outputs."""
         self._job = job
         self._report = report
+        self._start = start
+        self._write = write
         self._stopping = threading.Event()
         self._group: list[ItemRun] = []
+        """The items that run now."""
         self._save_dtype = getattr(torch, job.save_dtype) if job.save_dtype else None
 
     def stop(self) -> None:
@@ -59,88 +66,81 @@ class Loop:
         """Run every item, or until stopped.
 
         Raises:
-            RunnerError: nothing more can be done here (storage, device, model).
+            RunnerError: the worker cannot continue (storage, device, model).
 
         """
         job = self._job
-        torch.set_num_threads(job.threads)
-        # its other path is taken only where all weights are there: results would depend on the placement
-        torch.backends.mha.set_fastpath_enabled(False)
-        _check_device(job.device)
-        limit_vram(job.device, job.vram)
-        self._circumstances = {
-            "versions": installed_versions(job.distribution),
-            "device": _device_name(job.device),
-            "threads": str(job.threads),
-        }
+        self._set_up_torch()
+        self._environment = _environment(job)
         self._params = load_object(job.stage.params) if job.stage.params else None
         with torch.inference_mode():
             context = WorkerContext(job)
-            one = load_object(job.stage.start)(context)
+            self._compute = (self._start or load_object(job.stage.start))(context)
             if job.retains_freed_memory:
                 retain_freed_memory()
             self._report(Ready())
             stream = context.stream
-            with self._watched():
-                self._run_rounds(partial(self._make, one), stream)
+            group_size = job.group if stream.active else 1
+            with self._watchdog():
+                runs = map(self._item_run, job.items)
+                for group in schedule(runs, group_size, job.retries, self._stopping):
+                    self._run_group(group, stream)
         streamed = {"read": stream.bytes_read, "waited": round(stream.waited, 3)} if stream.active else None
         self._report(Finished(vram=vram_peak(job.device), ram=ram_of(os.getpid()), streamed=streamed))
 
-    def _watched(self) -> AbstractContextManager[None]:
-        if self._job.timeout is None:
-            return nullcontext()
-        return Watchdog(
-            lambda: [run.clock for run in self._group], lambda: self._report(Alive()), self._tell_stuck
-        )
-
-    def _tell_stuck(self, clock: ItemTimer) -> None:
-        run = next(run for run in self._group if run.clock is clock)
-        frames = sys._current_frames()  # noqa: SLF001 - of the thread that makes the items
-        trace = "".join(traceback.format_stack(frames[threading.main_thread().ident or 0]))
-        self._report(Stuck(item=run.item.id, seconds=run.seconds, traceback=trace[-TRACEBACK_LIMIT:]))
-
-    def _run_of(self, item: JobItem) -> ItemRun:
-        file = CheckpointFile(item.state, item.key, torch.device(self._job.device), self._circumstances)
-        clock = ItemTimer(self._job.timeout)
+    def _set_up_torch(self) -> None:
         job = self._job
-        every, dtype = job.checkpoint_every, job.dtype
+        torch.set_num_threads(job.threads)
+        # the fast path is used only if all weights are in memory: results would depend on the placement
+        torch.backends.mha.set_fastpath_enabled(False)
+        _check_device(job.device)
+        limit_vram(job.device, job.vram)
+
+    def _item_run(self, item: JobItem) -> ItemRun:
+        job = self._job
+        file = CheckpointFile(item.state, item.key, torch.device(job.device), self._environment)
+        timer = ItemTimer(job.timeout)
         return ItemRun(
-            job.name, item, file, clock, self._report, lambda: not self._stopping.is_set(), every, dtype
+            job.name, item, file, timer, self._report, self._stopping, job.checkpoint_every, job.dtype
         )
 
-    def _run_rounds(self, make: Callable[[ItemRun], None], stream: Stream) -> None:
-        """Run all items; those that failed are tried again when the others have had their turn."""
-        failed = self._run_in_groups(map(self._run_of, self._job.items), make, stream)
-        for attempt in range(self._job.retries):
-            if not failed or self._stopping.wait(min(LONGEST_BACK_OFF, BACK_OFF * 2**attempt)):
-                return
-            failed = self._run_in_groups(iter(failed), make, stream)
+    def _run_group(self, group: list[ItemRun], stream: Stream) -> None:
+        """Run items, in lockstep if weights are streamed: a block is then loaded once for the whole group."""
+        self._group = group
+        if stream.active:
+            calls = [partial(self._run_item, run) for run in group]
+            stream.run(calls, self._reason_to_stop, [run.timer for run in group].__getitem__)
+            return
+        for run in group:
+            with run.timer:
+                self._run_item(run)
 
-    def _run_in_groups(
-        self, runs: Iterator[ItemRun], make: Callable[[ItemRun], None], stream: Stream
-    ) -> list[ItemRun]:
-        """Items one by one; where weights are streamed, each block's come once a step for all of a group.
+    def _run_item(self, run: ItemRun) -> None:
+        """Read the inputs, compute, and write the outputs of one item; report the outcome."""
+        stage, item = self._job.stage, run.item
+        with run.attempt():
+            inputs = read_inputs(stage, item, self._params)
+            for warning in inputs.warnings():
+                self._report(replace(warning, item=item.id))
+            params = inputs.params(self._params, item)
+            returned = self._compute(WorkerItem(run, params, inputs.values, run.begin()))
+            run.finite.raise_if_seen()
+            outputs = check_outputs(stage, returned, self._save_dtype)
+            self._write(item, outputs, self._provenance(run, inputs.lineage))
+        self._report_outcome(run)
 
-        Returns those that failed.
-        """
-        size = self._job.group if stream.active else 1
-        failed: list[ItemRun] = []
-        while not self._stopping.is_set() and (group := list(islice(runs, size))):
-            self._group = group
-            calls = [partial(self._attempt, run, make) for run in group]
-            if stream.active:
-                stream.run(calls, self._reason_to_stop, [run.clock for run in group].__getitem__)
-            else:
-                with group[0].clock:
-                    calls[0]()
-            failed += [run for run in group if run.failure]
-        return failed
+    def _provenance(self, run: ItemRun, lineage: Mapping[str, Any]) -> dict[str, Any]:
+        """What an item was made from, to be written with its outputs."""
+        name, item = self._job.name, run.item
+        warnings = {"warnings": run.warnings} if run.warnings else {}
+        return {
+            "key": item.key,
+            "stage": name,
+            "lineage": {**lineage, name: {**item.lineage, **self._environment, **warnings}},
+            **self._environment,
+        }
 
-    def _reason_to_stop(self) -> CancelledError | None:
-        return CancelledError() if self._stopping.is_set() else None
-
-    def _attempt(self, run: ItemRun, make: Callable[[ItemRun], None]) -> None:
-        run.attempt(make)
+    def _report_outcome(self, run: ItemRun) -> None:
         failure = run.failure
         if failure is not None and run.attempts <= self._job.retries:
             self._report(failure)
@@ -158,66 +158,30 @@ class Loop:
                 )
             )
 
-    def _make(self, one: Callable[[WorkerItem], Any], run: ItemRun) -> None:
-        item = run.item
-        inputs, texts, lineage = self._inputs(item)
-        for warning in _warnings(lineage):
-            self._report(replace(warning, item=item.id))
-        params = None
-        if self._params is not None:
-            params = validate(self._params, RawParams({**item.params.values, **texts}, item.params.text_only))
-        returned = one(WorkerItem(run, params, inputs, run.begin()))
-        run.finite.settle()
-        warned = {"warnings": run.warnings} if run.warnings else {}
-        provenance = {
-            "key": item.key,
-            "stage": self._job.name,
-            "lineage": {**lineage, self._job.name: {**item.lineage, **self._circumstances, **warned}},
-            **self._circumstances,
-        }
-        publish(self._job.stage, item, returned, self._save_dtype, provenance)
+    def _reason_to_stop(self) -> CancelledError | None:
+        return CancelledError() if self._stopping.is_set() else None
 
-    def _inputs(self, item: JobItem) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
-        """The item's inputs, the texts that replace parameters, and the lineage of both."""
-        optional = {needed.name: needed.optional for needed in self._job.stage.inputs}
-        parameters = names_of(self._params) if self._params else []
-        sources = item.inputs.values()
-        read = {source.handoff: handoff.read(source.handoff, source.key) for source in sources}
-        tensors = {path: load_tensors(found.data) for path, found in read.items()}
-        inputs: dict[str, Any] = {}
-        texts: dict[str, str] = {}
-        lineage: dict[str, Any] = {}
-        for found in read.values():
-            lineage |= found.lineage
-        for name, source in item.inputs.items():
-            value = _value(source, read[source.handoff], tensors[source.handoff])
-            if value is not None and name in optional:
-                inputs[name] = value
-            if value is not None and name in parameters:
-                texts[name] = value
-            if value is None and not optional.get(name, True):
-                raise OutputError(f"'{name}' was not made for this item by the stage that may leave it")
-        return inputs, texts, lineage
+    def _watchdog(self) -> AbstractContextManager[None]:
+        if self._job.timeout is None:
+            return nullcontext()
+        return Watchdog(
+            lambda: [run.timer for run in self._group], lambda: self._report(Alive()), self._report_stuck
+        )
+
+    def _report_stuck(self, timer: ItemTimer) -> None:
+        run = next(run for run in self._group if run.timer is timer)
+        frames = sys._current_frames()  # noqa: SLF001 - the only way to see the main thread's stack
+        trace = "".join(traceback.format_stack(frames[threading.main_thread().ident or 0]))
+        self._report(Stuck(item=run.item.id, seconds=run.seconds, traceback=trace[-TRACEBACK_LIMIT:]))
 
 
-def _warnings(lineage: Mapping[str, Any]) -> Iterator[Warned]:
-    """What earlier stages warned of when they made what this item takes: perhaps in an earlier run."""
-    for stage, made in lineage.items():
-        warnings = made.get("warnings")
-        for warning in warnings if isinstance(warnings, list) else ():
-            if isinstance(warning, dict) and warning.keys() == {"kind", "message", "details"}:
-                yield Warned(stage=stage, **warning)
-
-
-def _value(source: Input, found: handoff.Handoff, tensors: dict[str, torch.Tensor]) -> Any:
-    """The input's value; None where the stage before left it out."""
-    if source.file is not None:
-        return source.file if source.output in found.files else None
-    if source.output in found.text:
-        return found.text[source.output]
-    tensor = tensors.get(source.output)
-    # a copy lies at torch's own boundary, as results to the bit require
-    return None if tensor is None else tensor.clone()
+def _environment(job: Job) -> dict[str, Any]:
+    """Versions, device and threads: whatever may change the low bits of results, apart from the key."""
+    return {
+        "versions": installed_versions(job.distribution),
+        "device": _device_name(job.device),
+        "threads": str(job.threads),
+    }
 
 
 def _check_device(device: str) -> None:

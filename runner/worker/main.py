@@ -1,4 +1,4 @@
-"""A worker from its first line to its exit, however it was started."""
+"""The worker's main function, whether it was forked or spawned."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runner.machine.active_time import CLOCK
 from runner.machine.ram import ram_of
 from runner.protocol import ModelCheck, encode_event, receive
 from runner.redact import redact
-from runner.worker import parent_watch as lifeline
+from runner.worker import parent_watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 
 
 def serve(commands: IO[bytes], events: int) -> int:
-    """Do the job that arrives on ``commands``, tell ``events`` (a descriptor) of it; returns an exit code."""
-    telling = threading.Lock()
+    """Run the request from ``commands``, write events to the descriptor ``events``; returns an exit code."""
+    lock = threading.Lock()
 
     def report(event: Event) -> None:
-        with telling:
+        with lock:
             try:
                 _write(events, memoryview(encode_event(event)))
             except OSError:
-                os._exit(1)  # the supervisor is gone: an error here would look like the item's own
+                os._exit(1)  # the supervisor has ended; an exception would become the item's failure
 
     job = receive(commands)
     if isinstance(job, ModelCheck):
-        lifeline.watch(commands, lambda: os._exit(1))
+        parent_watch.watch(commands, lambda: os._exit(1))
         return _check(job, report)
     try:
         from runner.worker.loop import Loop
 
         loop = Loop(job, report)
-        lifeline.watch(commands, loop.stop)
+        parent_watch.watch(commands, loop.stop)
         loop.run()
     except RunnerError as error:
         report(Failed(code=error.exit_code, error=str(error)))
@@ -62,7 +62,7 @@ def serve(commands: IO[bytes], events: int) -> int:
 
 
 def _check(request: ModelCheck, report: Callable[[Event], None]) -> int:
-    """Look at components, one by one."""
+    """Check components one by one."""
     from runner.worker.check import problem_of
 
     for check in request.checks:
@@ -71,7 +71,7 @@ def _check(request: ModelCheck, report: Callable[[Event], None]) -> int:
 
 
 def _write(events: int, line: memoryview) -> None:
-    """Write it all. While nobody reads, for the supervisor is suspended, no time passes for the items."""
+    """Write a whole line. Timers are paused while the pipe is full, as the supervisor may be suspended."""
     while line:
         pipe = select.poll()
         pipe.register(events, select.POLLOUT)

@@ -1,10 +1,11 @@
-"""Taking what a stage returned: checked against what it declared, then written so that it counts."""
+"""A stage's outputs: checked against its declaration, then written as hand-off and files."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,60 +23,70 @@ if TYPE_CHECKING:
     from runner.protocol import JobItem
 
 
-TEXT_LIMIT = 1 << 20  # bytes; it stands in the hand-off's header
+TEXT_LIMIT = 1 << 20  # bytes: texts are in the hand-off's header
 
 
 class OutputError(Exception):
-    """A stage returned something other than it declared; the item fails, and the plugin is to blame."""
+    """A stage's outputs or inputs are not as declared: the item fails."""
 
 
-def publish(
-    stage: Stage,
-    item: JobItem,
-    returned: Any,
-    save_dtype: torch.dtype | None,
-    provenance_: Mapping[str, Any],
-) -> None:
-    """Check and write the outputs of one item.
+@dataclass(frozen=True)
+class Outputs:
+    """One item's outputs by name, checked and converted, on the CPU."""
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+def check_outputs(stage: Stage, returned: Any, save_dtype: torch.dtype | None) -> Outputs:
+    """Check what a stage returned against its declared outputs; tensors are cast to ``save_dtype``.
 
     Raises:
-        OutputError: they are not what the stage declares, or not finite.
+        OutputError: an output is missing, not as declared, or not finite.
+
+    """
+    outputs = Outputs()
+    for declared, value in _declared(stage, returned):
+        if isinstance(declared, Tensor):
+            outputs.tensors[declared.name] = _tensor(declared, value, save_dtype)
+        elif isinstance(declared, Text):
+            outputs.texts[declared.name] = _text(declared, value)
+        else:
+            outputs.files[declared.name] = _file_bytes(declared, value)
+    return outputs
+
+
+def write_outputs(item: JobItem, outputs: Outputs, provenance_: Mapping[str, Any]) -> None:
+    """Write one item's files, then the hand-off that records them.
+
+    Raises:
         StorageError: they cannot be written.
 
     """
-    tensors: dict[str, torch.Tensor] = {}
-    texts: dict[str, str] = {}
-    files: dict[str, bytes] = {}
-    for declared, value in _declared(stage, returned):
-        if isinstance(declared, Tensor):
-            tensors[declared.name] = _tensor(declared, value, save_dtype)
-        elif isinstance(declared, Text):
-            texts[declared.name] = _text(declared, value)
-        else:
-            files[declared.name] = _file_bytes(declared, value)
-    # a last stage leaves its texts for people, as files
-    files |= {name: text.encode() for name, text in texts.items() if name in item.files}
-    beside = {}
-    for name, data in files.items():  # before the hand-off that records them
+    # a last stage's texts are written as files
+    texts = {name: text.encode() for name, text in outputs.texts.items() if name in item.files}
+    recorded = {}
+    for name, data in {**outputs.files, **texts}.items():
         path = item.files[name]
         made = {**provenance_, "output": name}
         if item.handoff is not None and path.parent == item.handoff.parent:
-            told = provenance.with_provenance(data, made)
-            write_atomically(path, told)
-            beside[name] = handoff.record_of_file(path.name, told)
+            content = provenance.with_provenance(data, made)
+            write_atomically(path, content)
+            recorded[name] = handoff.record_of_file(path.name, content)
         else:
             provenance.write_with_provenance(path, data, made)
     if item.handoff is not None:
-        tables = {**provenance_, "item": item.id, "text": texts, "files": beside}
+        tables = {**provenance_, "item": item.id, "text": outputs.texts, "files": recorded}
         metadata = {
             name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             for name, value in tables.items()
         }
-        write_atomically(item.handoff, handoff.seal(save(_apart(tensors)), metadata))
+        write_atomically(item.handoff, handoff.seal(save(_apart(outputs.tensors)), metadata))
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors, each with memory of its own: the format has no way to share it."""
+    """The tensors, each with memory of its own: safetensors refuses shared memory."""
     storages = [tensor.untyped_storage().data_ptr() for tensor in tensors.values()]
     return {
         name: tensor.clone() if storages.count(tensor.untyped_storage().data_ptr()) > 1 else tensor
@@ -90,9 +101,9 @@ def _declared(stage: Stage, returned: Any) -> list[tuple[Tensor | Text | File, A
     unknown = sorted(set(returned) - set(declared))
     if unknown:
         raise OutputError(f"{stage.name} returned '{unknown[0]}', which it does not declare")
-    absent = [n for n, o in declared.items() if returned.get(n) is None and not o.optional]
-    if absent:
-        raise OutputError(f"{stage.name} did not return '{absent[0]}'")
+    missing = [n for n, o in declared.items() if returned.get(n) is None and not o.optional]
+    if missing:
+        raise OutputError(f"{stage.name} did not return '{missing[0]}'")
     return [(o, returned[n]) for n, o in declared.items() if returned.get(n) is not None]
 
 
@@ -102,7 +113,9 @@ def _tensor(declared: Tensor, value: Any, save_dtype: torch.dtype | None) -> tor
     value = _cast(declared.name, value, save_dtype)
     if declared.shape is not None:
         fits = len(declared.shape) == value.ndim and all(
-            want == size for want, size in zip(declared.shape, value.shape, strict=True) if type(want) is int
+            expected == size
+            for expected, size in zip(declared.shape, value.shape, strict=True)
+            if type(expected) is int
         )
         if not fits:
             shape = tuple(value.shape)
@@ -117,16 +130,16 @@ def _tensor(declared: Tensor, value: Any, save_dtype: torch.dtype | None) -> tor
 
 
 def _cast(name: str, value: torch.Tensor, save_dtype: torch.dtype | None) -> torch.Tensor:
-    """The tensor as it is handed off, finite before and after it is cast."""
-    told = f"'{name}' holds NaN or infinite values as"
+    """The tensor in ``save_dtype``, checked to be finite before and after the cast."""
+    problem = f"'{name}' holds NaN or infinite values as"
     if not finite.is_finite(value):
         dtype = _name(value.dtype)
-        raise OutputError(f"{told} {dtype}; {finite.REMEDIES.get(dtype, finite.DAMAGED)}")
+        raise OutputError(f"{problem} {dtype}; {finite.REMEDIES.get(dtype, finite.DAMAGED)}")
     if save_dtype is None or not value.is_floating_point():
         return value
     value = value.to(save_dtype)
     if not finite.is_finite(value):
-        raise OutputError(f"{told} {_name(save_dtype)}; {finite.SAVED}")
+        raise OutputError(f"{problem} {_name(save_dtype)}; {finite.SAVED}")
     return value
 
 

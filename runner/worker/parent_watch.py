@@ -1,4 +1,4 @@
-"""What ends a worker with its parent, however the parent dies."""
+"""Ends a worker when its parent ends, however that happens."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def bind_to_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent's main thread ends (Linux; elsewhere nothing).
+    """Have the kernel kill this process when its parent's main thread ends. Linux only.
 
-    The binding is to the direct parent alone, so it must be made at each link of the chain: supervisor,
-    fork server, worker.
+    The binding is to the direct parent, so the fork server and the worker each call it.
     """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the call
+    if os.getppid() != parent:  # the parent died before the call
         os._exit(1)
 
 
 def watch(commands: IO[bytes], stop: Callable[[], None]) -> None:
-    """Listen to the supervisor from a thread: ``stop`` on its word, the end of the pipe ends us."""
+    """Read the supervisor's commands in a thread: call ``stop`` on STOP, exit at the end of the pipe."""
 
     def listen() -> None:
         for line in commands:
@@ -39,4 +38,4 @@ def watch(commands: IO[bytes], stop: Callable[[], None]) -> None:
                 stop()
         os._exit(1)
 
-    threading.Thread(target=listen, name="lifeline", daemon=True).start()
+    threading.Thread(target=listen, name="parent-watch", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Random numbers that a stage draws without a generator of its own: they depend on its item alone."""
+"""The global random generators: seeded per item, saved in and restored from checkpoints."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ _TORCH, _DEVICE, _NUMPY, _PYTHON = "torch", "device", "numpy", "python"
 
 
 def seed_everything(key: str, device: torch.device) -> None:
-    """Begin anew for an item of this key."""
+    """Seed all global generators from an item's key."""
     seed = int(key[:16], 16)
     random.seed(seed)
-    # not torch.manual_seed: it remembers each call, with its traceback, for devices that may come to be used
+    # not torch.manual_seed: it queues each call, with a traceback, for devices that are not initialised
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - the legacy generator is what careless code draws from
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the legacy generator
 
 
 def state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Where the generators are now, as tensors of bytes."""
+    """The states of the generators, as uint8 tensors by name."""
     name, keys, *rest = cast("tuple[Any, ...]", np.random.get_state())  # noqa: NPY002
-    told = {
+    states = {
         _TORCH: torch.get_rng_state(),
         _NUMPY: _bytes([name, keys.tolist(), *rest]),
         _PYTHON: _bytes(random.getstate()),
     }
     if device.type == "cuda":
-        told[_DEVICE] = torch.cuda.get_rng_state(device)
-    return told
+        states[_DEVICE] = torch.cuda.get_rng_state(device)
+    return states
 
 
-def restore(told: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Go on from where :func:`state` was asked."""
-    torch.set_rng_state(told[_TORCH])
-    np.random.set_state(tuple(_value(told[_NUMPY])))  # noqa: NPY002
-    version, internal, gauss = _value(told[_PYTHON])
+def restore(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Restore states that :func:`state` returned."""
+    torch.set_rng_state(states[_TORCH])
+    np.random.set_state(tuple(_value(states[_NUMPY])))  # noqa: NPY002
+    version, internal, gauss = _value(states[_PYTHON])
     random.setstate((version, tuple(internal), gauss))
     if device.type == "cuda":
-        torch.cuda.set_rng_state(told[_DEVICE], device)
+        torch.cuda.set_rng_state(states[_DEVICE], device)
 
 
 def _bytes(value: Any) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""How fast a device computes and is reached: ``python -m runner.worker.speed DEVICE`` prints JSON.
+"""Measures a device: ``python -m runner.worker.speed DEVICE`` prints JSON.
 
-In a process of its own, for it imports torch: ``compute`` has operations a second by dtype (on the CPU by all
-threads together), ``bus`` bytes a second from pinned memory to the device (null on the CPU).
+``compute`` has operations a second by dtype (on the CPU, of all threads together), ``bus`` bytes a second
+from pinned memory to the device (null on the CPU). It is a separate process because it imports torch.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WIDTH = 3072  # of FLUX's layers
-TOKENS = {"cpu": 64, "cuda": 4096}  # enough for the device to come to its pace
+TOKENS = {"cpu": 64, "cuda": 4096}  # enough for the device's full rate
 DTYPES = ("float32", "bfloat16", "float16")
 SECONDS = 0.3  # for each measurement, or one round of it
 SENT = 256 << 20  # bytes
 
 
 def measure(name: str) -> dict[str, Any]:
-    """The rates of a device, by torch's name for it."""
+    """The rates of a device, given torch's name of it."""
     device = torch.device(name)
     with torch.inference_mode():
         compute = {dtype: _operations(device, getattr(torch, dtype)) for dtype in DTYPES}
@@ -32,7 +32,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def _operations(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second of a linear layer, which takes two a weight and token."""
+    """Operations a second of a linear layer, which has two per weight and token."""
     tokens = TOKENS[device.type]
     weight = torch.ones(WIDTH, WIDTH, device=device, dtype=dtype)
     hidden = torch.ones(tokens, WIDTH, device=device, dtype=dtype)
@@ -46,8 +46,8 @@ def _bus(device: torch.device) -> float:
 
 
 def _rounds(device: torch.device, once: Callable[[], object]) -> float:
-    """How often in a second: by the best of several, for others may use the machine too."""
-    _timed(device, once)  # libraries set themselves up
+    """Calls a second, from the fastest of several: other processes may slow some down."""
+    _timed(device, once)  # warm-up: libraries initialise
     best, deadline = float("inf"), time.perf_counter() + SECONDS
     while best == float("inf") or time.perf_counter() < deadline:
         best = min(best, _timed(device, once))

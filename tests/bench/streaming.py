@@ -262,10 +262,10 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
     from runner.machine.malloc import retain_freed_memory
     from runner.model.files import open_component
     from runner.placement.loader import ComponentLoader
+    from runner.placements import STREAM
     from runner.plan.candidates import candidates
     from runner.plan.limits import Limits
     from runner.plan.requirements import MemoryRequirements
-    from runner.protocol import STREAM
 
     files = open_component(
         asked.model.parent, Component(asked.model.name, "diffusers:FluxTransformer2DModel")
@@ -283,7 +283,7 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
     placed = next(c for c in candidates(need, limits, None) if c.placement == STREAM)
     placer = ComponentLoader(device, torch.bfloat16)
     (placing,) = placed.placings.values()
-    transformer = placer.place(FluxTransformer2DModel, files, placing)
+    transformer = placer.load(FluxTransformer2DModel, files, placing)
     if on_cpu:
         retain_freed_memory()
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("api", "redact", "units"),
+    ("api", "placements", "redact", "units"),
     ("errors", "hookspecs", "declarations", "events"),
     ("plugins", "files"),
     ("manifest", "rundir"),

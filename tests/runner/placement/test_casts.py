@@ -126,7 +126,7 @@ def test_what_is_cast_is_brought_and_computes_what_its_library_does(
         assert expected.isfinite().all()
         for placement in ("resident", "device-map", "stream"):
             worker = ComponentLoader(torch.device("cpu"), dtype)
-            module = place(placement, cls, folder, dtype, {blocks: "disk"}, placer=worker)
+            module = place(placement, cls, folder, dtype, {blocks: "disk"}, loader=worker)
             away = {n for n, weight in module.named_parameters() if isinstance(weight, OffloadedParameter)}
             assert away == (
                 {n for n, _ in module.named_parameters() if n.startswith(f"{blocks}.")}
@@ -168,20 +168,20 @@ def test_a_class_that_computes_with_its_weights_on_loading(models: Path, dtype: 
 
 
 @pytest.mark.parametrize(
-    ("declared", "said"),
+    ("declared", "warning"),
     [
-        ({}, "for 4 weights (encoder.block.0.layer.1.DenseReluDense.wo.weight among them)"),
+        ({}, "4 weights differ (such as encoder.block.0.layer.1.DenseReluDense.wo.weight)"),
         ({"float16": ("wo",)}, ""),
         (
             {"float16": ("wo", "wi"), "bfloat16": ("wo",)},
-            "for 4 weights (encoder.block.0.layer.1.DenseReluDense.wi",
+            "4 weights differ (such as encoder.block.0.layer.1.DenseReluDense.wi",
         ),
     ],
 )
 def test_what_a_plugin_says_stays_in_float32_is_held_against_what_does(
-    models: Path, caplog: pytest.LogCaptureFixture, declared: dict[str, tuple[str, ...]], said: str
+    models: Path, caplog: pytest.LogCaptureFixture, declared: dict[str, tuple[str, ...]], warning: str
 ) -> None:
     component = Component("t5-float32", "transformers:T5EncoderModel", float32=declared)
     open_module(T5EncoderModel, open_component(models, component), FLOAT16)
-    assert said in caplog.text
-    assert bool(said) == bool(caplog.text)
+    assert warning in caplog.text
+    assert bool(warning) == bool(caplog.text)

@@ -111,7 +111,7 @@ def test_it_streams_and_what_has_two_names_is_one(
         expected = loaded(model, stored, dtype)(ids)
         for placement in ("resident", "device-map", "stream"):
             worker = ComponentLoader(torch.device("cpu"), dtype)
-            module = place(placement, cls, tmp_path / "net", dtype, {"blocks": "disk"}, placer=worker)
+            module = place(placement, cls, tmp_path / "net", dtype, {"blocks": "disk"}, loader=worker)
             assert module.head.weight is module.embed.weight
             assert module.one is module.other
             assert module.count.dtype == torch.int64

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hand_built import MIB, card, component, cpu, requirements
 
-from runner.plan.candidates import Peak, candidates, lowest
-from runner.protocol import (
+from runner.placements import (
     DEVICE_MAP,
     GROUP_OFFLOAD,
     MODEL_OFFLOAD,
@@ -23,6 +22,7 @@ from runner.protocol import (
     STREAM,
     ComponentPlacement,
 )
+from runner.plan.candidates import Peak, candidates, lowest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

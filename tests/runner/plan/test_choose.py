@@ -9,9 +9,9 @@ from hand_built import MIB, card, component, cpu, pipeline
 
 from runner.errors import BudgetError
 from runner.manifest.problems import ManifestError
+from runner.placements import DEVICE_MAP, MODEL_OFFLOAD, RESIDENT, STREAM
 from runner.plan.choose import StagePlan, plan_stage
 from runner.plan.requirements import CUDA_CONTEXT
-from runner.protocol import DEVICE_MAP, MODEL_OFFLOAD, RESIDENT, STREAM
 
 if TYPE_CHECKING:
     from project import Project

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hand_built import MIB, component, requirements
 
+from runner.placements import RESIDENT, ComponentPlacement
 from runner.plan.component_placement import blocks_of, evenly, in_one_stretch, is_small, maps_of, whole
-from runner.protocol import RESIDENT, ComponentPlacement
 
 BLOCKS = {(0, f"b{n}"): 10 for n in range(5)}
 

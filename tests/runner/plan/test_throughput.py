@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from hand_built import ITEM, MIB, card, component, cpu, requirements
 
+from runner.placements import RESIDENT, STREAM, ComponentPlacement
 from runner.plan.component_placement import whole
 from runner.plan.throughput import MOST, PassTime, group_size, pace_of
-from runner.protocol import RESIDENT, STREAM, ComponentPlacement
 
 ROOM = 1000 * 6 * MIB  # for as many as there may be
 

@@ -76,7 +76,7 @@ def test_videos_decoded_side_by_side_are_those_decoded_alone(wan: Path) -> None:
     worker = ComponentLoader(torch.device("cpu"), torch.float32)
     resident = reference(AutoencoderKLWan, wan, torch.float32)
     streamed = place(
-        "stream", AutoencoderKLWan, wan, torch.float32, {"decoder.up_blocks": "disk"}, placer=worker
+        "stream", AutoencoderKLWan, wan, torch.float32, {"decoder.up_blocks": "disk"}, loader=worker
     )
 
     def decoded(vae: AutoencoderKLWan, n: int) -> torch.Tensor:

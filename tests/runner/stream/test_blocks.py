@@ -170,7 +170,7 @@ def test_a_weight_is_not_computed_with_where_it_is_not_there(tmp_path: Path) -> 
     """torch multiplies with an empty weight without a word, and returns what lies in memory."""
     tower, _ = as_streamed(make(tmp_path / "tower"))
     down, up = tower.blocks[0].down, tower.blocks[0].up
-    inside = "used outside of its own block's or layer's call"
+    inside = "used outside the call of its own block or layer"
     for use in (
         lambda: down(torch.ones(1, HIDDEN[0])),
         lambda: torch.ones(1, WIDTH) @ up.weight.t(),
@@ -206,7 +206,7 @@ def test_copies(tmp_path: Path) -> None:
         )
     deep = copy.deepcopy(shallow)
     shallow(numbers(1), [0])
-    with pytest.raises(RuntimeError, match="used outside of its own block's or layer's call"):
+    with pytest.raises(RuntimeError, match="used outside the call of its own block or layer"):
         deep(numbers(1))
     assert torch.equal(shallow(numbers(1)), resident(numbers(1)))
 

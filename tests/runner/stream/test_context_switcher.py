@@ -246,14 +246,14 @@ def test_a_generator_that_has_a_normal_in_hand_keeps_it(streamed: tuple[Any, Str
 
 
 def test_a_turn_costs_little() -> None:
-    turns = ContextSwitcher()
-    with turns.taken():
-        states = [turns.another() for _ in range(2)]
+    switcher = ContextSwitcher()
+    with switcher.active():
+        states = [switcher.new_state() for _ in range(2)]
         for n, state in enumerate(states):
-            turns.turn_to(state)
+            switcher.switch_to(state)
             for seed in (random.seed, np.random.seed, torch.manual_seed):
                 seed(n)
-            ours = min(_time_of(turns.turn_to, states) for _ in range(20))
+            ours = min(_time_of(switcher.switch_to, states) for _ in range(20))
         plain = min(_time_of(lambda _: _all_states(), states) for _ in range(20))
     # a tenth where nothing else runs
     assert ours < plain / 3, f"{ours * 1e6:.0f} us a turn, and {plain * 1e6:.0f} to save and set all states"

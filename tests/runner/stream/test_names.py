@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from towers import Layer, Tower, as_resident, as_streamed, empty, make, numbers, opened, together, write
+from towers import Layer, Tower, as_resident, as_streamed, empty, make, mapped_model, numbers, together, write
 
 from runner.api import Component
 from runner.model.files import ComponentFiles, open_component
@@ -39,7 +39,7 @@ def located(folder: Path, model: torch.nn.Module) -> dict[str, bytes]:
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
 def test_every_weight_is_found_but_empty_ones(tmp_path: Path, stored: torch.dtype, shards: int) -> None:
     folder = make(tmp_path / "tower", dtype=stored, shards=shards)
-    model = opened(empty(), folder, FLOAT32).module
+    model = mapped_model(empty(), folder, FLOAT32).module
     found = located(folder, model)
     named = dict(model.named_parameters())
     assert set(found) == {name for name, weight in named.items() if weight.numel()}
@@ -54,7 +54,7 @@ def test_an_empty_weight_hides_none_that_lies_at_the_same_place(tmp_path: Path) 
         save_file({name: torch.empty(0, 4), "m": torch.arange(8.0)}, folder / "model.safetensors")
         model = torch.nn.Module()
         model.m = torch.nn.Parameter(torch.empty(8))
-        assert list(located(folder, opened(model, folder, FLOAT32).module)) == ["m"]
+        assert list(located(folder, mapped_model(model, folder, FLOAT32).module)) == ["m"]
 
 
 def test_names_do_not_matter(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_names_do_not_matter(tmp_path: Path) -> None:
 def test_what_the_library_made_of_a_weight_stays(tmp_path: Path) -> None:
     """Weights that are cast, transposed, cut or written to on loading are not those of the file."""
     folder = make(tmp_path / "tower")
-    model = opened(empty(), folder, FLOAT32).module
+    model = mapped_model(empty(), folder, FLOAT32).module
     first, second = model.blocks[0], model.blocks[1]
     with torch.no_grad():
         first.up.weight = torch.nn.Parameter(first.up.weight.t())
@@ -106,7 +106,7 @@ def test_weights_written_to_on_loading_compute_what_resident_ones_do(tmp_path: P
 def test_a_file_that_was_replaced_since_it_was_mapped_holds_nothing(tmp_path: Path) -> None:
     folder = make(tmp_path / "tower", shards=2)
     resident = as_resident(folder)
-    mapped = opened(empty(), folder, FLOAT32)
+    mapped = mapped_model(empty(), folder, FLOAT32)
     write(Tower(), tmp_path / "new", shards=2)
     (tmp_path / "new/model-1.safetensors").rename(folder / "model-1.safetensors")
     places = locate(mapped.module, files_of(folder))
@@ -118,7 +118,7 @@ def test_paths_with_odd_characters_and_links(tmp_path: Path) -> None:
     folder = make(tmp_path / "a b\tö (deleted) \x85" / "tower")
     blob = (folder / "model-0.safetensors").rename(tmp_path / "a b\tö (deleted) \x85/1234 ")
     (folder / "model-0.safetensors").symlink_to(blob)
-    assert len(located(folder, opened(empty(), folder, FLOAT32).module)) == 29
+    assert len(located(folder, mapped_model(empty(), folder, FLOAT32).module)) == 29
 
 
 def test_where_the_system_does_not_tell_everything_stays(

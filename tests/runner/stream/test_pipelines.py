@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 DTYPES = [torch.float32, torch.bfloat16]
 
 
-def placer(dtype: torch.dtype) -> ComponentLoader:
+def loader_of(dtype: torch.dtype) -> ComponentLoader:
     return ComponentLoader(torch.device("cpu"), dtype)
 
 
@@ -111,9 +111,9 @@ SD3_ITEMS = [(0, 3, 64, 96, 5.0), (1, 1, 32, 32, 5.0), (2, 4, 96, 48, 1.0), (3, 
 def test_stable_diffusion_3_with_guidance(sd3: Path, dtype: torch.dtype) -> None:
     resident = reference(SD3Transformer2DModel, sd3, dtype)
     expected = [draw_sd3(resident, *item)() for item in SD3_ITEMS]
-    worker = placer(dtype)
+    worker = loader_of(dtype)
     transformer = place(
-        "stream", SD3Transformer2DModel, sd3, dtype, {"transformer_blocks": "disk"}, placer=worker
+        "stream", SD3Transformer2DModel, sd3, dtype, {"transformer_blocks": "disk"}, loader=worker
     )
 
     drawings = together(worker.stream, [draw_sd3(transformer, *item) for item in SD3_ITEMS])
@@ -182,8 +182,8 @@ def test_wan_video_with_two_passes_a_step(wan: Path, dtype: torch.dtype) -> None
     folder = wan / str(dtype)
     resident = reference(WanTransformer3DModel, folder, dtype)
     expected = [draw_wan(resident, *item)() for item in WAN_ITEMS]
-    worker = placer(dtype)
-    transformer = place("stream", WanTransformer3DModel, folder, dtype, {"blocks": "disk"}, placer=worker)
+    worker = loader_of(dtype)
+    transformer = place("stream", WanTransformer3DModel, folder, dtype, {"blocks": "disk"}, loader=worker)
 
     videos = together(worker.stream, [draw_wan(transformer, *item) for item in WAN_ITEMS])
 
@@ -215,8 +215,8 @@ def t5_in_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_thirty_two_prompts_read_the_weights_of_t5_once(t5_in_shards: Path, dtype: torch.dtype) -> None:
     resident = reference(T5EncoderModel, t5_in_shards, dtype)
-    worker = placer(dtype)
-    t5 = place("stream", T5EncoderModel, t5_in_shards, dtype, {"encoder.block": "disk"}, placer=worker)
+    worker = loader_of(dtype)
+    t5 = place("stream", T5EncoderModel, t5_in_shards, dtype, {"encoder.block": "disk"}, loader=worker)
 
     embeds = together(worker.stream, [lambda n=n: t5(ids(n))[0] for n in range(32)])
 
@@ -243,9 +243,9 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("cls", [LlamaModel, LlamaForCausalLM])
 def test_a_model_out_of_a_larger_ones_files(llama: Path, cls: type) -> None:
     resident = reference(cls, llama, torch.float32)
-    worker = placer(torch.float32)
+    worker = loader_of(torch.float32)
     layers = {f"model.layers.{n}": "disk" for n in range(4)}  # as the plan names them, from the files
-    streamed = place("stream", cls, llama, torch.float32, layers, placer=worker)
+    streamed = place("stream", cls, llama, torch.float32, layers, loader=worker)
 
     told = together(worker.stream, [lambda n=n: streamed(ids(n))[0] for n in range(3)])
 
@@ -272,10 +272,10 @@ def test_two_encoders_in_turn_one_asked_for_its_layers(
         (CLIPTextModel, encoders / "text_encoder", "text_model.encoder.layers"),
         (T5EncoderModel, encoders / "text_encoder_2", "encoder.block"),
     )
-    worker = placer(dtype)
+    worker = loader_of(dtype)
     residents = [reference(cls, folder, dtype) for cls, folder, _ in models]
     streamed = [
-        place("stream", cls, folder, dtype, {"" if whole else blocks: "disk"}, placer=worker)
+        place("stream", cls, folder, dtype, {"" if whole else blocks: "disk"}, loader=worker)
         for cls, folder, blocks in models
     ]
 

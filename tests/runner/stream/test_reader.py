@@ -181,7 +181,7 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_file_that_is_rewritten_in_place(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"was changed while it was in use; run again when it is whole"):
+    with pytest.raises(ModelError, match=r"was changed while it was in use; run again when it is complete"):
         disturbed(make(tmp_path / "tower"), rewrite)
 
 

@@ -100,7 +100,7 @@ def test_another_keys_state_is_refused(path: Path) -> None:
 def test_what_is_sealed_and_yet_no_state_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(handoff.seal(save({"x": torch.ones(1)}), {"key": KEY}))
-    with pytest.raises(DiscardedError, match="it is no saved state: KeyError"):
+    with pytest.raises(DiscardedError, match="it is not a checkpoint: KeyError"):
         file(path).load()
 
 

@@ -14,7 +14,7 @@ from worker_job import STAGE, job_of
 
 from runner.api import Component
 from runner.errors import ModelError
-from runner.protocol import STREAM, ComponentPlacement
+from runner.placements import STREAM, ComponentPlacement
 from runner.stream.blocks import OffloadedParameter
 from runner.worker import context as context_module
 from runner.worker.context import WorkerContext
@@ -48,9 +48,9 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def context(folder: Path | None, placing: ComponentPlacement | None = None) -> WorkerContext:
     component = Component("net", "here:Net")
-    placings = {"net": placing} if placing else {}
+    placements = {"net": placing} if placing else {}
     stage = replace(STAGE, components=(component,))
-    return WorkerContext(job_of([], stage=stage, model=folder, placings=placings))
+    return WorkerContext(job_of([], stage=stage, model=folder, placements=placements))
 
 
 def test_a_component_is_loaded_once(net: Path) -> None:

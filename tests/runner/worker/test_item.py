@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,18 +39,21 @@ class Made:
     def __init__(self, folder: Path, every: int = 5, limit: float | None = None) -> None:
         self.item = item_of(folder, "a")
         self.reports = Reports()
-        self.stopping = False
+        self.stopping = threading.Event()
         self.file = CheckpointFile(self.item.state, self.item.key, torch.device("cpu"), ENVIRONMENT)
-        clock, go_on = ItemTimer(limit), lambda: not self.stopping
-        self.run = ItemRun("stage", self.item, self.file, clock, self.reports, go_on, every, "float32")
+        timer = ItemTimer(limit)
+        self.run = ItemRun(
+            "stage", self.item, self.file, timer, self.reports, self.stopping, every, "float32"
+        )
 
     def attempt(self, *acts: Callable[[ItemRun], object]) -> ItemRun:
-        def make(run: ItemRun) -> None:
-            for act in acts:
-                act(run)
+        def attempt() -> None:
+            with self.run.attempt():
+                for act in acts:
+                    act(self.run)
 
-        with self.run.clock:
-            contextvars.copy_context().run(self.run.attempt, make)
+        with self.run.timer:
+            contextvars.copy_context().run(attempt)
         return self.run
 
     @property
@@ -124,7 +128,7 @@ def test_a_state_is_what_it_was_at_its_step(made: Made) -> None:
 
 def test_stopped_it_keeps_its_last_step(made: Made) -> None:
     def stop(_run: ItemRun) -> None:
-        made.stopping = True
+        made.stopping.set()
 
     run = made.attempt(step(1), step(2), stop, step(3), fail(AssertionError("it went on")))
     assert made.saved is not None
@@ -227,7 +231,7 @@ def test_blocks_are_places_to_end_too(tmp_path: Path) -> None:
         check_at_blocks(module)
     for layer in (*net.layers, *alone.layers):
         layer(torch.ones(1))  # outside of an item there is nothing to end
-    made.stopping = True
+    made.stopping.set()
     run = made.attempt(lambda _: alone.layers[0](torch.ones(1)), lambda _: net.layers[1](torch.ones(1)))
     assert (run.failure, run.ended) == (None, False)
 
@@ -249,5 +253,5 @@ def test_warnings_are_passed_on(made: Made) -> None:
 
 
 def test_a_timeout_is_told_without_its_class() -> None:
-    with pytest.raises(TimedOutError), (clock := ItemTimer(0.0)):
-        clock.check()
+    with pytest.raises(TimedOutError), (timer := ItemTimer(0.0)):
+        timer.check()

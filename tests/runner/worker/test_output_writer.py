@@ -15,8 +15,8 @@ from worker_job import item_of
 from runner.api import File, Stage, Tensor, Text
 from runner.files import handoff, provenance
 from runner.files.storage import write_atomically
-from runner.worker import output_writer as publishing
-from runner.worker.output_writer import OutputError, publish
+from runner.worker import output_writer
+from runner.worker.output_writer import OutputError, check_outputs, write_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,10 +28,15 @@ def stage(*outputs: Tensor | Text | File) -> Stage:
     return Stage("test.stage", "nowhere:start", outputs=outputs)
 
 
-def published(
+def write(item: JobItem, returned: Any, output: Tensor | Text | File) -> None:
+    write_outputs(item, check_outputs(stage(output), returned, None), {"key": item.key, "lineage": {}})
+
+
+def written(
     item: JobItem, returned: Any, *outputs: Tensor | Text | File, save_dtype: torch.dtype | None = None
 ) -> handoff.Handoff:
-    publish(stage(*outputs), item, returned, save_dtype, {"key": item.key, "lineage": {"s": {"params": {}}}})
+    outputs_ = check_outputs(stage(*outputs), returned, save_dtype)
+    write_outputs(item, outputs_, {"key": item.key, "lineage": {"s": {"params": {}}}})
     assert item.handoff is not None
     return handoff.read(item.handoff, item.key)
 
@@ -62,14 +67,14 @@ X = Tensor("x", "floating", ("C", 4))
 def test_what_is_refused(tmp_path: Path, returned: Any, words: str) -> None:
     item = item_of(tmp_path, "a")
     with pytest.raises(OutputError, match=words):
-        published(item, returned, X)
+        written(item, returned, X)
     assert not list(tmp_path.iterdir())
 
 
 def test_an_overflow_in_what_is_saved_is_refused(tmp_path: Path) -> None:
     """Finite as computed, infinite as handed off."""
     with pytest.raises(OutputError, match="holds NaN or infinite values as float16"):
-        published(item_of(tmp_path, "a"), {"x": torch.full((1, 4), 1e6)}, X, save_dtype=torch.float16)
+        written(item_of(tmp_path, "a"), {"x": torch.full((1, 4), 1e6)}, X, save_dtype=torch.float16)
 
 
 def test_a_declared_dtype_is_held_to(tmp_path: Path) -> None:
@@ -83,15 +88,15 @@ def test_a_declared_dtype_is_held_to(tmp_path: Path) -> None:
     ):
         value = {"x": torch.ones(1, 4).to(dtype)}
         if right:
-            published(item, value, Tensor("x", declared))
+            written(item, value, Tensor("x", declared))
         else:
             with pytest.raises(OutputError, match="declared is"):
-                published(item, value, Tensor("x", declared))
+                written(item, value, Tensor("x", declared))
 
 
 def test_what_is_saved_in_another_dtype(tmp_path: Path) -> None:
     given = {"x": torch.ones(1, 4), "ids": torch.arange(3)}
-    found = published(item_of(tmp_path, "a"), given, X, Tensor("ids", "integer"), save_dtype=torch.bfloat16)
+    found = written(item_of(tmp_path, "a"), given, X, Tensor("ids", "integer"), save_dtype=torch.bfloat16)
     assert {name: tensor.dtype for name, tensor in tensors(found).items()} == {
         "x": torch.bfloat16,
         "ids": torch.int64,
@@ -101,27 +106,27 @@ def test_what_is_saved_in_another_dtype(tmp_path: Path) -> None:
 def test_tensors_that_share_memory_and_strided_ones(tmp_path: Path) -> None:
     base = torch.arange(8, dtype=torch.float32).reshape(2, 4)
     given = {"x": base, "part": base[1], "turned": torch.rand(4, 2).T}
-    found = tensors(published(item_of(tmp_path, "a"), given, X, Tensor("part"), Tensor("turned")))
+    found = tensors(written(item_of(tmp_path, "a"), given, X, Tensor("part"), Tensor("turned")))
     assert all(torch.equal(found[name], given[name]) for name in given)
 
 
 def test_optional_outputs_may_be_left_out(tmp_path: Path) -> None:
     item = item_of(tmp_path, "a")
-    assert list(tensors(published(item, {"x": torch.ones(1, 4)}, X, Tensor("y", optional=True)))) == ["x"]
+    assert list(tensors(written(item, {"x": torch.ones(1, 4)}, X, Tensor("y", optional=True)))) == ["x"]
 
 
 def test_texts(tmp_path: Path) -> None:
     item = item_of(tmp_path, "a")
-    assert published(item, {"t": "ü"}, Text("t")).text == {"t": "ü"}
+    assert written(item, {"t": "ü"}, Text("t")).text == {"t": "ü"}
     for wrong, words in ((b"bytes", "not a string"), ("ü" * (1 << 19) + "x", "longer than 1 MiB")):
         with pytest.raises(OutputError, match=words):
-            published(item, {"t": wrong}, Text("t"))
-    published(item, {"t": "ü" * (1 << 19)}, Text("t"))
+            written(item, {"t": wrong}, Text("t"))
+    written(item, {"t": "ü" * (1 << 19)}, Text("t"))
 
 
 def test_a_last_stages_text_is_a_file_for_people(tmp_path: Path) -> None:
     item = item_of(tmp_path, "a", files={"t": tmp_path / "outputs/a.txt"}, handoff=None)
-    publish(stage(Text("t")), item, {"t": "ü"}, None, {"key": item.key, "lineage": {}})
+    write(item, {"t": "ü"}, Text("t"))
     assert (tmp_path / "outputs/a.txt").read_text(encoding="utf-8") == "ü"
     assert provenance.is_of_key(tmp_path / "outputs/a.txt", item.key)
 
@@ -130,7 +135,7 @@ def test_a_file_beside_its_handoff_is_recorded_there(tmp_path: Path) -> None:
     item = item_of(tmp_path, "a")
     assert item.handoff is not None
     beside = item.handoff.with_name(f"{item.key}.sound.wav")
-    found = published(replace(item, files={"sound": beside}), {"sound": b"la"}, File("sound", ".wav"))
+    found = written(replace(item, files={"sound": beside}), {"sound": b"la"}, File("sound", ".wav"))
     assert found.files == {"sound": handoff.record_of_file(beside.name, b"la")}
     assert beside.read_bytes() == b"la"
     assert not provenance.sidecar(beside).exists()
@@ -139,18 +144,18 @@ def test_a_file_beside_its_handoff_is_recorded_there(tmp_path: Path) -> None:
 def test_files_are_there_before_the_handoff_that_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[str] = []
+    suffixes: list[str] = []
 
     def noted(path: Path, data: bytes) -> None:
-        written.append(path.suffix)
+        suffixes.append(path.suffix)
         write_atomically(path, data)
 
-    monkeypatch.setattr(publishing, "write_atomically", noted)
+    monkeypatch.setattr(output_writer, "write_atomically", noted)
     item = item_of(tmp_path, "a")
     assert item.handoff is not None
     beside = {"sound": item.handoff.with_name(f"{item.key}.sound.wav")}
-    published(replace(item, files=beside), {"sound": b"la"}, File("sound", ".wav"))
-    assert written == [".wav", ".safetensors"]
+    written(replace(item, files=beside), {"sound": b"la"}, File("sound", ".wav"))
+    assert suffixes == [".wav", ".safetensors"]
 
 
 def test_files_are_bytes_paths_or_pictures(tmp_path: Path) -> None:
@@ -158,14 +163,14 @@ def test_files_are_bytes_paths_or_pictures(tmp_path: Path) -> None:
     (tmp_path / "made").write_bytes(b"made elsewhere")
     picture = Image.new("RGB", (2, 2), "red")
     for value, start in ((b"b", b"b"), (tmp_path / "made", b"made"), (picture, b"\xff\xd8")):
-        publish(stage(File("f", ".jpg")), item, {"f": value}, None, {"key": item.key, "lineage": {}})
+        write(item, {"f": value}, File("f", ".jpg"))
         assert (tmp_path / "a.jpg").read_bytes().startswith(start)
     with pytest.raises(OutputError, match="is int, not bytes, a path or an image"):
-        publish(stage(File("f", ".jpg")), item, {"f": 3}, None, {"key": item.key, "lineage": {}})
+        write(item, {"f": 3}, File("f", ".jpg"))
 
 
 def test_metadata_say_what_it_is(tmp_path: Path) -> None:
     item = item_of(tmp_path, "a")
-    found = published(item, {"x": torch.ones(1, 4)}, X)
+    found = written(item, {"x": torch.ones(1, 4)}, X)
     assert found.header.metadata["item"] == "a"
     assert json.loads(found.header.metadata["lineage"]) == {"s": {"params": {}}}

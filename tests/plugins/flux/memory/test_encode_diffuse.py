@@ -14,7 +14,7 @@ from transformers import T5Config, T5EncoderModel
 
 from runner.model.files import open_component
 from runner.placement.loader import ComponentLoader
-from runner.protocol import RESIDENT, ComponentPlacement
+from runner.placements import RESIDENT, ComponentPlacement
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +118,7 @@ def test_t5_takes_what_is_planned_where_it_keeps_float32(tmp_path: Path, dtype: 
     (t5,) = [component for component in runner_flux.ENCODE.components if component.name == "text_encoder_2"]
     T5EncoderModel(T5Config(**SMALL[t5.name])).bfloat16().save_pretrained(tmp_path / t5.name)
     files = open_component(tmp_path, t5)
-    loaded = ComponentLoader(torch.device("cpu"), getattr(torch, dtype)).place(
+    loaded = ComponentLoader(torch.device("cpu"), getattr(torch, dtype)).load(
         T5EncoderModel, files, ComponentPlacement(RESIDENT)
     )
     kept = {name.split(".")[-2] for name, w in loaded.named_parameters() if w.dtype == torch.float32}
