@@ -48,7 +48,7 @@ def limited(limit: int) -> tuple[int | None, bool]:
     """Takes 2 MiB after 2 MiB under a limit; returns the most that was reserved, and whether the error is known."""
     backend = backend_of("sim:0")
     backend.limit_memory(limit)
-    held = []
+    held: list[torch.Tensor] = []
     try:
         while len(held) < 1000:
             held.append(torch.empty(2 << 20, dtype=torch.uint8, device="sim:0"))

@@ -99,13 +99,15 @@ def as_streamed(
     dtype: torch.dtype = torch.float32,
     stream: Stream | None = None,
     model: torch.nn.Module | None = None,
+    device: torch.device = CPU,
+    in_ram: Callable[[str], bool] = lambda _block: False,
 ) -> tuple[Any, Stream]:
-    """The model with those blocks or lists streamed, and its stream."""
-    stream = stream or Stream(CPU)
+    """The model with those blocks or lists streamed, and its stream; ``in_ram`` says which wait there."""
+    stream = stream or Stream(device)
     files = open_component(folder.parent, Component(folder.name, "towers:Tower"))
     mapped = mapped_model(model or empty(_hidden(folder)), folder, dtype)
-    stream.add(mapped.module, files, named(*names), lambda _block: False, mapped.dtype_of)
-    return mapped.materialize(CPU), stream
+    stream.add(mapped.module, files, named(*names), in_ram, mapped.dtype_of)
+    return mapped.materialize(device), stream
 
 
 def named(*names: str) -> Callable[[str], bool]:

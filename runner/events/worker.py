@@ -46,14 +46,20 @@ class Failed(Event, kind="failed"):
     code: int
     error: str
     out_of_memory: bool = False
+    device_lost: bool = False
+    """The device failed, and this process can no longer use it; another one may."""
     vram: int | None = None
+    """Bytes of the device's memory that the worker holds by its driver; None where that does not say."""
+    vram_reserved: int | None = None
+    """The most that torch's allocator had of it; None on the CPU."""
     ram: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Event, kind="finished"):
-    """The worker has had all items; ``vram`` and ``ram`` are what it holds."""
+    """The worker has had all items; the sizes are what it holds, as in ``Failed``."""
 
     vram: int | None
+    vram_reserved: int | None
     ram: int | None
     streamed: dict[str, float] | None = None

@@ -6,17 +6,17 @@ stay in the checkpoint's files; no second copy is written, as in accelerate's ``
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils import _pytree as pytree
 
+from runner.placement.slab import identity
 from runner.stream.blocks import OffloadedParameter, set_weight
 from runner.stream.names import MAPS, mappings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from runner.model.files import ComponentFiles
     from runner.placement.library import MappedModule
@@ -97,7 +97,7 @@ def offload(
     A weight with several names is on the farthest of their tiers.
     """
     in_files = mappings(files)
-    for weight, owners in _weights(mapped.module).items():
+    for weight, owners in _weights(mapped.module):
         tier = _tier(placement, owners)
         if tier == "disk" and MAPS.exists() and not any(weight.data_ptr() in part for part in in_files):
             tier = "cpu"  # not in a file: the library created it in RAM
@@ -118,15 +118,16 @@ def _materializer(
     return lambda: in_memory.to(device)
 
 
-def _weights(module: torch.nn.Module) -> dict[torch.Tensor, Owners]:
-    """Each parameter and buffer of a module, with all modules that share it."""
-    found: dict[torch.Tensor, Owners] = defaultdict(list)
+def _weights(module: torch.nn.Module) -> Iterable[tuple[torch.Tensor, Owners]]:
+    """Each parameter and buffer of a module, once if it is tied, with all modules that share it."""
+    found: dict[object, tuple[torch.Tensor, Owners]] = {}
     for prefix, owner in module.named_modules(remove_duplicate=False):
         tables = (owner._parameters, owner._buffers)  # noqa: SLF001
         for name, weight in (entry for table in tables for entry in table.items()):
             if weight is not None:
-                found[weight].append((owner, name, f"{prefix}.{name}".removeprefix(".")))
-    return found
+                _, owners = found.setdefault(identity(weight), (weight, []))
+                owners.append((owner, name, f"{prefix}.{name}".removeprefix(".")))
+    return list(found.values())
 
 
 def _tier(placement: ComponentPlacement, owners: Sequence[tuple[torch.nn.Module, str, str]]) -> str:

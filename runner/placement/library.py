@@ -16,11 +16,12 @@ import torch
 from runner.placement.agreement import Disagreement, check_agreement
 from runner.placement.casts import DeferredCasts
 from runner.placement.plain import open_plain
+from runner.placement.slab import Slab, identity
 from runner.stream.blocks import OffloadedParameter
 from runner.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from runner.api import Component
     from runner.model.files import ComponentFiles
@@ -45,12 +46,32 @@ class MappedModule:
         return weight.detach().to(device, self.dtype_of(weight), copy=True)
 
     def materialize(self, device: torch.device) -> torch.nn.Module:
-        """The module, with all weights except placeholders copied to the device."""
+        """The module, with all weights but placeholders copied to the device; tied weights are one copy."""
         with torch.no_grad():
-            for tensor in chain(self.module.parameters(), self.module.buffers()):
-                if not isinstance(tensor, OffloadedParameter):
-                    tensor.data = self.copy(tensor, device)
+            if device.type == "cpu":
+                self._copy_each()
+            else:
+                slab = self.slab()
+                memory = torch.empty(slab.size, dtype=torch.uint8, device=device)
+                slab.fill(memory)
+                slab.bind(memory)
         return self.module
+
+    def slab(self) -> Slab:
+        """The places for all weights but placeholders in one piece of memory."""
+        return Slab(self._present(), self.dtype_of)
+
+    def _copy_each(self) -> None:
+        copies: dict[object, torch.Tensor] = {}
+        for weight in self._present():
+            same = identity(weight)
+            if same not in copies:
+                copies[same] = self.copy(weight, torch.device("cpu"))
+            weight.data = copies[same]
+
+    def _present(self) -> Iterator[torch.Tensor]:
+        every = chain(self.module.parameters(), self.module.buffers())
+        return (weight for weight in every if not isinstance(weight, OffloadedParameter))
 
     def dtype_of(self, weight: torch.Tensor) -> torch.dtype:
         """The dtype that a weight computes in."""

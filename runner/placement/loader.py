@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runner import placements
+from runner.accelerator.backends import backend_of
+from runner.accelerator.backends.generic import AcceleratorBackend
+from runner.errors import BudgetError
 from runner.placement import dispatched
 from runner.placement.library import from_pretrained, open_module
 from runner.stream.stream import Stream
@@ -74,10 +77,18 @@ class ComponentLoader:
         )
         dispatched.offload(mapped, files, self._device, named)
 
+    def _accelerator(self) -> AcceleratorBackend:
+        backend = backend_of(self._device)
+        if not isinstance(backend, AcceleratorBackend):
+            raise BudgetError(
+                f"{placements.MODEL_OFFLOAD} needs an accelerator, and the device is {self._device}"
+            )
+        return backend
+
     def _swapped(self, mapped: MappedModule) -> torch.nn.Module:
         from runner.placement.offloaded import ModelSwapper
 
-        self._swapper = self._swapper or ModelSwapper(self._device)
+        self._swapper = self._swapper or ModelSwapper(self._accelerator())
         return self._swapper.load(mapped)
 
 

@@ -8,39 +8,72 @@ import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 
 if TYPE_CHECKING:
+    from runner.accelerator.backends.generic import AcceleratorBackend
     from runner.placement.library import MappedModule
 
 HOST = torch.device("cpu")
 
 
 class ModelSwapper:
-    """Swaps whole components: the one that runs is on the device, the others are in RAM."""
+    """Swaps whole components: the one that runs is on the device, the others are in pinned RAM."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._modules: list[torch.nn.Module] = []
+    def __init__(self, backend: AcceleratorBackend) -> None:
+        self.backend = backend
+        self._components: list[_Swapped] = []
 
     def load(self, mapped: MappedModule) -> torch.nn.Module:
         """The component in RAM, with a hook that swaps it in when it runs."""
-        module = mapped.materialize(HOST)
-        self._modules.append(module)
-        add_hook_to_module(module, _SwapInHook(self), append=True)
-        return module
+        component = _Swapped(mapped, self.backend)
+        self._components.append(component)
+        add_hook_to_module(mapped.module, _SwapInHook(self, component), append=True)
+        return mapped.module
 
-    def swap_in(self, module: torch.nn.Module) -> None:
-        """Move the other components to RAM, then this one to the device."""
-        for other in self._modules:
-            if other is not module:
-                other.to(HOST)
-        module.to(self._device)
+    def swap_in(self, component: _Swapped) -> None:
+        """Free the device of the other components, then copy this one to it."""
+        for other in self._components:
+            if other is not component:
+                other.swap_out()
+        component.swap_in()
+
+
+class _Swapped:
+    """A component whose weights are in RAM, and sometimes on the device as well."""
+
+    def __init__(self, mapped: MappedModule, backend: AcceleratorBackend) -> None:
+        self._device = backend.device
+        self._buffers = list(mapped.module.buffers())
+        self._slab = mapped.slab()
+        self._in_ram = backend.pinned(self._slab.size)
+        self._on_device = False
+        with torch.no_grad():
+            self._slab.fill(self._in_ram)
+            self._slab.bind(self._in_ram)
+
+    def swap_in(self) -> None:
+        if not self._on_device:
+            self._slab.bind(self._in_ram.to(self._device, non_blocking=True))
+            self._on_device = True
+
+    def swap_out(self) -> None:
+        """Use the copy in RAM again; only buffers may have changed since, and are copied back."""
+        if self._on_device:
+            changed = [buffer.to(HOST) for buffer in self._buffers]
+            self._slab.bind(self._in_ram)
+            for buffer, value in zip(self._buffers, changed, strict=True):
+                buffer.copy_(value)
+            self._on_device = False
 
 
 class _SwapInHook(ModelHook):  # type: ignore[misc]
-    def __init__(self, swapper: ModelSwapper) -> None:
+    def __init__(self, swapper: ModelSwapper, component: _Swapped) -> None:
         self._swapper = swapper
+        self._component = component
+        # diffusers and transformers put a module's inputs there
+        self.execution_device = swapper.backend.device
 
     def pre_forward(self, module: torch.nn.Module, *args: Any, **kwargs: Any) -> Any:
-        self._swapper.swap_in(module)
+        del module
+        self._swapper.swap_in(self._component)
         return args, kwargs
 
 
@@ -49,7 +82,6 @@ def load_in_groups(mapped: MappedModule, device: torch.device) -> torch.nn.Modul
     from diffusers.hooks import apply_group_offloading
 
     module = mapped.materialize(HOST)
-    on_cuda = device.type == "cuda"
     # layers need the least memory on the device, and with overlapping copies are as fast as blocks
-    apply_group_offloading(module, device, HOST, offload_type="leaf_level", use_stream=on_cuda)
+    apply_group_offloading(module, device, HOST, offload_type="leaf_level", use_stream=device.type != "cpu")
     return module

@@ -111,9 +111,9 @@ class Block:
         self.weights.append(added)
         if not same:
             self.stored += range_.size
-            self.size = _aligned(self.size + range_.size)
+            self.size = aligned(self.size + range_.size)
         if dtype != weight.dtype:
-            self.cast_size = _aligned(self.cast_size + weight.numel() * dtype.itemsize)
+            self.cast_size = aligned(self.cast_size + weight.numel() * dtype.itemsize)
         set_weight(owner, name, placeholder)
 
     def bind(self, slot: torch.Tensor, cast: torch.Tensor) -> None:
@@ -126,7 +126,7 @@ class Block:
                 size = value.numel() * weight.dtype.itemsize
                 target = cast[at : at + size].view(weight.dtype).view(weight.shape)
                 value = target.copy_(value)
-                at = _aligned(at + size)
+                at = aligned(at + size)
             set_weight(weight.owner, weight.name, torch.nn.Parameter(value, requires_grad=False))
 
     def release(self) -> None:
@@ -187,5 +187,5 @@ def set_weight(owner: torch.nn.Module, name: str, value: torch.nn.Parameter) -> 
         setattr(owner, name, value)
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner.accelerator.backends import accelerator_in_use, autocast_kinds
 from runner.stream.attributes import Attributes
 from runner.stream.generators import Generators
 
@@ -22,7 +23,7 @@ _SETTINGS: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
     (torch.get_default_dtype, torch.set_default_dtype),
 ]
 """Getter and setter of each setting; values are compared by identity."""
-for _kind in ("cpu", "cuda"):
+for _kind in autocast_kinds():
     _SETTINGS += [
         (partial(torch.is_autocast_enabled, _kind), partial(torch.set_autocast_enabled, _kind)),
         (partial(torch.get_autocast_dtype, _kind), partial(torch.set_autocast_dtype, _kind)),
@@ -54,6 +55,7 @@ class CallState:
         """A copy for another call."""
         copied = CallState(self.generators.copy(), list(self.filters), self.attributes.copy())
         copied.inference, copied.settings, copied.modes = self.inference, self.settings, self.modes
+        copied.stream = self.stream
         return copied
 
     def save(self) -> None:
@@ -65,6 +67,8 @@ class CallState:
     def _save_settings(self) -> None:
         self.inference = torch.is_inference_mode_enabled()
         self.settings = [get() for get, _ in _SETTINGS]
+        accelerator = accelerator_in_use()
+        self.stream = accelerator.stream_in_use() if accelerator else None
         self.modes = _modes()
 
 
@@ -110,6 +114,8 @@ class ContextSwitcher:
                 pass
         if before.modes != state.modes:
             _set_modes(state.modes)
+        if state.stream is not None and before.stream != state.stream:
+            torch.accelerator.set_stream(state.stream)  # and its device
         state.generators.restore()
         state.attributes.restore()
 

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from runner.accelerator.backends import accelerator_in_use
+
 _NUMPY: Any = np.random  # the legacy global generator
 _MT19937_BYTES = 2500  # 624 words, and the position
 _PYTHON: Any = vars(random)["_inst"]
@@ -42,8 +44,8 @@ class Generators:
 
     def save(self) -> None:
         """Save the current states."""
-        cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-        generators = (torch.default_generator, *(torch.cuda.default_generators if cuda else ()))
+        accelerator = accelerator_in_use()
+        generators = (torch.default_generator, *(accelerator.generators() if accelerator else ()))
         self._torch = [(generator, generator.get_state()) for generator in generators]
         raw = _python_bytes()
         if raw != self._python_raw:

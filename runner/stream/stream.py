@@ -79,7 +79,7 @@ class Stream:
             if block.weights:
                 block.in_ram = in_ram(block.name)
                 self._watch(block)
-        self._close_buffer()
+        self.close()  # the blocks that were added may need a larger buffer
         if self._blocks:  # prefetches while the other components are loaded
             self._buffer = DoubleBuffer(self._blocks, self._device, self._reader)
 
@@ -104,8 +104,8 @@ class Stream:
     def _detach(self, output: object) -> object:
         return output if self._buffer is None else self._buffer.detach(output)
 
-    def _close_buffer(self) -> None:
-        """Close the buffer: the blocks of a component that was added may need a larger one."""
+    def close(self) -> None:
+        """Leave all blocks without weights, and wait until nothing is being read or copied."""
         if self._buffer is not None:
             self._buffer.close()
             self._read, self._waited, self._buffer = self.bytes_read, self.waited, None

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from runner.accelerator.backends.generic import AcceleratorBackend
+
 if TYPE_CHECKING:
-    from runner.accelerator.backends.generic import AcceleratorBackend
+    from collections.abc import Container
+
+    from runner.accelerator.backends import Backend
     from runner.stream.blocks import Block
     from runner.stream.reader import Reader
 
@@ -56,7 +61,7 @@ class HostTransfer:
         return 0.0
 
 
-class KeptBlocks:
+class PinnedBlocks:
     """Blocks that wait in pinned RAM, each read when it is first needed."""
 
     def __init__(self, backend: AcceleratorBackend, reader: Reader) -> None:
@@ -64,12 +69,12 @@ class KeptBlocks:
         self._reader = reader
         self._held: dict[Block, torch.Tensor] = {}
 
-    def __contains__(self, block: Block) -> bool:
+    def __contains__(self, block: object) -> bool:
         return block in self._held
 
     def get(self, block: Block) -> torch.Tensor | None:
-        """The bytes of a block; None for one that is not to be kept."""
-        if block.kept and block not in self._held:
+        """The bytes of a block; None for one that is not kept in RAM."""
+        if block.in_ram and block not in self._held:
             held = self._backend.pinned(block.size)
             self._reader.read(block, held.data_ptr())
             self._held[block] = held
@@ -85,12 +90,12 @@ class DeviceTransfer:
         backend: AcceleratorBackend,
         stream: torch.Stream,
         reader: Reader,
-        kept: KeptBlocks,
+        pinned: PinnedBlocks,
     ) -> None:
         self._backend = backend
         self._stream = stream
         self._reader = reader
-        self._kept = kept
+        self._pinned = pinned
         self._staging = backend.pinned(size)
         self.memory = torch.empty(size, dtype=torch.uint8, device=backend.device)
         self.memory.record_stream(stream)
@@ -100,7 +105,7 @@ class DeviceTransfer:
         self._stalls: deque[tuple[torch.Event, torch.Event]] = deque()
 
     def fill(self, block: Block) -> None:
-        source = self._kept.get(block)
+        source = self._pinned.get(block)
         if source is None:
             self._arrived.synchronize()  # the staging memory's previous contents have been copied
             self._reader.read(block, self._staging.data_ptr())
@@ -127,3 +132,25 @@ class DeviceTransfer:
             before, after = self._stalls.popleft()
             seconds += before.elapsed_time(after) / 1000
         return seconds
+
+
+@dataclass(frozen=True)
+class Transfers:
+    """The transfers of a double buffer's two slots, and the blocks that stay in pinned RAM."""
+
+    each: tuple[Transfer, Transfer]
+    pinned: Container[Block] = ()
+
+
+def transfers(size: int, backend: Backend, reader: Reader) -> Transfers:
+    """Transfers for slots of ``size`` bytes, of the kind that the device needs.
+
+    Raises:
+        MemoryError: RAM cannot be had, or not be pinned.
+
+    """
+    if not isinstance(backend, AcceleratorBackend):
+        return Transfers((HostTransfer(size, reader), HostTransfer(size, reader)))
+    stream, pinned = backend.stream(), PinnedBlocks(backend, reader)
+    first, second = (DeviceTransfer(size, backend, stream, reader, pinned) for _ in range(2))
+    return Transfers((first, second), pinned)

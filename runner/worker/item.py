@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from greenlet import GreenletExit
 
+from runner.accelerator.backends import DeviceLostError, backend_of, is_out_of_memory
 from runner.errors import RunnerError, in_words
 from runner.events import NOTE, ItemStarted, Progress, Resumed, Retrying, StateDiscarded, Warned
 from runner.redact import redact
 from runner.worker import rng
-from runner.worker.allocator import is_out_of_memory
 from runner.worker.checkpoint import DiscardedError, snapshot
 from runner.worker.finite import FiniteCheck, is_finite
 from runner.worker.item_timer import TimedOutError
@@ -122,6 +122,8 @@ class ItemRun:
         except BaseException as error:  # the stage's code may even call sys.exit
             if is_out_of_memory(error):
                 raise
+            if backend_of(self._file.device).is_lost(error):
+                raise DeviceLostError(f"the device {self._file.device} failed: {in_words(error)}") from error
             trace = traceback.format_exc()
             sys.stderr.write(redact(trace))
             self.failure = Retrying(

@@ -6,10 +6,10 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
+from runner.accelerator.backends import is_out_of_memory
 from runner.errors import ModelError, RunnerError, in_words
 from runner.placement.vocabulary import files_hint, is_tokenizer
 from runner.redact import redact
-from runner.worker.allocator import is_out_of_memory
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import traceback
@@ -13,15 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner.errors import BudgetError
+from runner.accelerator.backends import backend_of
 from runner.events import Alive, Finished, ItemFinished, Ready, Stuck
 from runner.machine.malloc import retain_freed_memory
-from runner.machine.ram import ram_of
 from runner.machine.versions import installed_versions
 from runner.plugins import load_object
-from runner.worker.allocator import limit_vram, vram_peak
 from runner.worker.checkpoint import CheckpointFile
 from runner.worker.context import WorkerContext
+from runner.worker.held import memory_held
 from runner.worker.inputs import read_inputs
 from runner.worker.item import TRACEBACK_LIMIT, CancelledError, ItemRun, WorkerItem
 from runner.worker.item_timer import ItemTimer, Watchdog
@@ -53,6 +51,7 @@ class Loop:
         self._report = report
         self._start = start
         self._write = write
+        self._backend = backend_of(job.device)
         self._stopping = threading.Event()
         self._group: list[ItemRun] = []
         """The items that run now."""
@@ -85,16 +84,18 @@ class Loop:
                 runs = map(self._item_run, job.items)
                 for group in schedule(runs, group_size, job.retries, self._stopping):
                     self._run_group(group, stream)
+        stream.close()
         streamed = {"read": stream.bytes_read, "waited": round(stream.waited, 3)} if stream.active else None
-        self._report(Finished(vram=vram_peak(job.device), ram=ram_of(os.getpid()), streamed=streamed))
+        self._report(Finished(**memory_held(job.device), streamed=streamed))
 
     def _set_up_torch(self) -> None:
         job = self._job
         torch.set_num_threads(job.threads)
         # the fast path is used only if all weights are in memory: results would depend on the placement
         torch.backends.mha.set_fastpath_enabled(False)
-        _check_device(job.device)
-        limit_vram(job.device, job.vram)
+        self._backend.check()
+        self._backend.make_current()
+        self._backend.limit_memory(job.vram)
 
     def _item_run(self, item: JobItem) -> ItemRun:
         job = self._job
@@ -179,17 +180,6 @@ def _environment(job: Job) -> dict[str, Any]:
     """Versions, device and threads: whatever may change the low bits of results, apart from the key."""
     return {
         "versions": installed_versions(job.distribution),
-        "device": _device_name(job.device),
+        "device": backend_of(job.device).name(),
         "threads": str(job.threads),
     }
-
-
-def _check_device(device: str) -> None:
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise BudgetError(f"the device is {device}, and the PyTorch installed here has no CUDA support")
-
-
-def _device_name(device: str) -> str:
-    if device.startswith("cuda"):
-        return str(torch.cuda.get_device_name(device))
-    return f"cpu {torch.backends.cpu.get_cpu_capability()}"

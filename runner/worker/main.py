@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING
 from runner.errors import ExitCode, RunnerError
 from runner.events import Checked, Failed
 from runner.machine.active_time import CLOCK
-from runner.machine.ram import ram_of
 from runner.protocol import ModelCheck, encode_event, receive
 from runner.redact import redact
 from runner.worker import parent_watch
@@ -49,13 +48,16 @@ def serve(commands: IO[bytes], events: int) -> int:
         return error.exit_code
     except BaseException as error:
         sys.stderr.write(redact(traceback.format_exc()))
-        from runner.worker.allocator import is_out_of_memory, vram_peak
+        from runner.accelerator.backends import DeviceLostError, is_out_of_memory
+        from runner.worker.held import memory_held
 
         if is_out_of_memory(error):
-            vram, ram = vram_peak(job.device), ram_of(os.getpid())
-            message = f"out of memory: {error}"
-            report(Failed(code=ExitCode.BUDGET, out_of_memory=True, error=message, vram=vram, ram=ram))
+            message, held = f"out of memory: {error}", memory_held(job.device)
+            report(Failed(code=ExitCode.BUDGET, out_of_memory=True, error=message, **held))
             return ExitCode.BUDGET
+        if isinstance(error, DeviceLostError):
+            report(Failed(code=ExitCode.STAGE, device_lost=True, error=str(error)))
+            return ExitCode.STAGE
         report(Failed(code=ExitCode.STAGE, error=f"{type(error).__name__}: {error}"))
         return ExitCode.STAGE
     return ExitCode.DONE

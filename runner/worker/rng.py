@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from runner.accelerator.backends import backend_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -21,8 +23,9 @@ def seed_everything(key: str, device: torch.device) -> None:
     random.seed(seed)
     # not torch.manual_seed: it queues each call, with a traceback, for devices that are not initialised
     torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
+    generator = backend_of(device).generator()
+    if generator is not None:
+        generator.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from the legacy generator
 
 
@@ -34,8 +37,9 @@ def state(device: torch.device) -> dict[str, torch.Tensor]:
         _NUMPY: _bytes([name, keys.tolist(), *rest]),
         _PYTHON: _bytes(random.getstate()),
     }
-    if device.type == "cuda":
-        states[_DEVICE] = torch.cuda.get_rng_state(device)
+    generator = backend_of(device).generator()
+    if generator is not None:
+        states[_DEVICE] = generator.get_state()
     return states
 
 
@@ -45,8 +49,9 @@ def restore(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
     np.random.set_state(tuple(_value(states[_NUMPY])))  # noqa: NPY002
     version, internal, gauss = _value(states[_PYTHON])
     random.setstate((version, tuple(internal), gauss))
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states[_DEVICE], device)
+    generator = backend_of(device).generator()
+    if generator is not None:
+        generator.set_state(states[_DEVICE])
 
 
 def _bytes(value: Any) -> torch.Tensor:

@@ -49,7 +49,7 @@ EVENTS = [
     ev.Alive(),
     ev.Stuck(item="x", seconds=9.0),
     ev.Failed(code=7, error="no"),
-    ev.Finished(vram=None, ram=1, streamed=None),
+    ev.Finished(vram=None, vram_reserved=None, ram=1, streamed=None),
 ]
 KINDS = [event.event for event in EVENTS]
 ODD = st.recursive(

@@ -23,6 +23,10 @@ class AcceleratorBackend(Backend):
     def _module(self) -> Any:
         return torch.get_device_module(self.device.type)
 
+    def in_use(self) -> bool:
+        """Whether this process has used accelerators of this kind."""
+        return bool(self._module.is_initialized())
+
     def name(self) -> str:
         named = getattr(self._module, "get_device_name", None)
         return str(named(self.device)) if named else self.device.type
@@ -54,6 +58,10 @@ class AcceleratorBackend(Backend):
         """The stream that this thread computes in."""
         return torch.accelerator.current_stream(self.device)
 
+    def stream_in_use(self) -> torch.Stream:
+        """The current stream of the current device, whichever of this kind that is."""
+        return torch.accelerator.current_stream()
+
     def event(self, *, timing: bool = False) -> torch.Event:
         """A mark in a stream, which others can wait for; with ``timing``, also a time."""
         return torch.Event(self.device, enable_timing=timing)
@@ -83,7 +91,7 @@ class AcceleratorBackend(Backend):
         return int(size(self.device)) if size else None
 
     def generators(self) -> Sequence[torch.Generator]:
-        return tuple(self._module.default_generators) if self._module.is_initialized() else ()
+        return tuple(self._module.default_generators)
 
     def generator(self) -> torch.Generator:
         self._module.init()

@@ -12,6 +12,10 @@ from runner.accelerator.backends.generic import AcceleratorBackend
 class MpsBackend(AcceleratorBackend):
     """The device of ``torch.mps``, whose functions take none."""
 
+    def in_use(self) -> bool:
+        """Always, where there is one: torch does not say."""
+        return True
+
     def name(self) -> str:
         return f"mps {platform.processor()}"
 

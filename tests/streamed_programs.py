@@ -1,0 +1,147 @@
+"""Streams a small model to a simulated device, whole or with a line of the engine sabotaged."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from plain_tower import Layer, Tower, numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from importlib.machinery import ModuleSpec
+
+HIDDEN = (40, 8, 33, 40, 16, 24)
+
+
+class Streamed(NamedTuple):
+    """What came of it."""
+
+    right: bool
+    """Whether all results have the bits of the CPU's."""
+    violations: list[str]
+    error: str = ""
+
+    @property
+    def clean(self) -> bool:
+        return self.right and not self.violations and not self.error
+
+
+class Change(NamedTuple):
+    """A piece of a module's source, and what it is replaced by."""
+
+    module: str
+    old: str
+    new: str
+
+
+class Lending(Layer):
+    """A block that returns a weight of its own, which lies in a slot, beside its result."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return super().forward(x), self.norm.weight
+
+
+class LendingTower(Tower):
+    """Uses the weights that its blocks return when all blocks have run."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+        self.blocks = torch.nn.ModuleList(Lending(size) for size in HIDDEN)
+
+    def forward(self, x: torch.Tensor, path: Iterable[int] | None = None) -> torch.Tensor:
+        del path
+        x, lent = self.first(x), []
+        for block in self.blocks:
+            x, weight = block(x)
+            lent.append(weight)
+        result: torch.Tensor = self.last(x * torch.stack(lent).sum(0))
+        return result
+
+
+class Case(NamedTuple):
+    """What is streamed: calls in lockstep, each of some steps."""
+
+    calls: int = 3
+    steps: int = 2
+    dtype: torch.dtype = torch.float32
+    in_ram: tuple[int, ...] = ()
+    lending: bool = False
+    closed: bool = True
+    """Whether the stream is closed at the end, rather than dropped while copies are under way."""
+    device: str = "sim:0"
+
+
+def stream(folder: str, case: Case, changes: Sequence[Change] = ()) -> Streamed:
+    """Run calls of different sizes in lockstep on a device, and compare with the CPU."""
+    import torch_sim
+
+    _import_changed(changes)
+    try:
+        right = _stream(Path(folder), case)
+        torch.accelerator.synchronize(case.device)
+    except Exception as error:  # noqa: BLE001 - a sabotaged engine may raise anything
+        return Streamed(False, torch_sim.take_violations(), f"{type(error).__name__}: {error}")
+    return Streamed(right, torch_sim.take_violations())
+
+
+def _stream(folder: Path, case: Case) -> bool:
+    from towers import as_resident, as_streamed, together
+
+    def call(tower: Any, number: int, device: torch.device) -> torch.Tensor:
+        x = numbers(number, rows=2 + number, dtype=case.dtype).to(device)
+        for _ in range(case.steps + number % 2):
+            x = tower(x) / 2
+        return x.cpu()
+
+    resident = as_resident(folder, case.dtype, model=_empty(case))
+    expected = [call(resident, n, torch.device("cpu")) for n in range(case.calls)]
+    device = torch.device(case.device)
+    _use_memory(device)
+    kept = {f"blocks.{n}" for n in case.in_ram}
+    tower, blocks = as_streamed(
+        folder, dtype=case.dtype, model=_empty(case), device=device, in_ram=kept.__contains__
+    )
+    found = together(blocks, [partial(call, tower, n, device) for n in range(case.calls)])
+    if case.closed:
+        blocks.close()
+    del tower, blocks
+    gc.collect()
+    _use_memory(device)
+    return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def _empty(case: Case) -> Tower:
+    with torch.device("meta"):
+        return LendingTower() if case.lending else Tower(HIDDEN)
+
+
+def _use_memory(device: torch.device) -> None:
+    """Give the device work on memory that is freed at once, and so is used again by what comes next."""
+    for _ in range(4):
+        torch.ones(1 << 15, device=device).mul_(3).sum()
+
+
+def _import_changed(changes: Sequence[Change]) -> None:
+    """Import modules with their sources changed; nothing may have imported them before."""
+    assert not {change.module for change in changes} & {*sys.modules}
+    sources: dict[str, str] = {}
+    for module, old, new in changes:
+        source = sources.get(module) or Path(_spec(module).origin or "").read_text(encoding="utf-8")
+        assert source.count(old) == 1, (source.count(old), module, old)
+        sources[module] = source.replace(old, new)
+    for name, source in sources.items():
+        module_ = importlib.util.module_from_spec(_spec(name))
+        sys.modules[name] = module_
+        exec(compile(source, name, "exec"), module_.__dict__)  # noqa: S102
+
+
+def _spec(module: str) -> ModuleSpec:
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    return spec
