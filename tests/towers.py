@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from plain_tower import HIDDEN, WIDTH, Layer, Tower, numbers
 from safetensors.torch import load_file, save_file
 
 from runner.api import Component
@@ -21,37 +22,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+__all__ = [
+    "HIDDEN",
+    "WIDTH",
+    "Layer",
+    "Tower",
+    "as_resident",
+    "as_streamed",
+    "empty",
+    "make",
+    "mapped_model",
+    "named",
+    "numbers",
+    "stored_bytes",
+    "together",
+    "write",
+]
+
 CPU = torch.device("cpu")
-WIDTH = 24
-HIDDEN = (40, 8, 33, 40, 16)
-"""Sizes of the blocks; an odd one puts what lies behind it at an odd offset."""
-
-
-class Layer(torch.nn.Module):
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.norm = torch.nn.LayerNorm(WIDTH)
-        self.up = torch.nn.Linear(WIDTH, hidden)
-        self.down = torch.nn.Linear(hidden, WIDTH, bias=False)
-        self.nothing = torch.nn.Parameter(torch.empty(0, WIDTH))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.down(torch.nn.functional.gelu(self.up(self.norm(x))))
-
-
-class Tower(torch.nn.Module):
-    def __init__(self, hidden: Sequence[int] = HIDDEN) -> None:
-        super().__init__()
-        self.first = torch.nn.Linear(WIDTH, WIDTH)
-        self.blocks = torch.nn.ModuleList(Layer(size) for size in hidden)
-        self.last = torch.nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, x: torch.Tensor, path: Iterable[int] | None = None) -> torch.Tensor:
-        x = self.first(x)
-        for at in range(len(self.blocks)) if path is None else path:
-            x = self.blocks[at](x)
-        result: torch.Tensor = self.last(x)
-        return result
 
 
 def write(
@@ -128,10 +116,6 @@ def together(
 
     stream.run([lambda at=at, call=call: run(at, call) for at, call in enumerate(calls)], stop)
     return [results[at] for at in range(len(calls))]
-
-
-def numbers(seed: int, rows: int = 3, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def stored_bytes(folder: Path, names: Mapping[str, Any] | Sequence[str] = ("blocks",)) -> int:

@@ -12,6 +12,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from runner.placement.slab import identity
+from runner.placements import DEVICE, DISK, RAM
 from runner.stream.blocks import OffloadedParameter, set_weight
 from runner.stream.names import MAPS, mappings
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from runner.placements import ComponentPlacement
 
 HOST = torch.device("cpu")
-FARTHEST_FIRST = ("disk", "cpu", "device")
+FARTHEST_FIRST = (DISK, RAM, DEVICE)
 
 Owners = list[tuple[torch.nn.Module, str, str]]
 """The modules that share a weight: module, name in the module, full name."""
@@ -99,12 +100,12 @@ def offload(
     in_files = mappings(files)
     for weight, owners in _weights(mapped.module):
         tier = _tier(placement, owners)
-        if tier == "disk" and MAPS.exists() and not any(weight.data_ptr() in part for part in in_files):
-            tier = "cpu"  # not in a file: the library created it in RAM
-        if isinstance(weight, OffloadedParameter) or tier == "device" or (tier == "cpu" and device == HOST):
+        if tier == DISK and MAPS.exists() and not any(weight.data_ptr() in part for part in in_files):
+            tier = RAM  # not in a file: the library created it in RAM
+        if isinstance(weight, OffloadedParameter) or tier == DEVICE or (tier == RAM and device == HOST):
             continue
         offloaded = OnDemand.of(weight, mapped.dtype_of(weight), device)
-        offloaded.materialize = _materializer(mapped, weight, device, in_ram=tier == "cpu")
+        offloaded.materialize = _materializer(mapped, weight, device, in_ram=tier == RAM)
         for owner, name, _ in owners:
             set_weight(owner, name, offloaded)
 

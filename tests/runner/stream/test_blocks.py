@@ -100,13 +100,13 @@ class Sharing(Tower):
         }
 
     def load_state_dict(self, state_dict: Any, **options: Any) -> Any:
-        told = super().load_state_dict(state_dict, **options)
+        report = super().load_state_dict(state_dict, **options)
         with torch.no_grad():
             self.blocks[5] = self.blocks[0]
             self.blocks[2].up = self.blocks[1].up
             self.blocks[4].down.weight = self.blocks[3].down.weight = self.blocks[3].up.weight
             self.last.weight = self.blocks[4].up.weight
-        return told
+        return report
 
 
 @pytest.mark.parametrize("names", [["blocks"], ["blocks.1", "blocks.3"], ["blocks.2", "blocks.4", "last"]])

@@ -247,9 +247,9 @@ def test_a_model_out_of_a_larger_ones_files(llama: Path, cls: type) -> None:
     layers = {f"model.layers.{n}": "disk" for n in range(4)}  # as the plan names them, from the files
     streamed = place("stream", cls, llama, torch.float32, layers, loader=worker)
 
-    told = together(worker.stream, [lambda n=n: streamed(ids(n))[0] for n in range(3)])
+    results = together(worker.stream, [lambda n=n: streamed(ids(n))[0] for n in range(3)])
 
-    assert all(torch.equal(told[n], resident(ids(n))[0]) for n in range(3))
+    assert all(torch.equal(results[n], resident(ids(n))[0]) for n in range(3))
     first = stored_bytes(llama, ["model.layers.0"])
     assert worker.stream.bytes_read == stored_bytes(llama, ["model.layers"]) + first
 
@@ -280,9 +280,9 @@ def test_two_encoders_in_turn_one_asked_for_its_layers(
     ]
 
     def encode(clip: Any, t5: Any, n: int) -> list[torch.Tensor]:
-        told = clip(ids(n), output_hidden_states=n == 1)
-        assert (told.hidden_states is not None) == (n == 1)
-        return [told.pooler_output, *(told.hidden_states or ()), t5(ids(n + 1))[0], t5(ids(n))[0]]
+        output = clip(ids(n), output_hidden_states=n == 1)
+        assert (output.hidden_states is not None) == (n == 1)
+        return [output.pooler_output, *(output.hidden_states or ()), t5(ids(n + 1))[0], t5(ids(n))[0]]
 
     encoded = together(worker.stream, [lambda n=n: encode(*streamed, n) for n in range(4)])
 

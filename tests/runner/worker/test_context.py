@@ -1,4 +1,4 @@
-"""Components as a stage loads them: once, as planned, and broken files told as the user's to mend."""
+"""Components as a stage loads them: once, as planned, with errors that name broken files."""
 
 from __future__ import annotations
 

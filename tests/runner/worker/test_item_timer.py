@@ -29,33 +29,33 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Time]:
 
 
 def test_it_runs_while_it_is_entered(passing: Time) -> None:
-    clock = ItemTimer(5.0)
+    timer = ItemTimer(5.0)
     passing.now += 100
-    assert (clock.seconds, clock.runs) == (0.0, False)
-    with clock:
+    assert (timer.seconds, timer.runs) == (0.0, False)
+    with timer:
         passing.now += 2
-        assert (clock.seconds, clock.runs) == (2.0, True)
+        assert (timer.seconds, timer.runs) == (2.0, True)
     passing.now += 100
-    with clock:
+    with timer:
         passing.now += 3
-        clock.check()  # at its limit, not over it
+        timer.check()  # at its limit, not over it
         passing.now += 0.5
         with pytest.raises(TimedOutError, match="its timeout of 5 s"):
-            clock.check()
-    assert (clock.seconds, clock.runs) == (5.5, False)
+            timer.check()
+    assert (timer.seconds, timer.runs) == (5.5, False)
 
 
 def test_without_a_limit_nothing_is_too_long(passing: Time) -> None:
-    with (clock := ItemTimer()):
+    with (timer := ItemTimer()):
         passing.now += 1e9
-        clock.check()
+        timer.check()
 
 
 def test_the_watchdog_tells_of_who_runs_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_module, "HEARTBEAT", 0.001)
     monkeypatch.setattr(clock_module, "LATE", 2.0)
     stuck: list[ItemTimer] = []
-    looked, told = threading.Event(), threading.Event()
+    looked, reported = threading.Event(), threading.Event()
     clocks = [ItemTimer(0.0), ItemTimer(None), ItemTimer(3600.0), ItemTimer(1.0)]
     beats: list[None] = []
 
@@ -64,9 +64,9 @@ def test_the_watchdog_tells_of_who_runs_too_long(monkeypatch: pytest.MonkeyPatch
         if len(beats) == 3:
             looked.set()
 
-    def note(clock: ItemTimer) -> None:
-        stuck.append(clock)
-        told.set()
+    def note(timer: ItemTimer) -> None:
+        stuck.append(timer)
+        reported.set()
 
     waiting, endless, patient, late = clocks
     with Watchdog(lambda: clocks, alive, note), endless, patient:
@@ -76,5 +76,5 @@ def test_the_watchdog_tells_of_who_runs_too_long(monkeypatch: pytest.MonkeyPatch
             assert looked.wait(30)
             assert not stuck
             late._spent = 3.5
-            assert told.wait(30)
+            assert reported.wait(30)
     assert stuck == [late]

@@ -44,9 +44,9 @@ def left(item: JobItem) -> torch.Tensor:
 def test_items_are_made_in_their_order_and_reported(tmp_path: Path) -> None:
     items = [item_of(tmp_path, name) for name in "ab"]
     reports = run(job_of(items), x)
-    told = [(e["event"], e.get("item")) for e in reports]
+    order = [(e["event"], e.get("item")) for e in reports]
     pairs = [(event, name) for name in "ab" for event in ("item_started", "item_finished")]
-    assert told == [("ready", None), *pairs, ("finished", None)]
+    assert order == [("ready", None), *pairs, ("finished", None)]
     assert all(torch.equal(left(item), torch.ones(3)) for item in items)
     (last,) = reports.of("finished")
     assert (last["vram"], last["streamed"]) == (None, None)
@@ -147,17 +147,17 @@ def test_stopped_while_failed_items_wait_they_are_not_tried_again(tmp_path: Path
 
 
 def test_torch_is_set_up_before_the_stage_runs(tmp_path: Path) -> None:
-    told: dict[str, object] = {}
+    seen: dict[str, object] = {}
 
     def one(item: Item) -> dict[str, torch.Tensor]:
-        told["threads"] = torch.get_num_threads()
+        seen["threads"] = torch.get_num_threads()
         # taken only where all weights are there: results would depend on the placement
-        told["fast"] = torch.backends.mha.get_fastpath_enabled()
-        told["inference"] = torch.is_inference_mode_enabled()
+        seen["fast"] = torch.backends.mha.get_fastpath_enabled()
+        seen["inference"] = torch.is_inference_mode_enabled()
         return x(item)
 
     run(job_of([item_of(tmp_path, "a")], threads=3), one)
-    assert told == {"threads": 3, "fast": False, "inference": True}
+    assert seen == {"threads": 3, "fast": False, "inference": True}
 
 
 def test_random_numbers_depend_on_the_key_alone(tmp_path: Path) -> None:
@@ -185,22 +185,22 @@ def test_a_device_that_torch_cannot_use_is_refused(tmp_path: Path, monkeypatch: 
 def test_a_stage_with_a_timeout_shows_that_it_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    from runner.worker import item_timer as clock
+    from runner.worker import item_timer
 
-    monkeypatch.setattr(clock, "HEARTBEAT", 0.01)
-    monkeypatch.setattr(clock, "LATE", 0.0)
-    told = threading.Event()
+    monkeypatch.setattr(item_timer, "HEARTBEAT", 0.01)
+    monkeypatch.setattr(item_timer, "LATE", 0.0)
+    reported = threading.Event()
     reports = Reports()
 
     def one(item: Item) -> dict[str, torch.Tensor]:
-        assert told.wait(30)
+        assert reported.wait(30)
         return x(item)
 
     def listen(loop: Loop) -> None:
         def report(event: Event) -> None:
             reports(event)
             if isinstance(event, Stuck):
-                told.set()
+                reported.set()
 
         loop._report = report
 

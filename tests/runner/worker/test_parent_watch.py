@@ -1,4 +1,4 @@
-"""A worker ends with its supervisor: told to stop it stops, and the end of the pipe ends it."""
+"""A worker stops on STOP, and ends with its supervisor at the end of the pipe."""
 
 from __future__ import annotations
 
