@@ -28,15 +28,17 @@ from runner.worker.checkpoint import CheckpointFile
 from runner.worker.context import WorkerContext
 from runner.worker.item import TRACEBACK_LIMIT, CancelledError, ItemRun, WorkerItem
 from runner.worker.item_timer import ItemTimer, Watchdog
-from runner.worker.output_writer import OutputError, publish
+from runner.worker.output_writer import OutputError, check_outputs, write_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
+    from runner.api import Context
     from runner.protocol import Input, Job, JobItem
     from runner.stream.stream import Stream
     from runner.worker.item import Report
+    from runner.worker.output_writer import Outputs
 
 BACK_OFF, LONGEST_BACK_OFF = 0.5, 30.0  # seconds before failed items are tried again; doubled each time
 
@@ -44,8 +46,17 @@ BACK_OFF, LONGEST_BACK_OFF = 0.5, 30.0  # seconds before failed items are tried 
 class Loop:
     """Runs the items of one job and reports what becomes of each."""
 
-    def __init__(self, job: Job, report: Report) -> None:
+    def __init__(
+        self,
+        job: Job,
+        report: Report,
+        start: Callable[[Context], Callable[[Any], Any]] | None = None,
+        write: Callable[[JobItem, Outputs, Mapping[str, Any]], None] = write_outputs,
+    ) -> None:
+        """``start`` is called in place of the stage's own function, and ``write`` in place of the writer."""
         self._job = job
+        self._start = start
+        self._write = write
         self._report = report
         self._stopping = threading.Event()
         self._group: list[ItemRun] = []
@@ -76,7 +87,7 @@ class Loop:
         self._params = load_object(job.stage.params) if job.stage.params else None
         with torch.inference_mode():
             context = WorkerContext(job)
-            one = load_object(job.stage.start)(context)
+            one = (self._start or load_object(job.stage.start))(context)
             if job.retains_freed_memory:
                 retain_freed_memory()
             self._report(Ready())
@@ -175,7 +186,7 @@ class Loop:
             "lineage": {**lineage, self._job.name: {**item.lineage, **self._circumstances, **warned}},
             **self._circumstances,
         }
-        publish(self._job.stage, item, returned, self._save_dtype, provenance)
+        self._write(item, check_outputs(self._job.stage, returned, self._save_dtype), provenance)
 
     def _inputs(self, item: JobItem) -> tuple[dict[str, Any], dict[str, str], dict[str, Any]]:
         """The item's inputs, the texts that replace parameters, and the lineage of both."""

@@ -1,10 +1,11 @@
-"""Taking what a stage returned: checked against what it declared, then written so that it counts."""
+"""Checks what a stage returned against its declaration, then writes it to the disk."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,49 +30,60 @@ class OutputError(Exception):
     """A stage returned something other than it declared; the item fails, and the plugin is to blame."""
 
 
-def publish(
-    stage: Stage,
-    item: JobItem,
-    returned: Any,
-    save_dtype: torch.dtype | None,
-    provenance_: Mapping[str, Any],
-) -> None:
-    """Check and write the outputs of one item.
+@dataclass(frozen=True)
+class Outputs:
+    """What a stage returned for one item, checked: tensors on the CPU, texts, and files as bytes, by name."""
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+def check_outputs(stage: Stage, returned: Any, save_dtype: torch.dtype | None) -> Outputs:
+    """Check what a stage returned; tensors of floating point are cast to ``save_dtype``, if one is given.
 
     Raises:
-        OutputError: they are not what the stage declares, or not finite.
+        OutputError: it is not what the stage declares, or not finite.
+
+    """
+    outputs = Outputs()
+    for declared, value in _declared(stage, returned):
+        if isinstance(declared, Tensor):
+            outputs.tensors[declared.name] = _tensor(declared, value, save_dtype)
+        elif isinstance(declared, Text):
+            outputs.texts[declared.name] = _text(declared, value)
+        else:
+            outputs.files[declared.name] = _file_bytes(declared, value)
+    return outputs
+
+
+def write_outputs(item: JobItem, outputs: Outputs, provenance_: Mapping[str, Any]) -> None:
+    """Write the outputs of one item: files first, then the hand-off that records them.
+
+    Raises:
         StorageError: they cannot be written.
 
     """
-    tensors: dict[str, torch.Tensor] = {}
-    texts: dict[str, str] = {}
-    files: dict[str, bytes] = {}
-    for declared, value in _declared(stage, returned):
-        if isinstance(declared, Tensor):
-            tensors[declared.name] = _tensor(declared, value, save_dtype)
-        elif isinstance(declared, Text):
-            texts[declared.name] = _text(declared, value)
-        else:
-            files[declared.name] = _file_bytes(declared, value)
-    # a last stage leaves its texts for people, as files
-    files |= {name: text.encode() for name, text in texts.items() if name in item.files}
-    beside = {}
-    for name, data in files.items():  # before the hand-off that records them
+    texts = outputs.texts
+    # texts of a terminal stage are written as files
+    files = outputs.files | {name: text.encode() for name, text in texts.items() if name in item.files}
+    recorded = {}
+    for name, data in files.items():
         path = item.files[name]
-        made = {**provenance_, "output": name}
+        metadata = {**provenance_, "output": name}
         if item.handoff is not None and path.parent == item.handoff.parent:
-            told = provenance.with_provenance(data, made)
-            write_atomically(path, told)
-            beside[name] = handoff.record_of_file(path.name, told)
+            content = provenance.with_provenance(data, metadata)
+            write_atomically(path, content)
+            recorded[name] = handoff.record_of_file(path.name, content)
         else:
-            provenance.write_with_provenance(path, data, made)
+            provenance.write_with_provenance(path, data, metadata)
     if item.handoff is not None:
-        tables = {**provenance_, "item": item.id, "text": texts, "files": beside}
-        metadata = {
+        tables = {**provenance_, "item": item.id, "text": texts, "files": recorded}
+        header = {
             name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             for name, value in tables.items()
         }
-        write_atomically(item.handoff, handoff.seal(save(_apart(tensors)), metadata))
+        write_atomically(item.handoff, handoff.seal(save(_apart(outputs.tensors)), header))
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -114,7 +114,7 @@ def test_its_plugins_pass_the_checks(guided: Project, tmp_path: Path) -> None:
     outcome = environment.shell(f"{CHECK}\npytest -q test_stages.py", tmp_path)
 
     assert outcome.code == 0, outcome
-    assert "\n\n23 well\n" in outcome.stdout, outcome  # and nothing else
+    assert "\n\n23 ok\n" in outcome.stdout, outcome  # and nothing else
     assert "24 passed" in outcome.stdout, outcome
 
 
@@ -125,7 +125,7 @@ def test_a_stage_with_weights(guided: Project, tmp_path: Path) -> None:
     outcome = environment.shell(WEIGHTS.replace("pytest", "pytest -q"), tmp_path)
 
     assert outcome.code == 0, outcome
-    assert "\n\n14 well\n" in outcome.stdout, outcome
+    assert "\n\n14 ok\n" in outcome.stdout, outcome
     assert "12 passed" in outcome.stdout, outcome
     logs = "".join(path.read_text() for path in (tmp_path / "runs/sketch/logs").iterdir())
     assert "the plan is off" not in logs
@@ -136,5 +136,5 @@ def test_a_stage_with_weights(guided: Project, tmp_path: Path) -> None:
 
 
 def test_its_table_of_checks_is_that_of_the_code() -> None:
-    for name, meaning in (checks.PLUGIN_CHECKS | checks.STAGE_CHECKS | checks.TRIALS).items():
+    for name, meaning in (checks.PLUGIN_CHECKS | checks.STAGE_CHECKS | checks.RUN_CHECKS).items():
         assert f"| `{name}` | {meaning} |" in GUIDE

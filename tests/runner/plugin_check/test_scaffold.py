@@ -67,7 +67,7 @@ def test_nothing_is_overwritten(project: Project) -> None:
     for place in ("empty", "empty/README.md"):
         outcome = project.invoke("plugins", "new", "blur", "-o", place)
         assert outcome.code == 2
-        assert f"{place} is there already" in outcome.stderr
+        assert f"{place} exists already" in outcome.stderr
     assert project.files() == before
 
 

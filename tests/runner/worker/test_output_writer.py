@@ -16,7 +16,7 @@ from runner.api import File, Stage, Tensor, Text
 from runner.files import handoff, provenance
 from runner.files.storage import write_atomically
 from runner.worker import output_writer as publishing
-from runner.worker.output_writer import OutputError, publish
+from runner.worker.output_writer import OutputError, check_outputs, write_outputs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 def stage(*outputs: Tensor | Text | File) -> Stage:
     return Stage("test.stage", "nowhere:start", outputs=outputs)
+
+
+def publish(
+    stage: Stage,
+    item: JobItem,
+    returned: Any,
+    save_dtype: torch.dtype | None,
+    made: dict[str, Any],
+) -> None:
+    write_outputs(item, check_outputs(stage, returned, save_dtype), made)
 
 
 def published(
