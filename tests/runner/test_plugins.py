@@ -24,13 +24,13 @@ BROKEN = {
     "importing": ("import no_such_module_anywhere", "ModuleNotFoundError: No module named"),
     "syntax": ("def", "SyntaxError"),
     "exiting": ("import sys; sys.exit(3)", "SystemExit: 3"),
-    "versionless": ("", "it sets no RUNNER_API; this runner speaks 1"),
-    "truthful": ("RUNNER_API = True", "it sets RUNNER_API = True; this runner speaks 1"),
+    "versionless": ("", "it sets no RUNNER_API; this runner supports 1"),
+    "truthful": ("RUNNER_API = True", "it sets RUNNER_API = True; this runner supports 1"),
     "wordless": (
         "class Wordless(Exception):\n    def __str__(self): raise KeyError\nraise Wordless",
         "Wordless",
     ),
-    "future": ("RUNNER_API = 2", "it sets RUNNER_API = 2; this runner speaks 1"),
+    "future": ("RUNNER_API = 2", "it sets RUNNER_API = 2; this runner supports 1"),
     "misspelt": (
         HEAD + "@hookimpl\ndef runner_stage(): return []",
         "there is no hook runner_stage; did you mean runner_stages?",
@@ -43,11 +43,11 @@ BROKEN = {
     "raising": (HEAD + "@hookimpl\ndef runner_stages(): raise KeyError('x')", "KeyError: 'x'"),
     "untyped": (
         HEAD + "@hookimpl\ndef runner_stages(): return [Stage(name='u.s', outputs=(Text('t')), start='u:s')]",
-        "stage 'u.s': outputs is Text('t'), no tuple of Tensor or Text or File: write (Text('t'),)",
+        "stage 'u.s': outputs is Text('t'), not a tuple of Tensor or Text or File: write (Text('t'),)",
     ),
     "unversioned": (
         HEAD + "@hookimpl\ndef runner_stages(): return [Stage(name='u.s', version='1', start='u:s')]",
-        "version is no integer: '1'; write version=2",
+        "version is not an integer: '1'; write version=2",
     ),
     "outgoing": (
         HEAD
@@ -62,30 +62,30 @@ BROKEN = {
     ),
     "stageless": (
         HEAD + "@hookimpl\ndef runner_stages(): return ['stage']",
-        "returned 'stage', which is no Stage",
+        "returned 'stage', which is not a Stage",
     ),
 }
 
 
 FIELDS = {
-    "outputs=('prompt',)": 'outputs[0] is \'prompt\', no Tensor or Text or File: write Tensor("prompt"), Text("prompt") or',
-    "outputs='prompt'": "outputs is 'prompt', no tuple of Tensor or Text or File: write (Tensor(\"prompt\"), Text(",
-    "outputs=(Text,)": "outputs[0] is the class Text, no Tensor or Text or File",
-    "outputs=None": "outputs is None, no tuple of",
+    "outputs=('prompt',)": 'outputs[0] is \'prompt\', not a Tensor or Text or File: write Tensor("prompt"), Text("prompt") or',
+    "outputs='prompt'": "outputs is 'prompt', not a tuple of Tensor or Text or File: write (Tensor(\"prompt\"), Text(",
+    "outputs=(Text,)": "outputs[0] is the class Text, not a Tensor or Text or File",
+    "outputs=None": "outputs is None, not a tuple of",
     "outputs=(Text('t', 'yes'),)": "outputs[0]: optional is 'yes'; write optional=True or optional=False",
-    "outputs=(Text(3),)": "outputs[0]: name is no string: 3",
+    "outputs=(Text(3),)": "outputs[0]: name is not a string: 3",
     "outputs=(File('t', 'png'),)": "output 'tpng' cannot be part of a file name; write '.png'",
     "inputs=(Tensor('t', shape='CHW'),)": "inputs[0]: shape is 'CHW'; write a number or a letter for each dimension",
-    "inputs=(Tensor('t', dtype=float),)": "inputs[0]: dtype is no string: the class float",
-    "components=('vae',)": 'components[0] is \'vae\', no Component: write Component("vae", "package.module:Class")',
-    "components=(Component('vae', Text),)": "components[0]: cls is the class Text; name it in a string: cls='runner.api:Text'",
+    "inputs=(Tensor('t', dtype=float),)": "inputs[0]: dtype is not a string: the class float",
+    "components=('vae',)": 'components[0] is \'vae\', not a Component: write Component("vae", "package.module:Class")',
+    "components=(Component('vae', Text),)": "components[0]: cls is the class Text; name it in a string: cls='runner.api.stage:Text'",
     "components=(Component('vae', 'torch.nn.Linear'),)": "cls is 'torch.nn.Linear'; name it in a string",
-    "components=(Component('vae', 'a:B', blocks='layers'),)": "blocks is 'layers', no tuple of str: write ('layers',)",
+    "components=(Component('vae', 'a:B', blocks='layers'),)": "blocks is 'layers', not a tuple of str: write ('layers',)",
     "components=(Component('vae', 'a:B', float32=('wo',)),)": "float32 is ('wo',); write parts of names by dtype",
-    "params=Text": "params is the class Text; name it in a string: params='runner.api:Text'",
+    "params=Text": "params is the class Text; name it in a string: params='runner.api.stage:Text'",
     "memory=runner_stages": ":runner_stages'",
-    "preload='torch'": "preload is 'torch', no tuple of str: write ('torch',)",
-    "version=1.0": "version is no integer: 1.0",
+    "preload='torch'": "preload is 'torch', not a tuple of str: write ('torch',)",
+    "version=1.0": "version is not an integer: 1.0",
     "name='fields'": "a stage's name is PLUGIN.STAGE",
     "name='fields.my stage'": "a stage's name is PLUGIN.STAGE",
     "start='start'": "start is 'start'; name it in a string: start='package.module:name'",
@@ -96,7 +96,7 @@ RETURNED = {
     "Stage('one.s', 'one:start')": "runner_stages returned one Stage; return a tuple of them",
     "None": "runner_stages returned None; return a tuple",
     "'one.s'": "runner_stages returned 'one.s'; return a tuple",
-    "{'one.s': 'one:start'}": "runner_stages returned 'one.s', which is no Stage",
+    "{'one.s': 'one:start'}": "runner_stages returned 'one.s', which is not a Stage",
 }
 
 
