@@ -1,4 +1,4 @@
-"""The guide does what it says: its files are written, its commands run, and no block of it is left out."""
+"""Runs the guide for plugins: its files are written, its commands executed, and all its blocks are known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from environment import Environment
 from PIL import Image
 from runner_flux.params import Encode
 
-from runner.api import Facts
+from runner.api import Facts, ModelFacts, Recommended
 from runner.files import handoff
 from runner.plugin_check import checks
 
@@ -39,7 +39,7 @@ def guided(project: Project) -> Project:
 def test_its_files_are_known() -> None:
     plugins = {"words.py", "enlarge.py", "notify.py", "sketch.py", "limits.py"}
     weights = {"sketch_net.py", "make_model.py", "sketch.toml", "test_sketch.py"}
-    assert {*FILES} == plugins | weights | {"night.toml", "test_stages.py"}
+    assert {*FILES} == plugins | weights | {"night.toml", "test_stages.py", "recommend.py"}
 
 
 def test_a_check_refuses_models_and_parameters() -> None:
@@ -53,6 +53,14 @@ def test_a_check_refuses_models_and_parameters() -> None:
         ("transformer", ""),
         ("", "negative_prompt"),
     ]
+
+
+def test_settings_are_read_from_a_models_files() -> None:
+    module: dict[str, Any] = {}
+    exec(FILES["recommend.py"], module)
+    facts = ModelFacts({"vae": {"sample_size": 64}}, {"widget": [{"text": "a circle"}]})
+    assert module["recommend"](facts) == Recommended({"diffuse": {"height": 64, "width": 64}}, ("a circle",))
+    assert module["recommend"](ModelFacts({}, {})) == Recommended()
 
 
 def test_a_plugin_in_ten_minutes(tmp_path: Path) -> None:
