@@ -83,7 +83,7 @@ def test_faults_fail_with_what_is_wrong_and_what_to_do(outcome: Outcome) -> None
     # what the author does not give is generated; in the author's own test, refusing it is a fault
     assert "faulty.choosy: ValueError: only left or right" in outcome.stdout
     assert "not reached: runs: ValueError: only left or right" in outcome.stdout
-    # an assertion on an outcome shows what the command said
+    # an assertion on an outcome shows the output of the command
     assert "$ runner validate paths.toml" in outcome.stdout
 
 
