@@ -5,13 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.cli.common import console, print_json, say
 from runner.errors import ExitCode
 from runner.manifest.load import load
+from runner.plugin_check.checker import Checker, installed
 from runner.plugin_check.checks import BROKEN, INTERLEAVES, NOT_RUN, OK, WARN
-from runner.plugin_check.examine import Examination, installed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runner.plugin_check.checks import Verdict
 
 _STYLES = {OK: "green", WARN: "yellow", BROKEN: "bold red", NOT_RUN: "dim"}
-_SUMMARY = {BROKEN: "broken", WARN: "to look at", NOT_RUN: "not run", OK: "well"}
+_SUMMARY = {BROKEN: "broken", WARN: "to review", NOT_RUN: "not run", OK: "ok"}
 
 
 def check(names: Sequence[str], manifest: Path | None, seconds: float, *, as_json: bool) -> int:
@@ -27,20 +27,23 @@ def check(names: Sequence[str], manifest: Path | None, seconds: float, *, as_jso
     entries = installed(names)
     loaded = load(manifest) if manifest is not None else None
     with tempfile.TemporaryDirectory(prefix="runner-check-") as folder:
-        examination = Examination(Path(folder), seconds, loaded, lambda what: say(f"{what} ..."))
-        verdicts = list(examination.run_manifest())
+        checker = Checker(Path(folder), seconds, loaded, lambda description: say(f"{description} ..."))
+        verdicts = list(checker.check_manifest())
         for entry in entries:
-            verdicts += examination.plugin(entry)
+            verdicts += checker.check_plugin(entry)
     code = ExitCode.PLUGIN if any(verdict.status == BROKEN for verdict in verdicts) else ExitCode.DONE
     if as_json:
-        print_json(
-            {"ok": code == ExitCode.DONE, "exit_code": int(code), "checks": [vars(v) for v in verdicts]}
-        )
+        checks = [_as_dict(verdict) for verdict in verdicts]
+        print_json({"ok": code == ExitCode.DONE, "exit_code": int(code), "checks": checks})
     elif not entries:
         say("no plugin is installed; `runner plugins new NAME` writes one")
     else:
         _show(verdicts)
     return code
+
+
+def _as_dict(verdict: Verdict) -> dict[str, Any]:
+    return {**vars(verdict), "told": verdict.message}  # the message's name in earlier versions
 
 
 def _show(verdicts: Sequence[Verdict]) -> None:
@@ -56,7 +59,7 @@ def _show(verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:
             if verdict.subject == subject:
                 status = Text(verdict.status, _STYLES[verdict.status])
-                table.add_row(status, verdict.check, Text(verdict.told))
+                table.add_row(status, verdict.check, Text(verdict.message))
                 for more, style in ((verdict.advice and f"> {verdict.advice}", ""), (verdict.log, "dim")):
                     if more:
                         table.add_row("", "", Text(more, style))

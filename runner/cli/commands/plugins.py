@@ -81,7 +81,7 @@ def plugins_check(
         typer.Option(
             "--manifest",
             metavar="MANIFEST",
-            help="Try its stages on its first two items: stages that load a model need that.",
+            help="Run its stages on its first two items: stages that load a model need that.",
             autocompletion=completion.manifests,
         ),
     ] = None,
@@ -93,9 +93,9 @@ def plugins_check(
     ] = 120,
     as_json: Json = False,
 ) -> int:
-    """Load plugins in a process of their own, try their stages, and say what is wrong with them.
+    """Load plugins in a process of their own, run their stages, and report what is wrong with them.
 
-    Without a manifest, stages are tried on made-up parameters and inputs. Nothing is written.
+    Without a manifest, stages are run on synthetic parameters and inputs. Nothing is written.
 
     Example: runner plugins check flux --manifest demo.toml
     """

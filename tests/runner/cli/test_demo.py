@@ -96,9 +96,9 @@ def test_a_demo_that_its_package_lacks_is_the_plugins_fault(toy: Project) -> Non
 @pytest.mark.parametrize(
     ("demo", "words"),
     [
-        ("'words.toml'", "runner_demos returned 'words.toml', which is no Demo"),
-        ('Demo("words", "../words.toml")', "path is no path in the plugin's folder: '../words.toml'"),
-        ('Demo("words", "words.toml", None)', "summary is no string: None"),
+        ("'words.toml'", "runner_demos returned 'words.toml', which is not a Demo"),
+        ('Demo("words", "../words.toml")', "path is not inside the plugin's folder: '../words.toml'"),
+        ('Demo("words", "words.toml", None)', "summary is not a string: None"),
     ],
 )
 def test_a_plugin_whose_demos_break_the_contract_is_set_aside(toy: Project, demo: str, words: str) -> None:

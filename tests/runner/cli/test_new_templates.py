@@ -103,14 +103,14 @@ def test_where_several_templates_could_be_meant_one_is_named(project: Project) -
 @pytest.mark.parametrize(
     ("templates", "words"),
     [
-        (["'new.toml'"], "runner_templates returned 'new.toml', which is no Template"),
+        (["'new.toml'"], "runner_templates returned 'new.toml', which is not a Template"),
         (
             ['Template("t", "SayPipeline", "new.toml")'],
-            "pipelines is 'SayPipeline', no tuple of str: write ('SayPipeline',)",
+            "pipelines is 'SayPipeline', not a tuple of str: write ('SayPipeline',)",
         ),
-        (['Template("t", (), "../new.toml")'], "path is no path in the plugin's folder: '../new.toml'"),
-        (['Template("t", (), "/new.toml")'], "path is no path in the plugin's folder: '/new.toml'"),
-        (['Template("t", (), None)'], "path is no string: None"),
+        (['Template("t", (), "../new.toml")'], "path is not inside the plugin's folder: '../new.toml'"),
+        (['Template("t", (), "/new.toml")'], "path is not inside the plugin's folder: '/new.toml'"),
+        (['Template("t", (), None)'], "path is not a string: None"),
         (["1 / 0"], "ZeroDivisionError"),
     ],
 )
@@ -127,7 +127,10 @@ def test_a_template_has_no_place_in_a_single_module(project: Project) -> None:
     source = PLUGIN.replace("{name}", "alone").replace("{templates}", 'Template("t", (), "new.toml")')
     project.plugin("alone", source)
     told = json.loads(project.invoke("plugins", "list", "--json").stdout)
-    assert "alone is a single module; a template lies in a package's folder" in told["broken"][0]["reason"]
+    assert (
+        "alone is a single module; a template must be in the folder of a package"
+        in told["broken"][0]["reason"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Stages that are merely slow: told with the item, the plugin's own line, and how to give them more time."""
+"""Stages that exceed the time limit: the message has the item, the plugin's own line, and the remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def runner_stages():
         Stage(name="drowsy.slow", outputs=(Text("u"),), start="drowsy_work:start_slow"),
     ]
 """
-# it rests in another module's code, as a stage that waits for a library does
+# it waits in the code of another module, like a stage that waits for a library
 WORK = """
 import threading
 
@@ -64,11 +64,11 @@ def drowsy(project: Project) -> Project:
     return project
 
 
-def test_a_slow_stage_is_told_with_its_item_and_line(drowsy: Project, check: Callable[..., Any]) -> None:
+def test_a_slow_stage_is_reported_with_its_item_and_line(drowsy: Project, check: Callable[..., Any]) -> None:
     outcome, found = check("drowsy", "--timeout", "3")
     assert outcome.code == 4, outcome
     runs = found["drowsy.slow"]["runs"]
-    assert runs["told"] == "item 'one': no end within 3 s: drowsy_work.py, line 5 in rest", outcome
+    assert runs["message"] == "item 'one': not finished after 3 s: drowsy_work.py, line 5 in rest", outcome
     assert "--timeout SECONDS" in runs["advice"]
     frames = [line for line in runs["log"].splitlines() if "drowsy_work.py" in line]
     assert [frame.partition(" line ")[2] for frame in frames] == ["5 in rest", "15 in one"]
@@ -80,7 +80,9 @@ def test_a_slow_item_of_a_manifest(drowsy: Project, check: Callable[..., Any]) -
     outcome, found = check("drowsy", "--timeout", "3", "--manifest", "drowsy.toml")
     assert outcome.code == 4, outcome
     runs = found["drowsy.toml"]["runs"]
-    expected = "item 'first' failed in stage 'morning': no end within 3 s: drowsy_work.py, line 5 in rest"
-    assert runs["told"] == expected
+    expected = (
+        "item 'first' failed in stage 'morning': not finished after 3 s: drowsy_work.py, line 5 in rest"
+    )
+    assert runs["message"] == expected
     assert "--timeout SECONDS" in runs["advice"]
     assert "runner/" not in runs["log"]
