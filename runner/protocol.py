@@ -31,6 +31,8 @@ RESIDENT, STREAM, DEVICE_MAP = "resident", "stream", "device-map"
 MODEL_OFFLOAD, GROUP_OFFLOAD, SEQUENTIAL_OFFLOAD = "model-offload", "group-offload", "sequential-offload"
 ACCELERATOR_ONLY = (MODEL_OFFLOAD, GROUP_OFFLOAD, SEQUENTIAL_OFFLOAD)
 """Placements, by the names that manifests have for them."""
+STREAM_CHUNK, STREAM_READERS = 16 << 20, 2
+"""Bytes of one read of streamed weights, and threads that read at a time; each has a buffer of a chunk."""
 
 
 @dataclass(frozen=True)

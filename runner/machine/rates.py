@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, TypeGuard
 from runner.errors import StorageError
 from runner.files.cache import cache_folder
 from runner.files.storage import write_atomically
+from runner.machine.cpu import core_count
 from runner.machine.devices import accelerators
-from runner.machine.ram import core_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,6 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from runner.machine.reads import CHUNK, READERS
 from runner.plan.component_placement import (
     PlacedComponent,
     blocks_of,
@@ -26,6 +25,8 @@ from runner.protocol import (
     RESIDENT,
     SEQUENTIAL_OFFLOAD,
     STREAM,
+    STREAM_CHUNK,
+    STREAM_READERS,
     ComponentPlacement,
 )
 
@@ -223,7 +224,7 @@ def _slots(blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], dtype: str) 
         stored = sum(shapes.stored_of(name) for name in names)
         loaded = sum(shapes.tensor_bytes(name, dtype) for name in names)
         largest, cast = max(largest, stored), max(cast, loaded if loaded != stored else 0)
-    return 2 * largest + cast + READERS * CHUNK if largest else 0
+    return 2 * largest + cast + STREAM_READERS * STREAM_CHUNK if largest else 0
 
 
 def _largest_layer(shapes: ComponentShapes, dtype: str) -> int:

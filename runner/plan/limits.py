@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
-from runner.machine.capacity import usable_ram
-from runner.machine.cpu import cpu_flags, speed_beside_float32
+from runner.machine.cpu import core_count, cpu_flags, speed_beside_float32
 from runner.machine.devices import accelerators, choose_device
-from runner.machine.ram import core_count
+from runner.machine.ram import usable_ram
 from runner.machine.rates import cached_device, cached_disk
 from runner.units import format_size
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner.api import File
-from runner.machine.ram import core_count
+from runner.machine.cpu import core_count
 from runner.protocol import Input, Job, JobItem
 from runner.work.demand import output_paths
 

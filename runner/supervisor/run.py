@@ -12,8 +12,8 @@ from runner.errors import ExitCode, InterruptedRunError, RunnerError, StorageErr
 from runner.events import Waiting, Warned
 from runner.files.storage import remove_if_empty, storage_errors, write_atomically
 from runner.machine import cgroup
+from runner.machine.cpu import core_count
 from runner.machine.devices import choose_device
-from runner.machine.ram import core_count
 from runner.manifest.record import as_run
 from runner.plan.choose import StagePlan, plan_stage
 from runner.report.live import LiveReport

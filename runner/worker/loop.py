@@ -18,9 +18,9 @@ from safetensors.torch import load as load_tensors
 from runner.errors import BudgetError
 from runner.events import Alive, Finished, ItemFinished, Ready, Stuck, Warned
 from runner.files import handoff
+from runner.machine.describe import installed_versions
 from runner.machine.malloc import retain_freed_memory
 from runner.machine.ram import ram_of
-from runner.machine.versions import installed_versions
 from runner.manifest.params import RawParams, names_of, validate
 from runner.plugins import load_object
 from runner.worker.allocator import limit_vram, vram_peak
