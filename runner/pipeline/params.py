@@ -31,17 +31,29 @@ class StageParams:
     """Strings of which the plugin's model made something that it would not make the same of again."""
 
 
+def given_params(stage: PipelineStage, bound: StageParams) -> RawParams:
+    """An item's parameters at a stage as given, with "text" for each one that is wired to an earlier stage.
+
+    The real text is known only when the stage runs.
+    """
+    if stage.params is None or not stage.wires:
+        return bound.given
+    texts = {name: "text" for name in params.names_of(stage.params) if name in stage.wires}
+    return RawParams({**bound.given.values, **texts}, bound.given.text_only)
+
+
 def instance(stage: PipelineStage, bound: StageParams, changed: Mapping[str, Any]) -> Any:
-    """An item's parameters at a stage, some ``changed``, as the plugin's model; None where it has none."""
+    """An item's parameters at a stage as the plugin's model; None where the stage has none.
+
+    ``changed`` parameters take the place of the item's, unless the model refuses them.
+    """
     if stage.params is None:
         return None
-    given = bound.given
-    # a wired text is known when the stage runs; nobody who asks now has a use for its words
-    texts = {name: "text" for name in params.names_of(stage.params) if name in stage.wires}
-    for values in ({**given.values, **texts, **changed}, {**given.values, **texts}):
+    given = given_params(stage, bound)
+    for values in ({**given.values, **changed}, given.values):
         with contextlib.suppress(ValidationError):
             return params.validate(stage.params, RawParams(values, given.text_only))
-    return stage.params.model_construct(**{**given.values, **texts})  # it refuses the word that stands in
+    return stage.params.model_construct(**given.values)  # the model refuses the word "text"
 
 
 class ParamsBinder:

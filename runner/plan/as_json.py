@@ -7,8 +7,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runner.plan.choose import StagePlan
     from runner.plan.component_placement import PlacedComponent
+    from runner.plan.stage_plan import StagePlan
 
 
 def tiers_of(placed: PlacedComponent) -> str:

@@ -33,6 +33,7 @@ from runner.protocol import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from runner.manifest.schema import StageTable
     from runner.model.shapes import ComponentShapes
     from runner.plan.limits import Limits
     from runner.plan.requirements import MemoryRequirements
@@ -130,6 +131,15 @@ def candidates(
     yield _device_map(need, limits)
     if not limits.on_cpu:
         yield _offload(need, SEQUENTIAL_OFFLOAD, {"": "cpu"})
+
+
+def fastest_that_fits(
+    need: MemoryRequirements, limits: Limits, table: StageTable | None = None
+) -> PlacementOption | None:
+    """The fastest placement that fits; only those that the stage's ``table`` allows, if it is given."""
+    wanted = table.placement if table else "auto"
+    known = candidates(need, limits, table.device_map if table else None)
+    return next((c for c in known if wanted in ("auto", c.placement) and c.fits(limits)), None)
 
 
 def lowest(need: MemoryRequirements, limits: Limits) -> PlacementOption | None:

@@ -14,7 +14,7 @@ from runner.protocol import RESIDENT, STREAM
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
 
 START = 5.0  # seconds of a worker until it has its code, before any was measured
 

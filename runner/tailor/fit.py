@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runner.errors import BudgetError
 from runner.manifest.problems import ManifestError
 from runner.pipeline.binding import bind
-from runner.plan.choose import StagePlan, plan_stage
+from runner.plan.choose import plan_stage
 from runner.plan.limits import limits_alone
 from runner.tailor.changes import Change, apply, fallback_order
 from runner.work.models import assemble
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.manifest.positions import Path
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
-    from runner.plan.dtypes import Faster
+    from runner.plan.stage_plan import Faster, StagePlan
     from runner.plugins import Plugins
 
 Shapes = list[list["ComponentShapes"]]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from runner.api import Template
     from runner.manifest.load import Manifest
     from runner.pipeline.binding import Pipeline
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
     from runner.plugins import Plugins
 
 ACCESS = (

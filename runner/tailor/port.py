@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from runner.manifest.load import Manifest
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
 
 _HARDWARE = re.compile(r"^# Hardware:.*$", re.MULTILINE)
 

@@ -11,7 +11,7 @@ from runner.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
 
 _PREDICTED = re.compile(r"^([ \t]*)# predicted:[^\r\n]*", re.MULTILINE)
 

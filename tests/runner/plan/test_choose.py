@@ -9,7 +9,7 @@ from hand_built import MIB, card, component, cpu, pipeline
 
 from runner.errors import BudgetError
 from runner.manifest.problems import ManifestError
-from runner.plan.choose import StagePlan, plan_stage
+from runner.plan.choose import plan_stage
 from runner.plan.requirements import CUDA_CONTEXT
 from runner.protocol import DEVICE_MAP, MODEL_OFFLOAD, RESIDENT, STREAM
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from project import Project
 
     from runner.plan.limits import Limits
+    from runner.plan.stage_plan import StagePlan
 
 KEPT = "freed memory kept for what comes next"
 
@@ -81,7 +82,7 @@ def test_lower_placements_hold_less_and_less(project: Project) -> None:
 def test_a_placement_that_is_asked_for_is_had_or_refused(project: Project) -> None:
     assert plan(project, cpu(4000), "placement = 'device-map'").chosen.placement == DEVICE_MAP
     with pytest.raises(
-        BudgetError, match="placement 'group-offload' is not to be had on the CPU; there are: resident"
+        BudgetError, match="placement 'group-offload' is not available on the CPU; there are: resident"
     ):
         plan(project, cpu(4000), "placement = 'group-offload'")
     # of a single component: it is alone in its turn

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from project import Project
 
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
 
 WIDTH, DEPTH = 64, 6
 PARAMETERS = (DEPTH + 1) * (WIDTH * WIDTH + WIDTH)

@@ -1,4 +1,4 @@
-"""The fallback_order: the mildest changes that fit, in its order, and none that turned out needless."""
+"""The mildest changes that make a stage fit, in their order, and none that turned out needless."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Params(BaseModel):
 @hookimpl
 def runner_stages():
     return [
-        Stage("ladder.run", "ladder:start", params="ladder:Params", outputs=(Text("said"), Text("aside", optional=True)),
-              components=(Component("net", "torch:Net"),), memory="fallback_order:memory")
+        Stage("lowering.run", "lowering:start", params="lowering:Params", outputs=(Text("said"), Text("aside", optional=True)),
+              components=(Component("net", "torch:Net"),), memory="lowering:memory")
     ]
 
 
@@ -58,7 +58,7 @@ model = { source = "./model" }
 budget = { device = "cpu", ram = "400MiB" }
 [[stage]]
 name = "one"
-uses = "fallback_order.run"
+uses = "lowering.run"
 MORE
 [batch]
 prompts = ["a"]
@@ -75,8 +75,8 @@ def opened(project: Project) -> Iterator[Callable[..., Pipeline]]:
     """A pipeline of one stage, with more lines in its table; its items take so many MiB, as a formula says."""
 
     def pipeline(lines: str = "", takes: str = "50") -> Pipeline:
-        project.plugin("fallback_order", PLUGIN.replace("TAKES", takes))
-        sys.modules.pop("fallback_order", None)
+        project.plugin("lowering", PLUGIN.replace("TAKES", takes))
+        sys.modules.pop("lowering", None)
         return bind(load(project.write("x.toml", MANIFEST.replace("MORE", lines))), discover())
 
     with project.as_environment():
