@@ -1,21 +1,20 @@
-"""Edits of a manifest's text: one value is set or taken out, and every other character stays.
+"""Edits of a manifest's text: one value is set or removed, and every other character stays.
 
-tomlkit by itself would lose comments: it hangs a comment that stands over a table on the table before it,
-removes it with that one, and puts a new key behind it. So it renders values and edits inline tables here,
-and the places are those that :mod:`runner.manifest.positions` finds.
+tomlkit alone would lose comments: it counts a comment above a table to the table before, removes it with
+that one, and puts new keys behind it. So tomlkit only renders values and edits inline tables here; the
+offsets are those of :mod:`runner.manifest.positions`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tomli
 import tomlkit
 
-from runner.manifest.positions import Positions
+from runner.manifest.positions import Positions, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,51 +24,22 @@ if TYPE_CHECKING:
 _COMMENT = re.compile(r"[ \t]*(?:#[^\r\n]*)?")
 
 
-@dataclass(frozen=True)
-class Statement:
-    """A header or a pair of the text: ``start`` and ``end`` are offsets of the header, or of the value."""
-
-    path: Path
-    start: int
-    end: int
-    table: Path
-    """The table whose header it stands under; a header's own path."""
-    is_header: bool = False
-
-
-class Layout(Positions):
-    """The statements of a text, in their order."""
+class Layout:
+    """The statements of a manifest's text, looked up by path."""
 
     def __init__(self, text: str) -> None:
-        self.statements: list[Statement] = []
-        self._depth = 0
-        self._table: Path = ()
-        super().__init__("", text)
-
-    def _header(self) -> Path:
-        start = self._i
-        self._table = super()._header()
-        self.statements.append(Statement(self._table, start, self._i, self._table, is_header=True))
-        return self._table
-
-    def _value(self, path: Path) -> None:
-        self._depth += 1
-        super()._value(path)
-        self._depth -= 1
-        if not self._depth:  # no part of a list or an inline table, but all of it
-            start = self._values[path]
-            end = start + len(self._text[start : self._i].rstrip())
-            self.statements.append(Statement(path, start, end, self._table))
+        self.statements = Positions("", text).statements
 
     def header(self, path: Path) -> Statement | None:
+        """The header of a table."""
         return next((s for s in self.statements if s.is_header and s.path == path), None)
 
     def pair(self, path: Path) -> Statement | None:
-        """The pair that gives the value; one that gives a list or an inline table around it counts."""
+        """The statement that sets the value at ``path``, or the list or inline table that contains it."""
         return next((s for s in self.statements if not s.is_header and _in(path, s.path)), None)
 
     def last_under(self, header: Statement) -> Statement:
-        """The last pair under a header, the header itself where there is none."""
+        """The last pair under a header; the header itself if there is none."""
         under = [s for s in self.statements if s.table == header.path and not s.is_header]
         return next((s for s in reversed(under) if s.start > header.start), header)
 
