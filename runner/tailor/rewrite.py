@@ -51,21 +51,21 @@ def put(text: str, path: Path, value: Any) -> str:
     if pair is not None and len(pair.path) < len(path):
         edited = _within(text, pair, path, value)
     elif pair is not None:
-        edited = text[: pair.start] + _shown(value) + _moved_back(text, pair, len(_shown(value)))
+        edited = text[: pair.start] + _shown(value) + _text_after(text, pair, len(_shown(value)))
     else:
         edited = _add(text, layout, path, value)
     return _checked(text, edited, path, value)
 
 
 def drop(text: str, path: Path) -> str:
-    """The text without a value, or without a table; comments that follow a table stay."""
+    """The text without a value or a table; comments that follow a table stay."""
     layout = Layout(text)
     pair = layout.pair(path)
     if pair is not None and len(pair.path) < len(path):
         edited = _within(text, pair, path, None)
     else:
         edited = text
-        for statement in reversed(layout.statements):  # from the end, so that places before it stay right
+        for statement in reversed(layout.statements):  # from the end: offsets before it stay valid
             if _in(statement.path, path) and (statement.is_header or not _in(statement.table, path)):
                 last = layout.last_under(statement) if statement.is_header else statement
                 edited = edited[: _line_start(text, statement.start)] + edited[_next_line(text, last.end) :]
@@ -73,7 +73,7 @@ def drop(text: str, path: Path) -> str:
 
 
 def remark(text: str, path: Path, words: str) -> str:
-    """The text with another comment behind a value; none if there are no words."""
+    """The text with the comment behind a value replaced; empty ``words`` remove it."""
     pair = Layout(text).pair(path)
     if pair is None:
         return text
@@ -84,7 +84,7 @@ def remark(text: str, path: Path, words: str) -> str:
 
 
 def put_line(text: str, offset: int, line: str) -> str:
-    """The text with a line of its own under the one that ``offset`` lies in, indented like it."""
+    """The text with a new line below the one at ``offset``, indented like it."""
     start, end = _line_start(text, offset), _line_end(text, offset)
     indent = re.match(r"[ \t]*", text[start:end])
     newline = "\r\n" if "\r\n" in text else "\n"
@@ -92,8 +92,8 @@ def put_line(text: str, offset: int, line: str) -> str:
     return text[:end] + newline + newline.join(lines) + text[end:]
 
 
-def _moved_back(text: str, pair: Statement, length: int) -> str:
-    """What follows a value whose length changes; a comment behind it keeps its column if there is room."""
+def _text_after(text: str, pair: Statement, length: int) -> str:
+    """The text behind a value whose new ``length`` is given; a comment keeps its column if there is room."""
     old = _COMMENT.match(text, pair.end)
     gap, hash_, _ = old.group().partition("#") if old else ("", "", "")
     if not hash_ or "\t" in gap or "\n" in text[pair.start : pair.end]:
@@ -102,12 +102,12 @@ def _moved_back(text: str, pair: Statement, length: int) -> str:
 
 
 def same_data(text: str, other: str) -> bool:
-    """Whether two texts differ in their comments at most."""
+    """Whether two texts differ only in comments."""
     return _comparable(tomli.loads(text)) == _comparable(tomli.loads(other))
 
 
 def _within(text: str, pair: Statement, path: Path, value: Any) -> str:
-    """The text with a value set, or taken out, inside of the list or inline table that a pair gives."""
+    """The text with a value set or removed inside the list or inline table that ``pair`` sets."""
     document: Any = tomlkit.parse(text)
     for part in pair.path:
         document = document[part]
@@ -137,7 +137,7 @@ def _add(text: str, layout: Layout, path: Path, value: Any) -> str:
 
 
 def _add_table(text: str, layout: Layout, table: Path, line: str) -> str:
-    """A header of its own: in its stage, or before the first stage."""
+    """The text with a new table: inside its stage, or before the first stage."""
     lines = f"[{_key(table)}]\n{line}"
     stage = layout.header(table[:2]) if len(table) > 2 else None
     if stage is not None:
@@ -148,7 +148,7 @@ def _add_table(text: str, layout: Layout, table: Path, line: str) -> str:
 
 
 def _checked(text: str, edited: str, path: Path, value: Any) -> str:
-    """What was edited, once it reads as it should: a wrong edit must never reach a file."""
+    """The edited text, checked to parse to the expected data: a wrong edit must never reach a file."""
     expected = tomli.loads(text)
     table: Any = expected
     for part in path[:-1]:
@@ -158,12 +158,12 @@ def _checked(text: str, edited: str, path: Path, value: Any) -> str:
     else:
         table[path[-1]] = value
     if _comparable(tomli.loads(edited)) != _comparable(expected):
-        raise RuntimeError(f"editing {'.'.join(map(str, path))} went wrong: {edited!r}")
+        raise RuntimeError(f"editing {'.'.join(map(str, path))} gave wrong data: {edited!r}")
     return edited
 
 
 def _comparable(tables: Any) -> str:
-    """As text, since what is not a number is unequal to itself; dotted tables vanish with their last key."""
+    """As JSON, since NaN is unequal to itself; without empty tables, which dotted keys cannot express."""
     return json.dumps(_without_empty(tables), sort_keys=True, default=str)
 
 
@@ -184,7 +184,7 @@ def _shown(value: Any) -> str:
 
 
 def _key(path: Sequence[str | int]) -> str:
-    """Parts of a path as a header names them: without the numbers of stages."""
+    """A path as a header or dotted key has it: without the numbers of stages."""
     return ".".join(tomlkit.key(part).as_string() for part in path if isinstance(part, str))
 
 
@@ -193,7 +193,7 @@ def _line_start(text: str, offset: int) -> int:
 
 
 def _line_end(text: str, offset: int) -> int:
-    """Where the line ends that ``offset`` lies in, before what ends it."""
+    """The end of the line at ``offset``, before its line break."""
     end = text.find("\n", offset)
     end = len(text) if end < 0 else end
     return end - 1 if text[offset:end].endswith("\r") else end

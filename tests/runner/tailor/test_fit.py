@@ -157,7 +157,7 @@ def test_what_does_not_fit_however_low_is_told_with_what_was_lowered(
 def test_each_change_says_what_it_costs(opened: Callable[..., Pipeline]) -> None:
     costs = {change.key: change.cost for change in fallback_order(opened('placement = "resident"').stages[0])}
     assert costs == {
-        "stage.one.placement": "where weights live is chosen anew; no output changes",
+        "stage.one.placement": "the placement is chosen anew; no output changes",
         TILE: "seams",
         CUT: "another output",
         DTYPE: "other low bits in said",
