@@ -32,7 +32,7 @@ PARAMS = {
     "wrong": ("its own defaults are refused: count", f"{STRICT}; {COUNT.format('0, ge=1')}"),
     "growing": ("change when they are given again", f"{STRICT}; {COUNT.format(1)}\n{GROWS}"),
     "strange": ("has no JSON schema", f"{STRICT}; odd: object.__class__ = Field(type, description='a type')"),
-    "no_model": ("is no pydantic model", None),
+    "no_model": ("is not a pydantic model", None),
     "nowhere": ("cannot import 'odd:Nothing'", None),
 }
 

@@ -32,7 +32,7 @@ def test_without_an_accelerator_the_device_is_the_cpu() -> None:
 
 
 def test_a_card_that_the_machine_does_not_have_needs_a_size() -> None:
-    with pytest.raises(UsageError, match="--device cuda:2: .* give --vram"):
+    with pytest.raises(UsageError, match=r"--device cuda:2: .* give --vram"):
         completed(Hardware("cuda:2"), MACHINE)
 
 
