@@ -13,11 +13,11 @@ from runner.pipeline.params import given_params, instance
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from runner.api import Component
     from runner.model.shapes import ComponentShapes
-    from runner.pipeline.binding import Pipeline, PipelineItem
+    from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
 
 MIB = 1 << 20
@@ -166,16 +166,21 @@ def _activations(
     if not stage.spec.memory:
         return {item.id: NO_ACTIVATIONS for item in pipeline.items}
     formula = load_object(stage.spec.memory)
-    read = [stage, *(pipeline.stages[n] for n in sorted(stage.sources))]
+    sources = [pipeline.stages[n] for n in sorted(stage.sources)]
     known: dict[str, Activations] = {}
     found = {}
     for item in pipeline.items:
-        given = [given_params(one, item.params[one.index]) for one in read]
+        given = [given_params(read, item.params[read.index]) for read in (stage, *sources)]
         # as text, since it tells 1, 1.0 and true apart, and values may be lists
-        params = repr([(one.values, one.text_only) for one in given])
-        if params not in known:
+        key = repr([(params.values, params.text_only) for params in given])
+        if key not in known:
             try:
-                known[params] = _activations_of(item, pipeline, stage, sizes, changed, formula)
+                upstream = {
+                    source.index: instance(source, item.params[source.index], {}) for source in sources
+                }
+                by_input = {name: upstream[source.stage] for name, source in stage.wires.items()}
+                params = instance(stage, item.params[stage.index], changed)
+                known[key] = _checked(formula(params, replace(sizes, upstream=by_input)))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # it may even call sys.exit
@@ -183,22 +188,17 @@ def _activations(
                     f"the activation formula {stage.spec.memory} of {stage.spec.name} fails for item "
                     f"'{item.id}': {type(error).__name__}: {error}"
                 ) from error
-        found[item.id] = known[params]
+        found[item.id] = known[key]
     return found
 
 
-def _activations_of(
-    item: PipelineItem,
-    pipeline: Pipeline,
-    stage: PipelineStage,
-    sizes: Sizes,
-    changed: Mapping[str, Any],
-    formula: Callable[[Any, Sizes], Activations | int],
-) -> Activations:
-    given = {n: instance(pipeline.stages[n], item.params[n], {}) for n in stage.sources}
-    upstream = {name: given[source.stage] for name, source in stage.wires.items()}
-    params = instance(stage, item.params[stage.index], changed)
-    result = formula(params, replace(sizes, upstream=upstream))
+def _checked(result: Activations | int) -> Activations:
+    """The result of a formula; an int is the peak in bytes.
+
+    Raises:
+        ValueError: a size is negative, infinite or not a number.
+
+    """
     activations = result if isinstance(result, Activations) else Activations(int(result))
     for name, value in vars(activations).items():
         if (name, value) == ("suspended", None):

@@ -142,7 +142,7 @@ def test_version_2_without_the_controller_or_permission_makes_none(tmp_path: Pat
     assert not list(tmp_path.rglob("runner-*"))
 
 
-def test_a_kernel_that_counts_no_kills_tells_that_the_limit_was_reached(tmp_path: Path) -> None:
+def test_without_a_count_of_kills_reaching_the_limit_counts_as_one(tmp_path: Path) -> None:
     group = MemoryGroup(tmp_path, 1)
     tree(tmp_path, {"memory.oom_control": "oom_kill_disable 0\nunder_oom 0\n", "memory.failcnt": "0\n"})
     assert group.oom_kills() == 0
@@ -210,7 +210,7 @@ def test_what_goes_over_is_killed_and_nothing_else(group: MemoryGroup) -> None:
     assert len(b"x" * (96 * MIB)) == 96 * MIB, "this process is under no such limit"
 
 
-def test_the_page_cache_makes_room_and_kills_nobody(group: MemoryGroup, tmp_path: Path) -> None:
+def test_the_page_cache_is_reclaimed_before_processes_are_killed(group: MemoryGroup, tmp_path: Path) -> None:
     file = tmp_path / "weights"
     with file.open("wb") as out:
         for _ in range(16):

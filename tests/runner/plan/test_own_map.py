@@ -1,4 +1,4 @@
-"""A device map of one's own: what it moves, as the plan counts it and as a worker holds it."""
+"""The manifest's device map: the bytes that it moves, as planned and as measured in a worker."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_what_a_map_moves(
     project: Project, placement: str, device_map: str, moves: int, passing: int
 ) -> None:
     weighty_plugin.install(project, width=1024, depth=6)
-    asked = [f"stage.run.placement={placement}", f"stage.run.device_map={{ {device_map} }}"]
-    words = [word for setting in asked for word in ("--set", setting)]
+    settings = [f"stage.run.placement={placement}", f"stage.run.device_map={{ {device_map} }}"]
+    words = [word for setting in settings for word in ("--set", setting)]
 
     outcome = project.invoke("plan", "weighty.toml", "--json", *words)
     assert outcome.code == 0, outcome

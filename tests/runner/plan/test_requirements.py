@@ -87,13 +87,26 @@ def test_the_formula_gets_each_of_different_parameters(
     assert [params.prompt for params in seen(opened)] == list("012345678")
 
 
-def test_parameters_that_are_equal_in_python_alone_are_told_apart(project: Project) -> None:
+def test_parameters_that_are_equal_in_python_alone_are_different(project: Project) -> None:
     lines = ("extra = 1", "extra = 1.5", "extra = true", 'extra = "1"', "extra = 1")
     source = PLUGIN.replace("    peak: int", "    extra: bool | int | float | str = 0\n    peak: int")
     source = source.replace("params.peak * MIB", "len(str(params.extra)) * MIB")
     opened = pipeline(project, items=lines, plugin=source)
     need = requirements_of(opened, opened.stages[0], [component()], "cpu")
     assert [activations.peak // MIB for activations in need.each.values()] == [1, 3, 4, 1, 1]
+
+
+def test_a_formula_sees_the_parameters_of_earlier_stages(project: Project) -> None:
+    following = (
+        'memory="formula:memory"),\n        Stage("formula.next", "formula:start", inputs=(Text("said"),), '
+        'outputs=(Text("more"),), memory="formula:following"'
+    )
+    source = PLUGIN.replace('memory="formula:memory"', following)
+    source += "\n\ndef following(params, sizes):\n    return sizes.upstream['said'].peak\n"
+    stage = "[[stage]]\nname = 'next'\nuses = 'formula.next'"
+    opened = pipeline(project, stage, items=("peak = 5", "peak = 6", "peak = 5"), plugin=source)
+    need = requirements_of(opened, opened.stages[1], [], "cpu")
+    assert [activations.peak for activations in need.each.values()] == [5, 6, 5]
 
 
 def test_components_without_weights_are_none(project: Project) -> None:

@@ -142,7 +142,7 @@ def test_a_map_of_ones_own_is_taken_out(opened: Callable[..., Pipeline]) -> None
     assert [plan.chosen.placement for plan in found.plans] == ["device-map"]
 
 
-def test_what_does_not_fit_however_low_is_told_with_what_was_lowered(
+def test_the_message_of_what_does_not_fit_lists_what_was_lowered(
     opened: Callable[..., Pipeline],
 ) -> None:
     with pytest.raises(BudgetError) as refused:
