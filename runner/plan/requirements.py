@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 
-# RAM of a worker before it loads weights: RssAnon on Linux, measured with the versions that follow
-MEASURED_WITH = "torch 2.13, diffusers 0.42, transformers 5"
+# RAM of a worker before it loads weights, in bytes: RssAnon on Linux, measured with torch 2.13,
+# diffusers 0.42 and transformers 5
 PROCESS = 160 * MIB  # Python, numpy, torch and the engine
 LIBRARIES: Mapping[frozenset[str], int] = {frozenset({"diffusers", "transformers"}): 125 * MIB}
-"""RAM that importing any library of a group takes, once for the group: they import each other."""
+"""RAM that importing any library of a group takes, counted once for the group."""
 
 # freed memory that lingers with MALLOC_MMAP_THRESHOLD_ (12 MiB), and what the libraries keep from their
 # first work on (6 to 30 MiB measured)
