@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -128,10 +129,15 @@ uses = "formula.run"
 
 
 def pipeline(
-    project: Project, stage: str = "", items: Sequence[str] = ("", "", "", "", ""), top: str = ""
+    project: Project,
+    stage: str = "",
+    items: Sequence[str] = ("", "", "", "", ""),
+    top: str = "",
+    plugin: str = PLUGIN,
 ) -> Pipeline:
     """A pipeline of one stage whose parameters are its numbers in MiB; items are more lines of their tables."""
-    project.plugin("formula", PLUGIN)
+    project.plugin("formula", plugin)
+    sys.modules.pop("formula", None)
     net = project.folder / "model/net"
     net.mkdir(parents=True, exist_ok=True)
     save_file({"head.weight": torch.zeros(1)}, net / "model.safetensors")

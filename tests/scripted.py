@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from project import Project
 
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
     from runner.supervisor.spawn import Process
     from runner.work.demand import Task

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.common import console, print_json, say
 from runner.errors import ExitCode
 from runner.machine import rates
-from runner.machine.capacity import total_ram, usable_ram
 from runner.machine.cgroup import MemoryGroup, container_limit
+from runner.machine.cpu import core_count
+from runner.machine.describe import LIBRARIES
 from runner.machine.devices import accelerators
-from runner.machine.ram import core_count
-from runner.machine.versions import LIBRARIES
+from runner.machine.ram import total_ram, usable_ram
 from runner.plugins import discover
 from runner.units import format_size
 

@@ -12,7 +12,7 @@ from runner.errors import ExitCode, RunnerError
 from runner.model.hub import damage_in_cache
 from runner.model.hub_errors import is_offline, title
 from runner.plan.as_json import as_dict
-from runner.plan.choose import StagePlan, plan_stage
+from runner.plan.choose import plan_stage
 from runner.plan.duration import Duration, duration_of, in_all
 from runner.work.demand import Demand, Task, demand
 from runner.work.models import ResolvedModels, assemble, forced_stages, run_directory
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
+    from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
 
 SHOWN_TASKS = 5

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from runner.plan.choose import StagePlan
     from runner.plan.component_placement import PlacedComponent
     from runner.plan.duration import Duration
+    from runner.plan.stage_plan import StagePlan
 
 NUMBERS = slice(1, 7)  # columns that are flushed right
 

@@ -16,7 +16,7 @@ from runner.tailor.predictions import in_words
 from runner.units import format_size
 
 if TYPE_CHECKING:
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
     from runner.tailor.hardware import Hardware
 
 

@@ -9,7 +9,7 @@ from runner.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
     from runner.tailor.changes import Change
 
 

@@ -1,22 +1,45 @@
-"""The machine and the software that a run is made on, as its log records them."""
+"""The machine and the installed software: as plans use them, and as the log of a run records them."""
 
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.machine.capacity import usable_ram
-from runner.machine.devices import accelerators
-from runner.machine.ram import core_count
-from runner.machine.versions import installed_versions
+from runner.machine.cpu import core_count, cpu_flags
+from runner.machine.devices import Accelerator, accelerators
+from runner.machine.ram import usable_ram
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+LIBRARIES = ("stage-runner", "torch", "diffusers", "transformers", "safetensors", "numpy")
+"""Distributions whose version can change the low bits of a result: recorded with it, part of no key."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The hardware that a plan depends on."""
+
+    cores: int
+    ram: int
+    """Bytes that a process may use."""
+    accelerators: tuple[Accelerator, ...] = ()
+    cpu_flags: frozenset[str] = frozenset()
+
+    @classmethod
+    def here(cls) -> Machine:
+        """Read this machine; the first call may take a second, for it starts the accelerators' driver."""
+        return cls(core_count(), usable_ram(), accelerators(), cpu_flags())
+
 
 def describe_machine(*, with_accelerators: bool) -> dict[str, Any]:
-    """``system``, ``cpu``, ``cores``, bytes of ``ram``, and ``accelerators``: their driver takes its time."""
+    """The machine as JSON: system, CPU, cores, bytes of RAM, accelerators.
+
+    ``with_accelerators=False`` leaves their list empty and does not start their driver.
+    """
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_name(),
@@ -31,6 +54,17 @@ def installed_with(distributions: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for distribution in distributions:
         found |= installed_versions(distribution)
+    return found
+
+
+def installed_versions(plugin: str) -> dict[str, str]:
+    """Versions of Python, of the installed libraries, and of the plugin's distribution."""
+    found = {"python": platform.python_version()}
+    for name in dict.fromkeys((*LIBRARIES, plugin)):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
     return found
 
 

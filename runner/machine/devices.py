@@ -1,4 +1,4 @@
-"""Accelerators of this machine, asked of the CUDA driver: torch is the workers' to import."""
+"""Accelerators of this machine, read from the CUDA driver: the command process does not import torch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Accelerator:
     memory: int
     """Bytes."""
     uuid: str = ""
-    """What tells the card from all others, whatever number it has here."""
+    """Identifies the card, whatever its number on this machine."""
 
 
 @cache
 def accelerators() -> tuple[Accelerator, ...]:
-    """The CUDA devices that a worker would see, in their order (``CUDA_VISIBLE_DEVICES`` counts)."""
+    """The CUDA devices that a worker sees, in their order; ``CUDA_VISIBLE_DEVICES`` is honoured."""
     driver = _driver()
     if driver is None or driver.cuInit(0) != 0:
         return ()
@@ -36,10 +36,10 @@ def accelerators() -> tuple[Accelerator, ...]:
 
 
 def choose_device(budget: Budget) -> str:
-    """The torch device for a budget: ``auto`` is the accelerator if there is one.
+    """The torch device for a budget: ``auto`` is the first accelerator, else the CPU.
 
     Raises:
-        BudgetError: the device is not here; or a VRAM budget is given and there is nothing to spend it on.
+        BudgetError: the device is not here, or a VRAM budget is given and there is no accelerator.
 
     """
     wanted = budget.device

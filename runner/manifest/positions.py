@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from dataclasses import dataclass
 from typing import Any
 
 from runner.manifest.problems import Position
@@ -23,6 +24,20 @@ _STRING = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Statement:
+    """A table header, or a key with its value."""
+
+    path: Path
+    start: int
+    """Offset of the header, or of the value."""
+    end: int
+    """Offset behind it."""
+    table: Path
+    """The table whose header it stands under; a header's own path."""
+    is_header: bool = False
+
+
 class Positions:
     """Places of keys and values by path, ``("stage", 1, "with", "steps")``."""
 
@@ -33,6 +48,8 @@ class Positions:
         self._keys: dict[Path, int] = {}
         self._values: dict[Path, int] = {}
         self._lengths: dict[Path, int] = {}
+        self.statements: list[Statement] = []
+        """In their order in the text."""
         self._walk()
 
     def has(self, path: Path) -> bool:
@@ -66,9 +83,14 @@ class Positions:
         table: Path = ()
         while self._skip(_SPACE) < len(self._text):
             if self._text[self._i] == "[":
+                start = self._i
                 table = self._header()
+                self.statements.append(Statement(table, start, self._i, table, is_header=True))
             else:
-                self._pair(table)
+                path = self._pair(table)
+                start = self._values[path]
+                end = start + len(self._text[start : self._i].rstrip())
+                self.statements.append(Statement(path, start, end, table))
 
     def _skip(self, what: re.Pattern[str]) -> int:
         match = what.match(self._text, self._i)
@@ -91,13 +113,14 @@ class Positions:
         self._i += 2 if array else 1
         return table
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, table: Path) -> Path:
         path = table
         for part, offset in self._dotted():
             path = (*path, part)
             self._keys.setdefault(path, offset)
         self._i += 1  # the equals sign
         self._value(path)
+        return path
 
     def _dotted(self) -> list[tuple[str, int]]:
         parts = []

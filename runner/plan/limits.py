@@ -1,4 +1,4 @@
-"""What a stage may take: its budget, and what the machine has, where the device is one of this machine."""
+"""The limits of a stage's memory, and the speeds of its device: from its budget and from the machine."""
 
 from __future__ import annotations
 
@@ -7,54 +7,56 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
-from runner.machine.capacity import usable_ram
-from runner.machine.cpu import cpu_flags, speed_beside_float32
+from runner.machine.cpu import core_count, cpu_flags, speed_beside_float32
 from runner.machine.devices import accelerators, choose_device
-from runner.machine.ram import core_count
+from runner.machine.ram import usable_ram
 from runner.machine.rates import cached_device, cached_disk
 from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+    from runner.machine.describe import Machine
     from runner.manifest.schema import Budget
 
 SPARE = 400 << 20
-"""Bytes beside the worker: the supervisor (90 MiB) and the fork server, which has imported the libraries."""
+"""RAM in bytes that no worker gets: the supervisor (90 MiB), and the fork server with its libraries."""
 GUESS = "a guess: neither a run nor `runner doctor` has measured it here"
-# until `runner doctor` has measured this machine's
-FROM_DISK = 1e9  # bytes a second, rather low for an SSD
-OVER_THE_BUS = 12e9  # likewise: pinned RAM to a card over eight lanes of PCIe 4
-OF_A_CORE, OF_A_CARD = 7.5e10, 5e13  # operations in float32; rather high: then groups are large enough
+# estimates until `runner doctor` has measured this machine
+FROM_DISK = 1e9  # bytes a second, low for an SSD
+OVER_THE_BUS = 12e9  # bytes a second from pinned RAM to a card, over eight lanes of PCIe 4
+OF_A_CORE, OF_A_CARD = 7.5e10, 5e13  # operations a second in float32; high, so that groups are large enough
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bytes that a worker may hold; None is no limit. ``notes`` say where they are not the budget's own."""
+    """Limits in bytes (None: no limit), and the speeds that times are estimated from."""
 
     device: str
     vram: int | None
     ram: int | None
     notes: tuple[str, ...] = ()
+    """Where a limit is not the budget's own: why."""
     cores: int = 8
     disk_read: float = FROM_DISK
-    """Bytes a second, as ``bus`` is."""
+    """Bytes a second."""
     bus: float = OVER_THE_BUS
+    """Bytes a second."""
     measured: Mapping[str, float] = field(default_factory=dict)
-    """Operations a second by dtype, of a core or of the card, where they were measured."""
+    """Measured operations a second by dtype, of one core or of the card."""
     most: Mapping[str, int] = field(default_factory=dict)
-    """Bytes of "VRAM" and "RAM" that the machine has for a worker, whatever the budget says; where known."""
+    """Bytes of "VRAM" and "RAM" that the machine has for a worker, whatever the budget; where known."""
     basis: str = GUESS
-    """What those are from."""
+    """Where the speeds come from."""
     flags: Collection[str] = ()
-    """Of the CPU."""
+    """Flags of the CPU."""
 
     @property
     def on_cpu(self) -> bool:
         return self.device == "cpu"
 
     def speed(self, dtype: str) -> float:
-        """Operations a second, of all cores or of the card."""
+        """Operations a second of all cores, or of the card."""
         if not self.on_cpu:
             return self.measured.get(dtype, OF_A_CARD * (1 if dtype == "float32" else 2))
         float32 = self.measured.get("float32", OF_A_CORE)
@@ -62,7 +64,7 @@ class Limits:
 
 
 def limits_of(budget: Budget) -> Limits:
-    """The limits for a stage; its device need not be here: then the budget alone counts."""
+    """The limits of a stage on this machine; of the budget alone if its device is not here."""
     try:
         device = choose_device(budget)
     except BudgetError:
@@ -84,13 +86,14 @@ def limits_of(budget: Budget) -> Limits:
     return _at_its_speed(Limits(device, vram, ram, tuple(notes), cores, most=most))
 
 
-def ram_for_a_worker() -> int:
-    """Bytes that this machine, or its container, leaves to a worker beside the supervisor."""
-    return max(0, usable_ram() - SPARE)
+def ram_for_a_worker(machine: Machine | None = None) -> int:
+    """Bytes of RAM that a machine leaves to a worker; of this machine or its container by default."""
+    usable = usable_ram() if machine is None else machine.ram
+    return max(0, usable - SPARE)
 
 
 def _at_its_speed(limits: Limits) -> Limits:
-    """The limits with what this machine's device, and the disk here, were measured at."""
+    """The limits with the measured speeds of this machine's device and of the disk of this folder."""
     rates = cached_device(limits.device)
     limits = replace(limits, disk_read=cached_disk(Path()) or FROM_DISK, flags=cpu_flags())
     if rates is None:
@@ -99,14 +102,15 @@ def _at_its_speed(limits: Limits) -> Limits:
     return replace(limits, bus=rates.bus or OVER_THE_BUS, measured=rates.compute, basis=basis)
 
 
-def limits_alone(budget: Budget) -> Limits:
-    """The limits of a budget whatever this machine has, for a plan for another one.
+def limits_alone(budget: Budget, machine: Machine | None = None) -> Limits:
+    """The limits of a budget alone, for a plan for another machine.
 
-    ``auto`` is an accelerator where there is a VRAM budget, else the CPU, which is taken to compute as this
-    machine's does.
+    ``auto`` is an accelerator if the budget gives VRAM, else the CPU. The CPU is assumed to be as fast as
+    that of ``machine``, by default this one.
     """
     if budget.device == "cpu" or (budget.device == "auto" and budget.vram is None):
         rates = cached_device("cpu")
         measured = rates.compute if rates else {}
-        return Limits("cpu", None, budget.ram, measured=measured, flags=cpu_flags())
+        flags = cpu_flags() if machine is None else machine.cpu_flags
+        return Limits("cpu", None, budget.ram, measured=measured, flags=flags)
     return Limits("cuda", budget.vram, budget.ram)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
     from runner.plugins import Plugins
     from runner.protocol import Job
     from runner.rundir.directory import RunDirectory

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner.api import File
-from runner.machine.ram import core_count
+from runner.machine.cpu import core_count
 from runner.protocol import Input, Job, JobItem
 from runner.work.demand import output_paths
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
     from runner.plan.candidates import PlacementOption
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
     from runner.work.demand import Task
     from runner.work.keys import Keyed

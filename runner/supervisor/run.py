@@ -12,10 +12,10 @@ from runner.errors import ExitCode, InterruptedRunError, RunnerError, StorageErr
 from runner.events import Waiting, Warned
 from runner.files.storage import remove_if_empty, storage_errors, write_atomically
 from runner.machine import cgroup
+from runner.machine.cpu import core_count
 from runner.machine.devices import choose_device
-from runner.machine.ram import core_count
 from runner.manifest.record import as_run
-from runner.plan.choose import StagePlan, plan_stage
+from runner.plan.choose import plan_stage
 from runner.report.live import LiveReport
 from runner.rundir.history import failed_items
 from runner.rundir.journal import Events, Journal
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
+    from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
     from runner.work.keys import Keyed
 

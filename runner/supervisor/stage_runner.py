@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from runner.plan.candidates import PlacementOption
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
     from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.launch import Launchers

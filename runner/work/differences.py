@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runner.machine.versions import installed_versions
+from runner.machine.describe import installed_versions
 from runner.rundir.directory import KEY_IN_NAME
 
 if TYPE_CHECKING:

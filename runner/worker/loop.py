@@ -15,9 +15,9 @@ import torch
 
 from runner.errors import BudgetError
 from runner.events import Alive, Finished, ItemFinished, Ready, Stuck
+from runner.machine.describe import installed_versions
 from runner.machine.malloc import retain_freed_memory
 from runner.machine.ram import ram_of
-from runner.machine.versions import installed_versions
 from runner.plugins import load_object
 from runner.worker.allocator import limit_vram, vram_peak
 from runner.worker.checkpoint import CheckpointFile

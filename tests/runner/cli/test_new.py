@@ -199,7 +199,7 @@ def test_without_a_card_it_is_for_the_cpu(flux: Project) -> None:
     assert "for the CPU: this machine has no accelerator" in made.stderr
     made = flux.invoke("new", "--ram", "64GiB", "--vram", "8GiB", "--device", "cpu", "--model", "./flux")
     assert tomli.loads(made.stdout)["budget"] == {"device": "cpu", "ram": "64GiB"}
-    assert "--vram 8GiB is left out" in made.stderr
+    assert "--vram 8GiB is ignored" in made.stderr
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_model_without_guidance_is_run_as_schnell_is(mine: Project) -> None:
     outcome, table = made(mine)
     assert table["diffuse"] == {"steps": 4, "height": 128, "width": 128}
     assert table["encode"] == {"max_sequence_length": 256}
-    assert "stage.diffuse.with.guidance_scale left out" in outcome.stderr
+    assert "stage.diffuse.with.guidance_scale removed" in outcome.stderr
 
 
 def test_a_card_comes_before_the_configs_and_one_that_cannot_be_read_is_told(mine: Project) -> None:
@@ -92,7 +92,7 @@ def test_a_card_comes_before_the_configs_and_one_that_cannot_be_read_is_told(min
     (mine.folder / "my.toml").unlink()
     mine.write("mine/README.md", "---\ninference: [\n---\n")
     outcome, table = made(mine)
-    assert "README.md is passed over, it cannot be read" in outcome.stderr
+    assert "README.md is ignored, it cannot be read" in outcome.stderr
     assert table["diffuse"]["height"] == 128
 
 

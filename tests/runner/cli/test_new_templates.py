@@ -76,7 +76,7 @@ def test_a_template_of_another_plugin(project: Project) -> None:
         "# Purpose:   says it, on a CUDA card with 1 GiB, 2 GiB of RAM.\n# Command:   runner run say.toml\n"
     )
     assert "[[stage]]  # the only one\n# predicted: resident, VRAM" in text
-    assert "without activations, whose formula its plugin lacks" in text
+    assert "without activations: the plugin has no formula" in text
     assert '"{hardware} is no blank here"' in text
     assert tomli.loads(text)["model"] == {"source": "./model"}
     assert project.invoke("plan", "say.toml").code == 0
@@ -88,7 +88,7 @@ def test_where_several_templates_could_be_meant_one_is_named(project: Project) -
     arguments = ["new", "--vram", "1GiB", "--ram", "2GiB"]
     made = project.invoke(*arguments)
     assert made.code == 2, made
-    assert "several templates could be meant, choose with --model or --template: " in made.stderr
+    assert "several templates match, choose with --model or --template: " in made.stderr
     assert project.invoke(*arguments, "--template", "shouting").code == 0
     project.write("model/model_index.json", '{"_class_name": "SayPipeline"}')
     made = project.invoke(*arguments, "--model", "./model")

@@ -135,8 +135,8 @@ def test_what_changed_and_what_it_costs_is_told(home: Project) -> None:
     assert re.search(
         r"^decode: resident, VRAM .*; weights moved a pass: nothing$", ported.stderr, re.MULTILINE
     )
-    assert "note: other outputs from stage decode on: they have other keys, and what is there stays" in told
-    assert "note: a comment still says 'Hardware:  the card in the cellar'" in told
+    assert "note: outputs change from stage decode on: they get other keys, and existing outputs stay" in told
+    assert "note: a comment is out of date: 'Hardware:  the card in the cellar'" in told
 
 
 def test_as_json_too(home: Project) -> None:
@@ -173,7 +173,10 @@ def test_up_again_undoes_the_budget_alone_and_says_so(home: Project) -> None:
     up = home.invoke("port", "down.toml", "--vram", "24GiB")
     assert table(up)["stage"][2]["with"] == {"tiling": 512}
     assert table(up)["budget"] == {"vram": "24GiB", "threads": 2, "ram": "64GiB"}
-    assert "note: more memory than before undoes nothing: decode keeps tiling = 512" in up.stderr
+    assert (
+        "note: there is more memory than before, and these settings stay: decode keeps tiling = 512"
+        in up.stderr
+    )
 
 
 def test_stages_budgets_placements_and_maps_that_no_longer_fit_are_changed(home: Project) -> None:
@@ -191,7 +194,7 @@ def test_stages_budgets_placements_and_maps_that_no_longer_fit_are_changed(home:
     assert "device_map" not in diffuse
     assert decode["placement"] == "group-offload", "which fits"
     assert "\n\n# over it\n[[stage]]" in ported.stdout
-    assert "stage.diffuse.device_map: a map of one's own -> taken out" in ported.stderr
+    assert "stage.diffuse.device_map: a device map -> taken out" in ported.stderr
 
     same = home.invoke("port", "home.toml", "--vram", "80GiB")
     assert table(same)["stage"] == tomli.loads(text)["stage"]
@@ -218,7 +221,7 @@ def test_to_the_cpu_and_back(home: Project) -> None:
 
 def test_sizes_that_nobody_gives_are_without_end_and_it_says_so(home: Project) -> None:
     ported = home.invoke("port", "home.toml", "--vram", "12GiB")
-    assert "note: no ram is given or written: planned as if there were no end of it (--ram)" in ported.stderr
+    assert "note: no ram is given or in the manifest: planned without a limit (--ram)" in ported.stderr
     assert "no vram is given" not in ported.stderr
 
 
@@ -226,10 +229,10 @@ def test_whether_there_is_a_card_is_not_guessed(home: Project) -> None:
     home.write("home.toml", MANIFEST.replace('vram = "24GiB" # all of it\n', "").encode())
     ported = home.invoke("port", "home.toml", "--ram", "16GiB")
     assert ported.code == 2, ported
-    assert "nothing says whether there is a card: give --vram, or --device cpu" in ported.stderr
+    assert "it is not known whether there is a card: give --vram, or --device cpu" in ported.stderr
     ported = home.invoke("port", "home.toml", "--ram", "64GiB", "--device", "cpu", "--vram", "8GiB")
     assert table(ported)["budget"] == {"device": "cpu", "threads": 2, "ram": "64GiB"}
-    assert "note: --vram 8GiB is left out: the device is the CPU" in ported.stderr
+    assert "note: --vram 8GiB is ignored: the device is the CPU" in ported.stderr
     assert "encode: resident, RAM" in ported.stderr, "there is nothing to compare it with"
 
 

@@ -45,7 +45,7 @@ def test_where_nothing_would_fit_here_the_least_is_said(
     assert line.endswith("MiB of RAM is the least, and this machine has 150.0 MiB of RAM")
 
 
-def test_a_change_must_fit_with_the_placement_that_is_asked_for(project: Project) -> None:
+def test_a_change_must_fit_with_the_placement_that_is_set(project: Project) -> None:
     weighty_plugin.install(project, width=1024, depth=8)  # 36 MiB
     budget = ["--set", "budget.ram=214MiB", "--set", "item.item.takes=40"]
     outcome = project.invoke("plan", "weighty.toml", *budget)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from scripted import first_stage
 from toy_plugin import MANIFEST
 
-from runner.machine.ram import core_count
+from runner.machine.cpu import core_count
 from runner.supervisor.jobs import make_job
 
 if TYPE_CHECKING:
