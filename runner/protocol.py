@@ -122,6 +122,8 @@ class Job:
     threads: int
     vram: int | None
     """Bytes that the allocator may reserve on the device."""
+    ram: int | None
+    """Bytes of RAM beyond which the supervisor ends the worker."""
     retains_freed_memory: bool
     """Whether there is room for freed RAM to be kept for what comes next."""
     placings: Mapping[str, ComponentPlacement]

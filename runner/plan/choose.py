@@ -78,7 +78,7 @@ def plan_stage(
         PluginError: the activation formula fails.
 
     """
-    rated = limits or limits_of(stage.budget)
+    rated = limits or limits_of(stage.budget, _device_here(stage))
     need = requirements_of(pipeline, stage, shapes, rated.device)
     limits = learned(stage, need, rated) if limits is None else limits
     check_map(pipeline, stage, need)
@@ -98,6 +98,14 @@ def plan_stage(
     lower = _lower(chosen, [*known, last] if last else known)
     faster = float32_instead(pipeline, stage, shapes, need, rated, chosen)
     return StagePlan(stage, need, limits, chosen, pace, reasons, lower, misfit, faster)
+
+
+def _device_here(stage: PipelineStage) -> str | None:
+    """The stage's device; None if this machine has no such device."""
+    try:
+        return stage.device
+    except BudgetError:
+        return None
 
 
 def _asked(

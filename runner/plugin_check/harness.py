@@ -28,6 +28,7 @@ from runner.protocol import RESIDENT, STREAM
 from runner.supervisor.jobs import make_job
 from runner.work.demand import demand
 from runner.work.models import assemble, run_directory
+from runner.work.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from runner.plan.choose import StagePlan
     from runner.plugins import Plugins
     from runner.protocol import Job
-    from runner.rundir.directory import RunDirectory
-    from runner.work.keys import Keyed
     from runner.work.models import ResolvedModels
 
 ITEMS = ("one", "two")
@@ -81,8 +80,7 @@ class Harness:
 
     assembly: ResolvedModels
     stage: PipelineStage
-    keys: Mapping[str, tuple[Keyed, ...]]
-    directory: RunDirectory
+    work: Work
     plan: StagePlan
     """With all weights resident."""
 
@@ -102,12 +100,10 @@ class Harness:
         return self._job(_plan(self.assembly, self.stage, STREAM))
 
     def _job(self, plan: StagePlan) -> Job:
-        pipeline, index = self.assembly.pipeline, self.stage.index
-        tasks = demand(pipeline, self.keys, self.directory, fresh=[index]).tasks[index]
-        model = self.assembly.model(self.stage)
-        job = make_job(
-            pipeline, self.stage, tasks, self.keys, model, plan, plan.chosen, len(ITEMS), self.directory
-        )
+        index = self.stage.index
+        tasks = demand(self.work, fresh=[index]).tasks[index]
+        placed = replace(plan.chosen, group=len(ITEMS))
+        job = make_job(self.work, plan, placed, tasks, self.assembly.model(self.stage))
         return replace(job, retries=0)  # a failure is to be seen
 
 
@@ -175,7 +171,7 @@ def _digest(inputs: Inputs) -> str:
 
 
 def _hand_in(harness: Harness, given: Stage, item: str, inputs: Inputs) -> None:
-    key, directory = harness.keys[item][0].key, harness.directory
+    key, directory = harness.work.keys[item][0].key, harness.work.directory
     beside = {}
     for output in given.outputs:
         if output.name in inputs.files:
@@ -196,7 +192,7 @@ def _trial(pipeline: Pipeline, name: str, runs: Path) -> Harness:
         raise ModelError("the model is not on this machine: run the manifest once")
     stage = next(stage for stage in pipeline.stages if stage.name == name)
     plan = _plan(assembly, stage, RESIDENT)
-    return Harness(assembly, stage, keys, run_directory(pipeline, runs), plan)
+    return Harness(assembly, stage, Work(pipeline, keys, run_directory(pipeline, runs)), plan)
 
 
 def _plan(assembly: ResolvedModels, stage: PipelineStage, placement: str) -> StagePlan:

@@ -17,7 +17,7 @@ from runner.rundir.directory import KEY_IN_NAME
 from runner.work.demand import demand
 from runner.work.differences import (
     HASHES,
-    INGREDIENTS,
+    KEY_INPUTS,
     Difference,
     Parts,
     differences,
@@ -25,6 +25,7 @@ from runner.work.differences import (
     versions_here,
 )
 from runner.work.keys import keys_of
+from runner.work.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -78,8 +79,8 @@ class Explainer:
         self.pending = keys is None
         """Whether a model is not here or not hashed: then keys are not known, but all else of them is."""
         self._keys = keys or keys_of(self._pipeline, [""] * len(self._pipeline.stages))
-        self._kinds = [kind for kind in INGREDIENTS if keys or kind not in HASHES]
-        tasks = demand(self._pipeline, keys, directory, forced).tasks if keys else []
+        self._kinds = [kind for kind in KEY_INPUTS if keys or kind not in HASHES]
+        tasks = demand(Work(self._pipeline, keys, directory), forced).tasks if keys else []
         self._tasks: list[dict[str, Task]] = [
             {item: task for task in of_stage for item in task.items} for of_stage in tasks
         ]

@@ -19,7 +19,7 @@ from runner.model.sources import Model, fetch, find
 from runner.pipeline.binding import where_source
 from runner.rundir.directory import RunDirectory
 from runner.work import ALL_STAGES
-from runner.work.keys import Keyed, keys_of
+from runner.work.keys import keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
+    from runner.work.keys import Keys
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ class ResolvedModels:
         stage = next(s for s in self.pipeline.stages if s.model == source and s.spec.components)
         return where_source(self.pipeline.manifest, stage)
 
-    def keys(self, *, hash_missing: bool = True) -> dict[str, tuple[Keyed, ...]] | None:
+    def keys(self, *, hash_missing: bool = True) -> Keys | None:
         """The keys of every item; None if a model is not here, or is unhashed and may not be hashed."""
         prints = []
         for stage in self.pipeline.stages:

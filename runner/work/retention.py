@@ -15,18 +15,14 @@ from runner.files import provenance
 from runner.manifest.load import load
 from runner.pipeline.binding import Pipeline, bind
 from runner.rundir.history import read_runs
-from runner.work.demand import demand, output_paths
+from runner.work.demand import demand
 from runner.work.models import assemble
+from runner.work.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from runner.plugins import Plugins
     from runner.rundir.directory import RunDirectory
-    from runner.work.keys import Keyed
-
-StageKey = tuple[str, str]
-"""What a stage makes under a key: the stage's name, and the key."""
+    from runner.work.work import StageKey
 
 
 @dataclass
@@ -64,7 +60,7 @@ def needs_of(directory: RunDirectory, plugins: Plugins) -> RetentionSet:
         asked = ([stage.name for stage in pipeline.stages], keys)
         if asked not in seen:  # as a rule the manifest as run is the manifest that it was run from
             seen.append(asked)
-            _add(needs, pipeline, keys, directory)
+            _add(needs, Work(pipeline, keys, directory))
     return needs
 
 
@@ -79,24 +75,19 @@ def _pipelines(directory: RunDirectory, plugins: Plugins) -> list[Pipeline]:
     return pipelines
 
 
-def _add(
-    needs: RetentionSet, pipeline: Pipeline, keys: Mapping[str, tuple[Keyed, ...]], directory: RunDirectory
-) -> None:
-    found = demand(pipeline, keys, directory)
-    last = [stage for stage in pipeline.stages if stage.is_terminal]
-    needs.stages |= {stage.name for stage in pipeline.stages}
-    needs.last_stages |= {stage.name for stage in last}
-    for stage in pipeline.stages:
-        needs.asked |= {(stage.name, keyed[stage.index].key) for keyed in keys.values()}
+def _add(needs: RetentionSet, work: Work) -> None:
+    found, stages = demand(work), work.pipeline.stages
+    terminal = [stage for stage in stages if stage.is_terminal]
+    needs.stages |= {stage.name for stage in stages}
+    needs.last_stages |= {stage.name for stage in terminal}
+    for stage in stages:
+        needs.asked |= {(stage.name, key) for key in work.stage_keys(stage)}
         for task in found.tasks[stage.index]:
             needs.to_make.add((stage.name, task.keyed.key))
-            needs.taken |= {(pipeline.stages[n].name, keys[task.item.id][n].key) for n in stage.sources}
+            needs.taken |= work.sources(task.item.id, stage)
     if found.nothing and not found.renamed:
         return
-    outputs = [source for source, _ in found.renamed]
-    for stage in last:
-        for item, keyed in keys.items():
-            key = keyed[stage.index].key
-            needs.taken.add((stage.name, key))
-            outputs += output_paths(stage, directory, item, key).values()
+    for stage in terminal:
+        needs.taken |= {(stage.name, key) for key in work.stage_keys(stage)}
+    outputs = [*(source for source, _ in found.renamed), *work.outputs()]
     needs.outputs |= {*outputs, *map(provenance.sidecar, outputs)}
