@@ -55,8 +55,10 @@ class CheckpointFile:
         """
         tensors = {f"{STATE}{name}": tensor.to("cpu").contiguous() for name, tensor in state.items()}
         tensors |= {f"{RANDOM}{n}": t for n, t in rng.state(self.device).items()}
-        told = {"step": step, "steps": steps, "seconds": seconds, "circumstances": self._circumstances}
-        metadata = {name: json.dumps(value, sort_keys=True) for name, value in told.items()}
+        values: dict[str, Any] = {"step": step, "steps": steps, "seconds": seconds}
+        # the second name is that of earlier versions
+        values |= {"environment": self._circumstances, "circumstances": self._circumstances}
+        metadata = {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
         write_atomically(self._path, handoff.seal(save_tensors(tensors), {"key": self._key, **metadata}))
 
     def load(self) -> SavedCheckpoint | None:
@@ -79,8 +81,8 @@ class CheckpointFile:
             raise DiscardedError(f"it is no saved state: {type(error).__name__}: {error}") from error
 
     def _found(self, found: handoff.Handoff) -> SavedCheckpoint:
-        told = found.header.metadata
-        before = json.loads(told["circumstances"])
+        metadata = found.header.metadata
+        before = json.loads(metadata.get("environment") or metadata["circumstances"])
         for name, now in self._circumstances.items():
             if before.get(name) != now:
                 raise DiscardedError(f"it was saved with {_difference(name, before.get(name), now)}")
@@ -88,8 +90,8 @@ class CheckpointFile:
         rng.restore(_under(RANDOM, tensors), self.device)
         # copies lie at torch's own boundaries, as results to the bit require
         state: Any = {name: tensor.clone() for name, tensor in _under(STATE, tensors).items()}
-        saved = Saved(int(told["step"]), state[WHOLE] if set(state) == {WHOLE} else state)
-        return SavedCheckpoint(saved, int(told["steps"]), float(told.get("seconds", 0.0)))
+        saved = Saved(int(metadata["step"]), state[WHOLE] if set(state) == {WHOLE} else state)
+        return SavedCheckpoint(saved, int(metadata["steps"]), float(metadata.get("seconds", 0.0)))
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -294,8 +294,8 @@ REFUSED = {
     narrow_parameter: (4, "z-first, a-second: side: 4 -> not set"),
     pretend_a_card: (5, "it was made on 'NVIDIA H200' (--set budget.device=cpu makes it on the CPU"),
     take_it_out: (2, "has no record of what it was made from"),
-    color_the_terminal: (2, "not whole, or of another version of runner"),
-    lose_a_stage: (2, "not whole, or of another version of runner: a stage of its lineage is missing"),
+    color_the_terminal: (2, "incomplete, or of another version of runner"),
+    lose_a_stage: (2, "incomplete, or of another version of runner: a stage of its lineage is missing"),
 }
 
 
