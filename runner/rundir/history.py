@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 GOT_THROUGH = (ExitCode.DONE, ExitCode.ITEMS_FAILED)
-"""Exit codes of runs that came to their end."""
+"""Exit codes of runs that were not stopped early."""
 
 
 @dataclass(frozen=True)

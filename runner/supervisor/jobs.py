@@ -34,7 +34,7 @@ def make_job(
         device=plan.limits.device,
         threads=stage.budget.threads or core_count(),
         vram=plan.allocatable,
-        # not the RAM of the machine: it limits the plan, but other processes may need less of it today
+        # only the budget is enforced: the RAM that the machine has to spare limits the plan, and changes
         ram=stage.budget.ram,
         retains_freed_memory=placed.retains_freed_memory,
         placings=placed.placings,

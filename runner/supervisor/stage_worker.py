@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runner.supervisor.stage_outcome import ItemRecorder
 
 LOG_LINES = 12  # of a stage's log that are shown when it fails
-SUSPENDED_SAMPLES = 20  # in a row that find the worker suspended, before the user is told
+SUSPENDED_SAMPLES = 20  # in a row that find the worker suspended, before the run reports it
 HEARTBEAT_GRACE = 20.0  # seconds; a worker with a timeout sends an event every second
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class TaskTracker:
-    """Tracks which tasks are done and which failed; removes files that nobody needs any more."""
+    """Tracks which tasks are done and which failed; removes files that are not needed any more."""
 
     def __init__(self, work: Work, found: Demand) -> None:
         """``found`` is all that the run could make."""

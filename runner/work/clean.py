@@ -122,7 +122,7 @@ def _is_before(path: Path, time: float | None) -> bool:
 
 
 def size_of(paths: Iterable[Path]) -> int:
-    """Bytes that removing the paths frees: a file with other hard links frees none."""
+    """Bytes that removing the paths frees: a file with hard links elsewhere frees none."""
     names: Counter[tuple[int, int]] = Counter()
     size = 0
     for path in paths:
