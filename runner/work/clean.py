@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from runner.rundir.directory import RunDirectory
     from runner.work.retention import RetentionSet
+    from runner.work.work import StageKey
 
 KINDS = ("temporary", "states", "logs", "handoffs", "outputs")
 _MADE = re.compile(r"([0-9a-f]{64})\..+")
@@ -68,7 +69,7 @@ def find_removable(directory: RunDirectory, needs: RetentionSet | None, selectio
     }
 
 
-def _kind_of_handoff(made: tuple[str, str], needs: RetentionSet, selection: CleanSelection) -> str | None:
+def _kind_of_handoff(made: StageKey, needs: RetentionSet, selection: CleanSelection) -> str | None:
     """The kind that a hand-off is removed as, or None if it is kept."""
     if made in needs.taken:
         return None
@@ -79,7 +80,7 @@ def _kind_of_handoff(made: tuple[str, str], needs: RetentionSet, selection: Clea
     return "handoffs" if selection.handoffs or made not in needs.asked else None
 
 
-def _made(folder: Path) -> Iterator[tuple[Path, tuple[str, str]]]:
+def _made(folder: Path) -> Iterator[tuple[Path, StageKey]]:
     """Files that stages made, each with its stage's name and its key."""
     for stage in _entries(folder):
         if stage.is_dir(follow_symlinks=False):
