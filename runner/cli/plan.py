@@ -17,6 +17,7 @@ from runner.plan.duration import Duration, duration_of, in_all
 from runner.work.demand import Demand, Task, demand
 from runner.work.models import ResolvedModels, assemble, forced_stages, run_directory
 from runner.work.resume import SavedStep, saved_step
+from runner.work.work import Work
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,7 @@ def plan(manifest: Path, options: Options) -> int:
     check(assembly, pipeline.stages)
     keys = assembly.keys(hash_missing=False)
     directory = run_directory(pipeline, options.runs_dir)
-    found = demand(pipeline, keys, directory, forced) if keys is not None else None
+    found = demand(Work(pipeline, keys, directory), forced) if keys is not None else None
     stages = [plan_stage(pipeline, stage, assembly.shapes(stage)) for stage in pipeline.stages]
     durations = [_duration(stage, found) for stage in stages]
     planned = _Planned(assembly, stages, found, directory, durations)

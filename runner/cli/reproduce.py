@@ -18,6 +18,7 @@ from runner.files.provenance import SIDECAR_SUFFIX, sidecar
 from runner.files.storage import write_atomically
 from runner.manifest.problems import ManifestError
 from runner.plugins import Plugins, discover
+from runner.report.live import LiveReport
 from runner.reproduce.lineage import read_lineage
 from runner.reproduce.pipeline import Original, manifest_of, pipeline_of
 from runner.reproduce.reproduce import Differing, Reproduction
@@ -102,12 +103,12 @@ class _Progress:
         groups: dict[str, list[Original]] = {}
         for file in self.targets:
             try:
-                said = read_lineage(file)
-                text = manifest_of(said, self.plugins, self.wanted.model)
+                provenance = read_lineage(file)
+                text = manifest_of(provenance, self.plugins, self.wanted.model)
             except RunnerError as error:
                 yield from self._failed([file], error)
             else:
-                groups.setdefault(text, []).append(Original(file, said))
+                groups.setdefault(text, []).append(Original(file, provenance))
         for text, originals in groups.items():
             yield from self._group(text, originals)
 
@@ -134,7 +135,8 @@ class _Progress:
         display = display_of(pipeline)
         events.listeners.append(_but_its_end(display.take))
         with display:
-            return make_again(originals, pipeline, run_directory(pipeline, self.runs), events)
+            directory = run_directory(pipeline, self.runs)
+            return make_again(originals, pipeline, directory, events, [LiveReport])
 
     def _failed(self, files: Sequence[Path], error: RunnerError) -> Iterator[int]:
         say(f"{error.prefix}{error}")
@@ -168,10 +170,10 @@ def _but_its_end(listener: Callable[[Event], None]) -> Callable[[Event], None]:
 
 
 def _tell(file: Path, made: Reproduction) -> None:
-    say(f"{file}: {made.told}")
-    for line in (*_lines(made.unlike), *_lines(made.circumstances)):
+    say(f"{file}: {made.message}")
+    for line in (*_lines(made.key_mismatches), *_lines(made.environment)):
         say(f"  {line}")
-    if made.exit_code == ExitCode.ITEMS_FAILED and made.output is not None and not made.circumstances:
+    if made.exit_code == ExitCode.ITEMS_FAILED and made.output is not None and not made.environment:
         say("  versions, device and threads are the same: a stage draws at random, or its code was changed")
 
 
@@ -185,15 +187,19 @@ def _lines(differing: Differing) -> list[str]:
 
 
 def _as_dict(original: Original, made: Reproduction, target: Path | None) -> dict[str, Any]:
+    mismatches, environment = _differing(made.key_mismatches), _differing(made.environment)
     return {
         "ok": made.exit_code == ExitCode.DONE,
         "exit_code": int(made.exit_code),
         "file": str(original.file),
-        "key": original.said.key,
-        "result": made.told,
+        "key": original.provenance.key,
+        "result": made.message,
         "output": str(target) if target is not None else None,
-        "unlike": _differing(made.unlike),
-        "circumstances": _differing(made.circumstances),
+        "key_mismatches": mismatches,
+        "environment": environment,
+        # their names in earlier versions
+        "unlike": mismatches,
+        "circumstances": environment,
     }
 
 

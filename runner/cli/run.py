@@ -11,6 +11,7 @@ from runner.cli.display import display_of
 from runner.cli.output import OutputError
 from runner.errors import RunnerError
 from runner.events import Event, Memory, RunFinished, encode
+from runner.report.live import LiveReport
 from runner.rundir.journal import Events, present
 from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
@@ -63,9 +64,9 @@ def run_pipeline(
     events.listeners.append(lambda event: ends.append(event) if isinstance(event, RunFinished) else None)
     with display:
         directory = run_directory(pipeline, options.runs_dir)
-        wishes = RunOptions(options.fresh, options.wait, options.retry_failed, options.fail_fast)
+        given = RunOptions(options.fresh, options.wait, options.retry_failed, options.fail_fast)
         try:
-            return Supervisor(pipeline, directory, events, wishes, interrupts).run()
+            return Supervisor(pipeline, directory, events, given, interrupts, [LiveReport]).run()
         except RunnerError as error:
             if not ends:
                 raise

@@ -14,7 +14,6 @@ from runner.cli.run import print_event, run_pipeline
 from runner.errors import ExitCode, RunnerError, UsageError
 from runner.events import ManifestsFinished
 from runner.machine.active_time import active_seconds
-from runner.machine.devices import choose_device
 from runner.manifest.load import load
 from runner.manifest.problems import ManifestError, Problems
 from runner.pipeline.binding import Pipeline, bind_what_is_right
@@ -183,7 +182,7 @@ def _foresee(pipeline: Pipeline) -> None:
 
     """
     for stage in pipeline.stages:
-        choose_device(stage.budget)
+        _ = stage.device  # raises where it is not here
     assembly = assemble(pipeline)
     for stage in pipeline.stages:
         plan_stage(pipeline, stage, assembly.shapes(stage)).check()

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from runner.api import File, Stage, Tensor, Text
+from runner.machine.devices import choose_device
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -32,6 +33,16 @@ class PipelineStage:
     @property
     def name(self) -> str:
         return self.table.name
+
+    @cached_property
+    def device(self) -> str:
+        """The torch device that it runs on, chosen once by its budget.
+
+        Raises:
+            BudgetError: this machine has no such device.
+
+        """
+        return choose_device(self.budget)
 
     @cached_property
     def sources(self) -> set[int]:

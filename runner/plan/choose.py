@@ -45,7 +45,7 @@ def plan_stage(
         PluginError: the activation formula fails.
 
     """
-    rated = limits or limits_of(stage.budget)
+    rated = limits or limits_of(stage.budget, _device_here(stage))
     need = requirements_of(pipeline, stage, shapes, rated.device)
     limits = learned(stage, need, rated) if limits is None else limits
     check_map(pipeline, stage, need)
@@ -65,6 +65,14 @@ def plan_stage(
     plan = StagePlan(pipeline, stage, tuple(shapes), need, limits, chosen, pace, reasons, lower)
     misfit = "" if fitting else _misfit(plan)
     return replace(plan, misfit=misfit, faster=float32_instead(plan, rated))
+
+
+def _device_here(stage: PipelineStage) -> str | None:
+    """The stage's device; None if this machine has no such device."""
+    try:
+        return stage.device
+    except BudgetError:
+        return None
 
 
 def _allowed(

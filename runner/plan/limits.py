@@ -6,9 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.errors import BudgetError
 from runner.machine.cpu import core_count, cpu_flags, speed_beside_float32
-from runner.machine.devices import accelerators, choose_device
+from runner.machine.devices import accelerators
 from runner.machine.ram import usable_ram
 from runner.machine.rates import cached_device, cached_disk
 from runner.units import format_size
@@ -63,11 +62,9 @@ class Limits:
         return self.measured.get(dtype, float32 * speed_beside_float32(dtype, self.flags)) * self.cores
 
 
-def limits_of(budget: Budget) -> Limits:
-    """The limits of a stage on this machine; of the budget alone if its device is not here."""
-    try:
-        device = choose_device(budget)
-    except BudgetError:
+def limits_of(budget: Budget, device: str | None) -> Limits:
+    """The limits of a budget on a device of this machine; with None, of an accelerator that is not here."""
+    if device is None:
         note = "planned for a card of that size: this machine has no such accelerator"
         return Limits("cuda", budget.vram, budget.ram, (note,))
     vram, notes, most = budget.vram, [], {}

@@ -27,6 +27,7 @@ from runner.plugins import Plugin
 from runner.supervisor.jobs import make_job
 from runner.work.demand import demand
 from runner.work.models import assemble, run_directory
+from runner.work.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
     from runner.plan.stage_plan import StagePlan
     from runner.plugins import Plugins
     from runner.protocol import Job
-    from runner.rundir.directory import RunDirectory
-    from runner.work.keys import Keyed
     from runner.work.models import ResolvedModels
 
 ITEMS = ("one", "two")
@@ -81,8 +80,7 @@ class Harness:
 
     models: ResolvedModels
     stage: PipelineStage
-    keys: Mapping[str, tuple[Keyed, ...]]
-    directory: RunDirectory
+    work: Work
     plan: StagePlan
     """With all weights resident."""
 
@@ -102,12 +100,10 @@ class Harness:
         return self._job(_plan(self.models, self.stage, STREAM))
 
     def _job(self, plan: StagePlan) -> Job:
-        pipeline, index = self.models.pipeline, self.stage.index
-        tasks = demand(pipeline, self.keys, self.directory, fresh=[index]).tasks[index]
-        model = self.models.model(self.stage)
-        job = make_job(
-            pipeline, self.stage, tasks, self.keys, model, plan, plan.chosen, len(ITEMS), self.directory
-        )
+        index = self.stage.index
+        tasks = demand(self.work, fresh=[index]).tasks[index]
+        placed = replace(plan.chosen, group=len(ITEMS))
+        job = make_job(self.work, plan, placed, tasks, self.models.model(self.stage))
         return replace(job, retries=0)  # a failure must be visible
 
 
@@ -176,7 +172,7 @@ def _digest(inputs: Inputs) -> str:
 
 def _write_inputs(harness: Harness, source: Stage, item: str, inputs: Inputs) -> None:
     """Write an item's inputs as the hand-off of the upstream stage."""
-    key, directory = harness.keys[item][0].key, harness.directory
+    key, directory = harness.work.keys[item][0].key, harness.work.directory
     files = {}
     for output in source.outputs:
         if output.name in inputs.files:
@@ -197,7 +193,7 @@ def _harness(pipeline: Pipeline, name: str, runs: Path) -> Harness:
         raise ModelError("the model is not on this machine: run the manifest once")
     stage = next(stage for stage in pipeline.stages if stage.name == name)
     plan = _plan(models, stage, RESIDENT)
-    return Harness(models, stage, keys, run_directory(pipeline, runs), plan)
+    return Harness(models, stage, Work(pipeline, keys, run_directory(pipeline, runs)), plan)
 
 
 def _plan(models: ResolvedModels, stage: PipelineStage, placement: str) -> StagePlan:

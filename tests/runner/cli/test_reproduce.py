@@ -195,7 +195,9 @@ def test_outputs_of_every_kind_are_made_again_from_themselves_alone(again: Proje
     assert outcome.code == 0, outcome
     assert [line["file"] for line in told(outcome)] == made
     assert {line["result"] for line in told(outcome)} == {"made again, bit for bit"}
-    assert not any(line["unlike"] or line["circumstances"] for line in told(outcome))
+    for line in told(outcome):
+        assert line["key_mismatches"] == line["unlike"] == []
+        assert line["environment"] == line["circumstances"] == []
     for old in map(Path, made):
         new = again.folder / "new" / old.name
         assert without_provenance(new.read_bytes()) == without_provenance(old.read_bytes())
@@ -291,9 +293,9 @@ REFUSED = {
     name_no_model: (8, "--model SOURCE names it where it is now"),
     narrow_parameter: (4, "z-first, a-second: side: 4 -> not set"),
     pretend_a_card: (5, "it was made on 'NVIDIA H200' (--set budget.device=cpu makes it on the CPU"),
-    take_it_out: (2, "does not say what it was made from"),
-    color_the_terminal: (2, "not whole, or of another version of runner"),
-    lose_a_stage: (2, "not whole, or of another version of runner: a stage of its lineage is missing"),
+    take_it_out: (2, "has no record of what it was made from"),
+    color_the_terminal: (2, "incomplete, or of another version of runner"),
+    lose_a_stage: (2, "incomplete, or of another version of runner: a stage of its lineage is missing"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hand_built import MIB
 
-from runner.machine.devices import Accelerator
+from runner.machine.devices import Accelerator, choose_device
 from runner.machine.rates import DeviceRates
 from runner.manifest.schema import Budget
 from runner.plan import limits as limits_module
@@ -36,42 +36,47 @@ def budget(**fields: Any) -> Budget:
     return Budget.model_validate(fields)
 
 
+def limits_here(**fields: Any) -> Limits:
+    """Limits of a budget, on the device that it names."""
+    return limits_of(budget(**fields), choose_device(budget(**fields)))
+
+
 @pytest.mark.usefixtures("machine")
 def test_the_machine_is_the_limit_where_the_budget_is_not() -> None:
-    found = limits_of(budget(device="cpu"))
+    found = limits_here(device="cpu")
     assert (found.vram, found.ram, found.on_cpu) == (None, 10_000 * MIB, True)
     assert "leaves 9.77 GiB of RAM to a worker" in found.notes[0]
-    found = limits_of(budget(device="cpu", ram="4000MiB"))
+    found = limits_here(device="cpu", ram="4000MiB")
     assert (found.ram, found.notes) == (4000 * MIB, ())
-    found = limits_of(budget(device="cpu", ram="10000MiB"))
+    found = limits_here(device="cpu", ram="10000MiB")
     assert (found.ram, found.notes) == (10_000 * MIB, ())
-    found = limits_of(budget(device="cpu", ram="10001MiB"))
+    found = limits_here(device="cpu", ram="10001MiB")
     assert (found.ram, len(found.notes)) == (10_000 * MIB, 1)
 
 
 @pytest.mark.usefixtures("machine")
 def test_so_is_the_card() -> None:
-    found = limits_of(budget(ram="1GiB"))
+    found = limits_here(ram="1GiB")
     assert (found.device, found.vram) == ("cuda:0", 8000 * MIB)
     assert "the card has 7.81 GiB of VRAM" in found.notes[0]
-    assert limits_of(budget(ram="1GiB", vram="8000MiB")).notes == ()
-    assert limits_of(budget(ram="1GiB", vram="6000MiB")).vram == 6000 * MIB
-    assert limits_of(budget(ram="1GiB", vram="8001MiB")).vram == 8000 * MIB
-    assert limits_of(budget(device="cpu", vram="6000MiB")).vram is None
+    assert limits_here(ram="1GiB", vram="8000MiB").notes == ()
+    assert limits_here(ram="1GiB", vram="6000MiB").vram == 6000 * MIB
+    assert limits_here(ram="1GiB", vram="8001MiB").vram == 8000 * MIB
+    assert limits_here(device="cpu", vram="6000MiB").vram is None
 
 
 def test_a_card_that_is_not_here_is_planned_for_by_the_budget_alone(machine: dict[str, Any]) -> None:
     machine["cards"] = ()
-    found = limits_of(budget(device="cuda", vram="9000MiB", ram="90000MiB"))
+    found = limits_of(budget(device="cuda", vram="9000MiB", ram="90000MiB"), None)
     assert (found.device, found.vram, found.ram) == ("cuda", 9000 * MIB, 90_000 * MIB)
     assert "no such accelerator" in found.notes[0]
 
 
 def test_rates_are_those_that_were_measured(machine: dict[str, Any]) -> None:
-    before = limits_of(budget(device="cpu", threads=3))
+    before = limits_here(device="cpu", threads=3)
     assert (before.disk_read, before.bus, before.cores) == (FROM_DISK, OVER_THE_BUS, 3)
     machine["disk"], machine["rates"] = 5e8, DeviceRates({"float32": 7.0}, 6e9)
-    after = limits_of(budget(device="cpu", threads=3))
+    after = limits_here(device="cpu", threads=3)
     assert (after.disk_read, after.bus, after.speed("float32")) == (5e8, 6e9, 21.0)
 
 

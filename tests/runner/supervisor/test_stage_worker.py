@@ -60,7 +60,7 @@ def test_an_item_whose_handoff_is_not_there_has_failed(stage: Stage) -> None:
     )
     assert stage.ended() == [("a", "done"), ("b", "failed"), ("c", "done"), ("d", "done")]
     error = next(e["error"] for e in stage.of("item_finished") if e["item"] == "b")
-    assert error.endswith("is not there, though the stage ended well")
+    assert error.endswith("is missing, though the stage reported success")
     assert stage.settled[1] == ("b", False)
 
 
@@ -144,12 +144,12 @@ def test_items_of_which_one_is_stuck(toy: Project) -> None:
     (died,) = stage.of("worker_died")
     assert died["items"] == []
     error = stage.of("item_finished")[0]
-    assert error["error"] == "it took longer than its timeout of 8 s, and came to no end"
+    assert error["error"] == "it took longer than its timeout of 8 s"
     assert error["seconds"] == 9.0
 
 
 def test_a_worker_that_says_nothing_has_hung(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_module, "SILENCE", 0.0)
+    monkeypatch.setattr(stage_module, "HEARTBEAT_GRACE", 0.0)
     toy.write("toy.toml", STAGES + ITEMS)
     stage = first_stage(toy, "toy.toml", ["stage.make.timeout=0.5"])
     script = "(done('a'), begin('b'), time.sleep(60)) if worker == 0 else (done(*ids), finish())"
@@ -163,7 +163,7 @@ def test_a_worker_that_says_nothing_has_hung(toy: Project, monkeypatch: pytest.M
 def test_silence_is_no_harm_without_a_timeout_or_an_item(
     toy: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_module, "SILENCE", 0.0)
+    monkeypatch.setattr(stage_module, "HEARTBEAT_GRACE", 0.0)
     toy.write("toy.toml", STAGES + ITEMS)
     for timeout, script in ((None, "begin('a'); time.sleep(0.3)"), ("0.1", "time.sleep(0.4)")):
         stage = first_stage(toy, "toy.toml", [f"stage.make.timeout={timeout}"] if timeout else [])
@@ -175,7 +175,7 @@ def test_silence_is_no_harm_without_a_timeout_or_an_item(
 def test_a_worker_that_shows_that_it_lives_has_not_hung(
     toy: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_module, "SILENCE", 0.0)
+    monkeypatch.setattr(stage_module, "HEARTBEAT_GRACE", 0.0)
     toy.write("toy.toml", STAGES + ITEMS)
     stage = first_stage(toy, "toy.toml", ["stage.make.timeout=0.6"])
     stage.run("begin('a')\nfor _ in range(10): say('alive'); time.sleep(0.1)\ndone(*ids); finish()")
@@ -241,7 +241,7 @@ def interrupted(stage: Stage, script: str, times: int) -> list[dict[str, Any]]:
             stage.interrupts.count += times
 
     attempts = stage.attempts(script)
-    attempts.announcer.events.listeners.append(on_event)
+    attempts.publisher.events.listeners.append(on_event)
     with pytest.raises(InterruptedRunError, match="stopped in stage 'make'"):
         attempts.run(stage.tasks, 0)
     return stage.events

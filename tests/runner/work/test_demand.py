@@ -12,6 +12,7 @@ from toy_plugin import MANIFEST
 from runner.cli.common import Options, open_pipeline
 from runner.work.demand import demand
 from runner.work.models import assemble, run_directory
+from runner.work.work import Work
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +34,7 @@ def found(toy: Project, fresh: tuple[int, ...] = ()) -> Demand:
         pipeline = open_pipeline(toy.folder / "toy.toml", Options())
         keys = assemble(pipeline).keys()
         assert keys is not None
-        return demand(pipeline, keys, run_directory(pipeline, toy.folder / "runs"), fresh)
+        return demand(Work(pipeline, keys, run_directory(pipeline, toy.folder / "runs")), fresh)
 
 
 def tasks(demanded: Demand) -> list[list[str]]:

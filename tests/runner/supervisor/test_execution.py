@@ -17,7 +17,7 @@ from runner.events import RunFinished, RunStarted
 from runner.rundir.directory import RunDirectory
 from runner.rundir.history import failed_items
 from runner.rundir.journal import read_journal
-from runner.supervisor import run as running
+from runner.supervisor.execution import RESERVE
 from runner.work import ALL_STAGES
 
 if TYPE_CHECKING:
@@ -163,12 +163,12 @@ def with_free(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
 def test_room_is_asked_for_beyond_what_items_leave(chain: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The journal, logs and states need some too."""
     needed = 2 * (1 << 20)  # two items of a MiB each
-    with_free(monkeypatch, needed + running.ROOM - 1)
+    with_free(monkeypatch, needed + RESERVE - 1)
     ran = run(chain, "chain.toml")
     assert ran.code == ExitCode.STORAGE
     assert "its 2 items leave up to 2.0 MiB" in str(ran.error)
     assert ran.of("stage_started") == []
-    with_free(monkeypatch, needed + running.ROOM)
+    with_free(monkeypatch, needed + RESERVE)
     assert run(chain, "chain.toml").code == ExitCode.DONE
 
 
