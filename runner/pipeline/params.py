@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from runner.manifest import params
+from runner.manifest.batch_item import BatchItem, at
 from runner.manifest.explain import explain
-from runner.manifest.items import BatchItem
 from runner.manifest.params import RawParams
 from runner.manifest.problems import Position, Problems
 
@@ -60,7 +60,7 @@ class ParamsBinder:
 
     def check_with(self) -> None:
         """Check each value of ``with`` by itself: every item may have another in its place."""
-        nobody = BatchItem("", {}, lambda _field: Position(""))
+        nobody = BatchItem({}, at(Position("")))
         self._check(RawParams(self._with), nobody, partial=True)
 
     def bind(self, item: BatchItem) -> StageParams:
