@@ -117,7 +117,7 @@ def read_text(path: Path, limit: int) -> str:
     if len(data) > limit:
         raise ManifestError([Problem(Position(str(path)), f"is larger than {limit >> 20} MiB")])
     if is_lfs_pointer(data):
-        message = "is a pointer of git-lfs and not the file itself: run `git lfs pull`"
+        message = "is a git-lfs pointer, not the file itself: run `git lfs pull`"
         raise ManifestError([Problem(Position(str(path)), message)])
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ManifestError([Problem(Position(str(path)), "is UTF-16; save it as UTF-8")])

@@ -126,7 +126,7 @@ def test_offline_a_model_that_is_not_here_is_told(project: Project) -> None:
         outcome = project.runner(command, "night.toml")
         assert outcome.code == 8, outcome
         assert (
-            "night.toml:4:10: model 'some-lab/flux' is not (wholly) on this machine, and HF_HUB_"
+            "night.toml:4:10: model 'some-lab/flux' is not (completely) on this machine, and HF_HUB_"
             in outcome.stderr
         )
         assert (
