@@ -81,8 +81,9 @@ def snapshot(source: ModelSource, components: Sequence[Component]) -> Snapshot |
         return Snapshot(folder, tuple(beside), damage.damaged(folder, tables, known), str(error))
     names = _names(chosen, repository)
     absent = sorted(set(names) - there)
-    missing = f"{title(source)} is not (completely) on this machine ({absent[0]} is missing)"
-    return Snapshot(folder, tuple(names), damage.damaged(folder, names, known), missing if absent else "")
+    missing = f"{title(source)} is not (completely) on this machine"
+    missing = f"{missing} ({absent[0]} is missing)" if absent else ""
+    return Snapshot(folder, tuple(names), damage.damaged(folder, names, known), missing)
 
 
 def cached(source: ModelSource, components: Sequence[Component]) -> Path | None:
