@@ -1,4 +1,4 @@
-"""Sizes and durations, written with their unit."""
+"""Parses and formats sizes and durations with units."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def parse_size(value: Any) -> int:
     """Bytes of ``"8GiB"``, ``"8GB"`` or ``"512MiB"``.
 
     Raises:
-        ValueError: there is no unit, or no positive number before it.
+        ValueError: there is no unit, or no positive number before it, or the size is too large.
 
     """
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -31,7 +31,7 @@ def parse_size(value: Any) -> int:
         raise ValueError(f'write a size with its unit, such as "8GiB" or "512MiB", not {value!r}')
     size = float(match[1]) * _SIZE_UNITS[match[2]]
     if not 1 <= size < SIZE_LIMIT:
-        raise ValueError("a size must be more than nothing, and no more than there can be")
+        raise ValueError("a size must be at least 1 byte and less than 8 EiB")
     return int(size)
 
 
@@ -62,7 +62,7 @@ def format_size(size: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """``"3 h 12 min"``, ``"12 min 5 s"``, ``"8.4 s"``: the two units that matter."""
+    """``"3 h 12 min"``, ``"12 min 5 s"`` or ``"8.4 s"``: the two largest units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -70,7 +70,7 @@ def format_duration(seconds: float) -> str:
 
 
 def in_quarters(size: int, *, up: bool = False) -> str:
-    """``"7.75GiB"``: as a budget writes a size, in quarters of a GiB, rounded down (to one at the least)."""
+    """``"7.75GiB"``: bytes in quarters of a GiB, for budgets; rounded down, but at least one, or up."""
     quarters = -(-size // _QUARTER) if up else max(1, size // _QUARTER)
     return f"{quarters / 4:g}GiB"
 

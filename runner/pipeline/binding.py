@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from runner.errors import ExitCode, PluginError
-from runner.manifest.items import BatchItem, expand
+from runner.manifest.items import expand
 from runner.manifest.params import names_of
 from runner.manifest.problems import Position, Problems
 from runner.manifest.schema import UNKNOWN
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from runner.api import Component, Stage
+    from runner.manifest.batch_item import BatchItem
     from runner.manifest.load import Manifest
     from runner.manifest.problems import Position
     from runner.manifest.schema import ModelSource

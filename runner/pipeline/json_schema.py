@@ -13,8 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from runner.manifest.params import names_of
-from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
-from runner.manifest.schema import ManifestTable, Placement
+from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ManifestTable, Placement
 from runner.manifest.sources import FOLDER, HUB_ID, PLUGIN
 from runner.placements import ACCELERATOR_ONLY
 from runner.plugins import load_object

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from runner.manifest import params
+from runner.manifest.batch_item import BatchItem, at
 from runner.manifest.explain import explain
-from runner.manifest.items import BatchItem
 from runner.manifest.params import RawParams
 from runner.manifest.problems import Position, Problems
 
@@ -72,7 +72,7 @@ class ParamsBinder:
 
     def check_with(self) -> None:
         """Check each value of ``with`` by itself, since items may replace any of them."""
-        no_item = BatchItem("", {}, lambda _field: Position(""))
+        no_item = BatchItem({}, at(Position("")))
         self._check(RawParams(self._with), no_item, partial=True)
 
     def bind(self, item: BatchItem) -> StageParams:

@@ -15,7 +15,7 @@ from runner.manifest.problems import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runner.manifest.items import BatchItem
+    from runner.manifest.batch_item import BatchItem
     from runner.manifest.load import Manifest
     from runner.manifest.problems import Position, Problems
 

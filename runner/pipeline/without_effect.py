@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from runner.manifest.items import BatchItem
+    from runner.manifest.batch_item import BatchItem
     from runner.manifest.load import Manifest
     from runner.manifest.overrides import Override
     from runner.pipeline.stage import PipelineStage

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from runner.errors import StorageError, UsageError
 from runner.files.provenance import read_provenance
 from runner.files.storage import LFS_POINTER, is_lfs_pointer, read_ends
-from runner.manifest.patterns import NAME
+from runner.manifest.schema import NAME
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import tomlkit
 
-from runner.manifest.item_files import always
-from runner.manifest.items import BatchItem
+from runner.manifest.batch_item import BatchItem, at
 from runner.manifest.load import parse
 from runner.manifest.params import canonical
-from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.problems import Position, Problems
+from runner.manifest.schema import FILE_NAME, NAME_LIMIT
 from runner.pipeline.binding import Pipeline, PipelineItem, bind_stages
 from runner.pipeline.params import ParamsBinder
 
@@ -85,10 +84,10 @@ def pipeline_of(
     items: dict[str, PipelineItem] = {}
     for original in originals:
         id_ = _id(original.file.stem, items)
-        where = always(Position(str(original.file)))
+        where = at(Position(str(original.file)))
         fields = [_parameters(stage, original.provenance.lineage[stage.name]) for stage in stages]
         # values come from JSON, or from strings: they are not validated strictly
-        own = [BatchItem(id_, values, where, text_only=True) for values in fields]
+        own = [BatchItem(values, where, text_only=True, id=id_) for values in fields]
         bound = [binder.bind(item) for binder, item in zip(binders, own, strict=True)]
         items[id_] = PipelineItem(id_, tuple(bound), (), where)
     problems.check()

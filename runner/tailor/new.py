@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import ExitCode, ModelError, UsageError
-from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.problems import ManifestError
-from runner.manifest.schema import ModelSource
+from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ModelSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.pipeline.binding import bind
 from runner.tailor.changes import Change, apply, reread

@@ -209,7 +209,7 @@ def test_without_a_card_it_is_for_the_cpu(flux: Project) -> None:
         (["--ram", ""], 2, "--ram: write a size with its unit"),
         (["--device", "gpu"], 2, "there is no such device; write auto, cpu, cuda or cuda:N"),
         (["--name", "a/b"], 2, "the name 'a/b' cannot be a folder's"),
-        (["--model", "flux"], 2, "--model: 'flux' is no model source"),
+        (["--model", "flux"], 2, "--model: 'flux' is not a model source"),
         (["--model", "./nowhere"], 8, "there is no model folder"),
         (["--template", "flax"], 2, "there is no such template; did you mean 'flux'? (there are: flux)"),
         (["-o", "."], 2, "that is a folder; name a file"),

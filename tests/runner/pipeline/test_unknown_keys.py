@@ -51,7 +51,7 @@ STAGE = 'uses = "toy.make"'
         (STAGE, "uses = toy.make", "7:8", 'text needs quotes: "toy.make"'),
         ('prompts = ["one"]', "prompts = [one, a red fox]", "14:12", 'text needs quotes: "one"'),
         ('prompts = ["one"]', "file = C:\\prompts.csv", "14:8", "text needs quotes: 'C:\\prompts.csv'"),
-        ("steps = 2", "steps = True", "9:9", "true and false are written small: true"),
+        ("steps = 2", "steps = True", "9:9", "true and false are lower case: true"),
         ("steps = 2", "steps = None", "9:9", "TOML has no None: leave the key out"),
     ],
 )
