@@ -21,6 +21,7 @@ from runner.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from runner.machine.capacity import Machine
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
@@ -67,10 +68,11 @@ def plan_stage(
     stage: PipelineStage,
     shapes: Sequence[ComponentShapes],
     limits: Limits | None = None,
+    machine: Machine | None = None,
 ) -> StagePlan:
     """Choose a stage's placement from the shapes of its components.
 
-    ``limits`` are those of its budget and of this machine, if no others are given.
+    ``limits`` are those of its budget and of the machine, by default this one, if no others are given.
 
     Raises:
         BudgetError: the manifest asks for a placement that the device does not have.
@@ -78,7 +80,7 @@ def plan_stage(
         PluginError: the activation formula fails.
 
     """
-    rated = limits or limits_of(stage.budget)
+    rated = limits or limits_of(stage.budget, machine)
     need = requirements_of(pipeline, stage, shapes, rated.device)
     limits = learned(stage, need, rated) if limits is None else limits
     check_map(pipeline, stage, need)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
-from runner.machine.capacity import usable_ram
+from runner.machine.capacity import Machine
 from runner.machine.cpu import cpu_flags, speed_beside_float32
-from runner.machine.devices import accelerators, choose_device
-from runner.machine.ram import core_count
+from runner.machine.devices import choose_device
 from runner.machine.rates import cached_device, cached_disk
 from runner.units import format_size
 
@@ -61,32 +60,36 @@ class Limits:
         return self.measured.get(dtype, float32 * speed_beside_float32(dtype, self.flags)) * self.cores
 
 
-def limits_of(budget: Budget) -> Limits:
-    """The limits for a stage; its device need not be here: then the budget alone counts."""
+def limits_of(budget: Budget, machine: Machine | None = None) -> Limits:
+    """The limits for a stage on a machine, by default this one.
+
+    Where the machine does not have the device, the budget alone counts.
+    """
+    machine = machine or Machine.here(with_accelerators=budget.device != "cpu")
     try:
-        device = choose_device(budget)
+        device = choose_device(budget, machine.accelerators)
     except BudgetError:
         note = "planned for a card of that size: this machine has no such accelerator"
         return Limits("cuda", budget.vram, budget.ram, (note,))
     vram, notes, most = budget.vram, [], {}
     if device != "cpu":
-        has = most["VRAM"] = accelerators()[int(device.partition(":")[2])].memory
+        has = most["VRAM"] = machine.accelerators[int(device.partition(":")[2])].memory
         if vram is None or vram > has:
             vram = has
             notes.append(f"the card has {format_size(has)} of VRAM")
-    has = most["RAM"] = ram_for_a_worker()
+    has = most["RAM"] = ram_for_a_worker(machine)
     ram = budget.ram
     if ram is None or ram > has:
         ram = has
         notes.append(f"this machine (or its container) leaves {format_size(has)} of RAM to a worker")
     vram = None if device == "cpu" else vram
-    cores = budget.threads or core_count()
+    cores = budget.threads or machine.cores
     return _at_its_speed(Limits(device, vram, ram, tuple(notes), cores, most=most))
 
 
-def ram_for_a_worker() -> int:
-    """Bytes that this machine, or its container, leaves to a worker beside the supervisor."""
-    return max(0, usable_ram() - SPARE)
+def ram_for_a_worker(machine: Machine) -> int:
+    """Bytes that a machine, or its container, leaves to a worker beside the supervisor."""
+    return max(0, machine.usable_ram - SPARE)
 
 
 def _at_its_speed(limits: Limits) -> Limits:

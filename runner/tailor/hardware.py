@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from runner.errors import BudgetError, UsageError
-from runner.machine.devices import accelerators
 from runner.plan.limits import ram_for_a_worker
 from runner.protocol import ACCELERATOR_ONLY
 from runner.tailor.changes import NO_PICTURE, Change
@@ -18,6 +17,7 @@ from runner.units import format_size, in_quarters, parse_size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runner.machine.capacity import Machine
     from runner.manifest.load import Manifest
     from runner.manifest.positions import Path
     from runner.manifest.schema import Budget
@@ -58,8 +58,8 @@ class Hardware:
         return f"{device}, {_spaced(self.ram)} of RAM" if self.ram else device
 
 
-def completed(given: Hardware) -> tuple[Hardware, list[str]]:
-    """What is given, and where nothing is, what this machine has; and notes that say so.
+def completed(given: Hardware, machine: Machine) -> tuple[Hardware, list[str]]:
+    """The hardware that is given, completed by what the machine has; and notes about what was added.
 
     Raises:
         UsageError: the device is not here, so that its size must be given.
@@ -73,7 +73,7 @@ def completed(given: Hardware) -> tuple[Hardware, list[str]]:
             notes.append(f"--vram {vram} is left out: the device is the CPU")
         vram = None
     elif not vram:
-        number, found = int(device.partition(":")[2] or 0), accelerators()
+        number, found = int(device.partition(":")[2] or 0), machine.accelerators
         if number < len(found):
             card = found[number]
             vram = in_quarters(card.memory)
@@ -84,13 +84,13 @@ def completed(given: Hardware) -> tuple[Hardware, list[str]]:
         else:
             raise UsageError(f"--device {device}: this machine has none to take the size of; give --vram")
     if not ram:
-        ram = _ram_here()
+        ram = _ram_of(machine)
         notes.append(f'ram = "{ram}": what this machine (or its container) leaves to a worker')
     return Hardware(device, vram, ram), notes
 
 
-def _ram_here() -> str:
-    left = ram_for_a_worker()
+def _ram_of(machine: Machine) -> str:
+    left = ram_for_a_worker(machine)
     if left < MIB:
         raise BudgetError(
             "this machine (or its container) leaves no RAM to a worker; give --ram for another one"

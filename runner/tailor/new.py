@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runner.api import Template
+    from runner.machine.capacity import Machine
     from runner.manifest.load import Manifest
     from runner.pipeline.binding import Pipeline
     from runner.plan.choose import StagePlan
@@ -66,8 +67,10 @@ class NewManifest:
     notes: tuple[str, ...]
 
 
-def make(wanted: NewManifestRequest, plugins: Plugins) -> NewManifest:
+def make(wanted: NewManifestRequest, plugins: Plugins, machine: Machine) -> NewManifest:
     """Make a manifest for hardware that need not be this machine's.
+
+    ``machine`` completes the hardware where a size or the device is not given.
 
     Raises:
         BudgetError: the model does not fit there, however low; the message has the arithmetic.
@@ -77,7 +80,7 @@ def make(wanted: NewManifestRequest, plugins: Plugins) -> NewManifest:
 
     """
     model = _model(wanted)
-    hardware, notes = completed(wanted.hardware)
+    hardware, notes = completed(wanted.hardware, machine)
     plugin, template = choose(plugins, wanted.template, model, Path())
     opened = open_template(plugin, template, plugins)
     name = _name(wanted, template, hardware)

@@ -116,7 +116,7 @@ def test_fresh_without_a_stage_does_not_take_the_manifest_for_one(toy: Project) 
 
 
 def test_a_bug_is_a_traceback_and_exit_70(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.cli.validate.open_pipeline", lambda *_: 1 / 0)
+    monkeypatch.setattr("runner.cli.pipelines.open_pipeline", lambda *_: 1 / 0)
     outcome = toy.invoke("validate", "toy.toml")
     assert outcome.code == 70
     assert "ZeroDivisionError" in outcome.stderr

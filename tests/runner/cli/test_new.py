@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from described import published
 from hub import Hub, Repository
 from large import make_full_flux
 
+from runner.machine.capacity import Machine
 from runner.machine.devices import Accelerator
 from runner.machine.rates import device_key, keep
 from runner.units import format_size
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from project import Outcome, Project
 
 GIB = 1 << 30
+LARGE = Machine(cores=8, total_ram=1 << 40)
+"""A machine of 1 TiB without a card."""
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +36,9 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def flux(project: Project, full: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project with the model in ``./flux``, on a machine of 1 TiB without a card."""
+def flux(project: Project, full: Path) -> Project:
+    """A project with the model in ``./flux``."""
     (project.folder / "flux").symlink_to(full)
-    monkeypatch.setattr("runner.plan.limits.usable_ram", lambda: 1 << 40)
-    for module in ("machine.devices", "tailor.hardware"):
-        monkeypatch.setattr(f"runner.{module}.accelerators", lambda: ())
     return project
 
 
@@ -74,7 +75,7 @@ def test_what_is_written_loads_and_plans_to_the_figures_in_its_comments(
     assert made.stdout == ""
     text = (flux.folder / "my.toml").read_text()
     assert flux.invoke("validate", "my.toml").code == 0
-    planned = flux.invoke("plan", "my.toml", "--json")
+    planned = flux.invoke("plan", "my.toml", "--json", machine=LARGE)
     assert planned.code == 0, planned
     assert re.findall(r"# predicted:.*", text) == [predicted(stage) for stage in plans(planned)]
     options = dict(zip(hardware[::2], hardware[1::2], strict=True))
@@ -114,7 +115,7 @@ def test_a_cpu_computes_in_what_it_is_fast_in(flux: Project, bfloat16: float, dt
     assert [stage["dtype"] for stage in written["stage"]] == dtypes
 
     flux.write("half.toml", made.stdout.replace('"float32"', '"bfloat16"').encode())
-    planned = flux.invoke("plan", "half.toml")
+    planned = flux.invoke("plan", "half.toml", machine=LARGE)
     told = re.findall(
         r"float32 would take .* of the time and [0-9.]+ GiB more: this CPU is slow", planned.stdout
     )
@@ -179,22 +180,22 @@ def test_hardware_that_is_too_small_is_exit_5_with_the_arithmetic_and_nothing_is
     assert not (flux.folder / "my.toml").exists()
 
 
-def test_what_is_not_given_is_what_this_machine_has(flux: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = (Accelerator("Card A", 12 * GIB - 100), Accelerator("Card B", 8 * GIB))
-    monkeypatch.setattr("runner.tailor.hardware.accelerators", lambda: found)
+def test_what_is_not_given_is_what_this_machine_has(flux: Project) -> None:
+    cards = (Accelerator("Card A", 12 * GIB - 100), Accelerator("Card B", 8 * GIB))
+    machine = replace(LARGE, accelerators=cards)
     for device, vram in (("auto", "11.75GiB"), ("cuda:1", "8GiB")):
-        made = flux.invoke("new", "--device", device, "--model", "./flux")
+        made = flux.invoke("new", "--device", device, "--model", "./flux", machine=machine)
         assert made.code == 0, made
         budget = tomli.loads(made.stdout)["budget"]
         assert budget == {"device": device, "vram": vram, "ram": "1023.5GiB"}
         assert f'vram = "{vram}": Card' in made.stderr
-    refused = flux.invoke("new", "--device", "cuda:2", "--model", "./flux")
+    refused = flux.invoke("new", "--device", "cuda:2", "--model", "./flux", machine=machine)
     assert refused.code == 2, refused
     assert "--device cuda:2: this machine has none to take the size of; give --vram" in refused.stderr
 
 
 def test_without_a_card_it_is_for_the_cpu(flux: Project) -> None:
-    made = flux.invoke("new", "--ram", "64GiB", "--model", "./flux")
+    made = flux.invoke("new", "--ram", "64GiB", "--model", "./flux", machine=LARGE)
     assert tomli.loads(made.stdout)["budget"] == {"device": "cpu", "ram": "64GiB"}
     assert "for the CPU: this machine has no accelerator" in made.stderr
     made = flux.invoke("new", "--ram", "64GiB", "--vram", "8GiB", "--device", "cpu", "--model", "./flux")

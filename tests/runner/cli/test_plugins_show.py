@@ -108,7 +108,7 @@ def test_it_is_a_line_a_parameter_where_nobody_says_how_wide_a_line_is(project: 
     assert lines["prompt"].rstrip().endswith("what to draw")
     assert "at least 64, a multiple of 64" in lines["tiles"]
     assert "tensor, bfloat16 (C, 8)" in lines["latents"]
-    assert "its config.json alone" in lines["vae"]
+    assert "only its config.json" in lines["vae"]
 
 
 def test_stages_that_cannot_be_shown(project: Project) -> None:

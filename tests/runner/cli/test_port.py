@@ -11,6 +11,7 @@ import pytest
 import tomli
 from large import make_full_flux
 
+from runner.machine.capacity import Machine
 from runner.units import format_size
 
 if TYPE_CHECKING:
@@ -67,16 +68,14 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(project: Project, full: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """A project with a manifest; what this machine has would be found out by asking, which is an error."""
+    """A project with a manifest, where it is an error to look at this machine."""
 
-    def asked() -> Any:
+    def looked(**_: object) -> Machine:
         raise AssertionError("port looked at this machine")
 
     (project.folder / "flux").symlink_to(full)
     project.write("home.toml", MANIFEST.encode())
-    monkeypatch.setattr("runner.plan.limits.usable_ram", asked)
-    for module in ("machine.devices", "tailor.hardware"):
-        monkeypatch.setattr(f"runner.{module}.accelerators", asked)
+    monkeypatch.setattr(Machine, "here", looked)
     return project
 
 
@@ -93,9 +92,7 @@ def table(outcome: Outcome) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("vram", "ram"), [("6GiB", "16GiB"), ("8GiB", "30GiB"), ("12GiB", "48GiB"), ("24GiB", "64GiB")]
 )
-def test_what_is_written_fits_and_all_else_is_as_it_was(
-    home: Project, monkeypatch: pytest.MonkeyPatch, vram: str, ram: str
-) -> None:
+def test_what_is_written_fits_and_all_else_is_as_it_was(home: Project, vram: str, ram: str) -> None:
     ported = home.invoke("port", "home.toml", "--vram", vram, "--ram", ram)
     assert ported.code == 0, ported
     prediction = re.search(r"^# predicted: .*$", ported.stdout, re.MULTILINE)
@@ -109,10 +106,8 @@ def test_what_is_written_fits_and_all_else_is_as_it_was(
         f"+{prediction.group()}",
     ]
 
-    monkeypatch.setattr("runner.plan.limits.usable_ram", lambda: 1 << 40)
-    monkeypatch.setattr("runner.machine.devices.accelerators", lambda: ())
     home.write("ported.toml", ported.stdout.encode())
-    planned = home.invoke("plan", "ported.toml", "--json")
+    planned = home.invoke("plan", "ported.toml", "--json", machine=Machine(8, 1 << 40))
     assert planned.code == 0, planned
     diffuse = json.loads(planned.stdout)["stages"][1]
     peaks = [f"{kind.upper()} {format_size(size)}" for kind, size in diffuse["predicted"].items()]

@@ -1,9 +1,10 @@
-"""The plan's memory for people: a table a stage, with the reasons under it."""
+"""The memory and times of a plan, for people: a table per stage, with the reasons under it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runner.cli.tables import table
 from runner.plan.as_json import tiers_of
 from runner.units import format_duration, format_size
 
@@ -16,18 +17,17 @@ if TYPE_CHECKING:
     from runner.plan.component_placement import PlacedComponent
     from runner.plan.duration import Duration
 
-NUMBERS = slice(1, 7)  # columns that are flushed right
+COLUMNS = ("component", "parameters", "stored", "stays", "moves", "from disk", "blocks")
 
 
 def show_memory(
     console: Console, plans: Sequence[StagePlan], todo: Sequence[str], durations: Sequence[Duration]
 ) -> None:
-    """For each stage: components, peaks against the limits, a sentence for each choice; and the times."""
+    """Print for each stage its components, the reasons for their placement, peaks, limits and times."""
     from rich.text import Text
 
     for plan, to_do, duration in zip(plans, todo, durations, strict=True):
-        table = plan.stage.table
-        device = f"{plan.limits.device}, {table.dtype}"
+        device = f"{plan.limits.device}, {plan.stage.table.dtype}"
         console.print(
             Text.assemble((plan.stage.name, "bold"), f" ({plan.stage.spec.name}, {device}): {to_do}")
         )
@@ -42,16 +42,16 @@ def show_memory(
 
 
 def _times(plan: StagePlan, duration: Duration) -> list[str]:
-    told = []
+    lines = []
     if duration.seconds is None:
-        told.append(f"time: {duration.basis}")
+        lines.append(f"time: {duration.basis}")
     elif duration.seconds:
-        told.append(f"time: about {format_duration(duration.seconds)} ({duration.basis})")
-    return [*told, *([str(plan.faster)] if plan.faster else [])]
+        lines.append(f"time: about {format_duration(duration.seconds)} ({duration.basis})")
+    return [*lines, *([str(plan.faster)] if plan.faster else [])]
 
 
 def _in_all(plans: Sequence[StagePlan], durations: Sequence[Duration]) -> str:
-    """``in all: about 12 min 5 s``, without stages of which that is not known."""
+    """``in all: about 12 min 5 s``, with the names of stages whose time is not known."""
     known = sum(duration.seconds or 0.0 for duration in durations)
     unknown = [p.stage.name for p, d in zip(plans, durations, strict=True) if d.seconds is None]
     if not unknown:
@@ -60,17 +60,10 @@ def _in_all(plans: Sequence[StagePlan], durations: Sequence[Duration]) -> str:
 
 
 def _show_components(console: Console, plan: StagePlan) -> None:
-    from rich.table import Table
-
-    names = ("component", "parameters", "stored", "stays", "moves", "from disk", "blocks")
-    table = Table(*names, box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in table.columns[NUMBERS]:
-        column.justify = "right"
-    for placed in plan.chosen.components:
-        table.add_row(*_row(placed))
     from rich.padding import Padding
 
-    console.print(Padding.indent(table, 2))
+    rows = map(_row, plan.chosen.components)
+    console.print(Padding.indent(table(COLUMNS, rows, right=slice(1, None), narrow=True), 2))
 
 
 def _row(placed: PlacedComponent) -> list[str]:
@@ -91,12 +84,12 @@ def _reasons(plan: StagePlan) -> list[str]:
 
 
 def _peaks(plan: StagePlan) -> list[str]:
-    """The predicted peaks, each with its limit and what it is made of."""
+    """The predicted peaks, each with its limit and its parts."""
     lines = []
     for peak in plan.chosen.peaks(plan.limits):
         of = f" of {format_size(peak.limit)}" if peak.limit is not None else ""
-        made_of = " + ".join(f"{format_size(size)} {part}" for part, size in peak.parts.items() if size)
-        lines.append(f"{peak.kind} peak {format_size(peak.size)}{of}: {made_of}")
+        parts = " + ".join(f"{format_size(size)} {part}" for part, size in peak.parts.items() if size)
+        lines.append(f"{peak.kind} peak {format_size(peak.size)}{of}: {parts}")
     if plan.need.item.output_bytes:
         lines.append(f"an item leaves up to {format_size(plan.need.item.output_bytes)} on the disk")
     if not plan.need.has_formula:

@@ -1,24 +1,22 @@
-"""``runner runs show``: the morning after."""
+"""``runner runs show``."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from runner.cli.common import console, print_json
-from runner.cli.runs import RunState, find_directories, local_time, size_on_disk, state_of
+import typer
+
+from runner.cli import completion
+from runner.cli.options import RUNS, Json, RunsDir
+from runner.cli.output import console, print_json
+from runner.cli.tables import table
 from runner.errors import ExitCode
-from runner.events import encode
-from runner.rundir.history import read_runs
-from runner.rundir.lock import held_by
-from runner.rundir.warnings import KEPT, line_of
-from runner.units import format_duration, format_size
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rich.console import Console
 
+    from runner.cli.run_states import RunState
     from runner.rundir.history import RunHistory
     from runner.rundir.stage_history import StageHistory
     from runner.rundir.warnings import Warnings
@@ -27,13 +25,28 @@ SHOWN_FAILURES = 20
 SHOWN_WARNINGS = 20
 
 
-def show_run(name: str, runs_dir: Path, *, every: bool, as_json: bool) -> int:
-    """Show what became of the last run, or of every run, as the journal tells.
+def show_run(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The run, as `runner runs list` names it.", autocompletion=completion.runs
+        ),
+    ],
+    every: Annotated[
+        bool, typer.Option("--all", help="Show every run in the journal; by default only the last.")
+    ] = False,
+    runs_dir: RunsDir = RUNS,
+    as_json: Json = False,
+) -> int:
+    """Show the results of a run: items done and failed, errors, times, measured and predicted peaks.
 
-    Raises:
-        UsageError: there is no such run.
-
+    Example: runner runs show demo
     """
+    from runner.cli.run_states import find_directories, size_on_disk, state_of
+    from runner.rundir.history import read_runs
+    from runner.rundir.lock import held_by
+    from runner.units import format_size
+
     (directory,) = find_directories(runs_dir, [name])
     holder, size = held_by(directory.lock), size_on_disk(directory.path)
     runs = list(read_runs(directory.journal))
@@ -41,21 +54,22 @@ def show_run(name: str, runs_dir: Path, *, every: bool, as_json: bool) -> int:
     if not every:
         shown = shown[-1:]
     if as_json:
-        told = [_as_dict(run, state) for run, state in shown]
-        where = {"run": name, "directory": str(directory.path), "size": size}
-        print_json({**where, "holder": holder, "runs": told})
+        found = [_as_json(run, state) for run, state in shown]
+        print_json({"run": name, "directory": directory.path, "size": size, "holder": holder, "runs": found})
         return ExitCode.DONE
     to = console()
     to.print(f"{name}: {directory.path}, {format_size(size)}")
     if not runs:
-        to.print(state_of(None, holder).told)
+        to.print(state_of(None, holder).description)
     for run, state in shown:
         to.print()
         _show(to, run, state)
     return ExitCode.DONE
 
 
-def _as_dict(run: RunHistory, state: RunState) -> dict[str, Any]:
+def _as_json(run: RunHistory, state: RunState) -> dict[str, Any]:
+    from runner.events import encode
+
     counts = run.counts
     return {
         "manifest": run.manifest,
@@ -70,14 +84,14 @@ def _as_dict(run: RunHistory, state: RunState) -> dict[str, Any]:
         "cached": counts.cached,
         "error": run.error or None,
         "outputs": run.outputs,
-        "stages": [_stage_as_dict(stage) for stage in run.stages.values()],
+        "stages": [_stage_as_json(stage) for stage in run.stages.values()],
         "failures": [asdict(failure) for failure in run.failures],
         "warned": run.warnings.count,
         "warnings": [encode(event) for group in run.warnings for event in group.first],
     }
 
 
-def _stage_as_dict(stage: StageHistory) -> dict[str, Any]:
+def _stage_as_json(stage: StageHistory) -> dict[str, Any]:
     return {
         "stage": stage.name,
         "items": stage.items,
@@ -90,34 +104,39 @@ def _stage_as_dict(stage: StageHistory) -> dict[str, Any]:
         "predicted": stage.predicted,
         "measured": stage.measured,
         "out_of_memory": [
-            {name: getattr(low, name) for name in ("placement", "predicted", "measured", "next")}
-            for low in stage.lowered
+            {name: getattr(fallback, name) for name in ("placement", "predicted", "measured", "next")}
+            for fallback in stage.lowered
         ],
     }
 
 
 def _show(to: Console, run: RunHistory, state: RunState) -> None:
+    from runner.cli.run_states import local_time
+    from runner.units import format_duration
+
     took = f", took {format_duration(run.seconds)}" if run.seconds is not None else ""
-    to.print(f"{local_time(run.started)}{took}: {state.told}")
+    to.print(f"{local_time(run.started)}{took}: {state.description}")
     to.print(f"{_items(run)} ({run.manifest})")
     if run.error:
         to.print(run.error.partition("\n")[0])
     if run.stages:
         _show_stages(to, run)
     for stage in run.stages.values():
-        for lowering in stage.lowered:
-            went_on = f"; went on as {lowering.next}" if lowering.next else ""
-            to.print(f"{stage.name}: out of memory as {lowering.placement}{went_on}")
+        for fallback in stage.lowered:
+            then = f"; went on as {fallback.next}" if fallback.next else ""
+            to.print(f"{stage.name}: out of memory as {fallback.placement}{then}")
     for failure in run.failures[:SHOWN_FAILURES]:
-        tried = f" ({failure.attempts} attempts)" if failure.attempts > 1 else ""
-        to.print(f"failed: {failure.stage} {failure.item}: {failure.reason}{tried}")
+        attempts = f" ({failure.attempts} attempts)" if failure.attempts > 1 else ""
+        to.print(f"failed: {failure.stage} {failure.item}: {failure.reason}{attempts}")
     if len(run.failures) > SHOWN_FAILURES:
         to.print(f"and {len(run.failures) - SHOWN_FAILURES} more; --json shows all, with tracebacks")
     _show_warnings(to, run.warnings)
 
 
 def _show_warnings(to: Console, warnings: Warnings) -> None:
-    """The first warnings, and how many there were of each kind where they are more."""
+    """The first warnings; if there are more, also a line for each kind."""
+    from runner.rundir.warnings import KEPT, line_of
+
     shown = [event for group in warnings for event in group.first][:SHOWN_WARNINGS]
     for event in shown:
         to.print(line_of(event))
@@ -129,21 +148,22 @@ def _show_warnings(to: Console, warnings: Warnings) -> None:
 
 def _items(run: RunHistory) -> str:
     counts = run.counts
-    told = [f"{run.items} item{'s' if run.items != 1 else ''}: {counts.made} made"]
+    parts = [f"{run.items} item{'s' if run.items != 1 else ''}: {counts.made} made"]
     if counts.cached:
-        told.append(f"{counts.cached} there already")
+        parts.append(f"{counts.cached} there already")
     if counts.failed:
-        told.append(f"{counts.failed} failed")
-    return ", ".join(told)
+        parts.append(f"{counts.failed} failed")
+    return ", ".join(parts)
 
 
 def _show_stages(to: Console, run: RunHistory) -> None:
-    from rich.table import Table
-    from rich.text import Text
+    """A table of the stages; columns without a value are left out."""
+    from runner.units import format_duration
 
     stages = run.stages.values()
-    table = Table("stage", "done", box=None, pad_edge=False)
     columns = {
+        "stage": [stage.name for stage in stages],
+        "done": [f"{stage.done}/{stage.items}" for stage in stages],
         "distinct": [str(stage.distinct) if stage.distinct != stage.items else "" for stage in stages],
         "failed": [str(stage.failed or "") for stage in stages],
         "time": ["not ended" if s.seconds is None else format_duration(s.seconds) for s in stages],
@@ -152,17 +172,13 @@ def _show_stages(to: Console, run: RunHistory) -> None:
         "placement": [stage.placement for stage in stages],
     }
     filled = {name: cells for name, cells in columns.items() if any(cells)}
-    for name in filled:
-        table.add_column(name)
-    for column in table.columns[1:-1]:
-        column.justify = "right"
-    for n, stage in enumerate(stages):
-        cells = [stage.name, f"{stage.done}/{stage.items}", *(cells[n] for cells in filled.values())]
-        table.add_row(*map(Text, cells))
-    to.print(table)
+    rows = zip(*filled.values(), strict=True)
+    to.print(table(list(filled), rows, right=slice(1, -1)))
 
 
 def _peak(stage: StageHistory, kind: str) -> str:
+    from runner.units import format_size
+
     measured, predicted = stage.measured.get(kind), stage.predicted[kind]
     if not measured:
         return ""

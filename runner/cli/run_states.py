@@ -1,18 +1,16 @@
-"""``runner runs list``, and what the commands about runs share."""
+"""The states of runs, for ``runner runs`` and the completion of shells."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from runner.cli.common import console, print_json, say
 from runner.errors import EXIT_MEANINGS, ExitCode, UsageError
 from runner.manifest.problems import did_you_mean
 from runner.rundir.directory import RunDirectory
 from runner.rundir.history import RunHistory, read_runs
 from runner.rundir.lock import held_by, in_words
-from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,77 +18,40 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True)
-class RunState:
-    """How a run stands: a word for programs, and words for people."""
+class RunState(NamedTuple):
+    """The state of a run."""
 
     word: str
-    told: str
-
-
-def list_runs(runs_dir: Path, *, as_json: bool) -> int:
-    """Show every run directory with how its last run stands, as the journals tell."""
-    rows = [_Row.of(directory) for directory in find_directories(runs_dir)]
-    if as_json:
-        print_json({"runs": [row.as_dict() for row in rows]})
-    elif rows:
-        _show(rows)
-    else:
-        say(f"there are no runs in {runs_dir}/")
-    return ExitCode.DONE
+    """For programs."""
+    description: str
+    """For people."""
 
 
 @dataclass(frozen=True)
-class _Row:
+class LastRun:
+    """The last run in a run directory; ``run`` is None before the first."""
+
     directory: RunDirectory
     run: RunHistory | None
     holder: dict[str, Any] | None
+    """The process that uses the directory now, as its lock describes it."""
     size: int
+    """Bytes of the directory."""
 
     @classmethod
-    def of(cls, directory: RunDirectory) -> _Row:
-        run = None
-        for run in read_runs(directory.journal):  # noqa: B007 - the last is wanted
+    def of(cls, directory: RunDirectory) -> LastRun:
+        last = None
+        for last in read_runs(directory.journal):  # noqa: B007 - only the last is used
             pass
-        return cls(directory, run, held_by(directory.lock), size_on_disk(directory.path))
+        return cls(directory, last, held_by(directory.lock), size_on_disk(directory.path))
 
-    def as_dict(self) -> dict[str, Any]:
-        run = self.run
-        return {
-            "run": self.directory.path.name,
-            "directory": str(self.directory.path),
-            "state": state_of(run, self.holder).word,
-            "holder": self.holder,
-            "time": run.started.isoformat() if run and run.started else None,
-            "exit_code": run.exit_code if run else None,
-            "items": run.items if run else None,
-            "done": run.done if run else None,
-            "failed": run.counts.failed if run else None,
-            "size": self.size,
-        }
-
-
-def _show(rows: Sequence[_Row]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("run", "last run", "items", "size", "state", box=None, pad_edge=False)
-    for column in table.columns[2:4]:
-        column.justify = "right"
-    for row in rows:
-        cells = (
-            row.directory.path.name,
-            local_time(row.run.started) if row.run else "",
-            f"{'?' if row.run.done is None else row.run.done}/{row.run.items}" if row.run else "",
-            format_size(row.size),
-            state_of(row.run, row.holder).told,
-        )
-        table.add_row(*map(Text, cells))
-    console().print(table)
+    @property
+    def state(self) -> RunState:
+        return state_of(self.run, self.holder)
 
 
 def state_of(run: RunHistory | None, holder: dict[str, Any] | None) -> RunState:
-    """How a run stands, given who holds its directory now."""
+    """The state of a run; ``holder`` describes the process that uses its directory now, if there is one."""
     at = _progress(run) if run else ""
     if holder is not None:
         who = f": {in_words(holder)}" if holder else ""
@@ -112,16 +73,16 @@ def state_of(run: RunHistory | None, holder: dict[str, Any] | None) -> RunState:
 
 
 def _progress(run: RunHistory) -> str:
-    """Where a run is, or was cut off."""
+    """The stage that a run is in, or was stopped in, and how far."""
     stage = run.current
     return f" at {stage.name} {stage.done + stage.failed}/{stage.items}" if stage else ""
 
 
 def find_directories(runs_dir: Path, names: Sequence[str] = ()) -> list[RunDirectory]:
-    """The run directories of these names; all, if none is given.
+    """The run directories with these names; all, if none is given.
 
     Raises:
-        UsageError: there is none of a name.
+        UsageError: there is no run of a name.
 
     """
     there = {path.name: path for path in _subfolders(runs_dir) if _is_run_directory(path)}
@@ -147,7 +108,7 @@ def _is_run_directory(path: Path) -> bool:
 
 
 def size_on_disk(folder: Path) -> int:
-    """Bytes of all files in a folder; one with several names counts once."""
+    """Bytes of all files in a folder; hard links count once."""
     files: dict[tuple[int, int], int] = {}
     for where, _, names in os.walk(folder):
         for name in names:

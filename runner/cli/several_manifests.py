@@ -1,4 +1,4 @@
-"""``runner run`` with several manifests: checked at once, run in turn, summed up at the end."""
+"""Several manifests for one command: all are checked first, then run in turn, with a summary at the end."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.common import Options, console, say, warn, warn_without_effect
-from runner.cli.output import OutputError, tell_bug
-from runner.cli.run import print_event, run_pipeline
+from runner.cli.output import OutputError, console, report_bug, say, say_error
+from runner.cli.pipelines import discover_plugins, warn_of_overrides
+from runner.cli.running import RunRequest, print_event, run_pipeline
+from runner.cli.tables import table
 from runner.errors import ExitCode, RunnerError, UsageError
 from runner.events import ManifestsFinished
 from runner.machine.active_time import active_seconds
@@ -19,7 +20,6 @@ from runner.manifest.load import load
 from runner.manifest.problems import ManifestError, Problems
 from runner.pipeline.binding import Pipeline, bind_what_is_right
 from runner.plan.choose import plan_stage
-from runner.plugins import discover
 from runner.rundir.history import RunHistory
 from runner.rundir.journal import present
 from runner.supervisor.signals import Interrupts
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def expand(arguments: Sequence[Path]) -> list[Path]:
-    """The manifests that arguments name, each once; patterns (``'night/*.toml'``) in the order of names.
+    """The manifests of arguments, each once. Those that match a pattern (``'night/*.toml'``) are sorted.
 
     Raises:
         UsageError: a pattern matches nothing.
@@ -53,44 +53,43 @@ def expand(arguments: Sequence[Path]) -> list[Path]:
 
 
 def plan_several(manifests: Sequence[Path], show: Callable[[Path], int]) -> int:
-    """Show the plan of each; the exit code is the largest."""
+    """Show the plan of each manifest; returns the largest exit code."""
     turns = [Turn(manifest) for manifest in manifests]
     for turn in turns:
         say(f"== {turn.manifest}")
-        with turn.errors_told():
+        with turn.errors_recorded():
             turn.code = show(turn.manifest)
     return max(turn.code or 0 for turn in turns)
 
 
-def run_several(manifests: Sequence[Path], options: Options) -> int:
-    """Run manifests in turn; the exit code is the largest. Only an interruption keeps one from its turn.
+def run_several(manifests: Sequence[Path], request: RunRequest) -> int:
+    """Run manifests in turn; returns the largest exit code. Only an interruption stops the rest.
 
-    All are checked before the first starts. What is wrong is told at once, and that manifest is left out;
-    what does not fit, or is not on this machine, is told at once too, and may be mended until its turn.
+    All are checked before the first starts. A manifest with a mistake is left out. One that does not fit, or
+    whose model is not on this machine, gets a message and still has its turn: it may be possible by then.
     """
     turns = [Turn(manifest) for manifest in manifests]
     interrupts = Interrupts()
     with interrupts.caught():
-        plugins = discover()
-        warn(plugins)
+        plugins = discover_plugins()
         for turn in turns:
-            turn.check(plugins, options)
-        _warn_of_sharing(turns)
+            turn.check(plugins, request)
+        _warn_of_shared_directories(turns)
         for turn in turns:
             if turn.code is None and turn.pipeline is not None:
-                turn.take(turn.pipeline, options, interrupts)
+                turn.run(turn.pipeline, request, interrupts)
             if turn.code == ExitCode.INTERRUPTED:
                 break
     code = max(turn.code for turn in turns if turn.code is not None)
     _show(turns)
-    if options.as_json:
-        told = [turn.as_dict() for turn in turns]
-        print_event(ManifestsFinished(exit_code=int(code), manifests=told, time=present()))
+    if request.as_json:
+        results = [turn.as_json() for turn in turns]
+        print_event(ManifestsFinished(exit_code=int(code), manifests=results, time=present()))
     return code
 
 
-def _warn_of_sharing(turns: Sequence[Turn]) -> None:
-    """Tell of manifests with one name: they share what is done, and the page and the list show the last."""
+def _warn_of_shared_directories(turns: Sequence[Turn]) -> None:
+    """Warn of manifests with the same name: they share a run directory, whose page shows the last."""
     named: dict[str, list[str]] = {}
     for turn in turns:
         if turn.pipeline is not None:
@@ -102,66 +101,66 @@ def _warn_of_sharing(turns: Sequence[Turn]) -> None:
 
 @dataclass
 class Turn:
-    """One manifest of several, and what became of it."""
+    """One manifest of several, and its result."""
 
     manifest: Path
     pipeline: Pipeline | None = None
     history: RunHistory = field(default_factory=RunHistory)
     seconds: float | None = None
     code: int | None = None
-    """None as long as nothing was wrong and it had no turn."""
+    """The exit code; None before its turn, if the check found no mistake."""
     reason: str = ""
 
-    def check(self, plugins: Plugins, options: Options) -> None:
-        """Bind the manifest, and tell what is wrong with it, or lacking for it."""
+    def check(self, plugins: Plugins, request: RunRequest) -> None:
+        """Bind the manifest, and print its mistakes and what it lacks on this machine."""
         problems, missing = Problems(), Problems()
-        with self.errors_told():
-            loaded = load(self.manifest, options.sets, options.prompts)
+        with self.errors_recorded():
+            loaded = load(self.manifest, request.sets, request.prompts)
             pipeline = bind_what_is_right(loaded, plugins, problems)
             check_models(pipeline, missing)
             if problems.found:
                 raise ManifestError([*problems.found, *missing.found])
-            forced_stages(pipeline, options.fresh)
-            warn_without_effect(pipeline)
+            forced_stages(pipeline, request.options.fresh)
+            warn_of_overrides(pipeline)
             self.pipeline = pipeline
         if self.code is not None or self.pipeline is None:
             say(f"{self.manifest} is left out")
             return
         outlook = Turn(self.manifest)
-        with outlook.errors_told():
+        with outlook.errors_recorded():
             missing.check()
-            _foresee(self.pipeline)
+            _check_machine(self.pipeline)
         if outlook.code is not None:
             say(
                 f"{self.manifest} would stop at that, if it has something to do; it has its turn all the same"
             )
 
-    def take(self, pipeline: Pipeline, options: Options, interrupts: Interrupts) -> None:
-        """Run it."""
+    def run(self, pipeline: Pipeline, request: RunRequest, interrupts: Interrupts) -> None:
+        """Run the manifest and record its result."""
         say(f"== {self.manifest}")
         started = active_seconds()
         try:
-            with self.errors_told():
-                self.code = run_pipeline(pipeline, options, interrupts, [self.history.take])
+            with self.errors_recorded():
+                self.code = run_pipeline(pipeline, request, interrupts, [self.history.take])
         except KeyboardInterrupt:
             self.code, self.reason = ExitCode.INTERRUPTED, "interrupted"
         self.seconds = round(active_seconds() - started, 3)
         self.reason = self.reason or self.history.reason
 
     @contextlib.contextmanager
-    def errors_told(self) -> Iterator[None]:
-        """Tell of an error and remember it: the other manifests go on."""
+    def errors_recorded(self) -> Iterator[None]:
+        """Print and record an error, so that the other manifests still run."""
         try:
             yield
-        except OutputError:  # the others' would be lost too
+        except OutputError:  # the output of the others would be lost too
             raise
         except RunnerError as error:
-            say(f"{error.prefix}{error}")
+            say_error(error)
             self.code, self.reason = error.exit_code, str(error).partition("\n")[0]
         except Exception as error:
-            self.code, self.reason = tell_bug(), f"{type(error).__name__}: {error}".partition("\n")[0]
+            self.code, self.reason = report_bug(), f"{type(error).__name__}: {error}".partition("\n")[0]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         counts = self.history.counts
         return {
             "manifest": str(self.manifest),
@@ -175,11 +174,11 @@ class Turn:
         }
 
 
-def _foresee(pipeline: Pipeline) -> None:
-    """What a run looks at before its first stage.
+def _check_machine(pipeline: Pipeline) -> None:
+    """Check devices and memory, as a run does before its first stage.
 
     Raises:
-        RunnerError: it would stop there.
+        RunnerError: the run would stop there.
 
     """
     for stage in pipeline.stages:
@@ -190,18 +189,15 @@ def _foresee(pipeline: Pipeline) -> None:
 
 
 def _show(turns: Sequence[Turn]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("manifest", "done", "failed", "cached", "time", "exit code", "", box=None, pad_edge=False)
-    for column in table.columns[1:6]:
-        column.justify = "right"
-    for turn in turns:
-        counts = turn.history.counts
-        numbers = (counts.made, counts.failed, counts.cached) if turn.history.started else (None, None, None)
-        took = None if turn.seconds is None else format_duration(turn.seconds)
-        told = ("-" if cell is None else str(cell) for cell in (*numbers, took, turn.code))
-        reason = turn.reason if turn.code is not None else "did not have its turn"
-        table.add_row(*map(Text, (str(turn.manifest), *told, reason)))
+    """Print a table of the results."""
+    columns = ("manifest", "done", "failed", "cached", "time", "exit code", "")
     say("")
-    console(stderr=True).print(table)
+    console(stderr=True).print(table(columns, map(_row, turns), right=slice(1, 6)))
+
+
+def _row(turn: Turn) -> list[str]:
+    counts = turn.history.counts
+    numbers = (counts.made, counts.failed, counts.cached) if turn.history.started else (None, None, None)
+    seconds = None if turn.seconds is None else format_duration(turn.seconds)
+    cells = ("-" if cell is None else str(cell) for cell in (*numbers, seconds, turn.code))
+    return [str(turn.manifest), *cells, turn.reason if turn.code is not None else "did not have its turn"]

@@ -1,4 +1,4 @@
-"""``runner run`` with several manifests."""
+"""``runner run`` with several manifests, and which manifests arguments name."""
 
 # mypy: disable-error-code="attr-defined"
 
@@ -8,11 +8,16 @@ import json
 import signal
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import toy_plugin
 from waiting import wait_until
 
+from runner.cli.several_manifests import expand
+from runner.errors import UsageError
+
 if TYPE_CHECKING:
-    import pytest
+    from pathlib import Path
+
     from project import Project
 
 
@@ -20,14 +25,14 @@ def named(text: str, name: str) -> str:
     return text.replace('name = "toy"', f'name = "{name}"')
 
 
-def test_what_is_wrong_is_told_first_and_the_others_run(toy: Project) -> None:
+def test_what_is_wrong_is_reported_first_and_the_others_run(toy: Project) -> None:
     toy.write("night/a.toml", named(toy_plugin.MANIFEST, "a"))
     toy.write("night/b.toml", named(toy_plugin.MANIFEST, "b") + "sedes = [1]\n")
     toy.write("night/c.toml", named(toy_plugin.BEHAVING.format("raise"), "c"))
     outcome = toy.runner("run", "night/c.toml", "night/*.toml", "./night/a.toml", "--json")
     assert outcome.code == 3, outcome
-    told = [outcome.stderr.index(words) for words in ("unknown key 'sedes'", "b.toml is left out", "== ")]
-    assert told == sorted(told)
+    places = [outcome.stderr.index(words) for words in ("unknown key 'sedes'", "b.toml is left out", "== ")]
+    assert places == sorted(places)
     assert [line for line in outcome.stderr.splitlines() if line.startswith("==")] == [
         "== night/c.toml",
         "== night/a.toml",
@@ -55,7 +60,7 @@ def test_what_is_wrong_is_told_first_and_the_others_run(toy: Project) -> None:
     assert "unknown key 'sedes'" in table[3]
 
 
-def test_an_interruption_tells_what_had_not_had_its_turn(toy: Project) -> None:
+def test_an_interruption_shows_what_had_not_had_its_turn(toy: Project) -> None:
     toy.write("a.toml", named(toy_plugin.BEHAVING.format("wait"), "a"))
     toy.write("b.toml", named(toy_plugin.MANIFEST, "b"))
     process = toy.start("run", "a.toml", "b.toml", "--json")
@@ -84,7 +89,7 @@ def test_a_file_may_be_named_like_a_pattern(toy: Project) -> None:
     assert outcome.code == 0, outcome
 
 
-def test_what_does_not_fit_is_told_first_and_may_have_nothing_to_do(ran: Project) -> None:
+def test_what_does_not_fit_is_reported_first_and_may_have_nothing_to_do(ran: Project) -> None:
     outcome = ran.runner("run", "toy.toml", "numbers.toml", "--set", "budget.ram=1MiB")
     assert outcome.code == 0, outcome
     first = outcome.stderr.index("== toy.toml")
@@ -101,7 +106,7 @@ def test_plans_of_several_go_on_after_one_that_is_wrong(toy: Project) -> None:
 def test_a_bug_in_one_does_not_keep_the_others_from_running(
     ran: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import runner.cli.run_several as several
+    import runner.cli.several_manifests as several
 
     def run_pipeline(pipeline: Any, *arguments: Any) -> Any:
         return 1 / 0 if pipeline.manifest.table.name == "toy" else real(pipeline, *arguments)
@@ -114,9 +119,29 @@ def test_a_bug_in_one_does_not_keep_the_others_from_running(
     assert [m["exit_code"] for m in outcome.of("summary")[0]["manifests"]] == [70, 0]
 
 
-def test_manifests_of_one_name_are_told_that_they_share(toy: Project) -> None:
+def test_manifests_of_one_name_get_a_warning_that_they_share(toy: Project) -> None:
     for name in ("a", "b"):
         toy.write(f"{name}.toml", toy_plugin.MANIFEST)
     outcome = toy.runner("run", "a.toml", "b.toml")
     assert outcome.code == 0, outcome
     assert "warning: a.toml and b.toml have one name, and so one run directory: 'toy'" in outcome.stderr
+
+
+def test_patterns_in_the_order_of_names_and_each_manifest_once(tmp_path: Path) -> None:
+    for name in ("b.toml", "a.toml", "c.txt", "deep/d.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    a, b = tmp_path / "a.toml", tmp_path / "b.toml"
+    assert expand([tmp_path / "*.toml"]) == [a, b]
+    assert expand([b, tmp_path / "*.toml", tmp_path / "deep/../a.toml"]) == [b, a]
+    assert expand([tmp_path / "**/*.toml"]) == [a, b, tmp_path / "deep/d.toml"]
+    # one that is not there is reported when it is read
+    assert expand([tmp_path / "e.toml"]) == [tmp_path / "e.toml"]
+    with pytest.raises(UsageError, match="no manifest matches"):
+        expand([a, tmp_path / "x*.toml"])
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name_where_it_is_one(tmp_path: Path) -> None:
+    odd = tmp_path / "a[1].toml"
+    odd.touch()
+    assert expand([odd]) == [odd]
