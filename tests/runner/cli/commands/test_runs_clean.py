@@ -57,11 +57,11 @@ def test_what_is_of_no_use_goes_and_all_else_stays(ran: Project) -> None:
     before = ran.files()
 
     outcome = ran.invoke("runs", "clean", "toy", "--dry-run")
-    told = "toy: 16 B would be freed: 1 temporary file, 1 saved state, 1 log, 1 hand-off\n"
-    assert outcome.stdout == told
+    line = "toy: 16 B would be freed: 1 temporary file, 1 saved state, 1 log, 1 hand-off\n"
+    assert outcome.stdout == line
     assert ran.files() == before
     outcome = ran.invoke("runs", "clean", "toy")
-    assert outcome.stdout == told.replace("would be freed", "freed")
+    assert outcome.stdout == line.replace("would be freed", "freed")
     assert before - ran.files() == {str(path.relative_to(ran.folder)) for path in useless.values()}
     assert not (toy / "state/make").exists()  # nor its empty folder
     assert ran.invoke("runs", "clean", "toy").stdout == "toy: nothing to free\n"
@@ -91,7 +91,7 @@ def test_what_a_run_goes_on_with_stays_whatever_is_asked_for(ran: Project) -> No
     assert state.exists()
 
 
-def test_handoffs_of_what_is_done_go_when_told(ran: Project) -> None:
+def test_handoffs_of_what_is_done_go_with_the_option(ran: Project) -> None:
     assert clean(ran, "toy") == {}
     assert clean(ran, "toy", "--handoffs") == {
         "handoffs": {f"toy/handoff/make/{key}.safetensors" for key in keys(ran, "make").values()}
@@ -100,7 +100,7 @@ def test_handoffs_of_what_is_done_go_when_told(ran: Project) -> None:
     assert len(ran.outputs("toy")) == 4
 
 
-def test_outputs_go_only_when_told_and_only_ours(ran: Project) -> None:
+def test_outputs_go_only_with_the_option_and_only_ours(ran: Project) -> None:
     ours = {f"toy/outputs/{name}" for name in ran.outputs("toy")}
     photo = ran.write("runs/toy/outputs/photo-20240101.png", b"\x89PNG of mine")
     assert clean(ran, "toy", "--handoffs").keys() == {"handoffs"}
@@ -144,7 +144,7 @@ def test_a_run_that_something_else_came_between_can_still_go_on(ran: Project) ->
     assert clean(ran, "toy", "--outputs").keys() == {"handoffs", "outputs"}
 
 
-def test_where_it_cannot_be_told_what_is_needed_nearly_all_stays(ran: Project) -> None:
+def test_where_it_is_not_known_what_is_needed_nearly_all_stays(ran: Project) -> None:
     (ran.folder / "runs/toy/.left.tmp").touch()
     (ran.folder / f"runs/toy/handoff/make/{KEY}.safetensors").touch()
     shutil.rmtree(next(ran.packages.glob("*.dist-info")))

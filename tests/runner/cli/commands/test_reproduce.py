@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from project import Outcome
 
-DEMO = Path(__file__).parents[3] / "manifests" / "demo.toml"
+DEMO = Path(__file__).parents[4] / "manifests" / "demo.toml"
 
 # texts that replace parameters, files between stages, an input that nobody leaves, two models, renamed inputs,
 # and a parameter whose model takes nothing but what is written with a unit
@@ -105,8 +105,8 @@ def draw(ctx):
 def blend(ctx):
     def one(item):
         both = (item.inputs["first"] + item.inputs["second"]) / 2
-        told = f"{both.sum().item():.6f}".encode()
-        return {"picture": picture(both), "again": picture(both / 2), "page": told}
+        text = f"{both.sum().item():.6f}".encode()
+        return {"picture": picture(both), "again": picture(both / 2), "page": text}
 
     return one
 """
@@ -179,7 +179,7 @@ def outputs(project: Project) -> list[str]:
     return sorted(str(path) for path in folder.iterdir() if not path.name.endswith(".runner.json"))
 
 
-def told(outcome: Outcome) -> list[dict[str, Any]]:
+def results(outcome: Outcome) -> list[dict[str, Any]]:
     return [json.loads(line) for line in outcome.stdout.splitlines()]
 
 
@@ -193,9 +193,10 @@ def test_outputs_of_every_kind_are_made_again_from_themselves_alone(again: Proje
     outcome = again.runner("reproduce", *made, "--json", "-o", "new")
 
     assert outcome.code == 0, outcome
-    assert [line["file"] for line in told(outcome)] == made
-    assert {line["result"] for line in told(outcome)} == {"made again, bit for bit"}
-    assert not any(line["unlike"] or line["circumstances"] for line in told(outcome))
+    assert [line["file"] for line in results(outcome)] == made
+    assert {line["result"] for line in results(outcome)} == {"made again, bit for bit"}
+    assert not any(line["key_mismatches"] or line["environment"] for line in results(outcome))
+    assert not any(line["unlike"] or line["circumstances"] for line in results(outcome)), "earlier names"
     for old in map(Path, made):
         new = again.folder / "new" / old.name
         assert without_provenance(new.read_bytes()) == without_provenance(old.read_bytes())
@@ -203,7 +204,7 @@ def test_outputs_of_every_kind_are_made_again_from_themselves_alone(again: Proje
     assert {name for name in again.files() - before if not name.startswith("new/")} == set()
 
 
-def test_another_picture_is_told_with_the_pixels_and_a_changed_text_is_known(again: Project) -> None:
+def test_another_picture_is_reported_with_the_pixels_and_a_changed_text_is_known(again: Project) -> None:
     """The stage's code was changed, and its version was not raised."""
     source = (again.packages / "chain.py").read_text()
     again.write("packages/chain.py", source.replace("picture(both),", "picture(both + 0.004),"))
@@ -298,7 +299,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("change", REFUSED, ids=lambda change: change.__name__)
-def test_what_cannot_be_made_again_is_told_with_the_reason(
+def test_what_cannot_be_made_again_is_reported_with_the_reason(
     again: Project, change: Callable[[Project, Path], list[str]]
 ) -> None:
     picture = Path(next(path for path in outputs(again) if path.endswith(".picture.png")))
@@ -309,7 +310,7 @@ def test_what_cannot_be_made_again_is_told_with_the_reason(
     outcome = again.runner("reproduce", str(picture), "--json", *arguments)
 
     assert outcome.code == code, outcome
-    assert [(line["ok"], line["exit_code"]) for line in told(outcome)] == [(False, code)]
+    assert [(line["ok"], line["exit_code"]) for line in results(outcome)] == [(False, code)]
     shown = again.runner("reproduce", str(picture), *arguments)
     assert words in shown.stderr, shown
     assert "Traceback" not in shown.stderr
@@ -317,7 +318,7 @@ def test_what_cannot_be_made_again_is_told_with_the_reason(
     assert again.files() == before
 
 
-def test_other_circumstances_are_told_though_the_picture_is_the_same(again: Project) -> None:
+def test_another_environment_is_reported_though_the_picture_is_the_same(again: Project) -> None:
     picture = Path(next(path for path in outputs(again) if path.endswith(".picture.png")))
     rewrite(picture, lambda stage: stage["versions"].update(torch="1.0"))
 
@@ -364,7 +365,7 @@ def test_twenty_of_twenty_pictures_of_a_mixed_batch(project: Project) -> None:
     outcome = project.runner("reproduce", *pictures, "--json", "-o", "new")
 
     assert outcome.code == 0, outcome
-    assert [line["result"] for line in told(outcome)] == ["made again, bit for bit"] * 20
+    assert [line["result"] for line in results(outcome)] == ["made again, bit for bit"] * 20
     for picture in map(Path, pictures):
         with Image.open(picture) as old, Image.open(project.folder / "new" / picture.name) as new:
             assert old.tobytes() == new.tobytes()

@@ -118,16 +118,16 @@ def test_a_plugin_whose_templates_break_the_contract_is_set_aside(
     project: Project, templates: list[str], words: str
 ) -> None:
     third(project, *templates)
-    told = json.loads(project.invoke("plugins", "list", "--json").stdout)
-    assert [broken["name"] for broken in told["broken"]] == ["third"]
-    assert words in told["broken"][0]["reason"]
+    report = json.loads(project.invoke("plugins", "list", "--json").stdout)
+    assert [broken["name"] for broken in report["broken"]] == ["third"]
+    assert words in report["broken"][0]["reason"]
 
 
 def test_a_template_has_no_place_in_a_single_module(project: Project) -> None:
     source = PLUGIN.replace("{name}", "alone").replace("{templates}", 'Template("t", (), "new.toml")')
     project.plugin("alone", source)
-    told = json.loads(project.invoke("plugins", "list", "--json").stdout)
-    assert "alone is a single module; a template lies in a package's folder" in told["broken"][0]["reason"]
+    report = json.loads(project.invoke("plugins", "list", "--json").stdout)
+    assert "alone is a single module; a template lies in a package's folder" in report["broken"][0]["reason"]
 
 
 @pytest.mark.parametrize(

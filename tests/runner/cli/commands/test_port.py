@@ -114,14 +114,14 @@ def test_what_is_written_fits_and_all_else_is_as_it_was(home: Project, vram: str
     assert prediction.group() == f"# predicted: {diffuse['placement']}, {', '.join(peaks)}"
 
 
-def test_what_changed_and_what_it_costs_is_told(home: Project) -> None:
+def test_what_changed_and_what_it_costs_is_shown(home: Project) -> None:
     ported = home.invoke("port", "home.toml", "--vram", "2.5GiB", "--ram", "64GiB")
     assert ported.code == 0, ported
     assert "\ntiling = 512       # or a size\n" in ported.stdout
-    told = ported.stderr.splitlines()
-    assert "budget.vram: 24GiB -> 2.5GiB" in told
-    assert "budget.ram: not set -> 64GiB" in told
-    assert "stage.decode.with.tiling: auto -> 512 (seams between tiles are blended, other pixels)" in told
+    lines = ported.stderr.splitlines()
+    assert "budget.vram: 24GiB -> 2.5GiB" in lines
+    assert "budget.ram: not set -> 64GiB" in lines
+    assert "stage.decode.with.tiling: auto -> 512 (seams between tiles are blended, other pixels)" in lines
     assert re.search(
         r"^diffuse: resident -> .*; weights moved a pass: nothing -> 2\d\.\d\d GiB$",
         ported.stderr,
@@ -130,22 +130,22 @@ def test_what_changed_and_what_it_costs_is_told(home: Project) -> None:
     assert re.search(
         r"^decode: resident, VRAM .*; weights moved a pass: nothing$", ported.stderr, re.MULTILINE
     )
-    assert "note: other outputs from stage decode on: they have other keys, and what is there stays" in told
-    assert "note: a comment still says 'Hardware:  the card in the cellar'" in told
+    assert "note: other outputs from stage decode on: they have other keys, and what is there stays" in lines
+    assert "note: a comment still says 'Hardware:  the card in the cellar'" in lines
 
 
 def test_as_json_too(home: Project) -> None:
     ported = home.invoke("port", "home.toml", "--vram", "2.5GiB", "--ram", "64GiB", "--json")
     assert ported.code == 0, ported
-    told = json.loads(ported.stdout)
-    assert tomli.loads(told["text"])["budget"]["vram"] == "2.5GiB"
-    assert (told["manifest"], told["path"]) == ("home.toml", None)
-    assert [(change["key"], change["from"], change["to"]) for change in told["changes"]] == [
+    report = json.loads(ported.stdout)
+    assert tomli.loads(report["text"])["budget"]["vram"] == "2.5GiB"
+    assert (report["manifest"], report["path"]) == ("home.toml", None)
+    assert [(change["key"], change["from"], change["to"]) for change in report["changes"]] == [
         ("budget.vram", "24GiB", "2.5GiB"),
         ("budget.ram", None, "64GiB"),
         ("stage.decode.with.tiling", "auto", 512),
     ]
-    diffuse = told["stages"][1]
+    diffuse = report["stages"][1]
     assert diffuse["before"]["moved"] == 0 < diffuse["moved"]
     assert diffuse["predicted"]["vram"] <= 2.5 * GIB < diffuse["before"]["predicted"]["vram"]
 

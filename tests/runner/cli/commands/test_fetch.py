@@ -72,8 +72,8 @@ def test_what_several_manifests_need_is_fetched_once(project: Project, hub: Hub)
     hub.requests = 0
     again = project.runner("fetch", "hub.toml", "--json")
     assert again.code == 0, again
-    (told,) = again.of("fetched")
-    assert (told["source"], told["commit"], told["before"]) == (MODEL, COMMIT, COMMIT)
+    (event,) = again.of("fetched")
+    assert (event["source"], event["commit"], event["before"]) == (MODEL, COMMIT, COMMIT)
     assert hub.requests == 0
     planned = json.loads(project.runner("plan", "hub.toml", "--json").stdout)
     assert planned["stages"][0]["todo"] == "pending", "tokenizers are hashed by a run"

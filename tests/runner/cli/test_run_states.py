@@ -1,4 +1,4 @@
-"""``runner runs list`` and ``show``: how runs stand, from their journals."""
+"""The states of runs from their journals, as ``runner runs list`` and ``show`` report them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def listed(project: Project) -> dict[str, dict[str, Any]]:
 def shown(project: Project, *arguments: str) -> dict[str, Any]:
     outcome = project.invoke("runs", "show", *arguments, "--json")
     assert outcome.code == 0, outcome
-    told: dict[str, Any] = json.loads(outcome.stdout)
-    return told
+    report: dict[str, Any] = json.loads(outcome.stdout)
+    return report
 
 
 def cut(journal: Path, event: str) -> None:
@@ -37,7 +37,7 @@ def cut(journal: Path, event: str) -> None:
     journal.write_text("".join(lines[:last]) + lines[last][:40])
 
 
-def test_runs_are_listed_with_how_they_stand(ran: Project) -> None:
+def test_runs_are_listed_with_their_states(ran: Project) -> None:
     before = ran.files()
     runs = listed(ran)
     assert {name: run["state"] for name, run in runs.items()} == {
@@ -63,13 +63,13 @@ def test_no_runs_are_no_error(project: Project) -> None:
     assert listed(project) == {}
 
 
-def test_show_tells_what_failed_and_why_with_times_and_peaks(ran: Project) -> None:
+def test_show_reports_what_failed_and_why_with_times_and_peaks(ran: Project) -> None:
     outcome = ran.invoke("runs", "show", "failing")
     assert outcome.code == 0, outcome
     assert "2 items: 1 made, 1 failed" in outcome.stdout
     assert "failed: make item: ValueError: item cannot be made" in outcome.stdout
     assert "RAM peak (predicted)" in outcome.stdout
-    assert "VRAM peak" not in outcome.stdout  # there was none to tell of
+    assert "VRAM peak" not in outcome.stdout  # the CPU has none
     (run,) = shown(ran, "failing")["runs"]
     assert (run["exit_code"], run["state"], run["done"], run["failed"]) == (1, "failed", 1, 1)
     (failure,) = run["failures"]
@@ -83,7 +83,7 @@ def test_show_tells_what_failed_and_why_with_times_and_peaks(ran: Project) -> No
     assert run["seconds"] > make["seconds"] > 0
 
 
-def test_show_tells_of_the_last_run_or_of_all(ran: Project) -> None:
+def test_show_reports_the_last_run_or_all(ran: Project) -> None:
     again = ran.runner("run", "toy.toml")
     assert again.code == 0, again
     (last,) = shown(ran, "toy")["runs"]
@@ -110,7 +110,7 @@ def test_show_lists_and_counts_warnings(ran: Project) -> None:
     assert (run["warnings"][3]["item"], run["warnings"][3]["details"]) == ("item-3", {"tokens": 90})
 
 
-def test_a_killed_run_tells_how_far_it_came(ran: Project) -> None:
+def test_a_killed_run_shows_how_far_it_came(ran: Project) -> None:
     cut(ran.folder / "runs/toy/journal.jsonl", "item_finished")
     assert listed(ran)["toy"]["state"] == "killed"
     assert listed(ran)["toy"]["done"] is None
@@ -120,7 +120,7 @@ def test_a_killed_run_tells_how_far_it_came(ran: Project) -> None:
     assert "not ended" in ran.invoke("runs", "show", "toy").stdout
 
 
-def test_a_run_that_runs_is_told_with_who_holds_it(ran: Project) -> None:
+def test_a_running_run_is_shown_with_the_process_that_holds_it(ran: Project) -> None:
     cut(ran.folder / "runs/toy/journal.jsonl", "run_finished")
     with RunDirectory(ran.folder / "runs/toy").locked():
         toy = listed(ran)["toy"]
@@ -140,14 +140,14 @@ def test_a_run_that_runs_is_told_with_who_holds_it(ran: Project) -> None:
         (77, "exit code 77"),
     ],
 )
-def test_a_run_that_was_stopped_tells_why(ran: Project, end: int, state: str) -> None:
+def test_a_run_that_was_stopped_shows_why(ran: Project, end: int, state: str) -> None:
     journal = ran.folder / "runs/toy/journal.jsonl"
     journal.write_text(journal.read_text().replace('"exit_code": 0', f'"exit_code": {end}, "error": "why"'))
     assert state in ran.invoke("runs", "list").stdout
     assert "\nwhy\n" in ran.invoke("runs", "show", "toy").stdout
 
 
-def test_a_damaged_journal_tells_what_it_still_can(ran: Project) -> None:
+def test_a_damaged_journal_shows_what_can_be_read(ran: Project) -> None:
     journal = ran.folder / "runs/toy/journal.jsonl"
     whole = shown(ran, "toy")["runs"]
     garbage = (

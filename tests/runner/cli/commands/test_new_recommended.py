@@ -81,7 +81,7 @@ def test_a_model_without_guidance_is_run_as_schnell_is(mine: Project) -> None:
     assert "stage.diffuse.with.guidance_scale left out" in outcome.stderr
 
 
-def test_a_card_comes_before_the_configs_and_one_that_cannot_be_read_is_told(mine: Project) -> None:
+def test_a_card_comes_before_the_configs_and_one_that_cannot_be_read_gets_a_note(mine: Project) -> None:
     card = (
         "---\ninference:\n  parameters: {height: 64, num_inference_steps: 7}\nwidget: [{text: x}, 3]\n---\n"
     )

@@ -58,40 +58,43 @@ def changes(one: dict[str, Any]) -> list[tuple[str, Any, Any]]:
 
 
 def test_what_is_there_is_there(toy: Project) -> None:
-    told = explain(toy)
-    assert {one["state"] for one in told.values()} == {"there"}
-    assert set(told) == {(item, stage) for item in ("fox", "owl") for stage in ("make", "write")}
+    explained = explain(toy)
+    assert {one["state"] for one in explained.values()} == {"there"}
+    assert set(explained) == {(item, stage) for item in ("fox", "owl") for stage in ("make", "write")}
     shutil.rmtree(toy.folder / "runs/toy/handoff")
     assert explain(toy)["fox", "make"]["state"] == "not needed"
 
 
-def test_a_change_is_told_part_by_part_against_the_same_item(toy: Project) -> None:
+def test_a_change_is_shown_part_by_part_against_the_same_item(toy: Project) -> None:
     toy.write("toy.toml", MANIFEST.replace("steps = 20", "steps = 28\nseed = 3"))
     for lost in ("", "runs/toy/handoff"):  # without hand-offs, the outputs know what came before them
         shutil.rmtree(toy.folder / lost) if lost else None
-        told = explain(toy)
-        assert [told["fox", "make"][name] for name in ("state", "reason")] == ["to make", "not made yet"]
-        assert told["fox", "make"]["against"]["item"] == "fox"
-        assert changes(told["fox", "make"]) == [("params.seed", 0, 3), ("params.steps", 20, 28)]
-        assert [part for part, _, _ in changes(told["fox", "write"])] == ["inputs.caption", "inputs.numbers"]
-        assert told["owl", "write"]["state"] == "there"
+        explained = explain(toy)
+        assert [explained["fox", "make"][name] for name in ("state", "reason")] == ["to make", "not made yet"]
+        assert explained["fox", "make"]["against"]["item"] == "fox"
+        assert changes(explained["fox", "make"]) == [("params.seed", 0, 3), ("params.steps", 20, 28)]
+        assert [part for part, _, _ in changes(explained["fox", "write"])] == [
+            "inputs.caption",
+            "inputs.numbers",
+        ]
+        assert explained["owl", "write"]["state"] == "there"
     shown = toy.invoke("explain", "toy.toml", "--item", "fox", "--stage", "make")
     assert "steps: 20 -> 28\n" in shown.stdout, shown
     assert "owl" not in shown.stdout
     assert "write" not in shown.stdout
 
 
-def test_a_new_item_is_told_against_the_nearest_of_the_stage(toy: Project) -> None:
+def test_a_new_item_is_compared_with_the_nearest_of_the_stage(toy: Project) -> None:
     toy.write("toy.toml", f'{MANIFEST}[[item]]\nid = "elk"\nprompt = "an elk"\nsteps = 20\n')
-    told = explain(toy)["elk", "make"]
-    assert told["against"]["item"] == "fox"
-    assert changes(told) == [("params.prompt", "a fox", "an elk")]
+    explained = explain(toy)["elk", "make"]
+    assert explained["against"]["item"] == "fox"
+    assert changes(explained) == [("params.prompt", "a fox", "an elk")]
 
 
 def test_a_stage_that_changed_and_what_is_forced_or_damaged(toy: Project) -> None:
-    told = explain(toy, "--set", "stage.make.save_dtype=bfloat16", "--set", "stage.write.with.ending=!")
-    assert ("save_dtype", None, "bfloat16") in changes(told["owl", "make"])
-    assert ("params.ending", ".", "!") in changes(told["owl", "write"])
+    explained = explain(toy, "--set", "stage.make.save_dtype=bfloat16", "--set", "stage.write.with.ending=!")
+    assert ("save_dtype", None, "bfloat16") in changes(explained["owl", "make"])
+    assert ("params.ending", ".", "!") in changes(explained["owl", "write"])
     forced = explain(toy, "--fresh", "write")
     assert forced["fox", "write"]["reason"] == "forced by --fresh"
     assert forced["fox", "make"]["state"] == "there"
@@ -103,17 +106,21 @@ def test_a_stage_that_changed_and_what_is_forced_or_damaged(toy: Project) -> Non
 
 def test_nothing_was_made_yet(toy: Project) -> None:
     shutil.rmtree(toy.folder / "runs")
-    told = explain(toy)["fox", "make"]
-    assert (told["state"], told["reason"], told["against"]) == ("to make", "not made yet", None)
+    explained = explain(toy)["fox", "make"]
+    assert (explained["state"], explained["reason"], explained["against"]) == (
+        "to make",
+        "not made yet",
+        None,
+    )
     assert not (toy.folder / "runs").exists()
 
 
 def test_versions_that_are_others_now(toy: Project) -> None:
     page = next((toy.folder / "runs/toy/outputs").glob("fox-*.txt.runner.json"))
     page.write_text(page.read_text().replace('"torch": "', '"torch": "0.'))
-    told = explain(toy)["fox", "write"]
-    assert told["state"] == "there"
-    assert [part for part, _, _ in changes(told)] == ["versions.torch"]
+    explained = explain(toy)["fox", "write"]
+    assert explained["state"] == "there"
+    assert [part for part, _, _ in changes(explained)] == ["versions.torch"]
     shown = toy.invoke("explain", "toy.toml")
     assert "there, made with other versions:" in shown.stdout
 
@@ -138,7 +145,7 @@ def test_a_model_that_is_not_hashed_leaves_keys_pending_and_is_not_hashed(toy: P
         'version = 1\nname = "demo"\n[model]\nsource = "plugin:flux/demo"\n[[stage]]\n'
         'name = "encode"\nuses = "flux.encode"\n[batch]\nprompts = ["a"]\n',
     )
-    told = explain(toy)["a", "encode"]
-    assert (told["state"], told["key"], told["against"]) == ("pending", None, None)
+    explained = explain(toy)["a", "encode"]
+    assert (explained["state"], explained["key"], explained["against"]) == ("pending", None, None)
     assert "pending: a model is not here, or not hashed yet" in toy.invoke("explain", "toy.toml").stdout
     assert not (toy.folder / "cache" / "hashes.json").exists()

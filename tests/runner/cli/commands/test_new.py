@@ -116,21 +116,21 @@ def test_a_cpu_computes_in_what_it_is_fast_in(flux: Project, bfloat16: float, dt
 
     flux.write("half.toml", made.stdout.replace('"float32"', '"bfloat16"').encode())
     planned = flux.invoke("plan", "half.toml", machine=LARGE)
-    told = re.findall(
+    notes = re.findall(
         r"float32 would take .* of the time and [0-9.]+ GiB more: this CPU is slow", planned.stdout
     )
-    assert len(told) == (3 if bfloat16 < speeds["float32"] else 0), planned
+    assert len(notes) == (3 if bfloat16 < speeds["float32"] else 0), planned
 
 
-def test_what_does_not_fit_is_lowered_and_told_where_it_stands(flux: Project) -> None:
+def test_what_does_not_fit_is_lowered_with_a_comment(flux: Project) -> None:
     made = flux.invoke("new", "--vram", "2.5GiB", "--ram", "64GiB", "--model", "./flux", "--json")
     assert made.code == 0, made
-    told = json.loads(made.stdout)
+    report = json.loads(made.stdout)
     cost = "seams between tiles are blended, other pixels"
     expected = {"key": "stage.decode.with.tiling", "stage": "decode", "from": "auto", "to": 512, "cost": cost}
-    assert told["changes"] == [expected]
-    assert re.search(rf"\ntiling = 512 +# auto does not fit; this costs: {cost}\n", told["text"])
-    assert told["stages"][2]["predicted"]["vram"] <= 2.5 * GIB
+    assert report["changes"] == [expected]
+    assert re.search(rf"\ntiling = 512 +# auto does not fit; this costs: {cost}\n", report["text"])
+    assert report["stages"][2]["predicted"]["vram"] <= 2.5 * GIB
 
 
 def test_the_header_says_what_it_is_for(flux: Project) -> None:

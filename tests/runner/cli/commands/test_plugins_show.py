@@ -57,9 +57,9 @@ def runner_stages():
 
 def test_all_that_a_stage_declares_is_shown(project: Project) -> None:
     project.plugin("facts", PLUGIN)
-    told: dict[str, Any] = json.loads(project.invoke("plugins", "show", "facts.paint", "--json").stdout)
-    assert (told["plugin"], told["distribution"], told["version"]) == ("facts", "facts-plugin", 3)
-    parameters = {one.pop("name"): one for one in told["parameters"]}
+    report: dict[str, Any] = json.loads(project.invoke("plugins", "show", "facts.paint", "--json").stdout)
+    assert (report["plugin"], report["distribution"], report["version"]) == ("facts", "facts-plugin", 3)
+    parameters = {one.pop("name"): one for one in report["parameters"]}
     assert parameters["prompt"] == {
         "type": "text",
         "required": True,
@@ -74,19 +74,19 @@ def test_all_that_a_stage_declares_is_shown(project: Project) -> None:
     assert parameters["colour"]["default"] == "red"
     assert (parameters["sizes"]["type"], parameters["sizes"]["max_length"]) == ("list of whole number", 3)
     assert parameters["inner"]["type"] == "table"
-    assert told["takes"][0] == {
+    assert report["takes"][0] == {
         "name": "latents",
         "kind": "tensor",
         "dtype": "bfloat16",
         "shape": ["C", 8],
         "optional": False,
     }
-    assert told["leaves"] == [{"name": "image", "kind": "file", "suffix": ".png", "optional": False}]
-    assert [(c["name"], c["folder"], c["config_only"]) for c in told["loads"]] == [
+    assert report["leaves"] == [{"name": "image", "kind": "file", "suffix": ".png", "optional": False}]
+    assert [(c["name"], c["folder"], c["config_only"]) for c in report["loads"]] == [
         ("net", "unet", False),
         ("vae", "vae", True),
     ]
-    assert told["memory_formula"] is True
+    assert report["memory_formula"] is True
 
     listed = json.loads(project.invoke("plugins", "list", "--json").stdout)["plugins"]
     stages = {stage["name"]: stage for plugin in listed for stage in plugin["stages"]}
