@@ -44,7 +44,7 @@ Fresh = Annotated[
     typer.Option(
         "--fresh",
         metavar="[STAGE]",
-        help="Make outputs again that exist: all, or from STAGE on.",
+        help="Make outputs again even if they exist: all, or those from STAGE on.",
         autocompletion=completion.stages,
     ),
 ]

@@ -25,7 +25,7 @@ class Machine:
     @classmethod
     def here(cls, *, with_accelerators: bool = True) -> Self:
         """Describe this machine. The driver takes its time to list accelerators; they can be left out."""
-        return cls(core_count(), total_ram(), container_limit(), accelerators() if with_accelerators else ())
+        return cls(core_count(), _total_ram(), container_limit(), accelerators() if with_accelerators else ())
 
     @property
     def usable_ram(self) -> int:
@@ -33,11 +33,5 @@ class Machine:
         return min(self.total_ram, self.container_limit or self.total_ram)
 
 
-def total_ram() -> int:
-    """Bytes of physical memory of this machine."""
+def _total_ram() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def usable_ram() -> int:
-    """Bytes of this machine's RAM that a plan may count on."""
-    return Machine.here(with_accelerators=False).usable_ram

@@ -6,9 +6,7 @@ import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.machine.capacity import usable_ram
-from runner.machine.devices import accelerators
-from runner.machine.ram import core_count
+from runner.machine.capacity import Machine
 from runner.machine.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -17,12 +15,13 @@ if TYPE_CHECKING:
 
 def describe_machine(*, with_accelerators: bool) -> dict[str, Any]:
     """``system``, ``cpu``, ``cores``, bytes of ``ram``, and ``accelerators``: their driver takes its time."""
+    machine = Machine.here(with_accelerators=with_accelerators)
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_name(),
-        "cores": core_count(),
-        "ram": usable_ram(),
-        "accelerators": [vars(device) for device in accelerators()] if with_accelerators else [],
+        "cores": machine.cores,
+        "ram": machine.usable_ram,
+        "accelerators": [vars(device) for device in machine.accelerators],
     }
 
 

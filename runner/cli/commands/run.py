@@ -24,7 +24,7 @@ def run(
         bool, typer.Option("--wait", help="Wait while another run uses the run directory.")
     ] = False,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Only the items that failed in the last run.")
+        bool, typer.Option("--retry-failed", help="Only the items that failed when they last ran.")
     ] = False,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first item that fails.")

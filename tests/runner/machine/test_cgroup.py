@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from runner.machine import cgroup
-from runner.machine.capacity import Machine
 from runner.machine.cgroup import MemoryGroup, Mounts, container_limit, sweep
 
 if TYPE_CHECKING:
@@ -278,8 +277,3 @@ def test_a_runner_that_was_killed_leaves_a_group_that_is_swept(group: MemoryGrou
         runner.kill()
     sweep()
     assert not left.exists()
-
-
-@pytest.mark.parametrize(("limit", "usable"), [(None, 1000), (600, 600), (1400, 1000)])
-def test_what_can_be_used_is_the_machines_or_the_containers(limit: int | None, usable: int) -> None:
-    assert Machine(cores=1, total_ram=1000, container_limit=limit).usable_ram == usable
