@@ -1,4 +1,4 @@
-"""``runner fetch``: what manifests need, before a run, and once; where a branch stands, and of what a plan speaks."""
+"""``runner fetch``: downloads before a run, each once; commits of branches; the commit that a plan is for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`runner port`: a manifest for other hardware, no more changed than must be, on FLUX.1-dev's published shapes."""
+"""`runner port`: a manifest for other hardware, with the fewest changes, on FLUX.1-dev's published shapes."""
 
 from __future__ import annotations
 
