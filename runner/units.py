@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, WithJsonSchema
+from typing import Any
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)")
 _SIZE_UNITS = {"B": 1} | {
@@ -15,8 +13,8 @@ _SIZE_UNITS = {"B": 1} | {
 }
 SIZE_LIMIT = 1 << 63  # bytes
 _QUARTER = 1 << 28
-_DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_DURATION_UNITS)})")
+DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(DURATION_UNITS)})")
 
 
 def parse_size(value: Any) -> int:
@@ -46,7 +44,7 @@ def parse_duration(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        seconds = float(match[1]) * _DURATION_UNITS[match[2]]
+        seconds = float(match[1]) * DURATION_UNITS[match[2]]
     if not 0 < seconds < float("inf"):
         raise ValueError(f'write a time in seconds, or as "30m" or "2h", not {value!r}')
     return seconds
@@ -73,15 +71,3 @@ def in_quarters(size: int, *, up: bool = False) -> str:
     """``"7.75GiB"``: bytes in quarters of a GiB, for budgets; rounded down, but at least one, or up."""
     quarters = -(-size // _QUARTER) if up else max(1, size // _QUARTER)
     return f"{quarters / 4:g}GiB"
-
-
-_MORE_THAN_NOTHING = r"(\d*[1-9]\d*(\.\d+)?|0+\.\d*[1-9]\d*)"
-_SIZE_SCHEMA = {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*([KMGT]i?B|B)\s*$"}
-_DURATION_SCHEMA = {
-    "anyOf": [
-        {"type": "number", "exclusiveMinimum": 0},
-        {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*({'|'.join(_DURATION_UNITS)})\s*$"},
-    ]
-}
-Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
-Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]

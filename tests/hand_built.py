@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from runner.api import Activations, Component
-from runner.cli.common import Options, open_pipeline
+from runner.cli.pipelines import open_pipeline
 from runner.files.header import TensorInfo
 from runner.model.shapes import ComponentShapes
 from runner.plan.limits import Limits
@@ -144,4 +144,4 @@ def pipeline(
     text = MANIFEST.format(top, stage)
     text += "".join(f'[[item]]\nid = "i{n}"\n{lines}\n' for n, lines in enumerate(items))
     with project.as_environment():
-        return open_pipeline(project.write("formula.toml", text), Options())
+        return open_pipeline(project.write("formula.toml", text))

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.common import Options, open_pipeline
+from runner.cli.pipelines import open_pipeline
 from runner.errors import RunnerError
 from runner.events import encode
 from runner.plan.choose import plan_stage
@@ -177,7 +177,7 @@ class Stage:
 def first_stage(project: Project, manifest: str, sets: Sequence[str] = ()) -> Stage:
     """The stage as a run would come to it; plugins are imported in this process."""
     with project.as_environment():
-        pipeline = open_pipeline(project.folder / manifest, Options(sets=sets))
+        pipeline = open_pipeline(project.folder / manifest, sets)
         resolved = assemble(pipeline)
         work = Work(pipeline, resolved.keys() or {}, run_directory(pipeline, project.folder / "runs"))
         stage = pipeline.stages[0]
@@ -220,7 +220,7 @@ def run(
         yield Scripted(script)
 
     with project.as_environment():
-        pipeline = open_pipeline(project.folder / manifest, Options(sets=sets))
+        pipeline = open_pipeline(project.folder / manifest, sets)
         directory = run_directory(pipeline, project.folder / "runs")
         supervisor = Supervisor(pipeline, directory, events, RunOptions(**options), launchers=launchers)
         try:

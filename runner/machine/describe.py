@@ -6,11 +6,12 @@ import platform
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from runner.machine.cgroup import container_limit
 from runner.machine.cpu import core_count, cpu_flags
 from runner.machine.devices import Accelerator, accelerators
-from runner.machine.ram import usable_ram
+from runner.machine.ram import total_ram
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,15 +25,23 @@ class Machine:
     """The hardware that a plan depends on."""
 
     cores: int
-    ram: int
-    """Bytes that a process may use."""
+    total_ram: int
+    """Bytes of physical memory."""
+    container_limit: int | None = None
+    """Bytes that the container may use; None without a limit."""
     accelerators: tuple[Accelerator, ...] = ()
     cpu_flags: frozenset[str] = frozenset()
 
     @classmethod
-    def here(cls) -> Machine:
-        """Read this machine; the first call may take a second, for it starts the accelerators' driver."""
-        return cls(core_count(), usable_ram(), accelerators(), cpu_flags())
+    def here(cls, *, with_accelerators: bool = True) -> Self:
+        """Describe this machine. Listing accelerators takes their driver a second; they can be left out."""
+        found = accelerators() if with_accelerators else ()
+        return cls(core_count(), total_ram(), container_limit(), found, cpu_flags())
+
+    @property
+    def usable_ram(self) -> int:
+        """Bytes that a plan may count on: physical memory, or the container's limit where that is less."""
+        return min(self.total_ram, self.container_limit or self.total_ram)
 
 
 def describe_machine(*, with_accelerators: bool) -> dict[str, Any]:
@@ -40,12 +49,13 @@ def describe_machine(*, with_accelerators: bool) -> dict[str, Any]:
 
     ``with_accelerators=False`` leaves their list empty and does not start their driver.
     """
+    machine = Machine.here(with_accelerators=with_accelerators)
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cpu": _cpu_name(),
-        "cores": core_count(),
-        "ram": usable_ram(),
-        "accelerators": [vars(device) for device in accelerators()] if with_accelerators else [],
+        "cores": machine.cores,
+        "ram": machine.usable_ram,
+        "accelerators": [vars(device) for device in machine.accelerators],
     }
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from runner.errors import BudgetError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runner.manifest.schema import Budget
 
 
@@ -35,8 +37,10 @@ def accelerators() -> tuple[Accelerator, ...]:
     return tuple(_describe(driver, n) for n in range(count.value))
 
 
-def choose_device(budget: Budget) -> str:
-    """The torch device for a budget: ``auto`` is the first accelerator, else the CPU.
+def choose_device(budget: Budget, found: Sequence[Accelerator] | None = None) -> str:
+    """The torch device for a budget: ``auto`` is the accelerator if there is one.
+
+    ``found`` are the accelerators of the machine; this machine's if left out.
 
     Raises:
         BudgetError: the device is not here, or a VRAM budget is given and there is no accelerator.
@@ -45,7 +49,7 @@ def choose_device(budget: Budget) -> str:
     wanted = budget.device
     if wanted == "cpu":
         return "cpu"
-    found = accelerators()
+    found = accelerators() if found is None else found
     if wanted == "auto":
         if found:
             return "cuda:0"

@@ -22,6 +22,7 @@ from runner.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from runner.machine.describe import Machine
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
@@ -34,6 +35,7 @@ def plan_stage(
     stage: PipelineStage,
     shapes: Sequence[ComponentShapes],
     limits: Limits | None = None,
+    machine: Machine | None = None,
 ) -> StagePlan:
     """Choose a stage's placement from the shapes of its components.
 
@@ -45,7 +47,7 @@ def plan_stage(
         PluginError: the activation formula fails.
 
     """
-    rated = limits or limits_of(stage.budget, _device_here(stage))
+    rated = limits or limits_of(stage.budget, machine)
     need = requirements_of(pipeline, stage, shapes, rated.device)
     limits = learned(stage, need, rated) if limits is None else limits
     check_map(pipeline, stage, need)

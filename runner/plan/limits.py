@@ -6,16 +6,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.machine.cpu import core_count, cpu_flags, speed_beside_float32
-from runner.machine.devices import accelerators
-from runner.machine.ram import usable_ram
+from runner.errors import BudgetError
+from runner.machine.cpu import cpu_flags, speed_beside_float32
+from runner.machine.describe import Machine
+from runner.machine.devices import choose_device
 from runner.machine.rates import cached_device, cached_disk
 from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from runner.machine.describe import Machine
     from runner.manifest.schema import Budget
 
 SPARE = 400 << 20
@@ -62,31 +62,36 @@ class Limits:
         return self.measured.get(dtype, float32 * speed_beside_float32(dtype, self.flags)) * self.cores
 
 
-def limits_of(budget: Budget, device: str | None) -> Limits:
-    """The limits of a budget on a device of this machine; with None, of an accelerator that is not here."""
-    if device is None:
+def limits_of(budget: Budget, machine: Machine | None = None) -> Limits:
+    """The limits for a stage on a machine, by default this one.
+
+    Where the machine does not have the device, the budget alone counts.
+    """
+    machine = machine or Machine.here(with_accelerators=budget.device != "cpu")
+    try:
+        device = choose_device(budget, machine.accelerators)
+    except BudgetError:
         note = "planned for a card of that size: this machine has no such accelerator"
         return Limits("cuda", budget.vram, budget.ram, (note,))
     vram, notes, most = budget.vram, [], {}
     if device != "cpu":
-        has = most["VRAM"] = accelerators()[int(device.partition(":")[2])].memory
+        has = most["VRAM"] = machine.accelerators[int(device.partition(":")[2])].memory
         if vram is None or vram > has:
             vram = has
             notes.append(f"the card has {format_size(has)} of VRAM")
-    has = most["RAM"] = ram_for_a_worker()
+    has = most["RAM"] = ram_for_a_worker(machine)
     ram = budget.ram
     if ram is None or ram > has:
         ram = has
         notes.append(f"this machine (or its container) leaves {format_size(has)} of RAM to a worker")
     vram = None if device == "cpu" else vram
-    cores = budget.threads or core_count()
+    cores = budget.threads or machine.cores
     return _at_its_speed(Limits(device, vram, ram, tuple(notes), cores, most=most))
 
 
-def ram_for_a_worker(machine: Machine | None = None) -> int:
-    """Bytes of RAM that a machine leaves to a worker; of this machine or its container by default."""
-    usable = usable_ram() if machine is None else machine.ram
-    return max(0, usable - SPARE)
+def ram_for_a_worker(machine: Machine) -> int:
+    """Bytes that a machine, or its container, leaves to a worker beside the supervisor."""
+    return max(0, machine.usable_ram - SPARE)
 
 
 def _at_its_speed(limits: Limits) -> Limits:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from runner.errors import BudgetError, UsageError
-from runner.machine.devices import accelerators
 from runner.placements import ACCELERATOR_ONLY
 from runner.plan.limits import ram_for_a_worker
 from runner.tailor.changes import NO_OUTPUT, Change
@@ -59,8 +58,8 @@ class Hardware:
         return f"{device}, {_spaced(self.ram)} of RAM" if self.ram else device
 
 
-def completed(given: Hardware, machine: Machine | None = None) -> tuple[Hardware, list[str]]:
-    """The hardware with what is not given taken from ``machine`` (by default this one), and notes about it.
+def completed(given: Hardware, machine: Machine) -> tuple[Hardware, list[str]]:
+    """The hardware that is given, completed by what the machine has; and notes about what was added.
 
     Raises:
         UsageError: the device is not in that machine, and its memory is not given.
@@ -74,8 +73,7 @@ def completed(given: Hardware, machine: Machine | None = None) -> tuple[Hardware
             notes.append(f"--vram {vram} is ignored: the device is the CPU")
         vram = None
     elif not vram:
-        number = int(device.partition(":")[2] or 0)
-        found = accelerators() if machine is None else machine.accelerators
+        number, found = int(device.partition(":")[2] or 0), machine.accelerators
         if number < len(found):
             card = found[number]
             vram = in_quarters(card.memory)
@@ -91,7 +89,7 @@ def completed(given: Hardware, machine: Machine | None = None) -> tuple[Hardware
     return Hardware(device, vram, ram), notes
 
 
-def _ram_of(machine: Machine | None) -> str:
+def _ram_of(machine: Machine) -> str:
     left = ram_for_a_worker(machine)
     if left < MIB:
         raise BudgetError(

@@ -67,10 +67,10 @@ class NewManifest:
     notes: tuple[str, ...]
 
 
-def make(request: NewManifestRequest, plugins: Plugins, machine: Machine | None = None) -> NewManifest:
+def make(request: NewManifestRequest, plugins: Plugins, machine: Machine) -> NewManifest:
     """Make a manifest for hardware that need not be this machine's.
 
-    Sizes that are not given are those of ``machine``, by default this one.
+    Sizes that are not given are those of ``machine``.
 
     Raises:
         BudgetError: the model does not fit with any change; the message has the arithmetic.

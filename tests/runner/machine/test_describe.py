@@ -14,7 +14,7 @@ from runner.machine.ram import usable_ram
 def test_this_machine() -> None:
     here = Machine.here()
     assert 1 <= here.cores <= (os.cpu_count() or 1)
-    assert here.ram == usable_ram()
+    assert here.usable_ram == usable_ram()
     assert here.accelerators == accelerators()
 
 
@@ -22,7 +22,7 @@ def test_without_accelerators_their_driver_is_not_started() -> None:
     found = describe_machine(with_accelerators=False)
     assert found["accelerators"] == []
     assert found["cpu"]
-    assert (found["cores"], found["ram"]) == (Machine.here().cores, Machine.here().ram)
+    assert (found["cores"], found["ram"]) == (Machine.here().cores, Machine.here().usable_ram)
 
 
 def test_versions_of_what_is_installed() -> None:

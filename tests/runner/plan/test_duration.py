@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import weighty_plugin
 
-from runner.cli.common import Options, open_pipeline
+from runner.cli.pipelines import open_pipeline
 from runner.machine.timings import RUNS_KEPT, add_measured, measured, timing_key
 from runner.plan.choose import plan_stage
 from runner.plan.duration import START, duration_of, learn
@@ -48,7 +48,7 @@ def planned(
     project.write("packages/weighty.py", source.replace("import Component", "import Activations, Component"))
     pipeline = open_pipeline(
         project.folder / "weighty.toml",
-        Options(sets=[f"stage.run.{key}={value}" for key, value in table.items()]),
+        [f"stage.run.{key}={value}" for key, value in table.items()],
     )
     (stage,) = pipeline.stages
     rated = replace(LIMITS, ram=None)

@@ -12,7 +12,7 @@ from runner.tailor.hardware import Hardware, completed
 
 GIB = 1 << 30
 CARDS = (Accelerator("Card A", 12 * GIB - 100), Accelerator("Card B", 8 * GIB))
-MACHINE = Machine(8, 32 * GIB + SPARE, CARDS)
+MACHINE = Machine(8, 32 * GIB + SPARE, None, CARDS)
 
 
 @pytest.mark.parametrize(
