@@ -39,7 +39,7 @@ TABLES = {
     ),
     "bare size": ('device = "cpu"', "vram = 8", "4:8", 'such as "8GiB"'),
     "unknown unit": ('device = "cpu"', 'ram = "8 gigs"', "4:7", 'such as "8GiB"'),
-    "no memory at all": ('device = "cpu"', 'ram = "0GiB"', "4:7", "more than nothing"),
+    "no memory at all": ('device = "cpu"', 'ram = "0GiB"', "4:7", "at least 1 byte"),
     "device": (
         'device = "cpu"',
         'device = "gpu"',
