@@ -1,6 +1,6 @@
-"""What a plugin's hooks return, checked field by field: a wrong one is named, with what to write.
+"""Validates what a plugin's hooks return, field by field; the errors name the field and what to write.
 
-A field of another type would fail later, and for others than the plugin's author.
+Without this, a field of a wrong type would fail later, for users instead of the plugin's author.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ _OUTPUT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){0,2}")
 _DOTTED = re.compile(r"[\w.]+:[\w.]+")
 _WRITE = {Stage: 'Stage("plugin.stage", start="package.module:start")', Template: "Template(...)"}
-SHOWN = 60  # characters of a value
+SHOWN = 60  # characters of a value in a message
 
 
 class DeclarationError(Exception):
-    """Something a plugin declares that breaks the contract; the message is shown to users."""
+    """A plugin's declaration is not valid; the message is shown to users."""
 
 
 def returned(hook: str, value: Any, kind: type[Any]) -> Iterator[Any]:
-    """What a hook returned, one by one.
+    """Yield what a hook returned, one by one.
 
     Raises:
-        DeclarationError: it is no collection of that kind.
+        DeclarationError: it is not a collection of that kind.
 
     """
     if isinstance(value, kind):
         raise DeclarationError(f"{hook} returned one {kind.__name__}; return a tuple of them: (stage,)")
     if value is None or isinstance(value, str) or not hasattr(value, "__iter__"):
         raise DeclarationError(f"{hook} returned {_shown(value)}; return a tuple, as of {_WRITE[kind]}")
-    for one in value:
-        if not isinstance(one, kind):
-            raise DeclarationError(f"{hook} returned {_shown(one)}, which is no {kind.__name__}")
-        yield one
+    for declaration in value:
+        if not isinstance(declaration, kind):
+            raise DeclarationError(f"{hook} returned {_shown(declaration)}, which is not a {kind.__name__}")
+        yield declaration
 
 
 def check_stage(stage: Stage) -> None:
-    """Hold a stage against what :mod:`runner.api` says of its fields.
+    """Check the fields of a stage as :mod:`runner.api` documents them.
 
     Raises:
-        DeclarationError: a field is of another type, or cannot be what it is for.
+        DeclarationError: a field has a wrong type or value.
 
     """
     where = f"stage {_shown(stage.name)}"
@@ -63,7 +63,9 @@ def check_stage(stage: Stage) -> None:
         if getattr(stage, name) != "":
             _object(where, name, getattr(stage, name))
     if type(stage.version) is not int:
-        raise DeclarationError(f"{where}: version is no integer: {_shown(stage.version)}; write version=2")
+        raise DeclarationError(
+            f"{where}: version is not an integer: {_shown(stage.version)}; write version=2"
+        )
     for name in ("inputs", "outputs"):
         for n, output in enumerate(_members(where, name, getattr(stage, name), OUTPUTS, _as_output)):
             _check_output(f"{where}: {name}[{n}]", output, is_output=name == "outputs")
@@ -100,7 +102,7 @@ def _check_shape(where: str, shape: Any) -> None:
 def _check_component(where: str, component: Component) -> None:
     _string(where, "name", component.name)
     _flag(where, "config_only", component.config_only)
-    if component.cls != "" or not component.config_only:  # of config.json alone nothing is loaded
+    if component.cls != "" or not component.config_only:  # with config_only, nothing is loaded
         _object(where, "cls", component.cls)
     _string(where, "folder", component.folder)
     _strings(where, "blocks", component.blocks)
@@ -108,8 +110,7 @@ def _check_component(where: str, component: Component) -> None:
     _strings(where, "accepts", component.accepts)
     _string(where, "encoder", component.encoder)
     kept = component.float32
-    whole = isinstance(kept, dict) and all(isinstance(name, str) for name in kept)
-    if not whole:
+    if not (isinstance(kept, dict) and all(isinstance(name, str) for name in kept)):
         example = 'parts of names by dtype, such as {"float16": ("wo",)}'
         raise DeclarationError(f"{where}: float32 is {_shown(kept)}; write {example}")
     for dtype, names in kept.items():
@@ -117,12 +118,12 @@ def _check_component(where: str, component: Component) -> None:
 
 
 def check_template(template: Template, package: ModuleType) -> None:
-    """Hold a template against what :mod:`runner.api` says of its fields.
+    """Check the fields of a template as :mod:`runner.api` documents them.
 
-    Whether its file is there is seen when it is used: without it, the plugin's stages still work.
+    Whether its file exists is checked when it is used: without it, the plugin's stages still work.
 
     Raises:
-        DeclarationError: a field is of another type, or cannot be what it is for.
+        DeclarationError: a field has a wrong type or value.
 
     """
     where = f"template {_shown(template.name)}"
@@ -134,10 +135,10 @@ def check_template(template: Template, package: ModuleType) -> None:
 
 
 def check_demo(demo: Demo, package: ModuleType) -> None:
-    """Hold a demo against what :mod:`runner.api` says of its fields, as :func:`check_template`.
+    """Check the fields of a demo as :mod:`runner.api` documents them; its file like a template's.
 
     Raises:
-        DeclarationError: a field is of another type, or cannot be what it is for.
+        DeclarationError: a field has a wrong type or value.
 
     """
     where = f"demo {_shown(demo.name)}"
@@ -145,22 +146,22 @@ def check_demo(demo: Demo, package: ModuleType) -> None:
     _check_packaged(where, demo, package)
 
 
-def _check_packaged(where: str, one: Template | Demo, package: ModuleType) -> None:
-    """Check what names a file of the plugin's package."""
-    _string(where, "name", one.name)
-    _string(where, "path", one.path)
-    path = PurePosixPath(one.path)
-    if not one.path or path.is_absolute() or ".." in path.parts:
-        raise DeclarationError(f"{where}: path is no path in the plugin's folder: {one.path!r}")
+def _check_packaged(where: str, declaration: Template | Demo, package: ModuleType) -> None:
+    """Check the name of a declaration and the path of its file in the plugin's package."""
+    _string(where, "name", declaration.name)
+    _string(where, "path", declaration.path)
+    path = PurePosixPath(declaration.path)
+    if not declaration.path or path.is_absolute() or ".." in path.parts:
+        raise DeclarationError(f"{where}: path is not inside the plugin's folder: {declaration.path!r}")
     if not hasattr(package, "__path__"):
-        kind = type(one).__name__.lower()
-        what = f"{package.__name__} is a single module; a {kind} lies in a package's folder"
+        kind = type(declaration).__name__.lower()
+        what = f"{package.__name__} is a single module; a {kind} must be in the folder of a package"
         raise DeclarationError(f"{where}: {what}")
 
 
 def _string(where: str, name: str, value: Any) -> None:
     if not isinstance(value, str):
-        raise DeclarationError(f"{where}: {name} is no string: {_shown(value)}")
+        raise DeclarationError(f"{where}: {name} is not a string: {_shown(value)}")
 
 
 def _flag(where: str, name: str, value: Any) -> None:
@@ -169,7 +170,7 @@ def _flag(where: str, name: str, value: Any) -> None:
 
 
 def _object(where: str, name: str, value: Any) -> None:
-    """What is named by a dotted string, and imported later."""
+    """Require a dotted string, ``"package.module:name"``."""
     if isinstance(value, str) and _DOTTED.fullmatch(value):
         return
     example = "package.module:name"
@@ -186,17 +187,17 @@ def _strings(where: str, name: str, value: Any) -> None:
 def _members(
     where: str, name: str, value: Any, kinds: tuple[type[Any], ...], example: Callable[[str], str]
 ) -> Iterator[Any]:
-    """The members of a field that is a tuple of such; ``example`` makes one of the string that was given."""
+    """Yield the members of a tuple; ``example`` turns a string into what should be written instead."""
     what = " or ".join(kind.__name__ for kind in kinds)
     if isinstance(value, (*kinds, str)):
         one = example(value) if isinstance(value, str) else _shown(value)
-        raise DeclarationError(f"{where}: {name} is {_shown(value)}, no tuple of {what}: write ({one},)")
+        raise DeclarationError(f"{where}: {name} is {_shown(value)}, not a tuple of {what}: write ({one},)")
     if not isinstance(value, tuple | list):
-        raise DeclarationError(f"{where}: {name} is {_shown(value)}, no tuple of {what}")
+        raise DeclarationError(f"{where}: {name} is {_shown(value)}, not a tuple of {what}")
     for n, member in enumerate(value):
         if not isinstance(member, kinds):
             hint = f": write {example(member)}" if isinstance(member, str) else ""
-            raise DeclarationError(f"{where}: {name}[{n}] is {_shown(member)}, no {what}{hint}")
+            raise DeclarationError(f"{where}: {name}[{n}] is {_shown(member)}, not a {what}{hint}")
         yield member
 
 

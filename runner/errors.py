@@ -1,4 +1,4 @@
-"""What can go wrong, as users meet it: an exit code and a message that says what to do."""
+"""Errors for users: each has an exit code and a message that says what to do."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ EXIT_MEANINGS: dict[ExitCode, str] = {
 
 
 class RunnerError(Exception):
-    """Base of every error that is the user's to mend: told in words, never with a traceback."""
+    """Base of all errors that users can fix: printed as a message, without a traceback."""
 
     exit_code: ExitCode = ExitCode.BUG
     prefix = "error: "
 
     def __str__(self) -> str:
-        """The message, free of secrets: it may quote what a server, a library or a worker said."""
+        """The message with secrets hidden: it may quote a server, a library or a worker."""
         return redact(super().__str__())
 
 
@@ -64,7 +64,7 @@ class BudgetError(RunnerError):
 
 
 class OutOfMemoryError(BudgetError):
-    """A worker ran out of memory, or was ended because it held more than it may."""
+    """A worker ran out of memory, or was killed because it exceeded its limit."""
 
 
 class LockedError(RunnerError):
@@ -76,11 +76,11 @@ class StageError(RunnerError):
 
 
 class WorkerDiedError(StageError):
-    """A worker crashed, hung, or was killed: in a fresh one, its items may be better off."""
+    """A worker crashed, hung or was killed; its items are retried in a new worker."""
 
 
 class ItemFailedError(RunnerError):
-    """An item failed, and the run was to stop at the first that does."""
+    """An item failed in a run that stops at the first failure."""
 
     exit_code = ExitCode.ITEMS_FAILED
 
@@ -98,7 +98,7 @@ class InterruptedRunError(RunnerError):
 
 
 def in_words(error: BaseException) -> str:
-    """Kind and message of anybody's error, even of one that cannot tell its message."""
+    """Class and message of any exception, even if its ``__str__`` raises."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
@@ -106,7 +106,7 @@ def in_words(error: BaseException) -> str:
 
 
 def error_of(code: int, message: str) -> RunnerError:
-    """The error of an exit code that crossed a process boundary."""
+    """The error for an exit code that another process sent; a StageError for an unknown code."""
     for kind in RunnerError.__subclasses__():
         if kind.exit_code == code:
             return kind(message)

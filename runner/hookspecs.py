@@ -1,8 +1,8 @@
-"""Every hook. Hooks run in the supervisor's process: they must be quick and import nothing heavy.
+"""The hooks of plugins. They run in the supervisor's process: they must be quick and import nothing heavy.
 
 ``runner_stages``, ``runner_templates`` and ``runner_demos`` are called once, when plugins are loaded. The
-others tell of a run as it goes; each implementation is called by itself, and one that raises costs a line on
-stderr and stops nobody else. An implementation may take fewer arguments than are listed.
+others are called during a run; if an implementation raises, a line is printed on stderr, and the run and the
+other implementations go on. An implementation may take fewer arguments than are listed.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def runner_demos() -> Iterable[Demo]:  # type: ignore[empty-body]
 
 @hookspec
 def runner_run_started(run: Run) -> None:
-    """Fires when the run directory is locked and the work is known, before the first worker starts."""
+    """Fires when the run directory is locked and the plan is made, before the first worker starts."""
 
 
 @hookspec
 def runner_stage_started(run: Run, stage: str) -> None:
-    """Fires before a stage's worker starts; a stage with nothing to do has none."""
+    """Fires before a stage's worker starts; not for stages with nothing to do."""
 
 
 @hookspec

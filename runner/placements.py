@@ -16,6 +16,10 @@ DEVICE, RAM, DISK = "device", "cpu", "disk"
 """Tiers: where a weight is between the operations that use it."""
 
 
+STREAM_CHUNK, STREAM_READERS = 16 << 20, 2
+"""Bytes of one read of streamed weights, and threads that read at a time; each has a buffer of a chunk."""
+
+
 @dataclass(frozen=True)
 class ComponentPlacement:
     """How one component's weights are placed.

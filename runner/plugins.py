@@ -1,4 +1,4 @@
-"""Discovery of plugins. A broken one is set aside with one line; it is fatal only where it is needed."""
+"""Discovers plugins. A broken one is set aside with a reason; it is an error only where it is used."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ class Plugin:
 
     @property
     def folder(self) -> Path:
-        """The folder of the plugin's top-level package, where packaged models lie."""
+        """The folder of the plugin's top-level package, which may contain models."""
         package = self.module.__name__.partition(".")[0]
         return Path(str(resources.files(package)))
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A plugin, or one stage of it, that was set aside."""
+    """A plugin, or one stage of it, that cannot be used."""
 
     name: str
     distribution: str
@@ -60,7 +60,7 @@ class Quarantined:
 
 
 def pluggy_manager() -> pluggy.PluginManager:
-    """A plugin manager that knows the hooks."""
+    """A plugin manager with the hooks of :mod:`runner.hookspecs`."""
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     return manager
@@ -68,7 +68,7 @@ def pluggy_manager() -> pluggy.PluginManager:
 
 @dataclass
 class Plugins:
-    """What is installed: plugins that work, and those that do not with the reason."""
+    """The installed plugins: those that loaded, and those that are broken."""
 
     loaded: list[Plugin] = field(default_factory=list)
     broken: list[Quarantined] = field(default_factory=list)
@@ -78,7 +78,7 @@ class Plugins:
         return {stage.name: (plugin, stage) for plugin in self.loaded for stage in plugin.stages}
 
     def distribution_of(self, stage: str) -> str:
-        """What the plugin that offers a stage is installed from."""
+        """The distribution of the plugin that offers a stage."""
         return self.stages()[stage][0].distribution
 
     def templates(self) -> list[tuple[Plugin, Template]]:
@@ -91,19 +91,19 @@ class Plugins:
         """The plugin of that entry-point name.
 
         Raises:
-            PluginError: no such plugin works here.
+            PluginError: it is not installed, or broken.
 
         """
         for plugin in self.loaded:
             if plugin.name == name:
                 return plugin
-        raise PluginError(self._absent(f"plugin '{name}'", name, [p.name for p in self.loaded]))
+        raise PluginError(self._missing(f"plugin '{name}'", name, [p.name for p in self.loaded]))
 
     def stage(self, name: str) -> Stage:
         """The stage that a manifest's ``uses`` names.
 
         Raises:
-            PluginError: no plugin that works here offers it.
+            PluginError: no installed plugin offers it, or that plugin is broken.
 
         """
         known = self.stages()
@@ -112,18 +112,18 @@ class Plugins:
         for broken in self.broken:
             if name in broken.stages:
                 raise PluginError(str(broken))
-        raise PluginError(self._absent(f"stage '{name}'", name.partition(".")[0], list(known), name))
+        raise PluginError(self._missing(f"stage '{name}'", name.partition(".")[0], list(known), name))
 
-    def _absent(self, what: str, plugin: str, known: list[str], name: str = "") -> str:
+    def _missing(self, what: str, plugin: str, known: list[str], name: str = "") -> str:
         for broken in self.broken:
             if broken.name == plugin and not broken.stages:
-                return f"{what} is not to be had: {broken}"
+                return f"{what} is not available: {broken}"
         near = difflib.get_close_matches(name or plugin, known, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
         return f"{what} is offered by no installed plugin{hint} (`runner plugins list` shows them)"
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Call every implementation of a lifecycle hook by itself; a failing one costs a line."""
+        """Call every implementation of a lifecycle hook; one that fails prints a line on stderr."""
         for impl in getattr(self.manager.hook, hook).get_hookimpls():
             if impl.wrapper or impl.hookwrapper:
                 continue
@@ -138,7 +138,7 @@ class Plugins:
 
 
 def discover(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugins:
-    """Load every installed plugin; those that fail are in ``broken`` with their reason."""
+    """Load all installed plugins; those that fail are in ``broken``."""
     found = Plugins()
     for entry in metadata.entry_points(group=GROUP) if entry_points is None else entry_points:
         distribution = _distribution(entry)
@@ -149,7 +149,7 @@ def discover(entry_points: Iterable[metadata.EntryPoint] | None = None) -> Plugi
             raise
         except BaseException as error:  # a plugin may even call sys.exit at import
             found.broken.append(Quarantined(entry.name, distribution, _describe(error)))
-    _set_clashes_aside(found)
+    _resolve_conflicts(found)
     return found
 
 
@@ -157,8 +157,8 @@ def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint) -> Plugin:
     module = entry.load()
     version = getattr(module, "RUNNER_API", None)
     if type(version) is not int or version != API_VERSION:
-        said = "no RUNNER_API" if version is None else f"RUNNER_API = {version!r}"
-        raise DeclarationError(f"it sets {said}; this runner speaks {API_VERSION}")
+        actual = "no RUNNER_API" if version is None else f"RUNNER_API = {version!r}"
+        raise DeclarationError(f"it sets {actual}; this runner supports {API_VERSION}")
     if manager.has_plugin(entry.name):
         raise DeclarationError(f"another distribution has a plugin named '{entry.name}' already")
     hooks = tuple(_hook_names(manager, module))
@@ -212,14 +212,14 @@ def _demos(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Demo]:
 
 
 def _returned(manager: pluggy.PluginManager, module: ModuleType, hook: str, kind: type[Any]) -> Iterator[Any]:
-    """What the module's own implementation of a hook returns, one by one."""
+    """Yield what the module's own implementation of a hook returns."""
     for impl in getattr(manager.hook, hook).get_hookimpls():
         if impl.plugin is module:
             yield from returned(hook, cast("Any", impl.function()), kind)
 
 
-def _set_clashes_aside(found: Plugins) -> None:
-    """A stage that two plugins offer is the one's whose name it begins with; else chance would decide."""
+def _resolve_conflicts(found: Plugins) -> None:
+    """Give a stage that several plugins offer to the one that it is named after, or to none."""
     owners: dict[str, list[Plugin]] = {}
     for plugin in found.loaded:
         for stage in plugin.stages:
@@ -228,12 +228,14 @@ def _set_clashes_aside(found: Plugins) -> None:
         if len(plugins) == 1:
             continue
         namesakes = [p for p in plugins if p.name == name.partition(".")[0]]
-        keeps = namesakes[0].name if len(namesakes) == 1 else None
-        aside = [p for p in plugins if p.name != keeps]
-        told = " and ".join(f"{p.distribution} ({p.name})" for p in (aside if keeps else plugins))
-        reason = f"{told} offers it, and it is {keeps}'s" if keeps else f"{told} both offer it; uninstall one"
-        found.broken.append(Quarantined(aside[0].name, aside[0].distribution, reason, (name,)))
-        losing = {p.name for p in aside}
+        owner = namesakes[0].name if len(namesakes) == 1 else None
+        others = [p for p in plugins if p.name != owner]
+        names = " and ".join(f"{p.distribution} ({p.name})" for p in others)
+        reason = (
+            f"{names} offers it, and it is {owner}'s" if owner else f"{names} both offer it; uninstall one"
+        )
+        found.broken.append(Quarantined(others[0].name, others[0].distribution, reason, (name,)))
+        losing = {p.name for p in others}
         found.loaded = [
             replace(p, stages=tuple(s for s in p.stages if s.name != name)) if p.name in losing else p
             for p in found.loaded

@@ -70,6 +70,8 @@ class Job:
     threads: int
     vram: int | None
     """Bytes that the allocator may reserve on the device."""
+    ram: int | None
+    """Bytes of RAM beyond which the supervisor ends the worker."""
     retains_freed_memory: bool
     """Whether the allocator may keep freed RAM for reuse."""
     placements: Mapping[str, ComponentPlacement]

@@ -1,7 +1,7 @@
-"""Secrets kept out of what is told: messages, events and so the journal, tracebacks.
+"""Hides secrets in messages, tracebacks and events, and so in the journal.
 
-A secret is known by its form (a token of the hub, a password in a URL, a signed URL, an Authorization
-header), or because the environment has it under one of the names in :data:`SECRETS`.
+A secret is recognised by its form (a token of the hub, a password in a URL, a signed URL, an Authorization
+header), or as the value of one of the environment variables in :data:`SECRETS`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ SECRETS = (
     "HUGGINGFACEHUB_API_TOKEN",
     "HF_API_TOKEN",
 )
-"""Environment variables that hold a token of the hub: the client's own, and those of its neighbours."""
+"""Environment variables that hold a hub token, for huggingface_hub and related programs."""
 
 HIDDEN = "***"
-_SHORTEST = 8  # characters of a variable's value that are no common word
-# repeats that could start anywhere are bounded: time must grow with the text, not with its square
+_SHORTEST = 8  # characters of a variable's value; shorter ones could be common words
+# repeats that could start anywhere are bounded, to keep the time linear in the length of the text
 _FORMS = re.compile(
     r"\b(?:hf_|api_org_)[A-Za-z0-9]{16,}"
     r"|\bhf_oauth_[\w.-]{16,}"

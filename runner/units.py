@@ -1,11 +1,9 @@
-"""Sizes and durations, written with their unit."""
+"""Parses and formats sizes and durations with units."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, WithJsonSchema
+from typing import Any
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)")
 _SIZE_UNITS = {"B": 1} | {
@@ -15,15 +13,15 @@ _SIZE_UNITS = {"B": 1} | {
 }
 SIZE_LIMIT = 1 << 63  # bytes
 _QUARTER = 1 << 28
-_DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_DURATION_UNITS)})")
+DURATION_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_DURATION = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(DURATION_UNITS)})")
 
 
 def parse_size(value: Any) -> int:
     """Bytes of ``"8GiB"``, ``"8GB"`` or ``"512MiB"``.
 
     Raises:
-        ValueError: there is no unit, or no positive number before it.
+        ValueError: there is no unit, or no positive number before it, or the size is too large.
 
     """
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
@@ -31,7 +29,7 @@ def parse_size(value: Any) -> int:
         raise ValueError(f'write a size with its unit, such as "8GiB" or "512MiB", not {value!r}')
     size = float(match[1]) * _SIZE_UNITS[match[2]]
     if not 1 <= size < SIZE_LIMIT:
-        raise ValueError("a size must be more than nothing, and no more than there can be")
+        raise ValueError("a size must be at least 1 byte and less than 8 EiB")
     return int(size)
 
 
@@ -46,7 +44,7 @@ def parse_duration(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
-        seconds = float(match[1]) * _DURATION_UNITS[match[2]]
+        seconds = float(match[1]) * DURATION_UNITS[match[2]]
     if not 0 < seconds < float("inf"):
         raise ValueError(f'write a time in seconds, or as "30m" or "2h", not {value!r}')
     return seconds
@@ -62,7 +60,7 @@ def format_size(size: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """``"3 h 12 min"``, ``"12 min 5 s"``, ``"8.4 s"``: the two units that matter."""
+    """``"3 h 12 min"``, ``"12 min 5 s"`` or ``"8.4 s"``: the two largest units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -70,18 +68,6 @@ def format_duration(seconds: float) -> str:
 
 
 def in_quarters(size: int, *, up: bool = False) -> str:
-    """``"7.75GiB"``: as a budget writes a size, in quarters of a GiB, rounded down (to one at the least)."""
+    """``"7.75GiB"``: bytes in quarters of a GiB, for budgets; rounded down, but at least one, or up."""
     quarters = -(-size // _QUARTER) if up else max(1, size // _QUARTER)
     return f"{quarters / 4:g}GiB"
-
-
-_MORE_THAN_NOTHING = r"(\d*[1-9]\d*(\.\d+)?|0+\.\d*[1-9]\d*)"
-_SIZE_SCHEMA = {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*([KMGT]i?B|B)\s*$"}
-_DURATION_SCHEMA = {
-    "anyOf": [
-        {"type": "number", "exclusiveMinimum": 0},
-        {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*({'|'.join(_DURATION_UNITS)})\s*$"},
-    ]
-}
-Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
-Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]

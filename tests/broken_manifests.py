@@ -39,7 +39,7 @@ TABLES = {
     ),
     "bare size": ('device = "cpu"', "vram = 8", "4:8", 'such as "8GiB"'),
     "unknown unit": ('device = "cpu"', 'ram = "8 gigs"', "4:7", 'such as "8GiB"'),
-    "no memory at all": ('device = "cpu"', 'ram = "0GiB"', "4:7", "more than nothing"),
+    "no memory at all": ('device = "cpu"', 'ram = "0GiB"', "4:7", "at least 1 byte"),
     "device": (
         'device = "cpu"',
         'device = "gpu"',
@@ -180,18 +180,18 @@ TABLES = {
         "[budget]",
         '[model]\nsource = "just a name"\n[budget]',
         "4:10",
-        "is no model source",
+        "is not a model source",
     ),
     "model path escapes its plugin": (
         "[budget]",
         '[model]\nsource = "plugin:flux/../secret"\n[budget]',
         "4:10",
-        "is no packaged model",
+        "is not a packaged model",
     ),
     "revision of a folder": (
         "[budget]",
         '[model]\nsource = "./here"\nrevision = "main"\n[budget]',
         "4:10",
-        "only a model on the hub has a revision",
+        "only a model on the hub can have a revision",
     ),
 }

@@ -149,3 +149,55 @@ def current_in_threads() -> list[int]:
     with ThreadPoolExecutor(1, initializer=backend.make_current) as pool:
         there = pool.submit(torch.accelerator.current_device_index).result()
     return [torch.accelerator.current_device_index(), there]
+
+
+class Counting(torch.nn.Module):
+    """Multiplies by a weight, which has two names, and counts its calls."""
+
+    calls: torch.Tensor
+
+    def __init__(self, size: int, seed: int) -> None:
+        super().__init__()
+        numbers = torch.randn(size, 8, generator=torch.Generator().manual_seed(seed))
+        self.weight = torch.nn.Parameter(numbers, requires_grad=False)
+        self.same = torch.nn.Parameter(self.weight.data, requires_grad=False)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return (x @ self.weight.T @ self.same).tanh()
+
+
+def swapped() -> dict[str, Any]:
+    """Runs two components in turns, each swapped in when it runs."""
+    from runner.placement.library import MappedModule
+    from runner.placement.offloaded import ModelSwapper
+
+    device = torch.device("sim:0")
+    backend: AcceleratorBackend = backend_of(device)  # type: ignore[assignment]
+    plain = [Counting(3000, 1), Counting(5000, 2)]
+    swapper = ModelSwapper(backend)
+    parts: list[Any] = [
+        swapper.load(MappedModule(Counting(3000, 1), {})),
+        swapper.load(MappedModule(Counting(5000, 2), {})),
+    ]
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(3))
+    expected, there = x, x.to(device)
+    devices = [[str(part.weight.device.type) for part in parts]]
+    before = backend.reset_peak()
+    for n in (0, 1, 0):
+        expected, there = plain[n](expected), parts[n](there)
+        devices.append([str(part.weight.device.type) for part in parts])
+    right = torch.equal(expected, there.cpu())
+    parts[0](there)
+    parts[1](there)
+    largest = 5000 * 8 * 4
+    return {
+        "right": right,
+        "devices": devices,
+        "tied": parts[0].weight.data_ptr() == parts[0].same.data_ptr(),
+        "peak": (backend.allocated_peak() - before) // 2**17,
+        "largest": largest // 2**17,
+        "counted": int(parts[0].calls.item()),
+        "violations": violations(),
+    }

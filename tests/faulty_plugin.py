@@ -1,4 +1,4 @@
-"""A plugin whose stages misbehave at work, each in its own way, beside one that does not."""
+"""A plugin with one fault in each stage, and one stage without."""
 
 from __future__ import annotations
 

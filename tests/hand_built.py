@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
 
+from runner.accelerator.overheads import ESTIMATES, Overheads
 from runner.api import Activations, Component
-from runner.cli.common import Options, open_pipeline
+from runner.cli.pipelines import open_pipeline
 from runner.files.header import TensorInfo
 from runner.model.shapes import ComponentShapes
 from runner.plan.limits import Limits
@@ -62,7 +64,13 @@ def requirements(
     """Of a stage with these components (one, if none are given) and so many equal items."""
     each = {f"i{n}": item for n in range(items)}
     need = MemoryRequirements(
-        shapes or (component(),), "float32", item, each, has_formula=True, on_cpu=on_cpu
+        shapes or (component(),),
+        "float32",
+        item,
+        each,
+        has_formula=True,
+        on_cpu=on_cpu,
+        overheads=Overheads() if on_cpu else ESTIMATES["cuda"],
     )
     return replace(need, **changes)
 
@@ -128,14 +136,19 @@ uses = "formula.run"
 
 
 def pipeline(
-    project: Project, stage: str = "", items: Sequence[str] = ("", "", "", "", ""), top: str = ""
+    project: Project,
+    stage: str = "",
+    items: Sequence[str] = ("", "", "", "", ""),
+    top: str = "",
+    plugin: str = PLUGIN,
 ) -> Pipeline:
     """A pipeline of one stage whose parameters are its numbers in MiB; items are more lines of their tables."""
-    project.plugin("formula", PLUGIN)
+    project.plugin("formula", plugin)
+    sys.modules.pop("formula", None)
     net = project.folder / "model/net"
     net.mkdir(parents=True, exist_ok=True)
     save_file({"head.weight": torch.zeros(1)}, net / "model.safetensors")
     text = MANIFEST.format(top, stage)
     text += "".join(f'[[item]]\nid = "i{n}"\n{lines}\n' for n, lines in enumerate(items))
     with project.as_environment():
-        return open_pipeline(project.write("formula.toml", text), Options())
+        return open_pipeline(project.write("formula.toml", text))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
 
+    from runner.machine.describe import Machine
+
 __all__ = ["Outcome", "Project"]
 
 # that a model's files fit its classes is asked of a fresh process, which takes seconds: once for all tests
@@ -60,14 +62,14 @@ class Project(testing.Project):
             pytest.skip("it starts the command")
         return super().start(*arguments, **options)
 
-    def invoke(self, *arguments: str) -> Outcome:
-        """The command in this process: quick, for what starts no worker."""
+    def invoke(self, *arguments: str, machine: Machine | None = None) -> Outcome:
+        """The command in this process: quick, for what starts no worker. It plans for ``machine``, if given."""
         from runner.cli import main
 
         stdout, stderr = io.StringIO(), io.StringIO()
         with self.as_environment(), redirect_stdout(stdout), redirect_stderr(stderr):
             try:
-                main(list(arguments))
+                main(list(arguments), machine)
             except SystemExit as stop:
                 code = int(stop.code or 0)
         return Outcome(["runner", *arguments], code, stdout.getvalue(), stderr.getvalue())

@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.common import Options, open_pipeline
+from runner.cli.pipelines import open_pipeline
 from runner.errors import RunnerError
 from runner.events import encode
 from runner.plan.choose import plan_stage
@@ -24,18 +24,18 @@ from runner.supervisor.spawn import _Spawned, environment
 from runner.supervisor.stage_runner import StageRunner
 from runner.work.demand import demand
 from runner.work.models import assemble, run_directory
+from runner.work.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from project import Project
 
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
     from runner.supervisor.spawn import Process
     from runner.work.demand import Task
-    from runner.work.keys import Keyed
     from runner.work.models import ResolvedModels
 
 PRELUDE = """
@@ -127,14 +127,17 @@ class Scripted:
 class Stage:
     """The first stage of a manifest with all that a run has ready for it, and workers by a script."""
 
-    assembly: ResolvedModels
-    keys: Mapping[str, tuple[Keyed, ...]]
-    directory: RunDirectory
+    resolved: ResolvedModels
+    work: Work
     plan: StagePlan
     tasks: list[Task]
     events: list[dict[str, Any]] = field(default_factory=list)
     settled: list[tuple[str, bool]] = field(default_factory=list)
     interrupts: Interrupts = field(default_factory=Interrupts)
+
+    @property
+    def directory(self) -> RunDirectory:
+        return self.work.directory
 
     def attempts(self, script: str, **changes: Any) -> StageRunner:
         """What runs the stage; ``changes`` are those of its plan, or ``fail_fast``."""
@@ -142,11 +145,10 @@ class Stage:
         events = Events()
         events.listeners.append(lambda event: self.events.append(encode(event)))
         return StageRunner(
-            assembly=self.assembly,
-            memory=replace(self.plan, **changes),
-            keys=self.keys,
-            directory=self.directory,
-            announcer=EventPublisher(self.assembly.pipeline, self.directory, events),
+            work=self.work,
+            resolved=self.resolved,
+            plan=replace(self.plan, **changes),
+            publisher=EventPublisher(self.work.pipeline, self.directory, events),
             launchers=Scripted(script),  # type: ignore[arg-type]
             interrupts=self.interrupts,
             settle=lambda task, done: self.settled.append((task.item.id, done)),
@@ -175,13 +177,12 @@ class Stage:
 def first_stage(project: Project, manifest: str, sets: Sequence[str] = ()) -> Stage:
     """The stage as a run would come to it; plugins are imported in this process."""
     with project.as_environment():
-        pipeline = open_pipeline(project.folder / manifest, Options(sets=sets))
-        assembly = assemble(pipeline)
-        keys = assembly.keys() or {}
-        directory = run_directory(pipeline, project.folder / "runs")
+        pipeline = open_pipeline(project.folder / manifest, sets)
+        resolved = assemble(pipeline)
+        work = Work(pipeline, resolved.keys() or {}, run_directory(pipeline, project.folder / "runs"))
         stage = pipeline.stages[0]
-        plan = plan_stage(pipeline, stage, assembly.shapes(stage))
-        return Stage(assembly, keys, directory, plan, demand(pipeline, keys, directory).tasks[0])
+        plan = plan_stage(pipeline, stage, resolved.shapes(stage))
+        return Stage(resolved, work, plan, demand(work).tasks[0])
 
 
 @dataclass
@@ -208,7 +209,7 @@ def run(
     script: str = "done(*ids); finish()",
     sets: Sequence[str] = (),
     listen: Callable[[dict[str, Any]], None] = lambda _event: None,
-    **wishes: Any,
+    **options: Any,
 ) -> Ran:
     """Run a manifest in this process; a script knows its stage as ``job.name``."""
     ran, events = Ran(), Events()
@@ -219,9 +220,9 @@ def run(
         yield Scripted(script)
 
     with project.as_environment():
-        pipeline = open_pipeline(project.folder / manifest, Options(sets=sets))
+        pipeline = open_pipeline(project.folder / manifest, sets)
         directory = run_directory(pipeline, project.folder / "runs")
-        supervisor = Supervisor(pipeline, directory, events, RunOptions(**wishes), launchers=launchers)
+        supervisor = Supervisor(pipeline, directory, events, RunOptions(**options), launchers=launchers)
         try:
             ran.code = supervisor.run()
         except (RunnerError, KeyboardInterrupt) as error:

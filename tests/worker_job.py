@@ -60,6 +60,7 @@ def job_of(items: Sequence[JobItem], **changes: Any) -> Job:
         device="cpu",
         threads=1,
         vram=None,
+        ram=None,
         retains_freed_memory=False,
         placements={},
         group=1,

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.accelerator import nvml
 from runner.accelerator.device import Device
 from runner.accelerator.names import AUTO, CPU, CUDA, KINDS, SIM, index_of, kind_of
 from runner.errors import BudgetError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 VARIABLE = "RUNNER_ACCELERATOR"
 PATIENCE = 120.0  # seconds for torch to be imported and its devices to be counted
@@ -32,11 +36,8 @@ class Found:
 
 
 def accelerators() -> tuple[Device, ...]:
-    """The devices that ``auto`` chooses from: of one kind, in torch's order."""
-    for kind in _kinds():
-        if devices := find(kind).devices:
-            return devices
-    return ()
+    """The devices that workers would see: kinds as ``auto`` prefers them, each in torch's order."""
+    return tuple(device for kind in _kinds() for device in find(kind).devices)
 
 
 def find(kind: str) -> Found:
@@ -44,16 +45,16 @@ def find(kind: str) -> Found:
     return _find(kind, tuple(sorted((n, v) for n, v in os.environ.items() if n.startswith(_DECIDES))))
 
 
-def device_named(name: str) -> Device | None:
-    """The accelerator of torch's name; None if it is not here, or is the CPU."""
-    if kind_of(name) not in KINDS:
-        return None
-    devices, number = find(kind_of(name)).devices, index_of(name)
-    return devices[number] if number < len(devices) else None
+def device_named(name: str, devices: Iterable[Device]) -> Device | None:
+    """The one of the devices that torch's name means; None if it is none of them, or the CPU."""
+    kind, index = kind_of(name), index_of(name)
+    return next((device for device in devices if (device.kind, device.index) == (kind, index)), None)
 
 
-def choose_device(device: str, *, vram: int | None) -> str:
-    """The torch device for a budget's ``device`` and VRAM limit: ``auto`` is the accelerator if there is one.
+def choose_device(device: str, *, vram: int | None, found: Sequence[Device] | None = None) -> str:
+    """The torch device for a budget's ``device`` and VRAM limit: ``auto`` is an accelerator if there is one.
+
+    ``found`` are the accelerators of the machine, by default this one's.
 
     Raises:
         BudgetError: the device is not here; or a VRAM budget is given and there is nothing to spend it on.
@@ -61,22 +62,26 @@ def choose_device(device: str, *, vram: int | None) -> str:
     """
     if device == CPU:
         return CPU
-    if device == AUTO:
-        found = accelerators()
-        if found:
-            return found[0].id
-        if vram is not None:
-            raise BudgetError(
-                f"the budget gives vram, and this machine has no accelerator{_why_none()}; "
-                "to run on the CPU all the same, slowly: --set budget.device=cpu"
-            )
+    here = accelerators() if found is None else found
+    if device != AUTO:
+        chosen = device_named(device, here)
+        if chosen is None:
+            raise BudgetError(f"the budget's device is {device}, and this machine has {_which(device, here)}")
+        return chosen.id
+    if here:
+        return here[0].id
+    if vram is None:
         return CPU
-    chosen = device_named(device)
-    if chosen is None:
-        there = find(kind_of(device))
-        here = f"{len(there.devices)} of them" if there.devices else f"none ({there.reason})"
-        raise BudgetError(f"the budget's device is {device}, and this machine has {here}")
-    return chosen.id
+    raise BudgetError(
+        "the budget gives vram, and this machine has no accelerator (or no driver for it); "
+        "to run on the CPU all the same, slowly: --set budget.device=cpu"
+    )
+
+
+def _which(device: str, here: Sequence[Device]) -> str:
+    same = [one.id for one in here if one.kind == kind_of(device)]
+    reason = find(kind_of(device)).reason
+    return ", ".join(same) or f"none of that kind{f' ({reason})' if reason else ''}"
 
 
 def torch_built_for() -> dict[str, str]:
@@ -99,11 +104,6 @@ def _kinds() -> tuple[str, ...]:
     if asked not in KINDS:
         raise BudgetError(f"{VARIABLE}={asked}: there is no such kind of accelerator; {', '.join(KINDS)}")
     return (asked,)
-
-
-def _why_none() -> str:
-    reasons = {kind: find(kind).reason for kind in _kinds()}
-    return f" ({'; '.join(f'{kind}: {reason}' for kind, reason in reasons.items())})"
 
 
 @cache

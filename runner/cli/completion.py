@@ -1,4 +1,4 @@
-"""What shells offer to complete: manifests, stages, keys of ``--set``, plugins, runs. Heavy imports wait."""
+"""Completions for shells: manifests, stages, keys of ``--set``, plugins, runs. Imports in functions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 Context = typer.Context
 RUNS = Path("runs")
-"""Where run directories are kept, if nothing else is said."""
+"""Where run directories are kept by default."""
 
 
 def manifests(incomplete: str) -> list[str]:
-    """TOML files, and folders on the way to them."""
+    """TOML files and folders."""
     folder, _, begun = incomplete.rpartition("/")
     base = Path(f"{folder}/") if folder or incomplete.startswith("/") else Path()
     with contextlib.suppress(OSError):
@@ -49,7 +49,7 @@ def items(ctx: Context, incomplete: str) -> list[str]:
 
 
 def plugins(incomplete: str) -> list[str]:
-    """Names of the installed plugins, broken ones too: they are those that one checks."""
+    """Names of the installed plugins; broken ones too, for ``plugins check``."""
     from runner.plugins import discover
 
     found = discover()
@@ -65,8 +65,8 @@ def installed_stages(incomplete: str) -> list[str]:
 
 
 def runs(ctx: Context, incomplete: str) -> list[str]:
-    """Names of runs, less those that stand on the command line already."""
-    from runner.cli.runs import find_directories
+    """Names of runs, without those that are on the command line already."""
+    from runner.cli.run_states import find_directories
 
     folder = Path(ctx.params.get("runs_dir") or RUNS)
     given = ctx.params.get("names") or ()
@@ -77,7 +77,7 @@ def runs(ctx: Context, incomplete: str) -> list[str]:
 
 
 def settings(ctx: Context, incomplete: str) -> list[str]:
-    """``KEY=VALUE`` for ``--set``, with the value that it has now."""
+    """``KEY=VALUE`` for ``--set``, with the present values."""
     tables = _tables(ctx)
     return [found for found in _settings(tables) if found.startswith(incomplete)] if tables else []
 
@@ -102,12 +102,12 @@ def _settings(tables: dict[str, Any]) -> Iterator[str]:
 
 
 def _no_values(path: str) -> tuple[str, ...]:
-    """What names a stage, and the tables in it: nothing that is set by itself."""
+    """The keys of a stage that ``--set`` does not set: its names, and tables."""
     return tuple(f"{path}.{name}=" for name in ("name", "uses", "budget", "model", "device_map"))
 
 
 def _of(path: str, model: type[BaseModel], given: Any) -> Iterator[str]:
-    """The keys of one table, each with what is given or else the default; tables in it have their own."""
+    """``KEY=VALUE`` of one table without its sub-tables: the given value, or else the default."""
     from runner.manifest.params import canonical, names_of
 
     values = {**canonical(model.model_construct()), **(given if isinstance(given, dict) else {})}
@@ -120,7 +120,7 @@ def _of(path: str, model: type[BaseModel], given: Any) -> Iterator[str]:
 
 
 def _tables(ctx: Context) -> dict[str, Any]:
-    """The manifest that stands on the command line already, as far as it is one."""
+    """The tables of the manifest on the command line; empty if it cannot be read."""
     import tomli
 
     with contextlib.suppress(OSError, ValueError):
@@ -129,6 +129,6 @@ def _tables(ctx: Context) -> dict[str, Any]:
 
 
 def _manifest(ctx: Context) -> Path:
-    """The first that stands on the command line; with an option half written, click has it in the rest."""
+    """The first manifest on the command line. While an option is incomplete, click has it in ``args``."""
     named = ctx.params.get("manifest") or ctx.params.get("manifests") or ctx.args
     return Path(next(iter(named), "")) if isinstance(named, list | tuple) else Path(str(named))

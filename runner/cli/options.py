@@ -1,4 +1,4 @@
-"""What several commands take: arguments and options, each told once."""
+"""Arguments and options that several commands have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Manifests = Annotated[
     list[Path],
     typer.Argument(
         metavar="MANIFEST...",
-        help="Manifests, and quoted patterns of them, one after the other.",
+        help="Manifests, or quoted patterns that match some; they run in this order.",
         autocompletion=completion.manifests,
     ),
 ]
@@ -44,24 +44,24 @@ Fresh = Annotated[
     typer.Option(
         "--fresh",
         metavar="[STAGE]",
-        help="Make it all again, or from STAGE on, though it is there.",
+        help="Make outputs again even if they exist: all, or those from STAGE on.",
         autocompletion=completion.stages,
     ),
 ]
 Vram = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--vram", metavar="SIZE", help="Device memory that a stage may take, such as 8GiB."),
+    typer.Option("--vram", metavar="SIZE", help="Device memory that a stage may use, such as 8GiB."),
 ]
 Ram = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--ram", metavar="SIZE", help="RAM that a stage may take, such as 30GiB."),
+    typer.Option("--ram", metavar="SIZE", help="RAM that a stage may use, such as 30GiB."),
 ]
 Device = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda or cuda:N."),
+    typer.Option("--device", metavar="DEVICE", help="auto, cpu, cuda[:N], xpu[:N], mps or sim[:N]."),
 ]
 Out = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--output", "-o", metavar="FILE", help="Write it there; to stdout if left out."),
+    typer.Option("--output", "-o", metavar="FILE", help="Write it there; by default to stdout."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite the file that is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite a file that exists.")]

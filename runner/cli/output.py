@@ -1,8 +1,9 @@
-"""Standard output and standard error of a command, and what becomes of them where they cannot be written."""
+"""What a command writes to stdout and stderr: data, lines and errors, and what happens when a write fails."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
@@ -12,15 +13,19 @@ from runner.errors import ExitCode, StorageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from rich.console import Console
+
+    from runner.errors import RunnerError
+
 
 class OutputError(StorageError):
-    """Standard output cannot be written. No ``OSError``, which the libraries that print would handle."""
+    """Standard output cannot be written. Not an ``OSError``: libraries that print would handle that."""
 
 
 class Output:
-    """A text stream whose first failing write ends it: what is written after that is dropped.
+    """A text stream that drops everything after its first failed write.
 
-    ``raises``: the failing write raises :class:`OutputError`, whoever it is made by (print, rich, typer).
+    With ``raises`` the failed write raises :class:`OutputError`, in print, rich and typer alike.
     """
 
     def __init__(self, stream: TextIO | None, *, raises: bool) -> None:
@@ -63,13 +68,13 @@ class Output:
 
 
 def _closed() -> TextIO:
-    """A stream that cannot be written, for a command that was started without one."""
+    """A stream that cannot be written, for a command that was started without stdout or stderr."""
     return os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
 
 
 @contextlib.contextmanager
 def guarded() -> Iterator[Output]:
-    """Have writes to standard output fail as :class:`OutputError`, and those to standard error not at all."""
+    """Failed writes to stdout raise :class:`OutputError`; failed writes to stderr are ignored."""
     stdout = Output(sys.stdout, raises=True)
     stderr = Output(sys.stderr, raises=False)
     with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
@@ -77,9 +82,9 @@ def guarded() -> Iterator[Output]:
 
 
 def exit_code(stdout: Output, code: int) -> int:
-    """A command's exit code, once all it printed is written or failed to be, which is said on stderr.
+    """Flush stdout and return the command's exit code, which is at least STORAGE if a write failed.
 
-    A reader that has gone (``runner plan M | head -1``) is no failure.
+    A closed pipe (``runner plan M | head -1``) is no failure.
     """
     with contextlib.suppress(OutputError):
         stdout.flush()
@@ -95,12 +100,36 @@ def _reason(error: OSError) -> str:
 
 
 def say(line: str) -> None:
-    """Tell a person something: on stderr, since stdout is for data."""
+    """Print a message for people on stderr; stdout is for data."""
     print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def tell_bug() -> ExitCode:
-    """Tell of the exception that is being handled, which nobody expected."""
+def say_error(error: RunnerError) -> None:
+    """Print the message of an error on stderr."""
+    say(f"{error.prefix}{error}")
+
+
+def print_json(value: Any) -> None:
+    """Print a JSON value as one line on stdout. Paths become strings, exit codes numbers."""
+    print(json.dumps(value, default=os.fspath), flush=True)  # noqa: T201
+
+
+def print_error(error: RunnerError, **facts: Any) -> None:
+    """Print an error as a JSON object on stdout, for ``--json``."""
+    print_json({"ok": False, "exit_code": error.exit_code, **facts, "error": str(error)})
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A rich console: as wide as the terminal; in a file or a pipe as wide as the text."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    wide = None if stream.isatty() or "COLUMNS" in os.environ else 4000
+    return Console(stderr=stderr, width=wide, soft_wrap=True, highlight=False, markup=False)
+
+
+def report_bug() -> ExitCode:
+    """Print the traceback of the exception that is being handled, and ask for a bug report."""
     import traceback
 
     from runner.redact import redact

@@ -1,4 +1,4 @@
-"""A stage as its plugin declares it: what it can be set to, takes, leaves and loads, as JSON values."""
+"""A stage as its plugin declares it, as JSON values: parameters, inputs, outputs and components."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _BOUNDS = {
     "maxItems": "max_length",
     "pattern": "pattern",
 }
-"""What JSON Schema calls the bounds of a value, and what our JSON does."""
+"""The names of bounds in JSON Schema, and in our JSON."""
 
 
 def stage_details(stage: Stage) -> dict[str, Any]:
-    """All that a stage declares. ``parameters`` is None where their model cannot be imported or described."""
+    """All that a stage declares. ``parameters`` is None if their model cannot be imported or described."""
     try:
         parameters: list[dict[str, Any]] | None = parameters_of(stage)
     except PluginError:
@@ -57,10 +57,10 @@ def stage_details(stage: Stage) -> dict[str, Any]:
 
 
 def parameters_of(stage: Stage) -> list[dict[str, Any]]:
-    """What ``[stage.with]`` and items may set: each with its type, bounds, default and description.
+    """The parameters that ``[stage.with]`` and items may set, with type, bounds, default and description.
 
     Raises:
-        PluginError: the model of the parameters cannot be imported, or not be described.
+        PluginError: the model of the parameters cannot be imported or described.
 
     """
     if not stage.params:
@@ -92,7 +92,7 @@ def _parameter(
 
 
 def _members(schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """The types that a value may have, without null, which is not set."""
+    """The types that a value may have, without null, which stands for not set."""
     return [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
 
 
@@ -107,12 +107,12 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 def _output(declared: Output) -> dict[str, Any]:
-    told: dict[str, Any] = {"name": declared.name, "kind": type(declared).__name__.lower()}
+    details: dict[str, Any] = {"name": declared.name, "kind": type(declared).__name__.lower()}
     if isinstance(declared, Tensor):
-        told |= {"dtype": declared.dtype, "shape": list(declared.shape) if declared.shape else None}
+        details |= {"dtype": declared.dtype, "shape": list(declared.shape) if declared.shape else None}
     elif isinstance(declared, File):
-        told["suffix"] = declared.suffix
-    return {**told, "optional": declared.optional}
+        details["suffix"] = declared.suffix
+    return {**details, "optional": declared.optional}
 
 
 def _component(component: Component) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What ``new`` and ``port`` share: how changes and plans are told, and files that are not overwritten."""
+"""What ``new`` and ``port`` have in common: showing changes and plans, and refusing to overwrite files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from runner.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
     from runner.tailor.changes import Change
 
 
 def refuse_overwriting(out: Path | None, *, force: bool) -> None:
-    """Refuse a file that is there, before anything is planned.
+    """Check an output file before any work is done.
 
     Raises:
-        UsageError: it is there and may not be overwritten, or is a folder.
+        UsageError: it exists and ``force`` is not given, or it is a folder.
 
     """
     if out is not None and out.is_dir():
@@ -26,14 +26,14 @@ def refuse_overwriting(out: Path | None, *, force: bool) -> None:
         raise UsageError(f"{out} is there already; --force overwrites it")
 
 
-def told(change: Change) -> str:
+def change_line(change: Change) -> str:
     """``stage.decode.with.tiling: auto -> 512 (seams between tiles are blended)``."""
     old = "not set" if change.old is None else change.old
     new = "taken out" if change.new is None else change.new
     return f"{change.key}: {old} -> {new}" + (f" ({change.cost})" if change.cost else "")
 
 
-def change_as_dict(change: Change) -> dict[str, Any]:
+def change_as_json(change: Change) -> dict[str, Any]:
     return {
         "key": change.key,
         "stage": change.stage or None,
@@ -44,11 +44,11 @@ def change_as_dict(change: Change) -> dict[str, Any]:
 
 
 def moved(plan: StagePlan) -> int:
-    """Bytes of weights that come to the device each time that the stage's components run."""
+    """Bytes of weights that are copied to the device in one pass through the stage's components."""
     return sum(placed.moved for placed in plan.chosen.components)
 
 
-def stage_as_dict(plan: StagePlan) -> dict[str, Any]:
+def stage_as_json(plan: StagePlan) -> dict[str, Any]:
     return {
         "stage": plan.stage.name,
         "placement": plan.chosen.placement,

@@ -1,4 +1,4 @@
-"""Typer as our commands use it: help names what an option takes, not the Python type behind it."""
+"""Typer with help that names what an option takes, not its Python type."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _without_types(params: list[Any]) -> list[Any]:
-    """The parameters as help shows them: a flag takes nothing, and an argument's name says what it is."""
+    """Parameters whose help has no type: flags take nothing, and arguments are named by their metavar."""
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""

@@ -1,4 +1,4 @@
-"""What happens in a run: one typed record for each kind of event, and the one decoder of them all."""
+"""Events of runs: a dataclass for each kind, and their encoder and decoder."""
 
 from runner.events.codec import NOTE, Event, decode, encode
 from runner.events.published import (

@@ -1,9 +1,8 @@
-"""The base of all events, and their one encoder and decoder.
+"""The base class of events, and their encoder and decoder.
 
-Workers send them to the supervisor; the supervisor hands them to the display, the journal, the report and
-``run --json``. On the wire and in files each is a JSON object, ``{"event": ..., "time": ..., fields}``. Kinds
-and fields may be added and none is renamed: :func:`decode` passes over what it does not know, and gives a
-field that is absent its default.
+Workers send events to the supervisor, which passes them to the display, the journal, the report and
+``run --json``. Encoded, each is a JSON object: ``{"event": KIND, "time": TIME, FIELDS}``. Kinds and fields
+may be added but not renamed: :func:`decode` ignores unknown ones, and gives absent fields their defaults.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 NOTE = "note"
-"""The kind of a warning that is about no fault; it is shown once a run."""
+"""The kind of a warning that is only information; it is shown once per run."""
 LEFT_OUT = {"left_out": True}
-"""Marks a field that the JSON object has only where it is not its default."""
+"""Metadata of a field that is left out of the JSON object if it has its default value."""
 _KINDS: dict[str, type[Event]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What all events have: ``time`` is set when an event is handed to the listeners of a run."""
+    """Base of all events; ``time`` is set when an event is passed to the listeners of a run."""
 
     event: ClassVar[str]
-    """The name of the kind."""
+    """The kind, as in JSON."""
     time: datetime | None = None
 
     def __init_subclass__(cls, kind: str) -> None:
@@ -51,7 +50,7 @@ def encode(event: Event) -> dict[str, Any]:
 
 
 def decode(record: Any) -> Event | None:
-    """The event of a JSON value; None for what is no event, or of an unknown kind, or not as its kind is."""
+    """The event of a JSON value; None if it is not an event, of an unknown kind, or has invalid fields."""
     try:
         kind = record["event"]
         values = {name: read(record[name]) for name, read in _converters(kind).items() if name in record}
@@ -67,6 +66,6 @@ def _fields(kind: str) -> tuple[Field[Any], ...]:
 
 @functools.cache
 def _converters(kind: str) -> Mapping[str, Callable[[Any], Any]]:
-    """How each field of a kind is read, but its time."""
+    """The converters of a kind's fields, without ``time``, by name."""
     hints = get_type_hints(_KINDS[kind])
     return {part.name: json_values.reader(hints[part.name]) for part in _fields(kind)}

@@ -1,4 +1,4 @@
-"""JSON values as typed ones, in bounds: what comes from a file or another process may be anything."""
+"""Converts untrusted JSON values to typed ones within limits."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 Bytes = dict[str, int | None]
 """Bytes of ``"vram"`` and ``"ram"``."""
 MOST = 1 << 62
-"""No honest number is larger."""
+"""Limit on the absolute value of numbers."""
 
 
 def reader(kind: Any) -> Callable[[Any], Any]:
-    """A function that reads a JSON value as a type: a plain one, an optional one, a list, tuple or dict.
+    """A function that converts a JSON value to a type: plain, optional, list, tuple or dict.
 
-    It raises TypeError, ValueError or OverflowError for a value that is none.
+    It raises TypeError, ValueError or OverflowError for an invalid value.
     """
     arguments = get_args(kind)
     if get_origin(kind) is UnionType:
@@ -36,7 +36,7 @@ def reader(kind: Any) -> Callable[[Any], Any]:
 
 
 def text(value: Any) -> str:
-    """A string that can be printed: JSON can write halves of characters."""
+    """A string that can be encoded: JSON can contain lone surrogates, which are replaced."""
     if not isinstance(value, str):
         raise TypeError(value)
     return value.encode("utf-8", "replace").decode("utf-8")
@@ -57,7 +57,7 @@ def finite(value: Any) -> float:
 
 
 def moment(value: Any) -> datetime | None:
-    """A time in UTC; None for what is none."""
+    """A time in UTC; None for an invalid one."""
     try:
         return datetime.fromisoformat(value).astimezone(UTC)
     except (TypeError, ValueError, OverflowError):
@@ -65,7 +65,7 @@ def moment(value: Any) -> datetime | None:
 
 
 def written(time: datetime) -> str:
-    """A time in UTC as it is written: ISO 8601 with milliseconds."""
+    """A time in UTC as ISO 8601 with milliseconds."""
     return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -1,4 +1,4 @@
-"""Events of a run, for its listeners: the display, the journal, the report, ``run --json``."""
+"""Events for the listeners of a run: the display, the journal, the report and ``run --json``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.events.json_values import Bytes  # noqa: TC001 - types of fields are
 
 @dataclass(frozen=True, kw_only=True)
 class RunStarted(Event, kind="run_started"):
-    """The run directory is locked, and work begins."""
+    """The run directory is locked and the run begins."""
 
     run: str
     manifest: str
@@ -22,14 +22,14 @@ class RunStarted(Event, kind="run_started"):
     machine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     content: str = ""
-    """Digest of the manifest's file and of its file of items, before anything was overridden."""
+    """SHA-256 of the manifest's file and its item file, without overrides."""
     overridden: bool = False
-    """Whether the command line changed what the manifest says (``--set``, ``--prompt``)."""
+    """Whether the command line overrides the manifest (``--set``, ``--prompt``)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFinished(Event, kind="run_finished"):
-    """The run has ended; ``error`` says why it stopped early."""
+    """The run has ended; ``error`` is the reason if it stopped early."""
 
     exit_code: int
     outputs: list[str]
@@ -39,14 +39,14 @@ class RunFinished(Event, kind="run_finished"):
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting(Event, kind="waiting"):
-    """Another run holds the run directory or the device."""
+    """The run waits for another one that uses the run directory or the device."""
 
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class FetchProgress(Event, kind="fetch_progress"):
-    """A model is being downloaded: bytes so far, and in all."""
+    """A model is being downloaded: ``done`` of ``total`` bytes."""
 
     source: str
     done: int
@@ -55,7 +55,7 @@ class FetchProgress(Event, kind="fetch_progress"):
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched(Event, kind="fetched"):
-    """``runner fetch`` has a model: its commit, and the one that was on this machine before."""
+    """``runner fetch`` has fetched a model: its commit, and the one on this machine ``before``."""
 
     source: str
     revision: str | None = None
@@ -67,7 +67,7 @@ class Fetched(Event, kind="fetched"):
 
 @dataclass(frozen=True, kw_only=True)
 class ManifestsFinished(Event, kind="summary"):
-    """The last event where several manifests were run: what became of each."""
+    """The last event of a command that ran several manifests: the result of each."""
 
     exit_code: int
     manifests: list[dict[str, Any]]
@@ -78,14 +78,14 @@ class ManifestsFinished(Event, kind="summary"):
 
 @dataclass(frozen=True, kw_only=True)
 class StageStarted(Event, kind="stage_started"):
-    """A stage's worker starts; a stage with nothing to do is not started. Sizes are in bytes."""
+    """A stage's worker starts; stages with nothing to do are skipped. Sizes are in bytes."""
 
     stage: str
     items: int
     placement: str
     predicted: Bytes
     distinct: int | None = None
-    """Pieces of work: items of one key share theirs."""
+    """Number of distinct keys: items with the same key are computed once."""
     budget: Bytes = field(default_factory=dict)
     device: str = ""
     dtype: str = ""
@@ -94,7 +94,7 @@ class StageStarted(Event, kind="stage_started"):
 
 @dataclass(frozen=True, kw_only=True)
 class StageReady(Event, kind="stage_ready"):
-    """A worker has imported and loaded all that it needs, and begins with the items."""
+    """A worker has imported and loaded everything, and begins with the items."""
 
     stage: str
     seconds: float
@@ -102,7 +102,7 @@ class StageReady(Event, kind="stage_ready"):
 
 @dataclass(frozen=True, kw_only=True)
 class Memory(Event, kind="memory"):
-    """Bytes of RAM that the stage's worker holds now."""
+    """The RAM that the stage's worker uses now, in bytes."""
 
     stage: str
     ram: int
@@ -110,7 +110,7 @@ class Memory(Event, kind="memory"):
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfMemory(Event, kind="out_of_memory"):
-    """A worker ran out of memory; ``next`` is the placement that the stage goes on with, if it does."""
+    """A worker ran out of memory; ``next`` is the placement with which the stage is retried, if it is."""
 
     stage: str
     placement: str
@@ -122,7 +122,7 @@ class OutOfMemory(Event, kind="out_of_memory"):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerDied(Event, kind="worker_died"):
-    """A worker crashed, hung or was killed, at these items; they are tried once more."""
+    """A worker crashed, hung or was killed while it computed these items; they are retried once."""
 
     stage: str
     items: list[str]
@@ -150,7 +150,7 @@ class StageFinished(Event, kind="stage_finished"):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress(Event, kind="progress"):
-    """A step of an item is done."""
+    """An item has finished a step."""
 
     stage: str
     item: str
@@ -160,7 +160,7 @@ class Progress(Event, kind="progress"):
 
 @dataclass(frozen=True, kw_only=True)
 class Resumed(Event, kind="resumed"):
-    """An item goes on from what an interrupted attempt saved; ``seconds`` is what that attempt took."""
+    """An item continues from the saved state of an interrupted attempt, which took ``seconds``."""
 
     stage: str
     item: str
@@ -171,7 +171,7 @@ class Resumed(Event, kind="resumed"):
 
 @dataclass(frozen=True, kw_only=True)
 class StateDiscarded(Event, kind="state_discarded"):
-    """What an interrupted attempt saved is of no use; the item begins anew."""
+    """The saved state of an interrupted attempt cannot be used; the item starts again."""
 
     stage: str
     item: str
@@ -180,7 +180,7 @@ class StateDiscarded(Event, kind="state_discarded"):
 
 @dataclass(frozen=True, kw_only=True)
 class Warned(Event, kind="warning"):
-    """Something differs from what was asked for; ``stage`` and ``item`` are None where none is meant."""
+    """Something differs from what was requested; ``stage`` and ``item`` are None if it concerns neither."""
 
     kind: str
     message: str
@@ -191,7 +191,7 @@ class Warned(Event, kind="warning"):
 
 @dataclass(frozen=True, kw_only=True)
 class Retrying(Event, kind="retrying"):
-    """An item failed, and is tried again."""
+    """An item failed and is retried."""
 
     stage: str
     item: str
@@ -202,7 +202,7 @@ class Retrying(Event, kind="retrying"):
 
 @dataclass(frozen=True, kw_only=True)
 class ItemFinished(Event, kind="item_finished"):
-    """An item is done or has failed; ``seconds`` is what it computed, over all attempts."""
+    """An item is done or has failed; ``seconds`` is its computing time over all attempts."""
 
     stage: str
     item: str
@@ -238,4 +238,4 @@ PUBLISHED: tuple[type[Event], ...] = (
     WorkerDied,
     OutOfMemory,
 )
-"""The kinds that ``run --json`` and ``fetch --json`` print: in their usual order, then those of trouble."""
+"""Kinds that ``run --json`` and ``fetch --json`` print: in their usual order, then warnings and errors."""

@@ -1,4 +1,4 @@
-"""Events that a worker sends to its supervisor, and nobody else sees; those of items are published ones."""
+"""Events that only a worker's supervisor receives; events about items are in published.py."""
 
 from __future__ import annotations
 
@@ -9,39 +9,41 @@ from runner.events.codec import Event
 
 @dataclass(frozen=True, kw_only=True)
 class Ready(Event, kind="ready"):
-    """Everything is loaded."""
+    """The worker has loaded everything."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked(Event, kind="checked"):
-    """What is wrong with a component: empty if nothing is, None if the worker cannot tell."""
+    """The result of a component's check: empty if it passed, None if it cannot be checked."""
 
     problem: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ItemStarted(Event, kind="item_started"):
+    """The worker begins an item."""
+
     item: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alive(Event, kind="alive"):
-    """A sign of life, for as long as nothing else is said."""
+    """A heartbeat, sent while there are no other events."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stuck(Event, kind="stuck"):
-    """An item has come to no step or block long after its time."""
+    """An item has passed its timeout without reaching a step or block."""
 
     item: str
     seconds: float
     traceback: str = ""
-    """Where its code was."""
+    """The traceback of the code that runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Failed(Event, kind="failed"):
-    """The worker cannot go on; ``code`` is the exit code of the error."""
+    """The worker failed; ``code`` is the exit code of the error, ``vram`` and ``ram`` are bytes in use."""
 
     code: int
     error: str
@@ -57,9 +59,9 @@ class Failed(Event, kind="failed"):
 
 @dataclass(frozen=True, kw_only=True)
 class Finished(Event, kind="finished"):
-    """The worker has had all items; the sizes are what it holds, as in ``Failed``."""
+    """The worker has finished all items; the sizes are as in ``Failed``."""
 
-    vram: int | None
-    vram_reserved: int | None
     ram: int | None
+    vram: int | None = None
+    vram_reserved: int | None = None
     streamed: dict[str, float] | None = None

@@ -1,8 +1,8 @@
-"""A clock that stands still while this process is suspended.
+"""A clock that stops while this process is suspended.
 
-``SIGSTOP``, Ctrl-Z, a batch system's suspend and a frozen container stop a process; the system's clocks go
-on. A thread that reads the time often sees that as a gap in which the process used no processor time either.
-Code that lets no other thread run makes gaps too, but computes in them: that is counted.
+``SIGSTOP``, Ctrl-Z, a batch system's suspend and a frozen container stop a process, but not the system's
+clocks. A thread that reads the time often sees that as a gap in which the process used no CPU time. Code
+that holds the GIL makes gaps too, but uses CPU time in them, which is counted.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 TICK = 0.2  # seconds between two readings
-GAP = 1.0  # seconds without a reading, from which on they are looked into: a busy machine makes short ones
+GAP = 1.0  # seconds between readings above which the process may have been suspended
 
 
 class ActiveClock:
-    """Seconds in which the process was not suspended. It ticks from its first reading on."""
+    """Counts the seconds in which the process was not suspended, from the first reading on."""
 
     def __init__(self) -> None:
         self._reset()
@@ -37,7 +37,7 @@ class ActiveClock:
         self._ticking = False
 
     def seconds(self) -> float:
-        """Seconds since some moment; only differences mean something."""
+        """Seconds since an arbitrary moment: only differences are meaningful."""
         with self._lock:
             if not self._ticking:
                 self._ticking = True
@@ -46,7 +46,7 @@ class ActiveClock:
             return self._seconds
 
     def hold(self, held: bool) -> None:
-        """Stand still, or go on: for who waits for another process that is suspended."""
+        """Stop the clock, or let it go on: used while a process that is waited for is suspended."""
         with self._lock:
             self._read()
             self._held = held
@@ -68,21 +68,21 @@ class ActiveClock:
 
 
 CLOCK = ActiveClock()
-"""Of this process."""
+"""The clock of this process."""
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=CLOCK._reset)  # noqa: SLF001 - a fork has no threads but its own
+    os.register_at_fork(after_in_child=CLOCK._reset)  # noqa: SLF001 - a fork does not have the thread
 
 
 def active_seconds() -> float:
-    """Seconds that this process was not suspended, as :func:`time.monotonic` counts all."""
+    """Like :func:`time.monotonic`, without the time that this process was suspended."""
     return CLOCK.seconds()
 
 
 def next_of(waiting: SimpleQueue[T], seconds: float | None) -> T:
-    """Take the next thing out of a queue; None for ``seconds`` waits for ever.
+    """Take the next element from a queue; ``seconds=None`` waits without end.
 
     Raises:
-        queue.Empty: nothing came in so many active seconds.
+        queue.Empty: the queue was empty for so many active seconds.
 
     """
     deadline = None if seconds is None else active_seconds() + seconds

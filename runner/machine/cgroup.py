@@ -1,8 +1,8 @@
-"""Limits that the kernel keeps: Linux control groups, versions 1 and 2.
+"""Memory limits enforced by the kernel: Linux control groups, versions 1 and 2.
 
-What a group counts is wider than what a budget counts: the page cache (given back before anything is
-killed), and pages that the kernel itself holds for the process. What was allocated before a process joined
-stays with the group it came from.
+A group counts more than a budget does: also the page cache (reclaimed before anything is killed), and
+pages that the kernel holds for the process. Memory allocated before a process joined a group is counted in
+its old group.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-_UNLIMITED = 1 << 60  # version 1 writes "none" as the largest multiple of a page
-_PATIENCE = 2.0  # seconds: an exiting process leaves its group only when its memory is freed
+_UNLIMITED = 1 << 60  # version 1 has the largest multiple of a page for "no limit"
+_PATIENCE = 2.0  # seconds: an exiting process stays in its group until its memory is freed
 _NAME = re.compile(r"runner-(\d+)-\d+")
 _numbers = itertools.count()
 
 
 @dataclass(frozen=True)
 class Mounts:
-    """Where this process stands in the hierarchy of groups that limits memory."""
+    """The place of this process in the hierarchy of memory groups."""
 
     version: int
-    """1 or 2: memory belongs to one of the two, also where both are mounted."""
+    """1 or 2: the memory controller belongs to one of them, also where both are mounted."""
     top: Path
+    """The mount point."""
     own: Path
-    """This process's group; ``top`` where a namespace hides it."""
+    """The group of this process; ``top`` if a namespace hides it."""
 
     @classmethod
     def here(cls) -> Mounts | None:
-        """Those of this process; None where there are none, as on other systems than Linux."""
+        """Those of this process; None if there are none, as on other systems than Linux."""
         try:
             mountinfo, cgroup = (Path(f"/proc/self/{name}").read_bytes() for name in ("mountinfo", "cgroup"))
         except OSError:
@@ -43,12 +44,12 @@ class Mounts:
 
     @classmethod
     def read(cls, mountinfo: str, cgroup: str, root: Path = Path("/")) -> Mounts | None:
-        """What the two files of ``/proc/self`` say; mount points are looked up under ``root``."""
+        """Parse the two files of ``/proc/self``; mount points are looked up under ``root``."""
         paths = {}
         for line in cgroup.splitlines():
             _, controllers, path = line.split(":", 2)
             paths.update(dict.fromkeys(controllers.split(","), path))
-        # a controller is listed with version 1 if it is bound there, and then version 2 has it not
+        # a controller that is listed with version 1 is bound there, and is absent from version 2
         version, path = (1, paths["memory"]) if "memory" in paths else (2, paths.get("", "/"))
         found = [
             (root / point.lstrip("/"), _within(mounted, path))
@@ -60,17 +61,17 @@ class Mounts:
         return cls(version, found[0][0], found[0][0]) if found else None
 
     def ancestry(self) -> list[Path]:
-        """The own group and those around it, from the inside out."""
+        """The group of this process and its parents, up to ``top``."""
         above = [place for place in self.own.parents if place.is_relative_to(self.top)]
         return [self.own, *above]
 
 
 def _memory_mounts(mountinfo: str, version: int) -> list[tuple[str, str]]:
-    """Mount points of the hierarchy, each with the path in it that is mounted there."""
+    """Mount points of the memory hierarchy, each with the path in it that is mounted there."""
     found = []
     for line in mountinfo.splitlines():
-        about, _, rest = line.partition(" - ")
-        mounted, point = (_unescape(field) for field in about.split(" ")[3:5])
+        mount, _, rest = line.partition(" - ")
+        mounted, point = (_unescape(field) for field in mount.split(" ")[3:5])
         kind, _, options = rest.split(" ", 2)
         if kind == "cgroup2" if version == 2 else kind == "cgroup" and "memory" in options.split(","):
             found.append((point, mounted))
@@ -82,14 +83,14 @@ def _unescape(field: str) -> str:
 
 
 def _within(mounted: str, path: str) -> PurePosixPath | None:
-    """A group's path below what is mounted; None if it lies elsewhere."""
+    """A group's path below the mounted one; None if it is elsewhere."""
     whole, base = PurePosixPath(path), PurePosixPath(mounted)
     inside = whole.relative_to(base) if whole.is_relative_to(base) else whole.relative_to("/")
     return None if ".." in inside.parts else inside
 
 
 def container_limit(mounts: Mounts | None = None) -> int | None:
-    """Bytes of the tightest memory limit that this process lives under; None if there is none.
+    """The lowest memory limit of this process in bytes; None if there is none.
 
     ``memory.high`` counts as one: the kernel slows a process that is above it almost to a halt.
     """
@@ -102,7 +103,7 @@ def container_limit(mounts: Mounts | None = None) -> int | None:
 
 
 class MemoryGroup:
-    """A group of processes with a limit, which the kernel keeps by killing what goes over."""
+    """A group of processes with a memory limit: the kernel kills processes that exceed it."""
 
     def __init__(self, folder: Path, version: int) -> None:
         self.folder = folder
@@ -110,19 +111,19 @@ class MemoryGroup:
 
     @classmethod
     def make(cls, limit: int, mounts: Mounts | None = None) -> MemoryGroup | None:
-        """A new group of at most ``limit`` bytes of memory and no swap, under no wider limit than ours.
+        """Make a group limited to ``limit`` bytes (or our own limit, if that is lower), without swap.
 
-        None where none can be made: not Linux, not permitted, or the hierarchy is not ours to extend.
+        None if that is not possible: not Linux, not permitted, or the hierarchy cannot be extended.
         """
         mounts = mounts or Mounts.here()
         if mounts is None:
             return None
-        # a neighbour of our own group is not under its limit: it must not get more than we have
+        # the new group may be outside of ours, and must not get more than we have
         limit = min(limit, container_limit(mounts) or limit)
         places = mounts.ancestry() if mounts.version == 2 else [mounts.own, mounts.top]
         for parent in dict.fromkeys(places):
             with contextlib.suppress(OSError):
-                if mounts.version == 1 or _hands_memory_down(parent):
+                if mounts.version == 1 or _can_delegate_memory(parent):
                     return cls._make_in(parent, mounts.version, limit)
         return None
 
@@ -137,7 +138,7 @@ class MemoryGroup:
                 group._write("memory.limit_in_bytes", limit)
                 group._write_if_there("memory.memsw.limit_in_bytes", limit)  # memory and swap together
                 group._write_if_there("memory.swappiness", 0)  # where swap is not counted
-                # a group inherits this from its parent, and would hang where it should be killed
+                # inherited from the parent: with it, processes would hang instead of being killed
                 group._write_if_there("memory.oom_control", 0)
         except OSError:
             group.close()
@@ -145,9 +146,9 @@ class MemoryGroup:
         return group
 
     def add(self, pid: int) -> bool:
-        """Put a process, with all its threads, under the limit from its next allocation on.
+        """Limit a process with all of its threads, from its next allocation on.
 
-        False if it has gone, or the kernel refuses: it is not limited then.
+        False if it has exited, or the kernel refuses: then it is not limited.
         """
         try:
             self._write("cgroup.procs", pid)
@@ -156,10 +157,10 @@ class MemoryGroup:
         return True
 
     def oom_kills(self) -> int:
-        """How many processes the kernel has killed here for going over the limit.
+        """The number of processes that the kernel has killed here for exceeding the limit.
 
-        Kernels before 4.13 do not count kills in version 1. There the answer is 1 if the limit was ever
-        reached, which the page cache does too: it tells something only of a process that SIGKILL ended.
+        Kernels before 4.13 do not count kills in version 1. There the result is 1 if the limit was ever
+        reached, which the page cache does too: it is meaningful only after a process ended by SIGKILL.
         """
         name = "memory.events" if self._version == 2 else "memory.oom_control"
         with contextlib.suppress(OSError, ValueError):
@@ -169,7 +170,7 @@ class MemoryGroup:
         return min(1, _number(self.folder / "memory.failcnt") or 0)
 
     def close(self) -> None:
-        """Remove the group, waiting up to 2 s for processes that are exiting; `sweep` gets what stays."""
+        """Remove the group, waiting up to 2 s for exiting processes; `sweep` removes what remains."""
         deadline = time.monotonic() + _PATIENCE
         while not _remove(self.folder) and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -184,11 +185,11 @@ class MemoryGroup:
 
 
 def sweep(mounts: Mounts | None = None) -> int:
-    """Remove the groups of runner processes that are gone, near our own group; returns how many."""
+    """Remove the groups of runner processes that have exited, near our own group; returns how many."""
     mounts = mounts or Mounts.here()
     removed = 0
     for place in mounts.ancestry() if mounts else []:
-        # children of our ancestors and of our siblings: where a runner like this one makes its groups
+        # children of our ancestors and of our siblings: the places where `make` makes groups
         for pattern in ("runner-*-*", "*/runner-*-*"):
             for folder in place.glob(pattern):
                 match = _NAME.fullmatch(folder.name)
@@ -198,25 +199,25 @@ def sweep(mounts: Mounts | None = None) -> int:
     return removed
 
 
-def _hands_memory_down(parent: Path) -> bool:
-    """Whether children of a group of version 2 get the memory controller, asking for it if need be.
+def _can_delegate_memory(parent: Path) -> bool:
+    """Whether children of a version 2 group have the memory controller; enables it for them if possible.
 
-    A group that has processes of its own may not hand it down (the root of all may), so that our own group
-    hardly ever can: the nearest one that holds only groups does.
+    Only groups without processes of their own (and the root) can enable it. So our own group hardly ever
+    can, but its nearest ancestor without processes.
     """
-    if not os.access(parent / "cgroup.procs", os.W_OK):  # else no process of ours could move below it
+    if not os.access(parent / "cgroup.procs", os.W_OK):  # else no process could be moved below it
         return False
-    handed_down = parent / "cgroup.subtree_control"
-    if "memory" in handed_down.read_text("ascii").split():
+    delegated = parent / "cgroup.subtree_control"
+    if "memory" in delegated.read_text("ascii").split():
         return True
     if "memory" not in (parent / "cgroup.controllers").read_text("ascii").split():
         return False
-    handed_down.write_text("+memory", "ascii")
+    delegated.write_text("+memory", "ascii")
     return True
 
 
 def _new_folder(parent: Path) -> Path:
-    while True:  # until the name is new: a dead process may have had our number
+    while True:  # until the name is new: a dead process may have had our process id
         folder = parent / f"runner-{os.getpid()}-{next(_numbers)}"
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
@@ -224,7 +225,7 @@ def _new_folder(parent: Path) -> Path:
 
 
 def _remove(folder: Path) -> bool:
-    """Remove a group; False if it has processes still, True if it is gone or not ours to remove."""
+    """Remove a group; False if it still has processes, True if it is gone or may not be removed."""
     try:
         folder.rmdir()
     except OSError as error:

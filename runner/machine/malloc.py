@@ -1,8 +1,8 @@
-"""What becomes of RAM that is freed: given back at once, or kept for what comes next where there is room.
+"""Settings of glibc's malloc: whether freed memory goes back to the system or is retained for reuse.
 
-Given back, what a worker holds is what its tensors hold, to 12 MiB; but the system clears every page that it
+Returned at once, a worker holds what its tensors hold, to 12 MiB; but the system clears every page that it
 hands out anew, which takes longer than small layers take to compute (1.3 to 1.7 times in all, measured with
-FLUX's blocks in bfloat16 on a CPU with AMX). Kept, the gaps between tensors are held as well.
+FLUX's blocks in bfloat16 on a CPU with AMX). Retained, the gaps between tensors are held as well.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ ENVIRONMENT = {
     # small pieces are joined at once: those kept aside would lie between what could be used again
     "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0:glibc.malloc.mxfast=0",
 }
-"""Of workers, for glibc, from their start: weights are loaded so."""
+"""Environment variables of workers: weights are loaded with these settings."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
-LARGEST_KEPT = 16 * MIB  # larger tensors are given back as ever: gaps of their size would cost too much
-MOST_ON_TOP = 128 * MIB
+LARGEST_RETAINED = 16 * MIB  # larger tensors go back to the system: gaps of their size would cost too much
+MOST_ON_TOP = 128 * MIB  # freed memory at the end of the heap
 
 # Measured with FLUX's blocks at 256 to 800 pixels: 0.6 to 1.0 times the activations, 205 MiB at the most, and
 # around an item that waits 1.6 times what it holds. At 1024 pixels, where all tensors are larger: nothing.
@@ -29,18 +29,18 @@ MOST, AROUND_WAITING = 224 * MIB, 2.0
 
 
 def retain_freed_memory() -> None:
-    """Keep what is freed from now on: when the weights are there, so that the heap has activations alone."""
+    """Retain freed memory from now on. Called after the weights are loaded: the heap has activations only."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_RETAINED)
         libc.mallopt(M_TRIM_THRESHOLD, MOST_ON_TOP)
-        libc.mallopt(M_ARENA_MAX, 1)  # items in lockstep have threads of their own, and take turns
+        libc.mallopt(M_ARENA_MAX, 1)  # items in lockstep have their own threads, of which one runs at a time
 
 
-def kept(activations: int) -> int:
-    """Bytes that are kept beside the activations of one item, at the most."""
+def retained(activations: int) -> int:
+    """Upper bound of the bytes retained beside the activations of one item."""
     return min(activations, MOST)
 
 
-def around_waiting(suspended: int) -> int:
-    """Bytes that are kept around what an item holds that waits, at the most."""
-    return int(AROUND_WAITING * min(suspended, LARGEST_KEPT))
+def retained_around_waiting(suspended: int) -> int:
+    """Upper bound of the bytes retained around the tensors of an item that waits."""
+    return int(AROUND_WAITING * min(suspended, LARGEST_RETAINED))

@@ -1,16 +1,32 @@
-"""Memory of a process: anonymous, shared and pinned pages, which are what a budget is about.
+"""RAM of the machine, and of single processes.
 
-The page cache is the kernel's to take back and does not count.
+A budget counts anonymous, shared and pinned pages. The page cache does not count: the kernel takes it back.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
+
+from runner.machine.cgroup import container_limit
+
+if TYPE_CHECKING:
+    from runner.machine.cgroup import Mounts
+
+
+def total_ram() -> int:
+    """Bytes of physical memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def usable_ram(mounts: Mounts | None = None) -> int:
+    """Bytes that this process may use: physical memory, or the container's limit where that is less."""
+    return min(total_ram(), container_limit(mounts) or total_ram())
 
 
 def ram_of(pid: int) -> int | None:
-    """Bytes of RAM that a process holds (RssAnon + RssShmem); None if it is gone."""
+    """Bytes of RAM that a process holds (RssAnon + RssShmem on Linux, RSS elsewhere); None if it is gone."""
     if sys.platform == "linux":
         return _from_proc(pid)
     import psutil
@@ -34,7 +50,7 @@ def _from_proc(pid: int) -> int | None:
 
 
 def is_suspended(pid: int) -> bool:
-    """Whether a process was stopped by a signal, and has not been continued yet."""
+    """Whether a process was stopped by a signal and not continued since; False if it is gone."""
     if sys.platform == "linux":
         try:
             with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123 - twenty times a second
@@ -47,10 +63,3 @@ def is_suspended(pid: int) -> bool:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     except psutil.Error:
         return False
-
-
-def core_count() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""How fast this machine reads, computes and moves bytes, measured once and kept for the times of plans."""
+"""Speeds of this machine's disk and devices, measured by `doctor` and cached for the times of plans."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, TypeGuard
 
+from runner.accelerator.devices import accelerators, device_named
+from runner.accelerator.names import is_accelerator
 from runner.errors import StorageError
 from runner.files.cache import cache_folder
 from runner.files.storage import write_atomically
-from runner.machine.devices import accelerators
-from runner.machine.ram import core_count
+from runner.machine.cpu import core_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,37 +31,38 @@ if TYPE_CHECKING:
 
 _CHUNK = 8 << 20
 _SIZE = 512 << 20
-_SYNCED = 16 << 20  # written at a time, so that a slow disk is noticed
-_SPARE = 256 << 20  # bytes that stay free
+_SYNCED = 16 << 20  # bytes between two fsyncs, so that a slow disk is noticed in time
+_SPARE = 256 << 20  # bytes that must stay free on the disk
 _READERS = 4
 _SECONDS = 2.0  # for writing, and again for reading
-BUSY = 0.5  # of the cores: a higher load
-_PATIENCE = 120.0  # seconds for torch to be imported and a device to be measured
+BUSY = 0.5  # load per core above which the machine is busy
+_PATIENCE = 120.0  # seconds to import torch and measure a device
 
 
 @dataclass(frozen=True)
 class DeviceRates:
-    """How fast a device computes and is reached."""
+    """Measured speeds of a device."""
 
     compute: Mapping[str, float]
-    """Operations a second by dtype; on the CPU those of one thread."""
+    """Operations a second by dtype; on the CPU of one thread."""
     bus: float | None
-    """Bytes a second from pinned memory; None on the CPU."""
+    """Bytes a second from pinned RAM; None on the CPU."""
+    context: int | None = None
+    """Bytes of the device's memory that a process holds besides tensors; None on the CPU, or if unknown."""
     busy: bool = False
-    """Whether others used the machine meanwhile, so that it may be faster."""
+    """Whether the machine was busy when it was measured, so that it may be faster."""
 
 
 def is_busy() -> bool:
-    """Whether others compute on this machine now, so that what is measured would be too slow."""
+    """Whether other processes load this machine, so that measured speeds would be too low."""
     return os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
 
 
 def measure_disk(folder: Path, *, busy: bool = False) -> float | None:
-    """Bytes a second of large reads past the page cache, from the disk that a folder is on.
+    """Measure large reads past the page cache from a folder's disk, in bytes a second, and cache the result.
 
-    Takes up to 5 s and leaves nothing but the cache; None where it cannot be measured. ``folder`` need not
-    exist: its nearest parent that does is on the same disk. On a ``busy`` machine a faster one that was
-    measured before is kept.
+    Takes up to 5 s; None where it cannot be measured. ``folder`` need not exist: its nearest existing parent
+    is on the same disk. On a ``busy`` machine a higher speed that is cached stays.
     """
     place = nearest(folder)
     rate = _disk_read(place)
@@ -70,15 +72,15 @@ def measure_disk(folder: Path, *, busy: bool = False) -> float | None:
 
 
 def cached_disk(folder: Path) -> float | None:
-    """What was last measured on this host for the disk that a folder is on; None if nothing was."""
+    """The cached speed of a folder's disk on this host, in bytes a second; None if there is none."""
     rate = entries().get(_key(nearest(folder)))
     return rate if is_rate(rate) else None
 
 
 def measure_device(device: str, *, busy: bool = False) -> DeviceRates | None:
-    """Measure a device, by torch's name for it; None where that fails. Importing torch takes its time.
+    """Measure a device, by its torch name, in a process that imports torch; None if that fails.
 
-    What a ``busy`` machine measures does not take the place of what a calm one has.
+    Results of a ``busy`` machine do not replace cached ones of an idle one.
     """
     command = [sys.executable, "-m", "runner.worker.speed", device]
     try:
@@ -95,19 +97,20 @@ def measure_device(device: str, *, busy: bool = False) -> DeviceRates | None:
 
 
 def cached_device(device: str) -> DeviceRates | None:
-    """What was last measured on this host for a device; None if nothing was."""
+    """The cached speeds of a device on this host; None if there are none, or they are malformed."""
     found = entries().get(device_key(device))
     if not isinstance(found, dict):
         return None
     compute, bus = found.get("compute"), found.get("bus")
     if not isinstance(compute, dict) or not all(map(is_rate, compute.values())):
         return None  # written by another version, or by hand
-    busy = bool(found.get("busy", False))
-    return DeviceRates(compute, bus, busy) if bus is None or is_rate(bus) else None
+    busy, context = bool(found.get("busy", False)), found.get("context")
+    context = context if isinstance(context, int) and context >= 0 else None
+    return DeviceRates(compute, bus, context, busy) if bus is None or is_rate(bus) else None
 
 
 def nearest(folder: Path) -> Path:
-    """The folder, or its nearest parent that is there."""
+    """The folder, or its nearest existing parent."""
     place = folder.absolute()
     while not place.is_dir() and place != place.parent:
         place = place.parent
@@ -115,13 +118,13 @@ def nearest(folder: Path) -> Path:
 
 
 def _disk_read(folder: Path) -> float | None:
-    # a rate that the page cache had a part in would promise too much: none at all is better
+    # no rate is better than one that includes the page cache, which would be far too high
     if not hasattr(os, "posix_fadvise"):  # macOS
         return None
     try:
         if shutil.disk_usage(folder).free < _SIZE + _SPARE:
             return None
-        # it has no name, so that no interruption leaves it behind
+        # without a name, an interruption cannot leave it behind
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             return _read(file.fileno(), _write(file))
     except OSError:
@@ -129,7 +132,7 @@ def _disk_read(folder: Path) -> float | None:
 
 
 def _write(file: FileIO) -> int:
-    """Fill a file with what no file system can compress; returns its size in bytes."""
+    """Fill a file with incompressible data; returns its size in bytes."""
     chunk = os.urandom(_CHUNK)
     deadline = time.monotonic() + _SECONDS
     written = 0
@@ -141,7 +144,7 @@ def _write(file: FileIO) -> int:
 
 
 def _read(descriptor: int, size: int) -> float:
-    """Bytes a second, directly from the disk where the file system can."""
+    """Bytes a second, with direct reads if the file system has them."""
     import fcntl
 
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -155,13 +158,13 @@ def _read(descriptor: int, size: int) -> float:
 
 
 def _race(descriptor: int, size: int) -> float:
-    """Several threads read every so many chunks of a file, until its end or the time's."""
+    """Read a file in several threads for `_SECONDS` at most; returns bytes a second."""
     began = time.monotonic()
     deadline = began + _SECONDS
 
     def reader(number: int) -> int:
         got = 0
-        with mmap.mmap(-1, _CHUNK) as buffer:  # begins at a page, as direct reads ask for
+        with mmap.mmap(-1, _CHUNK) as buffer:  # page-aligned, as direct reads require
             for offset in range(number * _CHUNK, size, _READERS * _CHUNK):
                 if time.monotonic() > deadline:
                     break
@@ -174,7 +177,7 @@ def _race(descriptor: int, size: int) -> float:
 
 
 def is_rate(value: object) -> TypeGuard[float]:
-    """Whether it can have been measured: the file may be another version's, or written by hand."""
+    """Whether a cached value is a valid rate: the file may be another version's, or edited by hand."""
     return isinstance(value, float) and 0 < value < inf
 
 
@@ -183,14 +186,13 @@ def _key(place: Path) -> str:
 
 
 def device_key(device: str) -> str:
-    """By what a device's rates are kept: a card is known by its name: what number it has may change."""
-    found = accelerators() if device != "cpu" else ()
-    number = int(device.partition(":")[2] or 0)
-    return f"{platform.node()}:{found[number].name if number < len(found) else device}"
+    """The cache key of a device. A card has its name in it, since its number may change."""
+    card = device_named(device, accelerators()) if is_accelerator(device) else None
+    return f"{platform.node()}:{card.name if card else device}"
 
 
 def entries() -> dict[str, object]:
-    """All that was measured, by key."""
+    """All cached measurements, by key."""
     try:
         found = json.loads((cache_folder() / "rates.json").read_bytes())
     except (OSError, ValueError):
@@ -199,7 +201,7 @@ def entries() -> dict[str, object]:
 
 
 def keep(key: str, rates: object) -> None:
-    """Keep what was measured, as JSON."""
+    """Cache a measurement; ``rates`` is JSON data."""
     kept = {**entries(), key: rates}
-    with contextlib.suppress(StorageError):  # without a cache the next one measures again
+    with contextlib.suppress(StorageError):  # without a cache, speeds are measured again
         write_atomically(cache_folder() / "rates.json", json.dumps(kept).encode())

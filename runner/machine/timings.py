@@ -1,4 +1,4 @@
-"""Seconds that stages took on this host: each run adds what it measured, and plans tell times from that."""
+"""Timings of stages on this host: each run adds its measurements, and plans estimate times from them."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from statistics import median
 from runner.machine.rates import device_key, entries, is_rate, keep
 
 RUNS_KEPT = 15
-"""Of these the median counts: one run on a busy machine changes little, and is forgotten."""
+"""The median of these counts, so that one run on a busy machine changes little."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What the last runs measured."""
+    """The median of the last runs."""
 
     seconds: float
     runs: int
 
 
 def timing_key(device: str, threads: int, uses: str, dtype: str, what: str) -> str:
-    """By what timings are kept; ``what`` is measured, such as seconds an operation."""
+    """The key of a timing; ``what`` is measured, such as "seconds by operation"."""
     cores = f"{threads} threads" if device == "cpu" else "card"
     return "|".join((device_key(device), cores, uses, dtype, what))
 
 
 def measured(key: str) -> Measured | None:
-    """What runs here have measured; None if none has."""
+    """The timing that runs here have measured; None if none has."""
     found = _kept(key)
     return Measured(median(found), len(found)) if found else None
 
 
 def add_measured(key: str, seconds: float) -> None:
-    """Add what a run has measured; the oldest is forgotten."""
+    """Add a run's measurement, and remove the oldest beyond `RUNS_KEPT`."""
     if is_rate(seconds):
         keep(key, [*_kept(key), seconds][-RUNS_KEPT:])
 

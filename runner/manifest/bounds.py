@@ -1,4 +1,4 @@
-"""What TOML and JSON can write and nothing here needs: nesting and numbers that know no end."""
+"""Limits on the nesting and the numbers of TOML and JSON input."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 
     from runner.manifest.positions import Path
 
-DEEPEST = 32  # levels of tables and lists, one in another
-DIGITS = 100  # of a whole number; Python itself shows no more than 4300
+DEEPEST = 32  # levels of nested tables and lists
+DIGITS = 100  # of a whole number; Python itself prints at most 4300
 
 
 def limit_violations(value: Any) -> Iterator[tuple[Path, str]]:
-    """What goes beyond the bounds in a parsed value: where in it, and in words. Takes no recursion itself."""
+    """The path and a description of each part of a parsed value that exceeds a limit. Not recursive."""
     level: list[tuple[Path, Any]] = [((), value)]
     for _ in range(DEEPEST):
         for path, one in level:

@@ -1,4 +1,4 @@
-"""Pydantic's errors in the words of a manifest."""
+"""Turns pydantic's validation errors into messages about a manifest."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic import BaseModel
 
 from runner.manifest.params import names_of
-from runner.manifest.patterns import PATTERNS
 from runner.manifest.problems import did_you_mean
+from runner.manifest.schema import PATTERNS
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-_OWN_WORDS = {
+_MESSAGES = {
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -30,11 +30,11 @@ _OWN_WORDS = {
 
 
 def explain(error: ErrorDetails, name: str | None = None) -> str:
-    """One sentence about a validation error; ``name`` is the field's, if not its location's end."""
+    """A one-sentence message; ``name`` replaces the field name taken from the error's location."""
     kind, place = error["type"], error["loc"]
     if name is not None and len(place) > 1 and kind in ("extra_forbidden", "missing"):
         what = {"extra_forbidden": "unknown key '{}'", "missing": "'{}' is missing"}[kind]
-        return f"{what.format(place[-1])} in '{name}'"  # the parameter is a table
+        return f"{what.format(place[-1])} in '{name}'"  # a key of a parameter that is a table
     name = named(place) if name is None else name
     if kind == "missing":
         return f"'{name}' is missing"
@@ -43,8 +43,8 @@ def explain(error: ErrorDetails, name: str | None = None) -> str:
         return f"'{name}' must be a list of tables: write [[{name}]]"
     if kind == "string_pattern_mismatch" and (words := PATTERNS.get(error["ctx"]["pattern"])):
         return f"'{name}' must be {words}, not {shown(given)}"
-    if kind in _OWN_WORDS:
-        return f"'{name}' {_OWN_WORDS[kind]}, not {shown(given)}"
+    if kind in _MESSAGES:
+        return f"'{name}' {_MESSAGES[kind]}, not {shown(given)}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     message = message.replace("Input should be", "must be").replace("Input should", "must")
     message = message[:1].lower() + message[1:]
@@ -58,7 +58,7 @@ def explain(error: ErrorDetails, name: str | None = None) -> str:
 
 
 def keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys that the table at ``location`` could have."""
+    """The valid keys of the table at ``location``."""
     current: Any = model
     for part in location:
         if isinstance(part, int) or not _is_model(current):
@@ -72,12 +72,12 @@ def keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str
 
 
 def named(location: tuple[int | str, ...]) -> str:
-    """``steps``, or ``seeds[2]`` for a value in a list."""
-    words = [n for n, part in enumerate(location) if isinstance(part, str)]
-    if not words:
+    """The last name of a location, ``steps``; with its indices for a value in a list, ``seeds[2]``."""
+    names = [n for n, part in enumerate(location) if isinstance(part, str)]
+    if not names:
         return ""
-    numbers = "".join(f"[{part}]" for part in location[words[-1] + 1 :])
-    return f"{location[words[-1]]}{numbers}"
+    indices = "".join(f"[{part}]" for part in location[names[-1] + 1 :])
+    return f"{location[names[-1]]}{indices}"
 
 
 def _is_model(kind: Any) -> bool:
@@ -85,14 +85,14 @@ def _is_model(kind: Any) -> bool:
 
 
 def _model_within(annotation: Any) -> Any:
-    """The model in ``Model``, ``Model | None`` or ``list[Model]``."""
+    """The model class in ``Model``, ``Model | None`` or ``list[Model]``; None if there is none."""
     if _is_model(annotation):
         return annotation
     return next((found for arg in get_args(annotation) if (found := _model_within(arg))), None)
 
 
 def shown(value: Any) -> str:
-    """A value as a message quotes it."""
+    """A value as messages quote it: at most 60 characters."""
     if isinstance(value, dict):
         return "a table"
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The batch: items from prompts, files and ``[[item]]`` tables, times the seeds, each with an id."""
+"""Expands a batch: items from prompts, files and ``[[item]]`` tables, times the seeds, with ids."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from runner.manifest.batch_item import BatchItem, at
 from runner.manifest.explain import shown
-from runner.manifest.item_files import RawItem, always, read_items
+from runner.manifest.item_files import read_items
 from runner.manifest.params import whole_numbers
-from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.problems import ManifestError, Position, Problems
+from runner.manifest.schema import FILE_NAME, NAME_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,45 +24,30 @@ if TYPE_CHECKING:
     from runner.manifest.load import Manifest
 
 SLUG_LIMIT = 60
-SLUG_SOURCE = 1000  # characters of a prompt that make a slug: normal forms take the square of the time
+SLUG_SOURCE = 1000  # characters of a prompt used for its slug: Unicode normalisation is quadratic
 ITEMS_LIMIT = 1_000_000
-
-
-@dataclass(frozen=True)
-class BatchItem:
-    """One unit of the batch: what it sets, and where each of its fields was written."""
-
-    id: str
-    fields: Mapping[str, Any]
-    where: Callable[[str | None], Position]
-    text_only: bool = False
-    where_named: Callable[[str], Position] | None = None
-    """Where a field's name is written, if that is not beside its value."""
-
-    def where_key(self, field: str) -> Position:
-        return (self.where_named or self.where)(field)
 
 
 def expand(manifest: Manifest, problems: Problems) -> list[BatchItem]:
     """Every item of the manifest, in its order, with unique ids.
 
-    What is wrong goes to ``problems``: files that cannot be read, ids that clash or are no file names, an
-    empty batch. The items that are left are still worth a look.
+    Errors are added to ``problems``: unreadable files, ids that clash or cannot be file names, an empty
+    batch. The items without errors are returned, so that they can be checked further.
     """
     before = len(problems.found)
-    raw = _gather(manifest, problems)
-    if not raw and len(problems.found) == before and not (manifest.problems or manifest.unknown):
-        _tell_none(manifest, problems)
-    raw = [item for item in raw if _check_text(item, problems)]
-    if not _check_count(raw, manifest, problems):
+    unnamed = _gather(manifest, problems)
+    if not unnamed and len(problems.found) == before and not (manifest.problems or manifest.unknown):
+        _report_empty_batch(manifest, problems)
+    unnamed = [item for item in unnamed if _check_text(item, problems)]
+    if not _check_count(unnamed, manifest, problems):
         return []
-    seeded = [one for item in raw for one in _times_seeds(item, manifest.table.batch.seeds, problems)]
-    items = _name(seeded)
+    seeded = [one for item in unnamed for one in _times_seeds(item, manifest.table.batch.seeds, problems)]
+    items = _assign_ids(seeded)
     _check_ids(items, problems)
     return items
 
 
-def _tell_none(manifest: Manifest, problems: Problems) -> None:
+def _report_empty_batch(manifest: Manifest, problems: Problems) -> None:
     if manifest.table.batch.file is not None:
         problems.add(manifest.where("batch", "file"), "there are no items in this file")
     else:
@@ -69,50 +55,51 @@ def _tell_none(manifest: Manifest, problems: Problems) -> None:
         problems.add(at, "there are no items: give the [batch] prompts or a file, or add an [[item]]")
 
 
-def _gather(manifest: Manifest, problems: Problems) -> list[RawItem]:
+def _gather(manifest: Manifest, problems: Problems) -> list[BatchItem]:
+    """Items from all sources of the manifest, without ids."""
     batch = manifest.table.batch
-    raw = []
+    found = []
     for n, prompt in enumerate(batch.prompts):
         place = manifest.where("batch", "prompts", n)
         if manifest.prompts:
             place = Position(f"--prompt {prompt!r}", is_override=True)
         if not prompt.strip():
             problems.add(place, "the prompt is empty")
-        raw.append(RawItem({"prompt": prompt}, always(place)))
+        found.append(BatchItem({"prompt": prompt}, at(place)))
     if batch.file is not None:
-        # these two raise nothing: no home, too long a name, half a character are just no file
+        # unlike pathlib, these two never raise: not for a missing home, a long name or a lone surrogate
         path = manifest.folder / os.path.expanduser(batch.file)  # noqa: PTH111
         if os.path.isfile(path):  # noqa: PTH113
             try:
-                raw += read_items(path, problems)
+                found += read_items(path, problems)
             except ManifestError as error:
                 problems.found += error.problems
         else:
             problems.add(manifest.where("batch", "file"), f"there is no file {path}")
     for n, fields in enumerate(manifest.table.item):
-        raw.append(RawItem(fields, _table_finder(manifest, n)))
-    return [replace(item, fields=whole_numbers(item.fields)) for item in raw]
+        found.append(BatchItem(fields, _table_finder(manifest, n)))
+    return [replace(item, fields=whole_numbers(item.fields)) for item in found]
 
 
-def _check_count(raw: list[RawItem], manifest: Manifest, problems: Problems) -> bool:
-    """Whether a run can hold them: prompts and seeds that are few can be many together."""
-    count = len(raw) * max(1, len(manifest.table.batch.seeds))
+def _check_count(unseeded: list[BatchItem], manifest: Manifest, problems: Problems) -> bool:
+    """Whether items times seeds stay within ITEMS_LIMIT; checked before they are multiplied."""
+    count = len(unseeded) * max(1, len(manifest.table.batch.seeds))
     if count > ITEMS_LIMIT:
         words = f"{count} items are too many for one manifest, which takes {ITEMS_LIMIT}: split it"
         problems.add(manifest.where("batch", key=True), words)
     return count <= ITEMS_LIMIT
 
 
-def _check_text(item: RawItem, problems: Problems) -> bool:
-    """Whether all of it is text: JSON can write halves of characters, which no file can hold."""
-    halves = [
+def _check_text(item: BatchItem, problems: Problems) -> bool:
+    """Whether all strings can be encoded: JSON can contain lone surrogates, which UTF-8 cannot."""
+    faulty = [
         name
         for name, value in item.fields.items()
         if not _is_text(name) or (isinstance(value, str) and not _is_text(value))
     ]
-    for name in halves:
-        problems.add(item.where(name), "holds half a character (a lone surrogate), which is no text")
-    return not halves
+    for name in faulty:
+        problems.add(item.where(name), "contains a lone surrogate (half a character), which is not text")
+    return not faulty
 
 
 def _is_text(value: str) -> bool:
@@ -132,13 +119,13 @@ def _table_finder(manifest: Manifest, n: int) -> Callable[[str | None], Position
     return where
 
 
-def _times_seeds(item: RawItem, seeds: list[int], problems: Problems) -> list[RawItem]:
-    """One item a seed; an item that names its own seed is left as it is."""
+def _times_seeds(item: BatchItem, seeds: list[int], problems: Problems) -> list[BatchItem]:
+    """One item per seed; an item with a ``seed`` of its own is returned unchanged."""
     given = item.fields.get("id")
     if given is not None and not isinstance(given, str):
         problems.add(item.where("id"), f"'id' must be a string: write {_as_id(given)}, not {shown(given)}")
     elif given is not None and not _is_file_name(given):
-        rule = "1 to 100 of A-Z a-z 0-9 . _ - and more than dots"
+        rule = "1 to 100 of A-Z a-z 0-9 . _ - and not dots alone"
         problems.add(item.where("id"), f"the id {given!r} cannot be a file name: use {rule}")
     if "seed" in item.fields or not seeds:
         return [item]
@@ -150,7 +137,7 @@ def _times_seeds(item: RawItem, seeds: list[int], problems: Problems) -> list[Ra
 
 
 def _as_id(given: Any) -> str:
-    """What a value that is no string would be as an id."""
+    """The TOML string to suggest for an id that was given as another type."""
     text = str(given)
     return f'"{text}"' if _is_file_name(text) else 'a name, such as "fox"'
 
@@ -159,31 +146,30 @@ def _is_file_name(given: str) -> bool:
     return len(given) <= NAME_LIMIT and bool(re.fullmatch(FILE_NAME, given))
 
 
-def _with(item: RawItem, **fields: Any) -> RawItem:
+def _with(item: BatchItem, **fields: Any) -> BatchItem:
     return replace(item, fields={**item.fields, **fields})
 
 
-def _name(raw: list[RawItem]) -> list[BatchItem]:
-    """Ids that do not depend on the order: a slug and the seed, a hash too where slugs meet."""
-    slugs = [_slug(item.fields) for item in raw]
+def _assign_ids(unnamed: list[BatchItem]) -> list[BatchItem]:
+    """The items with ids independent of their order: slug and seed, and a hash where slugs are equal."""
+    slugs = [_slug(item.fields) for item in unnamed]
     count = Counter(slugs)
-    taken = {str(item.fields["id"]) for item in raw if "id" in item.fields}
+    taken = {str(item.fields["id"]) for item in unnamed if "id" in item.fields}
     tried: Counter[str] = Counter()
     items = []
-    for item, slug in zip(raw, slugs, strict=True):
+    for item, slug in zip(unnamed, slugs, strict=True):
         fields = {name: value for name, value in item.fields.items() if name != "id"}
         name = item.fields.get("id")
         if name is None:
             name = slug if count[slug] == 1 else f"{slug}-{_short_hash(fields)}"
-            # the same item twice over is told apart by number
-            name = _free(name, taken, tried)
+            name = _free(name, taken, tried)  # equal items get numbers
             taken.add(name)
-        items.append(BatchItem(str(name), fields, item.where, item.text_only, item.where_named))
+        items.append(replace(item, id=str(name), fields=fields))
     return items
 
 
 def _free(name: str, taken: set[str], tried: Counter[str]) -> str:
-    """``name``, or with the next number that nothing has; ``tried`` counts how far each name has come."""
+    """``name``, or ``name-N`` with the first free N; ``tried`` holds the last N tried for each name."""
     free = name if not tried[name] else f"{name}-{tried[name] + 1}"
     while free in taken:
         tried[name] += 1
@@ -197,7 +183,7 @@ def _slug(fields: Mapping[str, Any]) -> str:
     slug = re.sub(r"[^a-z0-9]+", "-", plain)[:SLUG_LIMIT].strip("-")
     if not slug:
         slug = f"item-{_short_hash({k: v for k, v in fields.items() if k not in ('id', 'seed')})}"
-    seed = re.sub(r"\.0+$", "", str(fields.get("seed", "")))  # a table of strings may have "7.0"
+    seed = re.sub(r"\.0+$", "", str(fields.get("seed", "")))  # CSV files may have "7.0"
     return f"{slug}-{seed}"[:NAME_LIMIT] if "seed" in fields else slug
 
 

@@ -1,4 +1,4 @@
-"""From a file to a checked manifest that still knows where everything stands."""
+"""Reads a manifest and checks it against the schema; keeps the position of each value for messages."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-MANIFEST_LIMIT = 16 * 2**20  # bytes; a manifest is written by people, items have files of their own
+MANIFEST_LIMIT = 16 * 2**20  # bytes; large batches belong in item files
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest as read: the tables, the text they came from, and where each value stands."""
+    """A manifest as read: its tables, its text and the position of each value."""
 
     path: Path
     text: str
@@ -37,19 +37,19 @@ class Manifest:
     overrides: Sequence[overrides.Override]
     positions: Positions
     prompts: Sequence[str] = ()
-    """Prompts from the command line, which took the place of the batch."""
+    """Prompts from the command line, which replaced the batch."""
     problems: Sequence[Problem] = ()
-    """What is wrong so far; the faulty keys are left out of ``table``, so that the rest can be checked."""
+    """Errors so far; faulty keys are left out of ``table``, so that the rest can be checked."""
     unknown: Sequence[KeyPath] = ()
-    """Keys that no table has; where they belong is known once the stages are."""
+    """Paths of unknown keys; they are reported once the stages' parameters are known, for better hints."""
 
     @property
     def folder(self) -> Path:
-        """What relative paths in the manifest start from."""
+        """The base of relative paths in the manifest."""
         return self.path.parent
 
     def where(self, *path: str | int, key: bool = False) -> Position:
-        """Where a value (or its key) was given: in the file, or by ``--set``."""
+        """The position of a value (or of its key): in the file, or a ``--set`` option."""
         for override in self.overrides:
             within = path[: len(override.path)] == override.path
             around = override.path[: len(path)] == path and not self.positions.has(path)
@@ -59,17 +59,17 @@ class Manifest:
 
 
 def load(path: Path, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> Manifest:
-    """Read, override and check a manifest; ``prompts`` take the place of its batch.
+    """Read a manifest, apply overrides and check it; ``prompts`` replace its batch.
 
     Raises:
-        ManifestError: it cannot be read, or is no TOML; what else is wrong is in ``problems``.
+        ManifestError: it cannot be read, or is not TOML; other errors are in ``Manifest.problems``.
 
     """
     return parse(path, read_text(path, MANIFEST_LIMIT), sets, prompts)
 
 
 def parse(path: Path, text: str, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> Manifest:
-    """A manifest of the text that is, or could be, in the file at ``path``; like :func:`load`."""
+    """Like :func:`load`, for a given text; ``path`` is used in messages and as the base of paths."""
     problems = Problems()
     raw, text = read_toml(path, text, problems)
     where = _positions(path, text, raw)
@@ -79,20 +79,20 @@ def parse(path: Path, text: str, sets: Sequence[str] = (), prompts: Sequence[str
     table, errors = _check_tables(raw)
     unknown = [detail["loc"] for detail in errors if detail["type"] == "extra_forbidden"]
     manifest = Manifest(path, text, table, applied, where, prompts, problems.found, unknown)
-    _tell_errors(manifest, errors, problems)
-    _tell_names_twice(manifest, problems)
+    _report_errors(manifest, errors, problems)
+    _report_duplicate_stages(manifest, problems)
     return manifest
 
 
 def _positions(path: Path, text: str, raw: dict[str, Any]) -> Positions:
-    """Where everything stands, if nothing goes beyond the bounds.
+    """The positions in a text whose parsed value is within the limits.
 
     Raises:
-        ManifestError: something does.
+        ManifestError: it is not.
 
     """
     found = list(limit_violations(raw))
-    if any(len(place) >= DEEPEST for place, _ in found):  # its places alone would fill the memory
+    if any(len(place) >= DEEPEST for place, _ in found):  # their paths alone could fill the memory
         where = Positions(str(path), "")
     else:
         where = Positions(str(path), text)
@@ -102,14 +102,14 @@ def _positions(path: Path, text: str, raw: dict[str, Any]) -> Positions:
 
 
 def read_text(path: Path, limit: int) -> str:
-    """The file's text: UTF-8, no longer than ``limit`` bytes.
+    """The text of a UTF-8 file of at most ``limit`` bytes.
 
     Raises:
-        ManifestError: it cannot be read, or is not text.
+        ManifestError: it cannot be read, is longer, or is not text.
 
     """
     try:
-        with path.open("rb") as file:  # it may be a pipe or a device, whose size nobody knows
+        with path.open("rb") as file:  # it may be a pipe or a device, whose size is unknown
             data = file.read(limit + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
@@ -117,7 +117,7 @@ def read_text(path: Path, limit: int) -> str:
     if len(data) > limit:
         raise ManifestError([Problem(Position(str(path)), f"is larger than {limit >> 20} MiB")])
     if is_lfs_pointer(data):
-        message = "is a pointer of git-lfs and not the file itself: run `git lfs pull`"
+        message = "is a git-lfs pointer, not the file itself: run `git lfs pull`"
         raise ManifestError([Problem(Position(str(path)), message)])
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ManifestError([Problem(Position(str(path)), "is UTF-16; save it as UTF-8")])
@@ -140,21 +140,21 @@ def _replace_batch(raw: dict[str, Any], prompts: Sequence[str]) -> None:
 
 
 def _check_tables(raw: dict[str, Any]) -> tuple[ManifestTable, list[ErrorDetails]]:
-    """The tables, with all that is wrong in them taken out or replaced, and what that was."""
+    """The tables with faulty values removed or replaced, and the errors."""
     try:
         return ManifestTable.model_validate(raw), []
     except ValidationError as error:
         errors = error.errors(include_url=False)
     for detail in errors:
         if detail["type"] != "missing":
-            detail["loc"] = _written(raw, detail["loc"])
+            detail["loc"] = _existing(raw, detail["loc"])
     for detail in errors:
-        _mend(raw, detail["loc"])
+        _remove_faulty(raw, detail["loc"])
     return ManifestTable.model_validate(raw), errors
 
 
-def _written(raw: Any, path: KeyPath) -> KeyPath:
-    """The path as far as it leads in the parsed tables: pydantic's may end with the member of a union."""
+def _existing(raw: Any, path: KeyPath) -> KeyPath:
+    """The part of a path that exists in the parsed tables: pydantic's may end with a member of a union."""
     for depth, part in enumerate(path):
         within = isinstance(raw, dict) and part in raw
         if not (within or (isinstance(raw, list) and isinstance(part, int))):
@@ -163,10 +163,11 @@ def _written(raw: Any, path: KeyPath) -> KeyPath:
     return path
 
 
-def _mend(raw: dict[str, Any], path: KeyPath) -> None:
-    """Take a key out of parsed tables, or replace it where one is required.
+def _remove_faulty(raw: dict[str, Any], path: KeyPath) -> None:
+    """Remove a key from parsed tables, or replace it by a placeholder if it is required.
 
-    A list goes as a whole, since its other elements would move up; stages are replaced one by one.
+    A list is removed as a whole, since removing elements would shift the indices of the others; stages are
+    replaced one by one.
     """
     table: Any = raw
     place: KeyPath = path[:1]
@@ -184,7 +185,7 @@ def _mend(raw: dict[str, Any], path: KeyPath) -> None:
 
 
 def _substitute(path: KeyPath) -> Any:
-    """What stands for a required value while the rest is checked; None for what can be left out."""
+    """The placeholder of a required value while the rest is checked; None for an optional one."""
     match path:
         case ("version",):
             return 1
@@ -201,8 +202,8 @@ def _substitute(path: KeyPath) -> Any:
     return None
 
 
-def _tell_errors(manifest: Manifest, errors: Sequence[ErrorDetails], problems: Problems) -> None:
-    """Add what is wrong or lacking in the tables; a value of several types has an error for each."""
+def _report_errors(manifest: Manifest, errors: Sequence[ErrorDetails], problems: Problems) -> None:
+    """Report wrong and missing values; the errors of a union's members become one message."""
     messages: dict[tuple[KeyPath, bool], list[str]] = {}
     for detail in errors:
         if detail["type"] != "extra_forbidden":
@@ -212,10 +213,10 @@ def _tell_errors(manifest: Manifest, errors: Sequence[ErrorDetails], problems: P
         problems.add(manifest.where(*path, key=is_missing), ", or ".join(found))
 
 
-def _tell_names_twice(manifest: Manifest, problems: Problems) -> None:
+def _report_duplicate_stages(manifest: Manifest, problems: Problems) -> None:
     seen: set[str] = set()
     for n, stage in enumerate(manifest.table.stage):
         if stage.name in seen:
-            message = f"two stages are named '{stage.name}'; each needs a name of its own"
+            message = f"two stages are named '{stage.name}'; stage names must be unique"
             problems.add(manifest.where("stage", n, "name"), message)
         seen.add(stage.name)

@@ -1,4 +1,4 @@
-"""``--set stage.diffuse.with.steps=4``: values of the manifest that the command line replaces."""
+"""Applies ``--set stage.diffuse.with.steps=4``: values that the command line overrides."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from runner.manifest.positions import Path
 
-TEXT_LIMIT = 200  # characters of an override in a message
+TEXT_LIMIT = 200  # characters of an override that messages quote
 
 
 @dataclass(frozen=True)
 class Override:
-    """One ``--set``: the path in the manifest's tables, and the value."""
+    """One ``--set`` option: its text, the path in the manifest's tables and the value."""
 
     text: str
     path: Path
@@ -33,7 +33,7 @@ class Override:
 
 
 def apply(raw: dict[str, Any], texts: Sequence[str], problems: Problems) -> list[Override]:
-    """Write the overrides into the parsed manifest, in order; returns those that could be."""
+    """Write overrides into a parsed manifest, in order; returns the valid ones, reports the others."""
     applied = []
     for text in texts:
         try:
@@ -48,15 +48,20 @@ def apply(raw: dict[str, Any], texts: Sequence[str], problems: Problems) -> list
 
 
 def put(tables: Any, override: Override) -> None:
-    """Set one value in parsed tables (plain ones, or a tomlkit document, which keeps its comments)."""
+    """Set one value in parsed tables: dictionaries, or a tomlkit document.
+
+    Raises:
+        UsageError: a part of the path is not a table.
+
+    """
     for part in override.path[:-1]:
         if isinstance(part, str):
             if not isinstance(tables, dict):
-                raise UsageError(f"there is no table to look for '{part}' in")
+                raise UsageError(f"'{part}' is not in a table")
             tables.setdefault(part, {})
         tables = tables[part]
     if not isinstance(tables, dict) or not isinstance(override.path[-1], str):
-        raise UsageError("that is no table; name a key in one, as in budget.vram=6GiB")
+        raise UsageError("the key is not in a table; write TABLE.KEY=VALUE, such as budget.vram=6GiB")
     tables[override.path[-1]] = override.value
 
 
@@ -81,19 +86,20 @@ def _parse(raw: dict[str, Any], text: str) -> Override:
     return override
 
 
-def _index(tables: list[Any], label: str, wanted: str) -> int:
+def _index(tables: list[Any], label: str, name: str) -> int:
+    """The index of the table whose ``label`` is ``name``."""
     names = [str(table.get(label, "")) if isinstance(table, dict) else "" for table in tables]
-    if wanted in names:
-        return names.index(wanted)
-    known = ", ".join(name for name in names if name)
+    if name in names:
+        return names.index(name)
+    known = ", ".join(filter(None, names))
     raise UsageError(
-        f"the manifest has no such {'stage' if label == 'name' else 'item'} '{wanted}'"
-        f"{did_you_mean(wanted, names)} (there are: {known})"
+        f"the manifest has no {'stage' if label == 'name' else 'item'} '{name}'"
+        f"{did_you_mean(name, names)} (there are: {known})"
     )
 
 
 def _value(text: str) -> Any:
-    """A TOML value; what is none is a string, so that `6GiB` needs no quotes."""
+    """The text as a TOML value, else as a string, so that `6GiB` needs no quotes."""
     try:
         return tomli.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):

@@ -1,7 +1,7 @@
-"""Parameters of a stage: validated by the plugin's model, told apart by a canonical form.
+"""Validates a stage's parameters with the plugin's pydantic model, and gives them a canonical form for keys.
 
-The supervisor validates them to tell errors early and to make keys; the worker validates the same values
-again, as they were given, so that a model's own validators run once on what the user wrote.
+The supervisor validates them to report errors early and to compute keys. The worker validates the original
+values again, so that a model's validators run once on what the user wrote.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 EXACT = 2**53
-"""Floats below it tell whole numbers apart."""
+"""Floats represent all whole numbers below this exactly."""
 
 
 @dataclass(frozen=True)
 class RawParams:
-    """What a manifest and an item set for one stage.
+    """The values that a manifest and an item set for one stage, before validation.
 
-    ``text_only``: the values are from a format that knows nothing but strings, so "28" may be a number.
+    ``text_only``: they come from a format that has only strings, so "28" may be a number.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -34,7 +34,7 @@ class RawParams:
 
 
 def names_of(model: type[BaseModel]) -> list[str]:
-    """The keys that users write: a field's alias where it has one."""
+    """The keys that users write: a field's alias, else its name."""
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
@@ -42,21 +42,21 @@ def validate(model: type[BaseModel], given: RawParams) -> BaseModel:
     """An instance of the plugin's model.
 
     Raises:
-        pydantic.ValidationError: the values are not what the model takes.
+        pydantic.ValidationError: the model refuses the values.
 
     """
     if given.text_only:
         return model.model_validate(given.values)
     try:
         text = json.dumps(whole_numbers(given.values))
-    except (TypeError, ValueError):  # dates, which TOML has and JSON has not
+    except (TypeError, ValueError):  # dates, which JSON lacks
         return model.model_validate(given.values)
-    # strict as TOML and JSON are about types; as JSON, so that enumerations and paths are strings
+    # strict about types, as TOML and JSON are; JSON mode accepts strings for enumerations and paths
     return model.model_validate_json(text, strict=True)
 
 
 def whole_numbers(value: Any) -> Any:
-    """The value with ``7`` for each ``7.0`` in it: JSON has one kind of number, and a float takes either."""
+    """The value with each ``7.0`` in it replaced by ``7``: JSON does not distinguish them."""
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         return int(value)
     if isinstance(value, dict):
@@ -67,7 +67,7 @@ def whole_numbers(value: Any) -> Any:
 
 
 def open_to_anything(model: type[BaseModel], names: Sequence[str]) -> type[BaseModel]:
-    """The model, with parameters of these names that take anything: what they will be is not known yet."""
+    """The model with these parameters accepting any value, because their values are not known yet."""
     if not names:
         return model
     from pydantic import create_model
@@ -80,10 +80,10 @@ def open_to_anything(model: type[BaseModel], names: Sequence[str]) -> type[BaseM
 
 
 def canonical(instance: BaseModel) -> dict[str, Any]:
-    """All parameters as JSON values, defaults filled in; equal parameters give equal JSON."""
+    """All parameters as JSON values, including defaults; equal parameters give equal JSON."""
     shown = {name: _ordered(value) for name, value in instance.model_dump(by_alias=True).items()}
     for name, field_ in type(instance).model_fields.items():
-        if field_.exclude:  # from what is shown; the numbers that are made depend on it all the same
+        if field_.exclude:  # from dumps, but results depend on it
             shown[field_.alias or name] = _ordered(getattr(instance, name))
     return shown
 
@@ -94,8 +94,8 @@ def _ordered(value: Any) -> Any:
         return {name: named[name] for name in sorted(named, key=json.dumps)}
     if isinstance(value, list | tuple):
         return [_ordered(one) for one in value]
-    if isinstance(value, set | frozenset):  # its order changes from process to process
+    if isinstance(value, set | frozenset):  # their order changes from process to process
         return sorted((_ordered(one) for one in value), key=json.dumps)
-    if hasattr(value, "get_secret_value"):  # told apart, and not told
+    if hasattr(value, "get_secret_value"):  # a secret: compared by hash, never shown
         return f"sha256:{hashlib.sha256(repr(value.get_secret_value()).encode()).hexdigest()}"
     return to_jsonable_python(value)

@@ -1,12 +1,13 @@
-"""Where each key and value of a TOML text stands: tomli keeps no positions.
+"""Finds the position of each key and value in a TOML text, which tomli does not report.
 
-The text has been parsed by tomli before, so it is valid; this only walks it.
+The text must be valid: it is parsed by tomli first.
 """
 
 from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from dataclasses import dataclass
 from typing import Any
 
 from runner.manifest.problems import Position
@@ -23,8 +24,22 @@ _STRING = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Statement:
+    """A table header, or a key with its value."""
+
+    path: Path
+    start: int
+    """Offset of the header, or of the value."""
+    end: int
+    """Offset behind it."""
+    table: Path
+    """The table whose header it stands under; a header's own path."""
+    is_header: bool = False
+
+
 class Positions:
-    """Places of keys and values by path, ``("stage", 1, "with", "steps")``."""
+    """Positions of keys and values by path, such as ``("stage", 1, "with", "steps")``."""
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
@@ -33,21 +48,24 @@ class Positions:
         self._keys: dict[Path, int] = {}
         self._values: dict[Path, int] = {}
         self._lengths: dict[Path, int] = {}
+        self.statements: list[Statement] = []
+        """In their order in the text."""
         self._walk()
 
     def has(self, path: Path) -> bool:
-        """Whether it is written."""
+        """Whether the path is in the text."""
         return path in self._keys
 
     def key(self, path: Path) -> Position:
-        """Where the key stands; the nearest parent's place where it is not written."""
+        """The position of the key, or of its nearest parent that is in the text."""
         return self._near(path, self._keys)
 
     def value(self, path: Path) -> Position:
-        """Where the value stands; the key's place for tables."""
+        """The position of the value; for a table that of its key."""
         return self.at(self._values[path]) if path in self._values else self.key(path)
 
     def at(self, offset: int) -> Position:
+        """The position of a character, by its offset in the text."""
         line = bisect_right(self._starts, offset)
         start = self._starts[line - 1]
         end = self._text.find("\n", start)
@@ -59,16 +77,21 @@ class Positions:
             path = path[:-1]
         return self.at(where[path]) if path else Position(self.file)
 
-    # The walk: _i is the cursor, and each method leaves it behind what it read.
+    # A recursive-descent parser: _i is the cursor; each method moves it past what it has read.
 
     def _walk(self) -> None:
         self._i = 1 if self._text.startswith("\ufeff") else 0
         table: Path = ()
         while self._skip(_SPACE) < len(self._text):
             if self._text[self._i] == "[":
+                start = self._i
                 table = self._header()
+                self.statements.append(Statement(table, start, self._i, table, is_header=True))
             else:
-                self._pair(table)
+                path = self._pair(table)
+                start = self._values[path]
+                end = start + len(self._text[start : self._i].rstrip())
+                self.statements.append(Statement(path, start, end, table))
 
     def _skip(self, what: re.Pattern[str]) -> int:
         match = what.match(self._text, self._i)
@@ -91,13 +114,14 @@ class Positions:
         self._i += 2 if array else 1
         return table
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, table: Path) -> Path:
         path = table
         for part, offset in self._dotted():
             path = (*path, part)
             self._keys.setdefault(path, offset)
         self._i += 1  # the equals sign
         self._value(path)
+        return path
 
     def _dotted(self) -> list[tuple[str, int]]:
         parts = []
@@ -105,7 +129,7 @@ class Positions:
             start = self._skip(_BLANK)
             quoted = _STRING.match(self._text, start)
             match = quoted or _BARE.match(self._text, start)
-            if match is None:  # cannot be, the text is valid
+            if match is None:  # impossible, the text is valid
                 raise AssertionError(self.at(start))
             self._i = match.end()
             parts.append((_unquote(match.group()) if quoted else match.group(), start))

@@ -1,4 +1,4 @@
-"""What is wrong with a manifest: every problem, each with its place, the source line and a caret."""
+"""Errors in a manifest: all are collected, and each is shown with its position, source line and a caret."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-# of what is shown: a file may be all one line, or all wrong
+# limits of messages: a file may be one long line, or have thousands of errors
 PROBLEMS_LIMIT = 200
 MESSAGE_LIMIT = 1000  # characters
-SOURCE_LIMIT = 200  # characters before and after the place
-WORD_LIMIT = 100  # characters of a word that a person meant as another
-# characters that do something to a terminal
+SOURCE_LIMIT = 200  # characters before and after the position
+WORD_LIMIT = 100  # characters of a word for which a similar one is suggested
+# control characters, which could change a terminal's state
 _CONTROL = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "\ufffd")
 
 
 @dataclass(frozen=True)
 class Position:
-    """A place in a text; lines and columns count from 1, 0 where there is none to point at."""
+    """A position in a text. Lines and columns count from 1; 0 means the file as a whole."""
 
     file: str
     line: int = 0
     column: int = 0
     source: str = ""
     is_override: bool = False
-    """Whether it is on the command line: ``file`` is the option then."""
+    """Whether it is a command line option, which ``file`` then holds."""
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
@@ -40,6 +40,8 @@ class Position:
 
 @dataclass(frozen=True)
 class Problem:
+    """One error: position, message and exit code."""
+
     where: Position
     message: str
     exit_code: ExitCode = ExitCode.MANIFEST
@@ -50,7 +52,7 @@ class Problem:
             return text
         start = max(0, self.where.column - SOURCE_LIMIT)
         source = self.where.source[start : start + 2 * SOURCE_LIMIT]
-        # a caret must stand under its character: tabs are kept, all else becomes a space
+        # tabs are kept so that the caret stands under its character
         margin = "".join("\t" if c == "\t" else " " for c in source[: self.where.column - 1 - start])
         return f"{text}\n    {_shown(source)}\n    {margin}^"
 
@@ -64,9 +66,9 @@ class Problem:
 
 
 class ManifestError(RunnerError):
-    """Everything that is wrong with a manifest, at once."""
+    """All errors of a manifest, sorted by position, without duplicates."""
 
-    prefix = ""  # each line starts with its place, as editors expect
+    prefix = ""  # each line starts with its position, as editors expect
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         in_order = sorted(problems, key=lambda p: (p.where.file, p.where.line, p.where.column))
@@ -77,12 +79,12 @@ class ManifestError(RunnerError):
 
     @property
     def messages(self) -> str:
-        """What is wrong, without the places: for a manifest that nobody wrote."""
+        """The messages without positions: for a generated manifest."""
         return "; ".join(dict.fromkeys(problem.message for problem in self.problems))
 
     @property
     def exit_code(self) -> ExitCode:  # type: ignore[override]
-        """A wrong command line comes first, then the manifest itself, then what it needs."""
+        """That of a wrong command line first, then of the manifest, then of what it refers to."""
         codes = {problem.exit_code for problem in self.problems}
         order = (ExitCode.USAGE, ExitCode.MANIFEST)
         return next((code for code in order if code in codes), max(codes))
@@ -90,7 +92,7 @@ class ManifestError(RunnerError):
 
 @dataclass
 class Problems:
-    """Collects problems, so that all are shown and not the first alone."""
+    """Collects errors, so that all of them are shown at once."""
 
     found: list[Problem] = field(default_factory=list)
 
@@ -99,22 +101,20 @@ class Problems:
 
     @contextlib.contextmanager
     def errors_at(self, where: Position) -> Iterator[None]:
-        """Have a user error raised within be a problem at that place, and go on."""
+        """Add a RunnerError raised in the block as a problem at this position, instead of raising it."""
         try:
             yield
         except RunnerError as error:
             self.add(where, str(error), error.exit_code)
 
     def check(self) -> None:
-        """Raises:
-        ManifestError: something was added.
-        """
+        """Raise a ManifestError if anything was added."""
         if self.found:
             raise ManifestError(self.found)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint to end a message with, or nothing where no known word is near."""
+    """A hint to append to a message; empty if no known word is similar."""
     if len(word) > WORD_LIMIT:
         return ""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)

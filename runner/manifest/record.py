@@ -1,4 +1,4 @@
-"""The manifest as it was run: overrides applied, comments kept, relative paths right from its new place."""
+"""The manifest as recorded in a run directory: overrides applied, comments kept, relative paths adapted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def as_run(manifest: Manifest, folder: Path) -> bytes:
-    """The text of a manifest that does the same from ``folder`` as this one does from where it is."""
+    """The TOML text of an equivalent manifest in ``folder``."""
     document: Any = tomlkit.parse(manifest.text)
     for override in manifest.overrides:
         overrides.put(document, override)
@@ -38,7 +38,7 @@ def as_run(manifest: Manifest, folder: Path) -> bytes:
 
 
 def content_of(manifest: Manifest) -> str:
-    """A digest of what is in the manifest's file and its file of items, whatever overrides them."""
+    """SHA-256 of the manifest's file and its item file, without overrides."""
     digest = hashlib.sha256(manifest.text.encode())
     batch = tomli.loads(manifest.text).get("batch", {})
     if isinstance(file := batch.get("file"), str):
@@ -48,8 +48,8 @@ def content_of(manifest: Manifest) -> str:
 
 
 def _moved(path: str, old: Path, new: Path) -> str:
-    """A path from ``old`` as seen from ``new``; it keeps its leading dot."""
-    if Path(os.path.expanduser(path)).is_absolute():  # noqa: PTH111 - as it was read: it may name no user
+    """A path relative to ``old`` as one relative to ``new``, starting with a dot."""
+    if Path(os.path.expanduser(path)).is_absolute():  # noqa: PTH111 - never raises: the user may not exist
         return path
     try:
         moved = Path(os.path.relpath(old / path, new)).as_posix()

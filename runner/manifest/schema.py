@@ -1,18 +1,31 @@
-"""The manifest's tables. What plugins own (``[stage.with]``, item fields) is checked by their models."""
+"""Pydantic models of the manifest's tables. Plugins' models check ``[stage.with]`` and item fields."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from runner.manifest.patterns import DEVICE, FILE_NAME, NAME, NAME_LIMIT, VARIANT
-from runner.units import Duration, Size
+from runner.accelerator import names
+from runner.units import DURATION_UNITS, parse_duration, parse_size
 
 SEED_LIMIT = 2**64
 STAGES_LIMIT = 1000
 UNKNOWN = "?"
-"""Stands for a stage's ``uses``, or a model's ``source``, that is missing or wrong: the rest is checked."""
+"""Placeholder for a missing or wrong ``uses`` or ``source``, so that the rest can be checked."""
+
+NAME_LIMIT = 100  # characters
+NAME = r"^[A-Za-z0-9_-]{1,100}$"
+FILE_NAME = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"  # at most NAME_LIMIT long; never dots alone
+DEVICE = names.PATTERN
+VARIANT = r"^[A-Za-z0-9_-]+$"
+PATTERNS = {
+    NAME: "1 to 100 of A-Z a-z 0-9 _ -",
+    FILE_NAME: "a file name of A-Z a-z 0-9 . _ -",
+    VARIANT: 'a part of file names, such as "fp16"',
+    DEVICE: names.CHOICES,
+}
+"""Descriptions of the patterns for error messages."""
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Placement = Literal[
@@ -25,13 +38,24 @@ Placement = Literal[
     "group-offload",
 ]
 
+_MORE_THAN_NOTHING = r"(\d*[1-9]\d*(\.\d+)?|0+\.\d*[1-9]\d*)"
+_SIZE_SCHEMA = {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*([KMGT]i?B|B)\s*$"}
+_DURATION_SCHEMA = {
+    "anyOf": [
+        {"type": "number", "exclusiveMinimum": 0},
+        {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*({'|'.join(DURATION_UNITS)})\s*$"},
+    ]
+}
+Size = Annotated[int, BeforeValidator(parse_size), WithJsonSchema(_SIZE_SCHEMA)]
+Duration = Annotated[float, BeforeValidator(parse_duration), WithJsonSchema(_DURATION_SCHEMA)]
+
 
 class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
 class ModelSource(Table):
-    """Where weights come from."""
+    """The model that weights are loaded from."""
 
     source: str = Field(
         min_length=1,
@@ -39,17 +63,17 @@ class ModelSource(Table):
     )
     revision: str | None = Field(None, description="a hub branch, tag or commit")
     variant: str | None = Field(
-        None, pattern=VARIANT, description='files named so where there are: "fp16" for *.fp16.safetensors'
+        None, pattern=VARIANT, description='preferred weight files: "fp16" for *.fp16.safetensors'
     )
 
 
 class Budget(Table):
-    """Limits for each worker."""
+    """Device and resource limits of each worker."""
 
-    device: str = Field("auto", pattern=DEVICE, description="auto | cpu | cuda | cuda:N")
-    vram: Size | None = Field(None, description="most device memory, such as 8GiB")
-    ram: Size | None = Field(None, description="most memory of the worker, such as 30GiB")
-    threads: int | None = Field(None, ge=1, description="CPU threads; the cores there are, if left out")
+    device: str = Field("auto", pattern=DEVICE, description="auto | cpu | cuda[:N] | xpu[:N] | mps | sim[:N]")
+    vram: Size | None = Field(None, description="limit on device memory, such as 8GiB")
+    ram: Size | None = Field(None, description="limit on the worker's memory, such as 30GiB")
+    threads: int | None = Field(None, ge=1, description="CPU threads; default: all cores")
 
 
 class StageTable(Table):
@@ -57,14 +81,14 @@ class StageTable(Table):
 
     name: str = Field(pattern=NAME, description="the stage's name in this manifest")
     uses: str = Field(min_length=1, description="PLUGIN.STAGE, as `runner plugins list` shows")
-    dtype: Dtype = Field("float32", description="what it computes in")
-    save_dtype: Dtype | None = Field(None, description="what it hands off in; as computed, if left out")
+    dtype: Dtype = Field("float32", description="dtype of the computation")
+    save_dtype: Dtype | None = Field(None, description="dtype of the hand-offs; default: as computed")
     placement: Placement = Field("auto", description="where weights live and how they reach the device")
-    device_map: dict[str, str | int] | None = Field(None, description="a device map of one's own")
-    timeout: Duration | None = Field(None, description='most time for one item: seconds, "30m", "2h"')
-    retries: int = Field(0, ge=0, le=100, description="how often an item that fails is tried again")
-    budget: Budget | None = Field(None, description="overrides of [budget] for this stage")
-    model: ModelSource | None = Field(None, description="a model of its own")
+    device_map: dict[str, str | int] | None = Field(None, description="a custom device map")
+    timeout: Duration | None = Field(None, description='time limit per item: seconds, "30m", "2h"')
+    retries: int = Field(0, ge=0, le=100, description="how often a failed item is retried")
+    budget: Budget | None = Field(None, description="overrides [budget] for this stage")
+    model: ModelSource | None = Field(None, description="overrides [model] for this stage")
     with_: dict[str, Any] = Field(
         default_factory=dict, alias="with", description="the stage's own parameters"
     )
@@ -76,27 +100,27 @@ class StageTable(Table):
 
 
 class Batch(Table):
-    """Where items come from, beside ``[[item]]``."""
+    """Sources of items besides ``[[item]]``."""
 
     file: str | None = Field(None, description="a .jsonl, .csv or .txt file of items")
-    prompts: list[str] = Field(default_factory=list, description="prompts, written here")
+    prompts: list[str] = Field(default_factory=list, description="list of prompts")
     seeds: list[Annotated[int, Field(ge=0, lt=SEED_LIMIT)]] = Field(
-        default_factory=list, description="every prompt with every seed"
+        default_factory=list, description="each prompt is run with each seed"
     )
 
 
 class RunTable(Table):
-    """How the run behaves."""
+    """Settings of the run itself."""
 
     on_oom: Literal["lower", "fail"] = Field(
-        "lower", description="after out of memory: a lower placement, or stop"
+        "lower", description="after out of memory: retry with a lower placement, or stop"
     )
-    checkpoint_every: int = Field(5, ge=1, description="denoising steps between saved states")
+    checkpoint_every: int = Field(5, ge=1, description="steps between saved states")
     keep_handoffs: Literal["all", "needed"] = Field("all", description="which hand-offs stay on disk")
 
 
 def _whole(version: Any) -> Any:
-    """Python takes true and 1.0 for 1."""
+    """Refuse ``true`` and ``1.0``, which Python takes for 1."""
     if type(version) is not int:
         raise ValueError("must be 1")
     return version
@@ -115,9 +139,10 @@ class ManifestTable(Table):
     run: RunTable = Field(default_factory=RunTable)
 
     def budget_of(self, stage: StageTable) -> Budget:
-        """The stage's budget: what it sets itself, else the manifest's."""
+        """The manifest's budget with the stage's overrides."""
         own = stage.budget.model_dump(exclude_unset=True) if stage.budget else {}
         return self.budget.model_copy(update=own)
 
     def model_of(self, stage: StageTable) -> ModelSource | None:
+        """The stage's own model, else the manifest's."""
         return stage.model or self.model

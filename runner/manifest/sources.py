@@ -1,4 +1,4 @@
-"""How a model's source is written: as a hub id, a folder, or a folder in a plugin's package."""
+"""The syntax of a model's source: a hub id, a folder, or a folder in a plugin's package."""
 
 from __future__ import annotations
 
@@ -25,35 +25,37 @@ _SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 
 
 def is_hub_id(source: str) -> bool:
+    """Whether a source is neither a packaged model nor a folder."""
     return not source.startswith(PLUGIN) and FOLDER.match(source) is None
 
 
 def check_source(source: ModelSource, base: Path) -> str | None:
-    """What is wrong with how a source is written, or None; ``base`` is where relative folders start."""
+    """An error message if a source is not written correctly, else None; ``base`` is the base of folders."""
     if is_hub_id(source.source):
         if not HUB_ID.fullmatch(source.source):
-            return f"'{source.source}' is no model source: {_meant(source.source, base)}"
+            return f"'{source.source}' is not a model source: {_meant(source.source, base)}"
         if source.revision is not None and not _is_revision(source.revision):
-            return f"{source.revision!r} is no revision: it is a branch, a tag or a commit on the hub"
+            return f"{source.revision!r} is not a revision: give a branch, a tag or a commit"
         return None
     if source.revision is not None:
-        return "only a model on the hub has a revision"
+        return "only a model on the hub can have a revision"
     name, _, inner = source.source.removeprefix(PLUGIN).partition("/")
     packaged = source.source.startswith(PLUGIN)
     path = PurePosixPath(inner)
     if packaged and (not name or not inner or path.is_absolute() or ".." in path.parts):
-        return f"'{source.source}' is no packaged model: write plugin:NAME/FOLDER"
+        return f"'{source.source}' is not a packaged model: write plugin:NAME/FOLDER"
     return None
 
 
 def path_of(source: str, base: Path) -> Path:
-    """The path that a source means if it is one of a folder."""
+    """The absolute path of a folder source."""
     return Path(os.path.abspath(base / os.path.expanduser(source)))  # noqa: PTH100, PTH111
 
 
 def mistaken_hub_id(source: ModelSource, base: Path) -> str | None:
-    """What is wrong with a source that has the form of a hub id, and is the path of a file or of something
-    beside the manifest; a revision says that it is none.
+    """An error message if a hub id was probably meant as a path, else None.
+
+    It was if it names a file, or something beside the manifest, and has no revision.
     """
     path = path_of(source.source, base)
     if source.revision is not None:
@@ -63,23 +65,23 @@ def mistaken_hub_id(source: ModelSource, base: Path) -> str | None:
     if not path.exists():
         return None
     return (
-        f"'{source.source}' is a hub id as it is written, and lies beside the manifest: write "
-        f'"./{source.source}" for that, or give a `revision` such as "main" for the model on the hub'
+        f"'{source.source}' is a hub id, but also exists beside the manifest: write "
+        f'"./{source.source}" for the folder, or give a `revision` such as "main" for the model on the hub'
     )
 
 
 def no_folder(path: Path, source: str) -> str:
-    """Why there is no model folder at a path, and what to do."""
+    """The error message for a path that is not a model folder."""
     if path.suffix.lower() == _GGUF:
         return f"{path} is a GGUF file, which cannot be loaded: {_FOLDER_MEANT}"
     if path.is_file() or path.suffix.lower() in _SINGLE_FILES:
         return (
-            f"{path} is a single file, and not a model folder: {_FOLDER_MEANT}. diffusers can make one: "
+            f"{path} is a single file, not a model folder: {_FOLDER_MEANT}. diffusers can make one: "
             'PIPELINE.from_single_file("FILE").save_pretrained("FOLDER")'
         )
     missing = f"there is no model folder {path} (the manifest's source is '{source}')"
     if _WINDOWS.match(source):
-        return f"{missing}: that is a path of Windows, and here paths are written /like/this"
+        return f"{missing}: that is a Windows path; paths on this system are written /like/this"
     return missing
 
 
@@ -87,7 +89,7 @@ _FOLDER_MEANT = "a model is a folder in diffusers layout, with a sub-folder for 
 
 
 def _meant(source: str, base: Path) -> str:
-    """What a source that is none was meant as."""
+    """A suggestion for a source that is not written correctly."""
     if url := _HUB_URL.fullmatch(source):
         if url["file"]:
             return f'that is one file: write "{url["id"]}" for the whole model, if it is in diffusers layout'
@@ -97,10 +99,10 @@ def _meant(source: str, base: Path) -> str:
     if source.startswith("file://"):
         return f'write "{source.removeprefix("file://")}"'
     if "://" in source:
-        return "a model is loaded from no URL: download it, and write the folder, starting with ./, / or ~"
+        return "models cannot be loaded from a URL: download it and give the folder, starting with ./, / or ~"
     posix = source.replace("\\", "/")
     if os.path.exists(base / posix):  # noqa: PTH110
-        return f'write "./{posix}" for what lies beside the manifest'
+        return f'write "./{posix}" for the one beside the manifest'
     if source.startswith("$"):
         return "variables are not expanded: write the path itself, or ~ for your home"
     return (
@@ -110,5 +112,5 @@ def _meant(source: str, base: Path) -> str:
 
 
 def _is_revision(name: str) -> bool:
-    """Whether git could have it as a name; the hub's client makes a path of it."""
+    """Whether it can be a git name and is a safe path: the hub's client uses it as one."""
     return bool(REVISION.fullmatch(name)) and ".." not in name

@@ -1,4 +1,4 @@
-"""TOML text to tables. A value whose quotes were forgotten is named and read as if it had them."""
+"""Parses TOML. Values with missing quotes are reported, and read as if they had them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NO_VALUE = ("none", "null", "nil")
 
 
 def read_toml(path: Path, text: str, problems: Problems) -> tuple[dict[str, Any], str]:
-    """The tables of a TOML text, and the text that they were read from: with quotes where they lacked.
+    """The tables of a TOML text, and the repaired text that they were read from.
 
     Raises:
-        ManifestError: there is no reading on from what is wrong.
+        ManifestError: it has an error that cannot be repaired.
 
     """
     for _ in range(REPAIRS_LIMIT):
@@ -38,7 +38,7 @@ def read_toml(path: Path, text: str, problems: Problems) -> tuple[dict[str, Any]
         except RecursionError:
             what = "the TOML is nested too deeply"
             raise ManifestError([Problem(Position(str(path)), what)]) from None
-        except ValueError:  # of Python's own, about the one thing that it does not read
+        except ValueError:  # Python's limit on the digits of an integer
             what = "a number in it has too many digits"
             raise ManifestError([Problem(Position(str(path)), what)]) from None
     raise ManifestError(problems.found)
@@ -48,18 +48,18 @@ def _problem(path: Path, text: str, error: tomli.TOMLDecodeError) -> Problem:
     line, column = error.lineno, error.colno
     lines = text.split("\n")
     where = Position(str(path), line, column, lines[line - 1] if line <= len(lines) else "")
-    return Problem(where, _words(error))
+    return Problem(where, _message(error))
 
 
-def _words(error: tomli.TOMLDecodeError) -> str:
+def _message(error: tomli.TOMLDecodeError) -> str:
     twice = re.match(r"Cannot declare \('(stage|item)',\) twice", error.msg)
     if twice:
-        return f"[{twice[1]}] is written more than once: several are written [[{twice[1]}]]"
+        return f"[{twice[1]}] is written more than once: write each as [[{twice[1]}]]"
     return error.msg[:1].lower() + error.msg[1:]
 
 
 def _repaired(path: Path, text: str, error: tomli.TOMLDecodeError, problems: Problems) -> str | None:
-    """The text with the value at the error in quotes; None if that is not what is wrong."""
+    """The text with quotes around the value at the error; None if missing quotes are not the cause."""
     lines = text.split("\n")
     line = lines[error.lineno - 1] if error.lineno <= len(lines) else ""
     found = _unquoted(line, error)
@@ -72,16 +72,14 @@ def _repaired(path: Path, text: str, error: tomli.TOMLDecodeError, problems: Pro
         lines[error.lineno - 1] = ""
     else:
         written = _written(value)
-        what = (
-            "true and false are written small" if value.lower() in ("true", "false") else "text needs quotes"
-        )
+        what = "true and false are lower case" if value.lower() in ("true", "false") else "text needs quotes"
         problems.add(where, f"{what}: {written}")
         lines[error.lineno - 1] = line[:start] + written + line[start + len(value) :]
     return "\n".join(lines)
 
 
 def _unquoted(line: str, error: tomli.TOMLDecodeError) -> tuple[int, str] | None:
-    """Where in the line a value without quotes begins, and the value; None if there is none at the error."""
+    """The index in the line and the text of an unquoted value; None if there is none at the error."""
     at = error.colno - 1
     assigned = _ASSIGNED.fullmatch(line.rstrip("\r"))
     if assigned and at >= assigned.end(1) and error.msg.startswith(("Invalid value", "Expected newline")):
@@ -94,6 +92,7 @@ def _unquoted(line: str, error: tomli.TOMLDecodeError) -> tuple[int, str] | None
 
 
 def _written(value: str) -> str:
+    """The value as TOML."""
     if value.lower() in ("true", "false"):
         return value.lower()
     return f"'{value}'" if "\\" in value else f'"{value}"'

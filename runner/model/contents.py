@@ -1,6 +1,7 @@
-"""Files of a hub model that is not on this machine: their headers and tables, and no weights.
+"""Reads headers and JSON tables, without weights, of hub models that are not on this machine.
 
-What was read is kept in runner's cache, by repository, commit and file.
+They are kept in runner's cache, by repository, commit and file. Files are read with range requests of our
+own: HfFileSystem lists each folder first, and reads a whole file if a server ignores ranges.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ModelError
 from runner.files.header import Header, HeaderError, UnreadDtypeError, check_size, header_length, parse_header
 from runner.files.storage import is_lfs_pointer
+from runner.model import repository_cache
 from runner.model.files import TABLE_LIMIT
 from runner.model.hub_errors import title
-from runner.model.kept import keep, kept
 from runner.model.selection import WEIGHTS
 from runner.model.threads import in_threads
 
@@ -27,17 +28,17 @@ if TYPE_CHECKING:
     from runner.manifest.schema import ModelSource
     from runner.model.listing import Listing
 
-FIRST = 100_000  # bytes of a weight file that are asked for first: few headers are longer
+FIRST = 100_000  # bytes of a weight file that are requested first: few headers are longer
 _READERS = 4
-_PIECE = 16 << 10
-_POINTER = "it is a pointer of git-lfs that was uploaded in the place of the file itself"
+_PIECE = 16 << 10  # bytes
+_POINTER = "it is a git-lfs pointer that was uploaded instead of the file itself"
 
 Content = Header | dict[str, Any]
 
 
 @dataclass(frozen=True)
 class RemoteFolder:
-    """Contents of a component's folder in a repository."""
+    """The files of a component's folder in a repository: the ``Contents`` of a selection."""
 
     source: ModelSource
     listing: Listing
@@ -61,29 +62,32 @@ def contents(source: ModelSource, listing: Listing, names: Sequence[str]) -> dic
 
     Raises:
         ModelError: a file is damaged, or cannot be loaded.
-        Exception: the client's errors.
+        Exception: errors of the hub's client.
 
     """
     from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
 
-    works = [functools.partial(content_of, source, listing, name) for name in names]
-    # a host that takes no connection is tried at each of its addresses
-    patience = 3 * HF_HUB_DOWNLOAD_TIMEOUT
-    return dict(zip(names, in_threads(works, _READERS, patience), strict=True))
+    calls = [functools.partial(content_of, source, listing, name) for name in names]
+    # an unreachable host is tried at each of its addresses
+    timeout = 3 * HF_HUB_DOWNLOAD_TIMEOUT
+    return dict(zip(names, in_threads(calls, _READERS, timeout), strict=True))
 
 
 def content_of(source: ModelSource, listing: Listing, name: str) -> Content:
-    """One of them; what this machine has of it damaged is as if it were not there."""
+    """The header or table of one file: from the hub's cache, runner's own, or the hub; raises as above.
+
+    Damaged files in the caches are ignored.
+    """
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
     size = listing.sizes[name]
-    place = (listing.commit, name)
+    key = (listing.commit, name)
     local = try_to_load_from_cache(source.source, name, revision=listing.commit)
     with suppress(ValueError, OSError):
         if isinstance(local, str):
             return _parsed(name, _head(functools.partial(_read_local, Path(local)), name, size), size)
     with suppress(ValueError):
-        if known := kept(source.source, place):
+        if known := repository_cache.load(source.source, key):
             return _parsed(name, known, size)
     url = hf_hub_url(source.source, name, revision=listing.commit)
     try:
@@ -93,15 +97,15 @@ def content_of(source: ModelSource, listing: Listing, name: str) -> Content:
         raise ModelError(f"{title(source)}: {name} cannot be loaded: {error}") from None
     except HeaderError as error:
         raise ModelError(f"{title(source)} has a damaged file, {name}: {error}") from None
-    keep(source.source, place, head)
+    repository_cache.save(source.source, key, head)
     return content
 
 
 def _head(read: Callable[[int, int], bytes], name: str, size: int | None) -> bytes:
-    """All of a file that is no weights; ``read`` is given where to start and where to stop.
+    """A weight file's start with its header, or the whole of another file; ``read`` takes start and stop.
 
     Raises:
-        HeaderError: it is cut off, or not what its name says.
+        HeaderError: it is cut off, too long, or a git-lfs pointer.
 
     """
     limit = TABLE_LIMIT if size is None else size
@@ -118,7 +122,7 @@ def _head(read: Callable[[int, int], bytes], name: str, size: int | None) -> byt
     return head[:end]
 
 
-def _parsed(name: str, head: bytes, size: int | None) -> Header | dict[str, Any]:
+def _parsed(name: str, head: bytes, size: int | None) -> Content:
     if name.endswith(WEIGHTS):
         header = parse_header(head[8:])
         if size is not None:
@@ -142,32 +146,32 @@ def _read_local(path: Path, start: int, stop: int) -> bytes:
 
 
 def _read(url: str, start: int, stop: int) -> bytes:
-    """Bytes of a file on the hub. No more are taken, even from a server that ignores the range."""
+    """A range of bytes of a file on the hub; a server that ignores the range is not read to the end."""
     import huggingface_hub.utils
 
-    client: Any = huggingface_hub.utils  # it says of few of its names that others may use them
+    client: Any = huggingface_hub.utils  # few of its names are marked as exported
     if stop <= start:
         return b""
     headers = {
         **client.build_hf_headers(),
         "Range": f"bytes={start}-{stop - 1}",
-        "Accept-Encoding": "identity",  # what is packed on the way cannot be had in parts
+        "Accept-Encoding": "identity",  # a range of a compressed body is of no use
     }
     data = bytearray()
-    with _answer(url, headers) as (response, pieces):
+    with _response(url, headers) as (response, pieces):
         client.hf_raise_for_status(response)
-        skipped = 0 if response.status_code == 206 else start
-        wanted = skipped + stop - start
+        first = 0 if response.status_code == 206 else start
+        end = first + stop - start
         for piece in pieces:
             data += piece
-            if len(data) >= wanted:
+            if len(data) >= end:
                 break
-    return bytes(data[skipped:wanted])
+    return bytes(data[first:end])
 
 
 @contextmanager
-def _answer(url: str, headers: Mapping[str, str]) -> Iterator[tuple[Any, Iterable[bytes]]]:
-    """The hub's answer before its body has come, and the body piece by piece."""
+def _response(url: str, headers: Mapping[str, str]) -> Iterator[tuple[Any, Iterable[bytes]]]:
+    """The hub's response and its body in pieces."""
     import huggingface_hub
     from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
 
@@ -176,6 +180,6 @@ def _answer(url: str, headers: Mapping[str, str]) -> Iterator[tuple[Any, Iterabl
     if callable(session.stream):
         with session.stream("GET", url, **options) as response:
             yield response, response.iter_bytes(_PIECE)
-    else:  # before version 1.0 the client used requests
+    else:  # huggingface_hub before 1.0 uses requests
         with session.get(url, stream=True, **options) as response:
             yield response, response.iter_content(_PIECE)

@@ -1,6 +1,6 @@
-"""Files of the hub's cache that are not what they should be, and taking them away so that they are fetched.
+"""Finds damaged files in the hub's cache, and removes them so that they are fetched again.
 
-The cache has the content of files as blobs named by their hashes, and for each commit links to them.
+The cache stores file contents as blobs named by their hashes, and for each commit a folder of links to them.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
     from runner.model.listing import Listing
 
-HASHED_AT_ONCE = 8 << 20  # bytes; the content of larger files is held against their names where they changed
+HASHED_AT_ONCE = 8 << 20  # bytes; larger files are hashed only if they have changed (see fingerprint)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
 def damaged(snapshot: Path, names: Iterable[str], listing: Listing | None) -> dict[str, str]:
-    """What is wrong with files of a snapshot, by their names; those that are not there are no damage."""
+    """Descriptions of the damage of a snapshot's files, by name; missing files are not damaged."""
     sizes = listing.sizes if listing else {}
     found = {name: _damage(snapshot / name, sizes.get(name)) for name in names}
     return {name: what for name, what in found.items() if what}
 
 
 def remove(snapshot: Path, name: str) -> None:
-    """Remove a file of a snapshot and its blob; what a link to elsewhere leads to is left alone.
+    """Remove a file of a snapshot and its blob; the target of a link out of the cache is kept.
 
     Raises:
         ModelError: it cannot be removed.
@@ -47,24 +47,25 @@ def remove(snapshot: Path, name: str) -> None:
         link.unlink(missing_ok=True)
     except OSError as error:
         raise ModelError(
-            f"{blob} is damaged and cannot be removed: {error.strerror}; have it removed by who may write "
-            "there, or set HF_HOME to a folder of your own, where all is fetched anew"
+            f"{blob} is damaged and cannot be removed: {error.strerror}; have its owner remove it, or set "
+            "HF_HOME to a folder of your own, into which the model is fetched again"
         ) from None
 
 
 def _damage(path: Path, size: int | None) -> str:
+    """A description of a file's damage; empty if it has none. ``size`` is its size in bytes, if known."""
     try:
         actual = path.stat().st_size
     except OSError:
         return ""
     if size is not None and actual != size:
-        return f"it has {actual} bytes, and should have {size}"
+        return f"it has {actual} bytes and should have {size}"
     try:
         if path.name.endswith(WEIGHTS):
             read_header(path)
         return _wrong_content(path, actual)
     except UnreadDtypeError:
-        return ""  # whole, and of no use
+        return ""  # intact, although it cannot be loaded
     except HeaderError as error:
         return str(error)
     except OSError as error:
@@ -72,7 +73,7 @@ def _damage(path: Path, size: int | None) -> str:
 
 
 def _wrong_content(path: Path, size: int) -> str:
-    """What is wrong with the content of a small file: by its hash, where its blob is named by that."""
+    """A description of a small file's damage: it is not JSON, or its hash is not that in its blob's name."""
     if size > HASHED_AT_ONCE:
         return ""
     blob = path.resolve()
@@ -80,11 +81,11 @@ def _wrong_content(path: Path, size: int) -> str:
     is_blob = blob.parent.name == "blobs"
     if is_blob and _SHA256.fullmatch(blob.name):
         hashes = {hashlib.sha256(data).hexdigest()}
-    elif is_blob and _SHA1.fullmatch(blob.name):  # as git names blobs, or a mirror of the hub its files
+    elif is_blob and _SHA1.fullmatch(blob.name):  # git's hash, or a plain one from a mirror
         hashes = {hashlib.sha1(part).hexdigest() for part in (b"blob %d\0" % size + data, data)}
-    else:  # systems without symbolic links have the files themselves
-        return "it is no JSON" if path.suffix == ".json" and not _is_json(data) else ""
-    return "" if blob.name in hashes else "its content is not what its blob's name says"
+    else:  # on systems without symbolic links a snapshot has the files themselves
+        return "it is not JSON" if path.suffix == ".json" and not _is_json(data) else ""
+    return "" if blob.name in hashes else "its content does not match the hash in its blob's name"
 
 
 def _is_json(data: bytes) -> bool:

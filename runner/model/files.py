@@ -1,4 +1,4 @@
-"""The files of a component in a model folder, and whether they are whole."""
+"""Opens the files of a component in a model folder, and checks that they are complete."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 INDEX = "model_index.json"
 OTHER_CONFIGS = ("scheduler_config.json", "tokenizer_config.json")
-TABLE_LIMIT = 16 << 20  # bytes of a config or an index
-POINTER_LIMIT = 1024  # bytes; git-lfs makes no longer one
+TABLE_LIMIT = 16 << 20  # bytes of a JSON config or index
+POINTER_LIMIT = 1024  # bytes; the longest pointer of git-lfs
 
 
 @dataclass(frozen=True)
 class ComponentFiles:
-    """A component's files on disk, checked: every shard is there and is as long as its header says."""
+    """A component's files on disk: every shard exists and is as long as its header says."""
 
     component: Component
     folder: Path
     names: tuple[str, ...]
-    """Paths from the model's folder."""
+    """Paths relative to the model's folder."""
     variant: str | None = None
-    """The variant of the weights; None where they are plain files."""
+    """The variant of the weights; None for plain files."""
     index: str | None = None
-    """The index that names the shards, without its folder."""
+    """The name of the index that lists the shards."""
 
     @property
     def own_folder(self) -> Path:
@@ -45,13 +45,13 @@ class ComponentFiles:
 
     @cached_property
     def headers(self) -> Mapping[str, Header]:
-        """Headers of the weight files, by path from the model's folder."""
+        """Headers of the weight files, by path relative to the model's folder."""
         weights = [name for name in self.names if name.endswith(WEIGHTS)]
         return {name: _whole_header(self.folder / name) for name in weights}
 
     @cached_property
     def shapes(self) -> ComponentShapes:
-        """The weights as the headers tell them, and the component's ``config.json`` if it has one.
+        """Names, dtypes and shapes of the weights, and the component's configs.
 
         Raises:
             ModelError: the config is damaged.
@@ -69,7 +69,7 @@ class ComponentFiles:
 
 @dataclass(frozen=True)
 class Folder:
-    """Contents of a folder on this machine; its path is its title."""
+    """The files of a folder on this machine: the ``Contents`` of a selection."""
 
     path: Path
 
@@ -85,10 +85,10 @@ class Folder:
 
 
 def open_component(model: Path, component: Component, variant: str | None = None) -> ComponentFiles:
-    """The component's files in a model folder; of the variant, if its weights are there in that.
+    """The component's files in a model folder; those of the variant, if it has weights of it.
 
     Raises:
-        ModelError: something is missing, cut off, or there are pickled weights only.
+        ModelError: a file is missing or cut off, or all weights are pickled.
 
     """
     folder = model / component.path
@@ -105,7 +105,7 @@ def open_component(model: Path, component: Component, variant: str | None = None
     files = ComponentFiles(component, model, chosen.names, chosen.variant, chosen.index)
     for name in files.names:
         _refuse_pointer(model / name)
-    _ = files.headers  # read, and so checked
+    _ = files.headers  # reads and checks them
     return files
 
 
@@ -113,7 +113,7 @@ def read_config(model: Path, component: Component) -> dict[str, Any]:
     """The component's ``config.json``.
 
     Raises:
-        ModelError: it is missing or is no JSON table.
+        ModelError: it is missing or not a JSON object.
 
     """
     return read_table(model / component.path / "config.json")
@@ -123,22 +123,22 @@ def read_index(model: Path) -> dict[str, Any]:
     """The pipeline's ``model_index.json``; empty if the folder has none.
 
     Raises:
-        ModelError: it is no JSON table.
+        ModelError: it is not a JSON object.
 
     """
     return read_table(model / INDEX) if (model / INDEX).is_file() else {}
 
 
 def read_table(path: Path) -> dict[str, Any]:
-    """A JSON file that holds a table.
+    """A JSON file that holds an object.
 
     Raises:
-        ModelError: it is missing or is no such file.
+        ModelError: it is missing or not a JSON object.
 
     """
     data = _start(path, TABLE_LIMIT + 1)
     if len(data) > TABLE_LIMIT:
-        raise ModelError(f"{path} is damaged: no such table is longer than {TABLE_LIMIT} bytes")
+        raise ModelError(f"{path} is damaged: it is longer than {TABLE_LIMIT} bytes")
     try:
         table = json.loads(data)
     except (ValueError, RecursionError):
@@ -161,7 +161,12 @@ def _whole_header(path: Path) -> Header:
 
 
 def _start(path: Path, size: int) -> bytes:
-    """The first bytes of a file that git-lfs has not left out."""
+    """The first ``size`` bytes of a file.
+
+    Raises:
+        ModelError: it cannot be read, or is a git-lfs pointer.
+
+    """
     try:
         with open_to_read(path) as file:
             data = file.read(size)
@@ -169,12 +174,13 @@ def _start(path: Path, size: int) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from None
     if is_lfs_pointer(data):
         raise ModelError(
-            f"{path} is a pointer of git-lfs and not the file itself: run `git lfs pull` in {path.parent}"
+            f"{path} is a git-lfs pointer, not the file itself: run `git lfs pull` in {path.parent}"
         )
     return data
 
 
 def _refuse_pointer(path: Path) -> None:
+    """Raise a ModelError for a git-lfs pointer or an empty JSON file."""
     try:
         size = path.stat().st_size
     except OSError as error:

@@ -1,8 +1,7 @@
-"""What a model is, by content: SHA-256 over the names and content hashes of its components' files.
+"""Fingerprints of models: SHA-256 over the names and content hashes of their components' files.
 
-Content hashes are cached by path and by what changes with the content (:func:`_identity`), so that a model is
-hashed once. A large file in the hub's cache is named by its hash: the name is taken for the hash until the
-file's identity is no longer the one that it had then.
+Hashes are cached by path, size, times and inode, so that a model is hashed once. A large file in the hub's
+cache is named by its hash; the name is trusted until size, times or inode change.
 """
 
 from __future__ import annotations
@@ -27,16 +26,16 @@ if TYPE_CHECKING:
 
 _LFS_BLOB = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 8 << 20
-_READERS = 4  # hashing releases the GIL; more threads than this wait for the disk
-_ATTEMPTS = 3  # to hash a file that changes meanwhile
-# nanoseconds in which a file system may give two changes the same time: the kernel's tick, with a margin, and
-# two seconds where times are kept in whole seconds
+_READERS = 4  # threads; hashing releases the GIL, and more would wait for the disk
+_ATTEMPTS = 3  # at hashing a file that changes meanwhile
+# nanoseconds within which two changes of a file may get the same time: the kernel's tick with a margin, or
+# two seconds on file systems that store whole seconds
 _TICK = 50_000_000
 _COARSE_TICK = 2_000_000_000
 
 
 def fingerprint(files: Iterable[ComponentFiles], *, hash_missing: bool = True) -> str | None:
-    """The fingerprint of some components; None if a file must be hashed first and may not be.
+    """The fingerprint of some components; None if ``hash_missing`` is false and a file is not hashed yet.
 
     Raises:
         ModelError: a file cannot be read.
@@ -50,20 +49,20 @@ def fingerprint(files: Iterable[ComponentFiles], *, hash_missing: bool = True) -
     if unknown:
         hashes.learn(unknown)
     if hash_missing:
-        hashes.note_names(list(paths.values()))
+        hashes.trust_names(list(paths.values()))
     lines = sorted(f"{name} {hashes.known(path)}\n" for name, path in paths.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def note(files: Iterable[ComponentFiles]) -> None:
-    """Note the identities of files in the hub's cache, whose names are taken for their hashes from now on."""
-    _Hashes(cache_folder() / "hashes.json").note_names([f.folder / name for f in files for name in f.names])
+def trust_names(files: Iterable[ComponentFiles]) -> None:
+    """Record the current identities of files in the hub's cache, and take their names for their hashes."""
+    _Hashes(cache_folder() / "hashes.json").trust_names([f.folder / name for f in files for name in f.names])
 
 
 def altered(files: Iterable[ComponentFiles]) -> list[str]:
-    """Names of files in the hub's cache that no longer hold what their blobs' names say.
+    """Names of files in the hub's cache whose content no longer matches the hashes in their blobs' names.
 
-    Only a file whose identity is not the one that was noted is read for that.
+    Only files whose recorded identity has changed are read.
 
     Raises:
         ModelError: a file cannot be read.
@@ -79,7 +78,7 @@ def altered(files: Iterable[ComponentFiles]) -> list[str]:
 
 
 class _Hashes:
-    """SHA-256 of files, kept between runs."""
+    """SHA-256 of files, cached in a JSON file between runs."""
 
     def __init__(self, cache: Path) -> None:
         self._cache = cache
@@ -88,38 +87,38 @@ class _Hashes:
         except (OSError, ValueError):
             known = {}
         self._known: dict[str, list[object]] = known if isinstance(known, dict) else {}
-        self._unkept: dict[Path, str] = {}
-        """Of files that are too young to be recognised later: they are hashed again the next time."""
+        self._uncached: dict[Path, str] = {}
+        """Hashes of files that changed too recently for a later change to be noticed."""
 
     def known(self, path: Path) -> str | None:
-        """The file's hash if it is known without reading it."""
+        """The file's hash if it is known without reading it, else None."""
         target = path.resolve()
-        if target in self._unkept:
-            return self._unkept[target]
+        if target in self._uncached:
+            return self._uncached[target]
         entry = self._known.get(str(target))
         if isinstance(entry, list) and entry[:-1] == _identity(target):
             return str(entry[-1])
         return _name_as_hash(target) if entry is None else None
 
     def learn(self, paths: list[Path]) -> None:
-        """Hash files, and keep what can be recognised later."""
+        """Hash files, and cache the hashes if later changes would be noticed."""
         targets = [path.resolve() for path in paths]
         with ThreadPoolExecutor(_READERS) as pool:
             hashed = list(pool.map(_hash_unchanged, targets))
         for target, (identity, digest) in zip(targets, hashed, strict=True):
             if identity is None:
-                self._unkept[target] = digest
+                self._uncached[target] = digest
             else:
                 self._known[str(target)] = [*identity, digest]
         self._write()
 
-    def note_names(self, paths: list[Path]) -> None:
-        """Keep the identities of files whose names were taken for their hashes."""
+    def trust_names(self, paths: list[Path]) -> None:
+        """Record the identities of files whose names are taken for their hashes."""
         targets = [target for path in paths if str(target := path.resolve()) not in self._known]
         named = {target: name for target in targets if (name := _name_as_hash(target))}
-        noted = {str(t): [*_identity(t), name] for t, name in named.items() if _grow_old(t)}
-        if noted:
-            self._known |= noted
+        recorded = {str(t): [*_identity(t), name] for t, name in named.items() if _wait_for_tick(t)}
+        if recorded:
+            self._known |= recorded
             self._write()
 
     def _write(self) -> None:
@@ -128,15 +127,15 @@ class _Hashes:
 
 
 def _name_as_hash(target: Path) -> str | None:
-    """The hash that a file's name says: large files in the hub's cache have it."""
+    """The hash in a file's name, which large files in the hub's cache have; None for other files."""
     named = target.parent.name == "blobs" and _LFS_BLOB.fullmatch(target.name)
     return target.name if named else None
 
 
 def _identity(path: Path) -> list[object]:
-    """What differs once a file was written to or replaced, unless that was within a tick of its clock.
+    """Size, times and inode: they differ once a file is changed, unless within a tick of the clock.
 
-    The time of change is the system's own: unlike that of modification, nobody can set it back.
+    The time of change (ctime) is included because programs cannot set it.
     """
     try:
         stat = path.stat()
@@ -146,24 +145,25 @@ def _identity(path: Path) -> list[object]:
 
 
 def _hash_unchanged(path: Path) -> tuple[list[object] | None, str]:
-    """A file's hash, and its identity if a later change is sure to change that.
+    """A file's identity and hash; the identity is None if a later change might not alter it.
 
     Raises:
-        ModelError: the file cannot be read, or was written to each time while it was.
+        ModelError: the file cannot be read, or changed during each attempt.
 
     """
     for _ in range(_ATTEMPTS):
-        old_enough = _grow_old(path)
+        is_settled = _wait_for_tick(path)
         before = _identity(path)
         digest = _sha256(path)
         if _identity(path) == before:
-            return before if old_enough else None, digest
-    raise ModelError(f"{path} was written to while it was read; run again when it is whole")
+            return before if is_settled else None, digest
+    raise ModelError(f"{path} was written to while it was read; run again when it is complete")
 
 
-def _grow_old(path: Path) -> bool:
-    """Wait until another change would get another time than the last one; False where a clock was set back
-    and nobody knows when that is.
+def _wait_for_tick(path: Path) -> bool:
+    """Wait until a further change would get a later time than the last one.
+
+    False if that is unknown, because the clock was set back.
     """
     changed = path.stat().st_ctime_ns
     tick = _TICK if changed % 1_000_000_000 else _COARSE_TICK

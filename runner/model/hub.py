@@ -1,4 +1,4 @@
-"""Models on the hub, through huggingface_hub: only the files that the stages need, resumed where cut off."""
+"""Hub models in huggingface_hub's cache: finds, checks and downloads the files that components need."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runner.events import Warned
 from runner.model import damage, listing
 from runner.model.contents import RemoteFolder
 from runner.model.files import INDEX, Folder, open_component
-from runner.model.fingerprint import altered, note
+from runner.model.fingerprint import altered, trust_names
 from runner.model.hub_errors import explained, title
 from runner.model.selection import select, variants
 from runner.model.threads import in_threads
@@ -33,39 +33,40 @@ SPARE = 1 << 30  # bytes that a download must leave free on the disk
 
 
 class Listener(Protocol):
-    """Who is told of a download."""
+    """Receives the progress of a download."""
 
     def fetching(self, source: str, done: int, total: int) -> None:
-        """Bytes so far, and in all."""
+        """Take the bytes downloaded so far, and their total."""
 
     def warning(self, event: Warned) -> None:
-        """Something differs from what was asked for."""
+        """Take a warning, such as that a damaged file is fetched again."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What the hub's cache has of a model, for some components: ``folder`` has the commit as its name."""
+    """The state of a model in the hub's cache, for some components."""
 
     folder: Path
+    """Named by the commit."""
     names: tuple[str, ...]
-    """Files that the components need, as far as can be told."""
+    """Files that the components need; those present, if an index is damaged or missing."""
     damaged: Mapping[str, str]
-    """What is wrong with those that are there, by name."""
+    """Descriptions of damage, by file name."""
     missing: str
-    """What is not there of what they need."""
+    """An error message about a missing file; empty if none is."""
 
     @property
     def is_whole(self) -> bool:
         return not self.damaged and not self.missing
 
     def damage(self) -> str:
-        """In words, with the blob of each damaged file."""
+        """A message that names each damaged file and its blob; empty if there is none."""
         files = [f"{name} ({(self.folder / name).resolve()}: {what})" for name, what in self.damaged.items()]
         return f"the hub's cache has a damaged {' and a damaged '.join(files)}" if files else ""
 
 
 def snapshot(source: ModelSource, components: Sequence[Component]) -> Snapshot | None:
-    """What the hub's cache has of a model; None if that is nothing. Asks no network."""
+    """The state of a model in the hub's cache; None if it is not there. Uses no network."""
     folder = listing.snapshot_folder(source)
     if folder is None:
         return None
@@ -75,42 +76,43 @@ def snapshot(source: ModelSource, components: Sequence[Component]) -> Snapshot |
     try:
         repository = known.sizes if known else there
         chosen = _select(source, components, repository, lambda c: Folder(folder / c.path))
-    except ModelError as error:  # an index is damaged, or is not there
+    except ModelError as error:  # an index is damaged or missing
         tables = [name for name in beside if name.endswith(".json")]
         return Snapshot(folder, tuple(beside), damage.damaged(folder, tables, known), str(error))
     names = _names(chosen, repository)
     absent = sorted(set(names) - there)
-    missing = f"{title(source)} is not (wholly) on this machine ({absent[0]} is missing)" if absent else ""
+    missing = f"{title(source)} is not (completely) on this machine"
+    missing = f"{missing} ({absent[0]} is missing)" if absent else ""
     return Snapshot(folder, tuple(names), damage.damaged(folder, names, known), missing)
 
 
 def cached(source: ModelSource, components: Sequence[Component]) -> Path | None:
-    """The snapshot's folder if everything needed is in the hub's cache, whole; asks no network."""
+    """The snapshot's folder if all needed files are in the hub's cache, undamaged. Uses no network."""
     found = snapshot(source, components)
     return found.folder if found and found.is_whole else None
 
 
 def lacking(source: ModelSource, components: Sequence[Component]) -> str:
-    """Why a model cannot be loaded from the hub's cache, for messages."""
+    """The reason, for messages, why a model cannot be loaded from the hub's cache."""
     found = snapshot(source, components)
     if found is None or found.is_whole:
-        return f"{title(source)} is not (wholly) on this machine"
+        return f"{title(source)} is not (completely) on this machine"
     return found.damage() or found.missing
 
 
 def damage_in_cache(source: ModelSource, components: Sequence[Component]) -> str:
-    """What the hub's cache has damaged of a model, in words; empty if nothing."""
+    """A message about a model's damaged files in the hub's cache; empty if there are none."""
     found = snapshot(source, components)
     return found.damage() if found else ""
 
 
 def download(source: ModelSource, components: Sequence[Component], listener: Listener) -> Path:
-    """Bring the files that the components need into the hub's cache; returns the snapshot's folder.
+    """Download the files that the components need into the hub's cache; returns the snapshot's folder.
 
-    Files that are damaged there are fetched again, once, and the listener is told.
+    Interrupted downloads are resumed. Damaged files are fetched again, once, with a warning to the listener.
 
     Raises:
-        ModelError: the repository is missing, gated, out of reach, or lacks what the stages need.
+        ModelError: the repository is missing, gated or unreachable, or lacks files that the components need.
         StorageError: the disk has no room.
 
     """
@@ -119,8 +121,8 @@ def download(source: ModelSource, components: Sequence[Component], listener: Lis
         broken = _damage(source, folder, names, components)
         if broken:
             for name, what in broken.items():
-                told = f"{title(source)}: {name} was damaged in the hub's cache and is fetched again: {what}"
-                listener.warning(Warned(kind="repaired", message=told))
+                problem = f"{name} was damaged in the hub's cache and is fetched again: {what}"
+                listener.warning(Warned(kind="repaired", message=f"{title(source)}: {problem}"))
                 damage.remove(folder, name)
             folder, names = _fetch(source, components, listener)
             _refuse_damaged(source, damage.damaged(folder, names, listing.of_snapshot(source, folder)))
@@ -128,7 +130,7 @@ def download(source: ModelSource, components: Sequence[Component], listener: Lis
         raise
     except Exception as error:
         raise explained(source, error, damage_in_cache(source, components)) from error
-    note([open_component(folder, component, source.variant) for component in components])
+    trust_names([open_component(folder, component, source.variant) for component in components])
     return folder
 
 
@@ -144,27 +146,27 @@ def _damage(
     if found:
         return found
     opened = [open_component(folder, component, source.variant) for component in components]
-    return dict.fromkeys(altered(opened), "it was written to, and is not what its blob's name says")
+    return dict.fromkeys(altered(opened), "it was written to and does not match the hash in its blob's name")
 
 
 def is_altered(files: Sequence[ComponentFiles]) -> bool:
-    """Whether files in the hub's cache were written to since they were noted, and are others now."""
+    """Whether the content of files in the hub's cache has changed since they were fetched or hashed."""
     return bool(altered(files))
 
 
 def _fetch(
     source: ModelSource, components: Sequence[Component], listener: Listener
 ) -> tuple[Path, list[str]]:
-    """The snapshot's folder with what was not in the cache yet, and the names of what is needed."""
+    """Download missing files; returns the snapshot's folder and the names of all needed files."""
     import huggingface_hub
 
-    now = listing.ask(source)
-    names = needed(source, components, now)
-    total = _bytes_to_fetch(source, names, now)
+    current = listing.from_hub(source)
+    names = needed(source, components, current)
+    total = _bytes_to_fetch(source, names, current)
     _check_room(source, total)
 
     def report(done: int) -> None:
-        if total:  # else all is there, or is about to be found damaged
+        if total:  # else nothing is missing, and damage is checked afterwards
             listener.fetching(source.source, min(done, total), total)
 
     meter = _meter(report)
@@ -181,20 +183,22 @@ def _fetch(
     return Path(folder), names
 
 
-def needed(source: ModelSource, components: Sequence[Component], there: Listing) -> list[str]:
-    """Those of a repository's files that the components need; indexes and headers are read for that.
+def needed(source: ModelSource, components: Sequence[Component], repository: Listing) -> list[str]:
+    """The files of a repository that the components need; reads indexes and headers from the hub.
 
     Raises:
-        ModelError: a component has none, pickled weights only, or none that can be told from others.
-        Exception: the client's errors.
+        ModelError: a component has no weights, only pickled ones, or several sets without an index.
+        Exception: errors of the hub's client.
 
     """
-    return _names(selections(source, components, there), there.sizes)
+    return _names(selections(source, components, repository), repository.sizes)
 
 
-def selections(source: ModelSource, components: Sequence[Component], there: Listing) -> dict[str, Selection]:
+def selections(
+    source: ModelSource, components: Sequence[Component], repository: Listing
+) -> dict[str, Selection]:
     """The files of each component, by its name; raises as :func:`needed`."""
-    return _select(source, components, there.sizes, lambda c: RemoteFolder(source, there, c.path))
+    return _select(source, components, repository.sizes, lambda c: RemoteFolder(source, repository, c.path))
 
 
 def _select(
@@ -215,35 +219,35 @@ def _names(chosen: Mapping[str, Selection], names: Collection[str]) -> list[str]
 
 
 def check_variant(source: ModelSource, names: Collection[str]) -> None:
-    """See that a model has the variant that is asked for in one of its folders at least.
+    """Check that at least one of a model's folders has the requested variant.
 
-    Where another folder has it not, its plain files are loaded, as by diffusers.
+    Folders without it are loaded from their plain files, as by diffusers.
 
     Raises:
-        ModelError: none has it.
+        ModelError: no folder has it.
 
     """
-    there = variants(names)
-    if source.variant is not None and source.variant not in there:
-        known = f"there are: {', '.join(there)}" if there else "it has plain files alone"
+    found = variants(names)
+    if source.variant is not None and source.variant not in found:
+        known = f"there are: {', '.join(found)}" if found else "it has only plain files"
         raise ModelError(f"{title(source)} has no files of variant '{source.variant}' ({known})")
 
 
 def _check_presence(source: ModelSource, component: Component, names: Collection[str]) -> None:
     if not any(name.startswith(f"{component.path}/") for name in names):
         raise ModelError(
-            f"{title(source)} has nothing for the component '{component.name}'; is it in diffusers layout?"
+            f"{title(source)} has no files of the component '{component.name}'; is it in diffusers layout?"
         )
 
 
-def _bytes_to_fetch(source: ModelSource, names: Collection[str], there: Listing) -> int:
-    """Bytes that are not in the cache yet."""
+def _bytes_to_fetch(source: ModelSource, names: Collection[str], repository: Listing) -> int:
+    """The total size of the files that are not in the cache yet."""
     from huggingface_hub import try_to_load_from_cache
 
     return sum(
-        there.sizes[name] or 0
+        repository.sizes[name] or 0
         for name in names
-        if not isinstance(try_to_load_from_cache(source.source, name, revision=there.commit), str)
+        if not isinstance(try_to_load_from_cache(source.source, name, revision=repository.commit), str)
     )
 
 
@@ -262,9 +266,9 @@ def _check_room(source: ModelSource, total: int) -> None:
 
 
 def _meter(report: Callable[[int], None]) -> type[Any]:
-    """A tqdm class that shows nothing and reports bytes.
+    """A tqdm class that prints nothing and reports the bytes downloaded so far.
 
-    The hub's client makes several bars; what has arrived is the most that a bar of bytes counts.
+    The hub's client makes several bars; the largest count among those of bytes is the total.
     """
     from tqdm.auto import tqdm
 

@@ -1,4 +1,4 @@
-"""How messages speak of models on the hub, and of what the hub's client says went wrong."""
+"""Error messages about models on the hub."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from runner.errors import ModelError, StorageError
 if TYPE_CHECKING:
     from runner.manifest.schema import ModelSource
 
-# by name: they are httpx2's, httpx's or requests', as the client's version has it
-OUT_OF_REACH = {
+# class names, because the HTTP library depends on the version of huggingface_hub
+_UNREACHABLE = {
     "LocalEntryNotFoundError",
     "ConnectError",
     "ConnectionError",
@@ -21,51 +21,51 @@ OUT_OF_REACH = {
 
 
 def is_offline() -> bool:
-    """Whether the user forbids to ask the hub."""
+    """Whether HF_HUB_OFFLINE forbids the use of the network."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     return bool(HF_HUB_OFFLINE)
 
 
 def explained(source: ModelSource, error: Exception, state: str = "") -> ModelError | StorageError:
-    """The client's error in the user's words, with what to do; ``state`` says what of the model is here."""
+    """The user error for an error of the hub's client; ``state`` describes what is missing here."""
     from huggingface_hub import errors
 
     name = title(source)
-    state = state or f"{name} is not (wholly) on this machine"
+    state = state or f"{name} is not (completely) on this machine"
     if isinstance(error, errors.GatedRepoError):
         return ModelError(
             f"{name} is gated: accept its licence on the model's page, then log in with `hf auth login` "
             "or set HF_TOKEN to a token that may read it"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return ModelError(f"{name} is not there: the model has no revision '{source.revision}'")
+        return ModelError(f"{name} was not found: the model has no revision '{source.revision}'")
     if isinstance(error, errors.RepositoryNotFoundError):
         return ModelError(
-            f"{name} is not there: check the name; a private model needs HF_TOKEN or `hf auth login`"
+            f"{name} was not found: check the name; a private model needs HF_TOKEN or `hf auth login`"
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
         return offline(state)
     kinds = {base.__name__ for base in type(error).__mro__}
-    if kinds & OUT_OF_REACH:
+    if kinds & _UNREACHABLE:
         return ModelError(f"{state}, and the hub cannot be reached; try again")
     if isinstance(error, OSError) and error.errno is not None:
         return StorageError(f"cannot store {name}: {error.strerror or error}")
     first = str(error).strip().splitlines()[:1]
     return ModelError(
-        f"{name} could not be fetched whole: {type(error).__name__}: {first[0] if first else ''} "
-        "(run it again: files that have arrived whole are kept)"
+        f"{name} could not be fetched completely: {type(error).__name__}: {first[0] if first else ''} "
+        "(run it again: files that are complete are kept)"
     )
 
 
 def offline(state: str) -> ModelError:
-    """What to do about a model that is not here whole, where the hub may not be asked."""
+    """The error for a model that is not completely on this machine, in offline mode."""
     return ModelError(
-        f"{state}, and HF_HUB_OFFLINE forbids to fetch it: unset that, or have `source` name a folder on "
-        "this machine, which starts with ./, / or ~"
+        f"{state}, and HF_HUB_OFFLINE forbids fetching it: unset it, or set `source` to a folder on this "
+        "machine, which starts with ./, / or ~"
     )
 
 
 def title(source: ModelSource) -> str:
-    """How messages name a model."""
+    """The name of a model in messages."""
     return f"model '{source.source}'" + (f" at '{source.revision}'" if source.revision else "")

@@ -1,4 +1,4 @@
-"""What a repository on the hub holds at a commit: as the hub says, or as it last said."""
+"""The file lists of repositories on the hub, as the hub reports them or as they were cached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.model.kept import keep, kept
+from runner.model import repository_cache
 from runner.model.threads import in_threads
 
 if TYPE_CHECKING:
@@ -17,51 +17,52 @@ if TYPE_CHECKING:
 
     from runner.manifest.schema import ModelSource
 
-_TRY_AGAIN = (408, 429)  # answers that are no refusal
+_TEMPORARY = (408, 429)  # HTTP statuses that are not final
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A repository at a commit: sizes of its files, None where the hub names none."""
+    """A repository at a commit: sizes of its files in bytes, None where the hub does not report one."""
 
     commit: str
     sizes: Mapping[str, int | None]
 
 
-def ask(source: ModelSource) -> Listing:
-    """Ask the hub what there is now; raises the client's errors, and TimeoutError."""
+def from_hub(source: ModelSource) -> Listing:
+    """The current listing from the hub; raises errors of the hub's client, and TimeoutError."""
     from huggingface_hub import HfApi
-    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT as PATIENCE
+    from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT as TIMEOUT
 
-    def info() -> Any:
+    def request() -> Any:
         return HfApi().model_info(
-            source.source, revision=source.revision, files_metadata=True, timeout=PATIENCE
+            source.source, revision=source.revision, files_metadata=True, timeout=TIMEOUT
         )
 
-    # the client's time-out is for each of the hub's addresses and each wait; a user waits once
-    (told,) = in_threads([info], patience=PATIENCE)
-    sizes = {file.rfilename: file.size for file in told.siblings or ()}
-    listing = Listing(told.sha or source.revision or "main", sizes)
+    # the client's timeout applies to each of the hub's addresses; this one to the whole request
+    (info,) = in_threads([request], timeout=TIMEOUT)
+    sizes = {file.rfilename: file.size for file in info.siblings or ()}
+    listing = Listing(info.sha or source.revision or "main", sizes)
     data = json.dumps({"commit": listing.commit, "sizes": sizes}).encode()
     for revision in {source.revision or "main", listing.commit}:
-        keep(source.source, ("revision", revision), data)
+        repository_cache.save(source.source, ("revision", revision), data)
     return listing
 
 
 def current(source: ModelSource) -> Listing:
-    """What there is, asked once; what a commit holds never changes, and what the hub said before serves where
-    it cannot be reached. Raises as :func:`ask`.
+    """The listing, requested once per process; a cached one for a commit, or if the hub cannot be reached.
+
+    Raises as :func:`from_hub`.
     """
     return _current(source.model_copy(update={"variant": None}))
 
 
 @functools.cache  # the stages of a manifest share a model
 def _current(source: ModelSource) -> Listing:
-    known = _kept(source.source, source.revision or "main")
+    known = _cached(source.source, source.revision or "main")
     if known and known.commit == source.revision:
         return known
     try:
-        return ask(source)
+        return from_hub(source)
     except Exception as error:
         if known and not _refused(error):
             return known
@@ -69,8 +70,8 @@ def _current(source: ModelSource) -> Listing:
 
 
 def of_snapshot(source: ModelSource, snapshot: Path) -> Listing | None:
-    """What the repository holds at a snapshot's commit, if that was asked before: by us, or by the client."""
-    known = _kept(source.source, snapshot.name)
+    """The listing at a snapshot's commit, if runner or the hub's client has cached it."""
+    known = _cached(source.source, snapshot.name)
     if known is not None:
         return known
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -80,9 +81,9 @@ def of_snapshot(source: ModelSource, snapshot: Path) -> Listing | None:
 
 
 def snapshot_folder(source: ModelSource) -> Path | None:
-    """The folder in the hub's cache with the files of the revision, as far as they were fetched.
+    """The folder in the hub's cache with the files of the revision that were fetched so far, or None.
 
-    A branch is where it stood when it was last asked for.
+    A branch is taken at the commit where it was when it was last fetched.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
@@ -95,13 +96,13 @@ def snapshot_folder(source: ModelSource) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _kept(repository: str, revision: str) -> Listing | None:
+def _cached(repository: str, revision: str) -> Listing | None:
     with suppress(ValueError, TypeError):
-        return Listing(**json.loads(kept(repository, ("revision", revision)) or b""))
+        return Listing(**json.loads(repository_cache.load(repository, ("revision", revision)) or b""))
     return None
 
 
 def _refused(error: Exception) -> bool:
-    """Whether the hub has answered, and with a no."""
+    """Whether the hub has refused the request for good."""
     status = getattr(getattr(error, "response", None), "status_code", 0)
-    return 400 <= status < 500 and status not in _TRY_AGAIN
+    return 400 <= status < 500 and status not in _TEMPORARY

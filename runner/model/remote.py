@@ -1,4 +1,4 @@
-"""Hub models that are not on this machine, as the headers of their files tell them: kilobytes, no weights."""
+"""Describes hub models that are not on this machine from their headers and configs, without weights."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ CONFIGS = (CONFIG, "scheduler_config.json")  # a tokenizer's class is in the mod
 
 
 def describe(source: ModelSource, components: Sequence[Component]) -> dict[str, ComponentShapes]:
-    """Shapes of the components of a hub model, by component name, from headers and configs alone.
+    """Shapes of the components of a hub model, by component name.
 
-    What lies in the hub's cache is read there, what was read before in runner's own. When the hub cannot be
-    reached, it is what the hub last said of this revision.
+    Files in the hub's cache and headers in runner's are not requested again. If the hub cannot be reached,
+    its last listing of the revision is used.
 
     Raises:
-        ModelError: the model is missing, gated, damaged or out of reach, or lacks what the components need.
+        ModelError: the model is missing, gated, damaged or unreachable, or lacks files of the components.
 
     """
     folder = hub.cached(source, components)
@@ -44,9 +44,9 @@ def describe(source: ModelSource, components: Sequence[Component]) -> dict[str, 
     try:
         listing = current(source)
         chosen = hub.selections(source, components, listing)
-        told = {f"{c.path}/{name}" for c in components for name in CONFIGS}
+        configs = {f"{c.path}/{name}" for c in components for name in CONFIGS}
         needed = {name for selection in chosen.values() for name in selection.names}
-        names = sorted(name for name in needed if name.endswith(WEIGHTS) or name in told)
+        names = sorted(name for name in needed if name.endswith(WEIGHTS) or name in configs)
         found = contents(source, listing, names)
     except RunnerError:
         raise
@@ -56,18 +56,18 @@ def describe(source: ModelSource, components: Sequence[Component]) -> dict[str, 
 
 
 def commit_of(source: ModelSource) -> str | None:
-    """Where the revision stands, as the hub says or last said; None if neither tells."""
+    """The commit of the revision, as the hub reports or last reported it; None if unknown."""
     try:
         return current(source).commit
-    except Exception:  # the client's; who needs more of the model says what is wrong
+    except Exception:  # reported when more of the model is needed
         return None
 
 
 def model_index(source: ModelSource) -> dict[str, Any]:
-    """A hub model's ``model_index.json``, from this machine where it is here.
+    """A hub model's ``model_index.json``, from the hub's cache if it is there.
 
     Raises:
-        ModelError: the model is missing, gated or out of reach, or has no such table.
+        ModelError: the model is missing, gated or unreachable, or has no such file.
 
     """
     from huggingface_hub import try_to_load_from_cache

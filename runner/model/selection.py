@@ -1,8 +1,8 @@
-"""Which of a model's files a component is loaded from: one layout of its weights, and what lies beside them.
+"""Selects the files that a component is loaded from: one layout of its weights, configs and tokenizer files.
 
-A folder may hold the same weights more than once: as one file and in shards, in several precisions
-(variants), or under the names of other programs. What is planned, fetched, hashed and loaded is what the
-component's library loads: the shards that an index names, else the file of the library's own name.
+A folder may hold the same weights several times: as one file and in shards, in several precisions
+(variants), or under the names of other programs. Selected, and so planned, fetched, hashed and loaded, is
+what the component's library loads: the shards that an index lists, else the file with the library's name.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ CONFIG = "config.json"
 BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 STEMS = {"diffusers": ("diffusion_pytorch_model", "model"), "transformers": ("model",)}
-"""What libraries name their weights, by the package of the component's class."""
+"""Stems of weight files, by the package of the component's class."""
 
 _PART = r"-\d+-of-\d+"
-# older versions of the libraries put the variant behind the number: model-00001-of-00002.fp16.safetensors
+# older versions of the libraries put the variant after the number: model-00001-of-00002.fp16.safetensors
 _WEIGHTS = re.compile(rf"(?P<stem>[^.]+?)(?P<part>{_PART})?(\.(?P<variant>[^.]+?)({_PART})?)?\.safetensors")
 _INDEX = re.compile(r"(?P<stem>[^.]+)\.safetensors(\.(?P<older>[^.]+))?\.index(\.(?P<variant>[^.]+))?\.json")
 _ANY_INDEX = re.compile(r".+\.index(\.[^.]+)?\.json")
 
 
 class Contents(Protocol):
-    """What is in the files of a component's folder, wherever that is; they are named without the folder."""
+    """Reads files of a component's folder, on disk or on the hub, by their names in the folder."""
 
     @property
     def title(self) -> str:
-        """How messages name the folder."""
+        """The name of the folder in messages."""
 
     def table(self, name: str) -> Mapping[str, Any]:
-        """A JSON file."""
+        """The content of a JSON file."""
 
     def header(self, name: str) -> Header:
         """The header of a weight file."""
@@ -51,22 +51,22 @@ class Contents(Protocol):
 
 @dataclass(frozen=True)
 class Selection:
-    """The files that a component is loaded from; all are named from the model's folder, and sorted."""
+    """The files that a component is loaded from: sorted paths relative to the model's folder."""
 
     names: tuple[str, ...]
     variant: str | None = None
-    """The variant of the weights; None for plain files, also where the variant asked for is absent."""
+    """The variant of the weights; None for plain files, also if the requested variant is absent."""
     index: str | None = None
-    """The index that names the shards, without its folder."""
+    """The name of the index that lists the shards."""
 
 
 def select(
     names: Iterable[str], component: Component, contents: Contents, variant: str | None = None
 ) -> Selection:
-    """Choose from a model's files (paths from its folder); ``variant`` is taken where it is there.
+    """Select from a model's files, given as relative paths; prefers ``variant`` to plain files.
 
     Raises:
-        ModelError: the weights are missing, pickled or incomplete, or it cannot be told which are meant.
+        ModelError: the weights are missing, pickled, incomplete or ambiguous.
 
     """
     here = PurePosixPath(component.path)
@@ -79,14 +79,14 @@ def select(
 
 
 def variants(names: Iterable[str]) -> list[str]:
-    """The variants that there are of any weights."""
+    """The variants among weight files, sorted."""
     found = (_WEIGHTS.fullmatch(PurePosixPath(name).name) for name in names)
     return sorted({match["variant"] for match in found if match and match["variant"]})
 
 
 @dataclass(frozen=True)
 class _Folder:
-    """A component's folder: the names of its files, without that of the folder."""
+    """A component's folder: the names of its files, without the folder."""
 
     names: Collection[str]
     component: Component
@@ -111,12 +111,12 @@ class _Folder:
         return Selection(tuple(sorted({*beside, *chosen.names, *index})), chosen.variant, chosen.index)
 
     def _weights(self, variant: str | None) -> Selection | None:
-        """The weights of a variant; None if there are none."""
+        """The weights of a variant, or plain ones for None; None if there are none."""
         indexes = {m["stem"]: m[0] for m in map(_INDEX.fullmatch, self.names) if m and _is_of(m, variant)}
         files = [m for m in map(_WEIGHTS.fullmatch, self.names) if m and m["variant"] == variant]
         for stem in STEMS.get(self.library, ()):
             whole = f"{stem}.{variant}{WEIGHTS}" if variant else f"{stem}{WEIGHTS}"
-            # of a variant, transformers loads the whole file first, and cannot be asked for the shards
+            # for a variant, transformers always prefers the single file to shards
             whole_first = whole in self.names and variant and self.library == "transformers"
             if stem in indexes and not whole_first:
                 return Selection(self._shards(indexes[stem]), variant, indexes[stem])
@@ -131,6 +131,7 @@ class _Folder:
         return Selection(self._distinct([match[0] for match in files]), variant) if files else None
 
     def _shards(self, index: str) -> tuple[str, ...]:
+        """The shards that an index lists; raises a ModelError if some are missing."""
         named = self.contents.table(index).get("weight_map")
         if not isinstance(named, dict) or not named or not all(isinstance(s, str) for s in named.values()):
             raise ModelError(f"{self._title}: {index} is damaged: it has no weight_map; fetch it again")
@@ -142,8 +143,9 @@ class _Folder:
         return tuple(sorted(set(named.values())))
 
     def _distinct(self, files: list[str]) -> tuple[str, ...]:
-        """The files of a class of no known library, which may name them as it likes: all, if each has weights
-        of its own.
+        """Weight files of a class of an unknown library, which may have any names.
+
+        All, if no tensor is in two of them; else the one with a usual name.
         """
         owners: dict[str, str] = {}
         for file in files if len(files) > 1 else ():
@@ -160,7 +162,7 @@ class _Folder:
         return tuple(files)
 
     def _named(self) -> Selection | None:
-        """The weights that ``config.json`` names, as that of transformers may."""
+        """The weights that transformers' ``config.json`` names, if it does."""
         if self.library != "transformers" or CONFIG not in self.names:
             return None
         name = self.contents.table(CONFIG).get("transformers_weights")
@@ -171,10 +173,10 @@ class _Folder:
         return Selection((name,))
 
     def _check_absence(self, beside: Collection[str]) -> None:
-        """Refuse a folder without the weights that it should have: tokenizers have none.
+        """Check that a folder without weights is that of a tokenizer or scheduler.
 
         Raises:
-            ModelError: it should have some, or is empty.
+            ModelError: it should have weights, or is empty.
 
         """
         others = variants(self.names)

@@ -1,4 +1,4 @@
-"""What the headers of a component's files say: names, shapes and sizes of its weights, and its blocks."""
+"""Names, shapes and sizes of a component's weights, and its blocks, from the headers of its files."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 FLOATING = {"F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"}
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
-_NAMED = r"[^.]*[^.\d][^.]*"  # a part of a name that is no number
+_NAMED = r"[^.]*[^.\d][^.]*"  # a part of a name that is not a number
 _IN_A_LIST = re.compile(rf"^(?P<list>{_NAMED}(?:\.{_NAMED})*?)\.(?P<index>\d+)\.")
 
 
 @dataclass(frozen=True)
 class ComponentShapes:
-    """A component as its headers and its ``config.json`` tell it, wherever the weights are."""
+    """A component as described by its headers and configs; its weights may be on the hub."""
 
     component: Component
     tensors: Mapping[str, TensorInfo] = field(default_factory=dict)
-    """By the names that the files have."""
+    """By name, as in the files."""
     config: Mapping[str, Any] = field(default_factory=dict)
     names: tuple[str, ...] = ()
-    """Its files, as paths from the model's folder."""
+    """Its files, as paths relative to the model's folder."""
     other_configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By file name: what schedulers and tokenizers have instead of a ``config.json``."""
+    """By file name: configs of schedulers and tokenizers."""
     variant: str | None = None
-    """The variant of the weights; None where they are plain files."""
+    """The variant of the weights; None for plain files."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -51,7 +51,7 @@ class ComponentShapes:
 
     @property
     def dtypes(self) -> list[str]:
-        """As the format names them, sorted."""
+        """Sorted names of the dtypes, as in safetensors headers."""
         return sorted({tensor.dtype for tensor in self.tensors.values()})
 
     def loaded_bytes(self, dtype: str) -> int:
@@ -63,7 +63,7 @@ class ComponentShapes:
         return self.tensors[name].end - self.tensors[name].start
 
     def tensor_bytes(self, name: str, dtype: str) -> int:
-        """Bytes of one weight in ``dtype``, or in what it is kept in beside that."""
+        """Bytes of one weight when computed in ``dtype``; some stay in float32 (``Component.float32``)."""
         tensor = self.tensors[name]
         if tensor.dtype not in FLOATING:
             return tensor.elements * DTYPE_BITS[tensor.dtype] // 8
@@ -76,9 +76,10 @@ class ComponentShapes:
 
     @cached_property
     def blocks(self) -> Mapping[str, tuple[str, ...]]:
-        """Names of the weights of each block: runs of two or more siblings in a list, outermost lists first.
+        """Names of the weights of each block, by the block's name, such as ``layers.0``.
 
-        ``Component.blocks`` names the lists, if it names any.
+        Blocks are the members of lists with two or more members: those that ``Component.blocks`` names, else
+        the outermost ones.
         """
         found: dict[str, dict[str, list[str]]] = {}
         for name in self.tensors:
@@ -101,10 +102,26 @@ class ComponentShapes:
         }
 
     def _list_of(self, name: str) -> tuple[str, str] | None:
-        for named in self.component.blocks:
-            inside = name.partition(f"{named}.")
-            index = inside[2].partition(".")[0]
-            if inside[1] and index.isdigit() and inside[0] in ("", "text_model."):
-                return inside[0] + named, index
-        match = None if self.component.blocks else _IN_A_LIST.match(name)
-        return (match["list"], match["index"]) if match else None
+        """The list that a weight lies in, and its index there; None if it lies in none."""
+        if not self.component.blocks:
+            match = _IN_A_LIST.match(name)
+            return (match["list"], match["index"]) if match else None
+        for path in self._declared_lists:
+            index = name.removeprefix(f"{path}.").partition(".")[0]
+            if name.startswith(f"{path}.") and index.isdigit():
+                return path, index
+        return None
+
+    @cached_property
+    def _declared_lists(self) -> tuple[str, ...]:
+        """The lists of ``Component.blocks``, by their names in the files.
+
+        Files that were saved from an enclosing model have its name for this one before each name. A list is
+        found under such a prefix if it is the only one of its name.
+        """
+        found: list[str] = []
+        for declared in self.component.blocks:
+            member = re.compile(rf"(?P<list>(?:.+?\.)?{re.escape(declared)})\.\d+(?:\.|$)")
+            lists = {match["list"] for match in map(member.match, self.tensors) if match}
+            found += [declared] if declared in lists else lists if len(lists) == 1 else []
+        return tuple(found)

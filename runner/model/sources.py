@@ -1,4 +1,4 @@
-"""Where models come from: a folder, a folder in a plugin's package, or a repository on the hub."""
+"""Finds and fetches models: in a folder, in a plugin's package, or on the hub."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Model:
 
     @property
     def commit(self) -> str | None:
-        """The commit of a hub model."""
-        return self.folder.name if is_hub_id(self.source.source) else None  # the cache: snapshots/COMMIT
+        """The commit of a hub model, which names its folder in the cache; None for others."""
+        return self.folder.name if is_hub_id(self.source.source) else None
 
     def component(self, component: Component) -> ComponentFiles:
         """The component's files, checked.
@@ -46,31 +46,31 @@ class Model:
         return open_component(self.folder, component, self.variant)
 
     def record(self) -> dict[str, str]:
-        """What finds the same files again from anywhere and at any time, however the manifest named them.
+        """A source that identifies the same files from any folder and at any time.
 
-        A hub model with its ``commit``, a packaged one, or the path of a folder.
+        A hub id with its ``commit``, a packaged model, or the absolute path of a folder.
         """
-        asked = {"variant": self.source.variant} if self.source.variant else {}
+        variant = {"variant": self.source.variant} if self.source.variant else {}
         if self.commit:
-            return {"source": self.source.source, "commit": self.commit, **asked}
-        named = self.source.source
-        return {"source": named if named.startswith(PLUGIN) else str(self.folder), **asked}
+            return {"source": self.source.source, "commit": self.commit, **variant}
+        name = self.source.source
+        return {"source": name if name.startswith(PLUGIN) else str(self.folder), **variant}
 
 
 def find(source: ModelSource, base: Path, plugins: Plugins, components: Sequence[Component]) -> Model | None:
-    """The model, if it is on this machine; None for a hub model that is not here whole.
+    """The model, if it is on this machine; None for a hub model that is not completely in the cache.
 
-    ``base`` is the folder that relative folders start from.
+    ``base`` is the base of relative folders.
 
     Raises:
-        ModelError: the folder is not there, or has not the variant; or a hub id is meant as a folder.
-        PluginError: the plugin that packages it is not there.
+        ModelError: the folder or the variant is missing, or a hub id was probably meant as a folder.
+        PluginError: the plugin that packages it is not installed.
 
     """
     if is_hub_id(source.source):
         folder = hub.cached(source, components)
-        if folder is None and (wrong := mistaken_hub_id(source, base)):
-            raise ModelError(wrong)
+        if folder is None and (message := mistaken_hub_id(source, base)):
+            raise ModelError(message)
         return Model(source, folder) if folder else None
     if source.source.startswith(PLUGIN):
         name, _, inner = source.source.removeprefix(PLUGIN).partition("/")
@@ -80,7 +80,7 @@ def find(source: ModelSource, base: Path, plugins: Plugins, components: Sequence
     else:
         folder = path_of(source.source, base)
         missing = no_folder(folder, source.source)
-    if not os.path.isdir(folder):  # noqa: PTH112 - it raises nothing, whatever the name
+    if not os.path.isdir(folder):  # noqa: PTH112 - never raises, whatever the name
         raise ModelError(missing)
     if source.variant is not None:
         hub.check_variant(source, [path.name for path in folder.glob("*/*.safetensors")])
@@ -88,11 +88,11 @@ def find(source: ModelSource, base: Path, plugins: Plugins, components: Sequence
 
 
 def fetch(source: ModelSource, components: Sequence[Component], listener: hub.Listener) -> Model:
-    """Download what the components need of a hub model, or mend what is damaged of it.
+    """Download the files of a hub model that the components need, and replace damaged ones.
 
     Raises:
-        ModelError: it is missing, gated or cannot be had whole.
-        StorageError: there is no room for it.
+        ModelError: it is missing, gated or cannot be fetched completely.
+        StorageError: the disk has no room.
 
     """
     return Model(source, hub.download(source, components, listener))

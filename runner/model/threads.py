@@ -1,4 +1,4 @@
-"""Work for the hub's client, in threads that can be left behind."""
+"""Runs calls of the hub's client in daemon threads, which need not end for the process to exit."""
 
 from __future__ import annotations
 
@@ -13,41 +13,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-def in_threads(
-    works: Sequence[Callable[[], Any]], count: int = 1, patience: float | None = None
-) -> list[Any]:
-    """Work in ``count`` threads, so that a signal reaches us at once: the client's own cannot be stopped.
+def in_threads(calls: Sequence[Callable[[], Any]], count: int = 1, timeout: float | None = None) -> list[Any]:
+    """Run calls in ``count`` threads; returns their results in order, or raises their first error.
 
-    Returns what each work returned. The first error ends it all.
+    The caller can be interrupted by a signal at any time, although the calls themselves cannot be stopped.
 
     Raises:
-        TimeoutError: no work came to an end for ``patience`` seconds.
+        TimeoutError: no call has ended for ``timeout`` seconds.
 
     """
-    waiting = deque(enumerate(works))
+    waiting = deque(enumerate(calls))
     done: queue.SimpleQueue[tuple[int, Any, Exception | None]] = queue.SimpleQueue()
 
     def run() -> None:
         while waiting:
             try:
-                n, work = waiting.popleft()
+                n, call = waiting.popleft()
             except IndexError:  # another thread was faster
                 return
             try:
-                done.put((n, work(), None))
+                done.put((n, call(), None))
             except Exception as error:
                 done.put((n, None, error))
 
-    for _ in range(min(count, len(works))):
+    for _ in range(min(count, len(calls))):
         threading.Thread(target=run, daemon=True).start()
     results: dict[int, Any] = {}
     try:
-        for _ in works:
-            n, results[n], error = next_of(done, patience)
+        for _ in calls:
+            n, results[n], error = next_of(done, timeout)
             if error is not None:
                 raise error
     except queue.Empty:
-        raise TimeoutError(f"no answer within {patience} s") from None
+        raise TimeoutError(f"no answer within {timeout} s") from None
     finally:
         waiting.clear()
-    return [results[n] for n in range(len(works))]
+    return [results[n] for n in range(len(calls))]

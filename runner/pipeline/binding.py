@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
+from runner.accelerator.names import TIER, TIER_CHOICES
 from runner.errors import ExitCode, PluginError
-from runner.manifest.items import BatchItem, expand
+from runner.manifest.items import expand
 from runner.manifest.params import names_of
 from runner.manifest.problems import Position, Problems
 from runner.manifest.schema import UNKNOWN
@@ -17,7 +18,7 @@ from runner.manifest.sources import check_source
 from runner.pipeline import wiring
 from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
-from runner.pipeline.unknown_keys import tell_unknown_fields, tell_unknown_keys
+from runner.pipeline.unknown_keys import check_unknown_fields, check_unknown_keys
 from runner.pipeline.without_effect import without_effect
 from runner.placements import ACCELERATOR_ONLY
 from runner.plugins import load_object
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from runner.api import Component, Stage
+    from runner.manifest.batch_item import BatchItem
     from runner.manifest.load import Manifest
     from runner.manifest.problems import Position
     from runner.manifest.schema import ModelSource
@@ -39,19 +41,21 @@ class PipelineItem:
     id: str
     params: tuple[StageParams, ...]
     fields: Collection[str]
-    """What it sets itself."""
+    """Names of the parameters that the item itself sets."""
     where: Callable[[str | None], Position] = field(repr=False)
-    """Where a field of it is written, or the item."""
+    """The position of one of its fields in the manifest; of the item, for None."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
+    """A manifest with its stages, and the items with their parameters."""
+
     manifest: Manifest
     plugins: Plugins
     stages: tuple[PipelineStage, ...]
     items: tuple[PipelineItem, ...]
     warnings: tuple[str, ...] = ()
-    """What the user asked for and does not get, in a line each."""
+    """Options that have no effect, a line each."""
 
     def components_of(self, model: ModelSource) -> list[Component]:
         """Every component that stages load from this model."""
@@ -60,7 +64,7 @@ class Pipeline:
 
     @property
     def models(self) -> list[ModelSource]:
-        """The model sources that stages load from."""
+        """The models that stages load components from."""
         used = [s.model for s in self.stages if s.model is not None and s.spec.components]
         return list(dict.fromkeys(used))
 
@@ -69,7 +73,7 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
     """Bind a manifest to plugins and check everything that can be checked before a process starts.
 
     Raises:
-        ManifestError: what is wrong, all at once; plugins that are absent are among it.
+        ManifestError: all problems at once, among them missing plugins.
 
     """
     problems = Problems()
@@ -79,7 +83,7 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
 
 
 def bind_what_is_right(manifest: Manifest, plugins: Plugins, problems: Problems) -> Pipeline:
-    """Like :func:`bind`, for who has more to check: what is wrong goes to the problems, and is left out."""
+    """Like :func:`bind`, but errors are added to ``problems``, and what is wrong is left out."""
     problems.found += manifest.problems
     items = expand(manifest, problems)
     stages = bind_stages(manifest, plugins, problems)
@@ -88,9 +92,9 @@ def bind_what_is_right(manifest: Manifest, plugins: Plugins, problems: Problems)
 
 
 def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tuple[PipelineStage, ...]:
-    """The stages of a manifest, wired; what is wrong with them goes to the problems.
+    """The stages of a manifest, wired; errors are added to ``problems``.
 
-    Those whose plugin is absent or broken are left out.
+    Stages whose plugin is missing or broken are left out.
     """
     specs: list[Stage | None] = []
     models: list[type[BaseModel] | None] = []
@@ -100,7 +104,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
         models.append(model)
     fields = [names_of(model) if model else [] for model in models]
     named = zip(manifest.table.stage, specs, fields, strict=True)
-    tell_unknown_keys(manifest, {table.name: names for table, spec, names in named if spec}, problems)
+    check_unknown_keys(manifest, {table.name: names for table, spec, names in named if spec}, problems)
     wiring.check_outputs(manifest, specs, problems)
     wires = wiring.wire(manifest, specs, fields, problems)
     stages = tuple(
@@ -125,7 +129,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
 def _look_up(
     manifest: Manifest, plugins: Plugins, n: int, problems: Problems
 ) -> tuple[Stage | None, type[BaseModel] | None]:
-    """A stage and the model of its parameters; no stage where what it would accept is not known."""
+    """A stage and the model of its parameters; None if the plugin is missing or broken."""
     uses = manifest.table.stage[n].uses
     if uses == UNKNOWN:
         return None, None
@@ -143,7 +147,7 @@ def _params_model(spec: Stage) -> type[BaseModel] | None:
     model = load_object(spec.params)
     if isinstance(model, type) and issubclass(model, BaseModel):
         return model
-    raise PluginError(f"'{spec.params}' is no pydantic model")
+    raise PluginError(f"'{spec.params}' is not a pydantic model")
 
 
 def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
@@ -159,16 +163,16 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
     if placement in ACCELERATOR_ONLY and stage.budget.device == "cpu":
         problems.add(place, f"placement '{placement}' needs an accelerator, and the device is cpu")
     for name, tier in (stage.table.device_map or {}).items():
-        if not (isinstance(tier, int) and tier >= 0) and not re.fullmatch(r"cpu|disk|cuda(:\d+)?", str(tier)):
+        if not (isinstance(tier, int) and tier >= 0) and not re.fullmatch(TIER, str(tier)):
             where = manifest.where("stage", n, "device_map", name)
-            problems.add(where, f"'{name}' is placed on {tier!r}; there are: cpu, disk, cuda, cuda:N, N")
+            problems.add(where, f"'{name}' is placed on {tier!r}; there are: {TIER_CHOICES}")
     if placement in ACCELERATOR_ONLY and stage.table.device_map is not None:
         message = f"placement '{placement}' and a device_map exclude each other: remove one"
         problems.add(manifest.where("stage", n, "device_map", key=True), message)
 
 
 def where_source(manifest: Manifest, stage: PipelineStage) -> Position:
-    """Where a stage's model source is written."""
+    """The position of a stage's model source in the manifest."""
     own = ("stage", stage.index) if stage.table.model else ()
     return manifest.where(*own, "model", "source")
 
@@ -179,9 +183,9 @@ def _bind_items(
     items: Sequence[BatchItem],
     problems: Problems,
 ) -> tuple[PipelineItem, ...]:
-    if len(stages) == len(manifest.table.stage):  # else a stage that nobody knows may declare anything
+    if len(stages) == len(manifest.table.stage):  # an unknown stage could declare any parameter
         parameters = {stage.name: names_of(stage.params) if stage.params else [] for stage in stages}
-        tell_unknown_fields(items, parameters, problems)
+        check_unknown_fields(items, parameters, problems)
     binders = [ParamsBinder(manifest, stage, problems) for stage in stages]
     for binder in binders:
         binder.check_with()

@@ -1,7 +1,7 @@
-"""The JSON Schema of manifests, for editors: the tables, and what the installed plugins' stages take.
+"""The JSON Schema of manifests, for editors: the tables, and the parameters of the installed stages.
 
-It says what can be said of each place by itself. What takes the whole manifest to know (names given twice,
-the order of stages, files that are missing) is `runner validate`'s to tell.
+It checks each value by itself. What depends on the whole manifest (duplicate names, the order of stages,
+missing files) only `runner validate` checks.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from runner.manifest.params import names_of
-from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
-from runner.manifest.schema import ManifestTable, Placement
+from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ManifestTable, Placement
 from runner.manifest.sources import FOLDER, HUB_ID, PLUGIN
 from runner.placements import ACCELERATOR_ONLY
 from runner.plugins import load_object
@@ -59,26 +58,26 @@ def stamp(plugins: Plugins) -> dict[str, str]:
 
 
 def _params(stage: Stage) -> type[BaseModel] | None:
-    """The stage's model of its parameters, if a schema can tell of it; one that none can stops no other."""
+    """The stage's model of its parameters; None if it has none, or none that has a schema."""
     try:
         model = load_object(stage.params) if stage.params else None
         if isinstance(model, type) and issubclass(model, BaseModel):
             model.model_json_schema()
             return model
-    except Exception:  # of the plugin's own, or pydantic's about types that JSON has not
+    except Exception:  # the plugin's own, or pydantic's for types without a JSON Schema
         return None
     return None
 
 
 class _Plain(GenerateJsonSchema):
-    """Without titles: they repeat the names."""
+    """Leaves out titles, which repeat the names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
         return False
 
 
 def _definitions(models: Mapping[str, type[BaseModel]]) -> tuple[dict[str, Schema], dict[str, Schema]]:
-    """Schemas of the stages' parameters by stage, and the definitions that they and the tables refer to."""
+    """Schemas of the parameters by stage, and the definitions that these and the tables refer to."""
     wanted: list[type[BaseModel]] = list(dict.fromkeys([ManifestTable, *models.values()]))
     places, made = models_json_schema(
         [(model, "validation") for model in wanted],
@@ -91,7 +90,7 @@ def _definitions(models: Mapping[str, type[BaseModel]]) -> tuple[dict[str, Schem
 
 
 def _without_null(schema: Any) -> Any:
-    """TOML has no null: what may be null may be left out."""
+    """The schema without null, which TOML does not have: optional keys are left out instead."""
     if isinstance(schema, list):
         return [_without_null(one) for one in schema]
     if not isinstance(schema, dict):
@@ -114,16 +113,16 @@ def _any_of(schemas: list[Schema]) -> Schema:
 
 
 def _with(stage: Stage, parameters: Schema | None) -> Schema:
-    """``[stage.with]``: what is required there may come from the items, so nothing is."""
-    told = {"description": f"{stage.name}: {stage.summary}" if stage.summary else stage.name}
+    """The schema of ``[stage.with]``: nothing is required, since items may have it."""
+    described = {"description": f"{stage.name}: {stage.summary}" if stage.summary else stage.name}
     if parameters is None:
-        return {"type": "object", **told, **({} if stage.params else {"additionalProperties": False})}
+        return {"type": "object", **described, **({} if stage.params else {"additionalProperties": False})}
     properties = parameters.get("properties", {})
-    return {"type": "object", **told, "properties": properties, "additionalProperties": False}
+    return {"type": "object", **described, "properties": properties, "additionalProperties": False}
 
 
 def _name_stages(table: Schema, stages: Mapping[str, Stage]) -> None:
-    """``uses`` names an installed stage, and tells what ``with`` and ``from`` may hold."""
+    """``uses`` is the name of an installed stage, and determines the schemas of ``with`` and ``from``."""
     uses = table["properties"]["uses"]
     uses["enum"] = list(stages)
     uses["x-taplo"] = {"docs": {"enumValues": [stage.summary for stage in stages.values()]}}
@@ -139,7 +138,7 @@ def _name_stages(table: Schema, stages: Mapping[str, Stage]) -> None:
 
 
 def _from(stage: Stage, stages: Mapping[str, Stage]) -> Schema:
-    """``[stage.from]``: an input takes an output of its kind, of the stage that is named or of the latest."""
+    """The schema of ``[stage.from]``: an output of the input's kind, with or without its stage's name."""
 
     def takes(needed: Output) -> Schema:
         fitting = {o.name for other in stages.values() for o in other.outputs if type(o) is type(needed)}
@@ -150,7 +149,7 @@ def _from(stage: Stage, stages: Mapping[str, Stage]) -> Schema:
 
 
 def _item(models: Mapping[str, type[BaseModel]], definitions: Mapping[str, Schema]) -> Schema:
-    """``[[item]]``: an id, and the parameters of every stage that there is."""
+    """The schema of ``[[item]]``: an id, and the parameters of all stages."""
     properties: dict[str, Schema] = {
         "id": {
             "type": "string",
@@ -167,7 +166,7 @@ def _item(models: Mapping[str, type[BaseModel]], definitions: Mapping[str, Schem
 
 
 def _add_what_is_checked_elsewhere(root: Schema, definitions: Mapping[str, Schema]) -> None:
-    """Rules that the tables' own models leave to the code that reads what they name."""
+    """Add rules that the tables' models do not have, since other code checks them."""
     batch = definitions["Batch"]["properties"]
     batch["prompts"]["items"]["pattern"] = r"\S"
     batch["file"]["pattern"] = r"\.([tT][xX][tT]|[cC][sS][vV]|[jJ][sS][oO][nN][lL])$"
@@ -180,7 +179,7 @@ def _add_what_is_checked_elsewhere(root: Schema, definitions: Mapping[str, Schem
 
 
 def _placements_on_the_cpu() -> Iterator[Schema]:
-    """Where the device is the CPU, by a stage's own budget or by that of all, nothing can be offloaded."""
+    """Rules for the CPU as device, by the stage's own budget or by ``[budget]``: no offloading placements."""
     allowed = [name for name in get_args(Placement) if name not in ACCELERATOR_ONLY]
     placed = {"properties": {"placement": {"enum": allowed}}}
     on_cpu = {

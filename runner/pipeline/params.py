@@ -1,4 +1,4 @@
-"""What ``[stage.with]`` and items set, held against the plugin's model of its parameters."""
+"""Parameters from ``[stage.with]`` and items, checked by the plugin's model of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from runner.manifest import params
+from runner.manifest.batch_item import BatchItem, at
 from runner.manifest.explain import explain
-from runner.manifest.items import BatchItem
 from runner.manifest.params import RawParams
 from runner.manifest.problems import Position, Problems
 
@@ -23,25 +23,37 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageParams:
-    """An item's parameters at one stage: as given, and in the canonical form that keys are made from."""
+    """An item's parameters at one stage: as given, and in canonical form, which keys are made from."""
 
     given: RawParams = field(default_factory=RawParams)
     canonical: Mapping[str, Any] = field(default_factory=dict)
     as_written: Mapping[str, str] = field(default_factory=dict)
-    """Strings of which the plugin's model made something that it would not make the same of again."""
+    """Strings that the plugin's model converted to values that it would not read back as the same."""
+
+
+def given_params(stage: PipelineStage, bound: StageParams) -> RawParams:
+    """An item's parameters at a stage as given, with "text" for each one that is wired to an earlier stage.
+
+    The real text is known only when the stage runs.
+    """
+    if stage.params is None or not stage.wires:
+        return bound.given
+    texts = {name: "text" for name in params.names_of(stage.params) if name in stage.wires}
+    return RawParams({**bound.given.values, **texts}, bound.given.text_only)
 
 
 def instance(stage: PipelineStage, bound: StageParams, changed: Mapping[str, Any]) -> Any:
-    """An item's parameters at a stage, some ``changed``, as the plugin's model; None where it has none."""
+    """An item's parameters at a stage as the plugin's model; None where the stage has none.
+
+    ``changed`` parameters take the place of the item's, unless the model refuses them.
+    """
     if stage.params is None:
         return None
-    given = bound.given
-    # a wired text is known when the stage runs; nobody who asks now has a use for its words
-    texts = {name: "text" for name in params.names_of(stage.params) if name in stage.wires}
-    for values in ({**given.values, **texts, **changed}, {**given.values, **texts}):
+    given = given_params(stage, bound)
+    for values in ({**given.values, **changed}, given.values):
         with contextlib.suppress(ValidationError):
             return params.validate(stage.params, RawParams(values, given.text_only))
-    return stage.params.model_construct(**{**given.values, **texts})  # it refuses the word that stands in
+    return stage.params.model_construct(**given.values)  # the model refuses the word "text"
 
 
 class ParamsBinder:
@@ -53,27 +65,27 @@ class ParamsBinder:
         self._problems = problems
         self._names = params.names_of(stage.params) if stage.params else []
         self._with = {k: v for k, v in stage.table.with_.items() if k in self._names}
-        # a wired text is known when the stage runs; one that may be left out leaves the item's own in force
+        # a wired text is known when the stage runs; if it is optional, the item's own value may count
         wired = [name for name in self._names if name in stage.wires]
         self._wired = [name for name in wired if not stage.wires[name].optional]
         self._model = params.open_to_anything(stage.params, self._wired) if stage.params else None
 
     def check_with(self) -> None:
-        """Check each value of ``with`` by itself: every item may have another in its place."""
-        nobody = BatchItem("", {}, lambda _field: Position(""))
-        self._check(RawParams(self._with), nobody, partial=True)
+        """Check each value of ``with`` by itself, since items may replace any of them."""
+        no_item = BatchItem({}, at(Position("")))
+        self._check(RawParams(self._with), no_item, partial=True)
 
     def bind(self, item: BatchItem) -> StageParams:
-        """The item's parameters at this stage; what is wrong with them goes to the problems."""
+        """The item's parameters at this stage; errors are added to the problems."""
         own = {name: value for name, value in item.fields.items() if name in self._names}
         values = {**self._with, **own}
         given = RawParams({n: v for n, v in values.items() if n not in self._wired}, item.text_only)
         canonical = self._check(given, item)
         changed = {n: v for n, v in given.values.items() if isinstance(v, str) and canonical.get(n) != v}
-        return StageParams(given, canonical, changed if changed and not self._leads_back(canonical) else {})
+        return StageParams(given, canonical, changed if changed and not self._is_stable(canonical) else {})
 
-    def _leads_back(self, canonical: Mapping[str, Any]) -> bool:
-        """Whether the canonical form, read again as a record of strings is, stays what it is."""
+    def _is_stable(self, canonical: Mapping[str, Any]) -> bool:
+        """Whether reading the canonical form again, with values as strings, gives the same."""
         try:
             return self._canonical(RawParams(canonical, text_only=True)) == canonical
         except ValidationError:
@@ -83,10 +95,10 @@ class ParamsBinder:
         """The canonical form.
 
         Raises:
-            pydantic.ValidationError: the values are not what the stage takes.
+            pydantic.ValidationError: the model refuses the values.
 
         """
-        assert self._model is not None  # noqa: S101 - a stage without parameters is given none
+        assert self._model is not None  # noqa: S101 - not called for stages without parameters
         standing_in = RawParams({**given.values, **dict.fromkeys(self._wired, "text")}, given.text_only)
         shown = params.canonical(params.validate(self._model, standing_in))
         return {name: value for name, value in shown.items() if name not in self._wired}
@@ -97,11 +109,11 @@ class ParamsBinder:
         try:
             return self._canonical(given)
         except ValidationError as error:
-            self._tell(error, item, partial=partial)
+            self._report(error, item, partial=partial)
             return dict(given.values)
 
-    def _tell(self, error: ValidationError, item: BatchItem, *, partial: bool) -> None:
-        """One problem a field; a field of several types has an error for each."""
+    def _report(self, error: ValidationError, item: BatchItem, *, partial: bool) -> None:
+        """Add one problem per field; pydantic has an error for each type of a union."""
         messages: dict[str, list[str]] = {}
         for detail in error.errors(include_url=False):
             name = str(detail["loc"][0]) if detail["loc"] else ""

@@ -1,4 +1,4 @@
-"""A stage of a manifest, bound to the plugin's stage behind it."""
+"""A stage of the manifest together with the plugin's stage."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from runner.accelerator.devices import choose_device
 from runner.api import File, Stage, Tensor, Text
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PipelineStage:
-    """A stage of the manifest with the plugin's stage behind it."""
+    """A stage of the manifest (``table``) with the plugin's stage (``spec``)."""
 
     index: int
     table: StageTable
@@ -27,25 +28,35 @@ class PipelineStage:
     budget: Budget
     model: ModelSource | None
     consumed: frozenset[str]
-    """Names of its outputs that later stages take."""
+    """Names of the outputs that later stages take."""
 
     @property
     def name(self) -> str:
         return self.table.name
 
     @cached_property
+    def device(self) -> str:
+        """The torch device that it runs on, chosen once by its budget.
+
+        Raises:
+            BudgetError: this machine has no such device.
+
+        """
+        return choose_device(self.budget.device, vram=self.budget.vram)
+
+    @cached_property
     def sources(self) -> set[int]:
-        """Stages, by index, that it takes from."""
+        """Indices of the stages that it takes inputs from."""
         return {source.stage for source in self.wires.values()}
 
     @property
     def is_terminal(self) -> bool:
-        """Whether what it leaves is for people: no other stage takes any of it."""
+        """Whether no other stage takes any of its outputs."""
         return not self.consumed
 
     @cached_property
     def files(self) -> tuple[File, ...]:
-        """What it leaves as files: its ``File`` outputs and, where it is last, its texts for people."""
+        """The outputs that are files: ``File`` outputs and, of a terminal stage, texts."""
         files = [output for output in self.spec.outputs if isinstance(output, File)]
         if self.is_terminal:
             texts = [output for output in self.spec.outputs if isinstance(output, Text)]
@@ -54,6 +65,6 @@ class PipelineStage:
 
     @cached_property
     def leaves_handoff(self) -> bool:
-        """Whether there is a hand-off: always for later stages, else for tensors, or if no file is sure."""
+        """Whether it writes a hand-off: for later stages, for tensors, or if all its files are optional."""
         tensors = any(isinstance(output, Tensor) for output in self.spec.outputs)
         return not self.is_terminal or tensors or all(file.optional for file in self.files)

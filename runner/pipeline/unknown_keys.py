@@ -1,4 +1,4 @@
-"""Keys of a manifest that no table has: what was meant, and where they belong."""
+"""Unknown keys of a manifest: the tables that they belong in, or the similar keys that exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runner.manifest.problems import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from runner.manifest.items import BatchItem
+    from runner.manifest.batch_item import BatchItem
     from runner.manifest.load import Manifest
     from runner.manifest.problems import Position, Problems
 
@@ -31,19 +31,19 @@ _TABLES = {
 _TITLES = {"": "the top of the manifest", "stage": "[[stage]]", "item": "[[item]]"}
 PLACES_NAMED = 3
 ELSEWHERE = 0.8
-"""How like a key one of another table must be to be what was meant."""
+"""Least similarity (0 to 1) to a key of another table, for it to be suggested."""
 
 
 @dataclass(frozen=True)
 class KnownKeys:
-    """All keys that a manifest could have: those of its tables, and the parameters of its stages by name."""
+    """The keys that a manifest can have: those of its tables, and the parameters of its stages by name."""
 
     parameters: Mapping[str, Sequence[str]]
 
     def hint(self, key: str, near: Sequence[str], where: Position, stage: str = "") -> str:
-        """What could be meant by an unknown key, to end a message with.
+        """A suggestion for an unknown key, to end a message with; empty if there is none.
 
-        ``near`` are the keys that its table has; ``stage`` is the stage whose table it is.
+        ``near`` are the keys of the table that the key is in; ``stage`` is the stage of that table.
         """
         meant = did_you_mean(key, near)
         places = self._as_overrides(key) if where.is_override else self._places(key, stage)
@@ -61,7 +61,7 @@ class KnownKeys:
         return f"; did you mean '{other[0]}', which belongs in {' or '.join(self._places(other[0], stage))}?"
 
     def _places(self, key: str, stage: str) -> list[str]:
-        """The tables that have the key, as they are written; ``stage`` is the one that it was found in."""
+        """The tables that have the key, as they are written; ``stage`` is the one with the unknown key."""
         stages = [name for name, keys in self.parameters.items() if key in keys]
         if stage in stages:
             return ["[stage.with]"]
@@ -77,12 +77,12 @@ class KnownKeys:
         return [f"stage.{name}.with.{key}" for name, keys in self.parameters.items() if key in keys] + paths
 
 
-def tell_unknown_keys(
+def check_unknown_keys(
     manifest: Manifest, parameters: Mapping[str, Sequence[str]], problems: Problems
 ) -> None:
-    """Add the keys that no table has, and those of ``with`` that their stage does not declare.
+    """Add problems for keys that no table has, and keys of ``with`` that the stage does not declare.
 
-    ``parameters`` are those of each stage whose plugin is there.
+    ``parameters`` are those of each stage whose plugin is installed.
     """
     known = KnownKeys(parameters)
     for path in manifest.unknown:
@@ -101,10 +101,10 @@ def tell_unknown_keys(
                 problems.add(where, f"{stage_table.uses} has no parameter '{key}'{hint}", _code(where))
 
 
-def tell_unknown_fields(
+def check_unknown_fields(
     items: Sequence[BatchItem], parameters: Mapping[str, Sequence[str]], problems: Problems
 ) -> None:
-    """Add the fields of items that no stage declares."""
+    """Add problems for fields of items that no stage declares."""
     known = KnownKeys(parameters)
     declared = {name for names in parameters.values() for name in names}
     for item in items:

@@ -1,4 +1,4 @@
-"""Which earlier output each input takes: the latest of its name, renamed by ``[stage.from]``."""
+"""Which earlier output each input takes: the latest with its name, or the one that ``[stage.from]`` names."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Where an input comes from: the stage's place in the manifest, and the output's name there."""
+    """The output that an input takes: the index of its stage in the manifest, and its name there."""
 
     stage: int
     output: str
     optional: bool = False
-    """Whether it may be left out for an item: then what the item itself has counts."""
+    """Whether the stage may leave it out for an item: then the item's own value counts."""
 
 
 Wires = dict[str, Source]
@@ -33,9 +33,8 @@ def wire(
 ) -> list[Wires]:
     """The wires of every stage, by input name.
 
-    Besides declared inputs, a stage's parameter named like an earlier ``Text`` output is wired to it:
-    ``fields`` are the parameters of each stage. A stage that is None is one that nobody knows: it may leave
-    anything.
+    Besides declared inputs, a stage's parameter named like an earlier ``Text`` output is wired to it;
+    ``fields`` are the parameters of each stage. An unknown stage is None: it could have any output.
     """
     wires: list[Wires] = []
     for n, (stage, table) in enumerate(zip(stages, manifest.table.stage, strict=True)):
@@ -122,7 +121,7 @@ def _absent(
 
 
 def _mismatch(left: Output | None, table: StageTable, needed: Output) -> tuple[str, str] | None:
-    """What is left and what is needed, in words, where they do not fit."""
+    """An output and the input that it does not fit, both in words; None if they fit."""
     if isinstance(left, Tensor) and isinstance(needed, Tensor):
         stored = left.dtype
         if table.save_dtype and (stored == "floating" or stored in DTYPE_KINDS["floating"]):
@@ -164,7 +163,7 @@ def _kind(output: Output | None) -> str:
 
 
 def check_outputs(manifest: Manifest, stages: Sequence[Stage | None], problems: Problems) -> None:
-    """A stage must leave something, each output under a name of its own."""
+    """Check that each stage has outputs, with different names."""
     for n, stage in enumerate(stages):
         if stage is None:
             continue

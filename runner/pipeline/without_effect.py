@@ -1,4 +1,4 @@
-"""Values of the command line that change nothing, or less than they say: others take precedence over them."""
+"""Values of ``--set`` that have no effect, or less than they seem to: other values take precedence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from runner.manifest.items import BatchItem
+    from runner.manifest.batch_item import BatchItem
     from runner.manifest.load import Manifest
     from runner.manifest.overrides import Override
     from runner.pipeline.stage import PipelineStage
@@ -28,6 +28,7 @@ def without_effect(
 def _reason(
     manifest: Manifest, stages: Sequence[PipelineStage], items: Sequence[BatchItem], override: Override
 ) -> str:
+    """Why an override has no effect, or not on all items or stages; empty if it has."""
     tables = manifest.table.stage
     match override.path:
         case ("stage", int(n), "with", str(name), *_):
@@ -49,7 +50,7 @@ def _reason(
 
 
 def _overruled(kind: str, own: int, count: int, what: str) -> str:
-    """What an override leaves as it is, where some of the stages or items have a value of their own."""
+    """The message where some or all stages or items have their own value; empty if none has."""
     if own == 0:
         return ""
     if own == count:

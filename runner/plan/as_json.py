@@ -1,4 +1,4 @@
-"""A plan in words and numbers: for the table, and for ``--json``."""
+"""A stage's plan as JSON, and the tiers of its components in words."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runner.plan.choose import StagePlan
     from runner.plan.component_placement import PlacedComponent
+    from runner.plan.stage_plan import StagePlan
 
 
 def tiers_of(placed: PlacedComponent) -> str:
-    """What of a component is not on the device: ``disk: transformer_blocks 3-18``; empty if nothing is."""
+    """The parts of a component that are not on the device: ``disk: transformer_blocks 3-18``."""
     runs: dict[tuple[str, str], list[int]] = defaultdict(list)
     loose = []
     for name, tier in placed.placing.device_map.items():
@@ -37,7 +37,7 @@ def _stretches(numbers: list[int]) -> str:
 
 
 def as_dict(plan: StagePlan) -> dict[str, Any]:
-    """All of a stage's plan in bytes, for ``--json``."""
+    """A stage's plan for ``--json``; sizes in bytes."""
     return {
         "device": plan.limits.device,
         "placement": plan.chosen.placement,

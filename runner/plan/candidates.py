@@ -1,4 +1,4 @@
-"""The ways to place a stage's weights, fastest first, each with the peaks that it would have."""
+"""The placements that a stage can have, fastest first, each with its predicted memory peaks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from runner.machine.reads import CHUNK, READERS
 from runner.placements import (
     DEVICE_MAP,
     GROUP_OFFLOAD,
@@ -14,6 +13,8 @@ from runner.placements import (
     RESIDENT,
     SEQUENTIAL_OFFLOAD,
     STREAM,
+    STREAM_CHUNK,
+    STREAM_READERS,
     ComponentPlacement,
 )
 from runner.plan.component_placement import (
@@ -32,22 +33,23 @@ from runner.plan.throughput import group_size
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from runner.manifest.schema import StageTable
     from runner.model.shapes import ComponentShapes
     from runner.plan.limits import Limits
     from runner.plan.requirements import MemoryRequirements
 
-MARGIN = 0.02  # of a limit: what is left when it is filled with blocks, since predictions are off by as much
+MARGIN = 0.02  # part of a limit that is not filled with blocks: predictions are off by as much
 PINNED = 2.0  # diffusers pins a copy of every weight beside the weight itself
 WAITING = "weights that wait in RAM"
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The most bytes that a worker is predicted to hold of ``kind``, "VRAM" or "RAM"."""
+    """The predicted peak of a worker's "VRAM" or "RAM", which ``kind`` names."""
 
     kind: str
     parts: Mapping[str, int]
-    """What it is made of, in words."""
+    """Bytes by what they are for, in words."""
     limit: int | None
 
     @property
@@ -61,18 +63,42 @@ class Peak:
 
 
 @dataclass(frozen=True)
+class Passing:
+    """Bytes that hold weights only while a block or layer needs them."""
+
+    slots: int = 0
+    """On the device that computes; an accelerator's are staged in as much RAM."""
+    cast: int = 0
+    """On that device: a block's weights in the dtype that they compute in, if they are stored in another."""
+    layer: int = 0
+    """On that device, for weights outside of blocks."""
+    buffers: int = 0
+    """RAM that files are read into."""
+
+    @property
+    def on_device(self) -> int:
+        return self.slots + self.cast + self.layer
+
+    @property
+    def staged(self) -> int:
+        """RAM beside an accelerator."""
+        return self.slots + self.buffers
+
+
+@dataclass(frozen=True)
 class PlacementOption:
-    """A placing for every component, and the peaks in bytes that it is predicted to have."""
+    """A placement of every component, with its predicted peaks."""
 
     placement: str
     components: tuple[PlacedComponent, ...]
     ram_parts: Mapping[str, int]
-    """What the peak of RAM is made of, in words."""
+    """Bytes of the RAM peak by what they are for, in words."""
     vram_parts: Mapping[str, int] | None = None
+    """None on the CPU."""
     group: int = 1
-    """Items that streamed weights are brought for together."""
+    """Items that share one pass over streamed weights."""
     retains_freed_memory: bool = False
-    """Whether freed RAM is kept for what comes next: faster, on the CPU."""
+    """Whether the worker retains freed RAM for later allocations: faster, on the CPU."""
 
     @property
     def ram(self) -> int:
@@ -88,12 +114,12 @@ class PlacementOption:
         return {"vram": self.vram, "ram": self.ram}
 
     def peaks(self, limits: Limits) -> list[Peak]:
-        """Each peak with its limit; there is none of VRAM on the CPU."""
+        """Each peak with its limit; no VRAM on the CPU."""
         vram = [] if self.vram_parts is None else [Peak("VRAM", self.vram_parts, limits.vram)]
         return [*vram, Peak("RAM", self.ram_parts, limits.ram)]
 
     def lack(self, limits: Limits) -> int:
-        """Bytes beyond the limits, of all memory."""
+        """Bytes beyond the limits, of RAM and VRAM together."""
         return sum(peak.lack for peak in self.peaks(limits))
 
     def fits(self, limits: Limits) -> bool:
@@ -107,9 +133,10 @@ class PlacementOption:
 def candidates(
     need: MemoryRequirements, limits: Limits, own_map: Mapping[str, str | int] | None, *, fill: bool = True
 ) -> Iterator[PlacementOption]:
-    """Every placement that the device has, fastest first; ``own_map`` is the manifest's device map.
+    """Every placement that the device has, fastest first.
 
-    What is streamed leaves blocks where there is room, if it is to ``fill`` that.
+    ``own_map`` is the manifest's device map. With ``fill``, streaming keeps as many blocks on the device as
+    there is room for.
     """
     if own_map is not None:
         for placement in (DEVICE_MAP, STREAM):
@@ -131,8 +158,17 @@ def candidates(
         yield _offload(need, SEQUENTIAL_OFFLOAD, {"": "cpu"})
 
 
+def fastest_that_fits(
+    need: MemoryRequirements, limits: Limits, table: StageTable | None = None
+) -> PlacementOption | None:
+    """The fastest placement that fits; only those that the stage's ``table`` allows, if it is given."""
+    wanted = table.placement if table else "auto"
+    known = candidates(need, limits, table.device_map if table else None)
+    return next((c for c in known if wanted in ("auto", c.placement) and c.fits(limits)), None)
+
+
 def lowest(need: MemoryRequirements, limits: Limits) -> PlacementOption | None:
-    """The placement that holds least: every block comes when it runs; None where there are no weights."""
+    """The placement that holds least: every block is loaded when it runs. None if there are no weights."""
     if not need.shapes:
         return None
     no_room = replace(limits, ram=0) if limits.on_cpu else replace(limits, vram=0)
@@ -144,11 +180,11 @@ def _model_offload(need: MemoryRequirements) -> PlacementOption:
         whole(shapes, need.dtype, ComponentPlacement(MODEL_OFFLOAD), stays=False) for shapes in need.shapes
     ]
     host = {WAITING: sum(p.loaded for p in placed)}
-    return _candidate(MODEL_OFFLOAD, need, placed, host, transient=max(p.loaded for p in placed))
+    return _candidate(MODEL_OFFLOAD, need, placed, host, Passing(layer=max(p.loaded for p in placed)))
 
 
 def _offload(need: MemoryRequirements, placement: str, device_map: Mapping[str, str]) -> PlacementOption:
-    """Layers one by one; small components are resident beside the others."""
+    """Layers are moved one by one; small components are resident."""
     small = [shapes for shapes in need.shapes if is_small(shapes, need)]
     big = [shapes for shapes in need.shapes if not is_small(shapes, need)]
     placed = [whole(s, need.dtype, ComponentPlacement(RESIDENT), stays=True) for s in small]
@@ -156,95 +192,104 @@ def _offload(need: MemoryRequirements, placement: str, device_map: Mapping[str, 
     moved, layer = sum(p.moved for p in placed), max(_largest_layer(s, need.dtype) for s in big)
     if placement == GROUP_OFFLOAD:  # one layer computes while the next one arrives
         return _candidate(
-            placement, need, placed, {"weights in RAM, and pinned": int(moved * PINNED)}, 2 * layer
+            placement,
+            need,
+            placed,
+            {"weights in RAM, and pinned": int(moved * PINNED)},
+            Passing(layer=2 * layer),
         )
-    return _candidate(placement, need, placed, {WAITING: moved}, layer)
+    return _candidate(placement, need, placed, {WAITING: moved}, Passing(layer=layer))
 
 
 def _device_map(need: MemoryRequirements, limits: Limits) -> PlacementOption:
     """Blocks on the device as long as they fit, then in RAM, then on disk."""
     blocks = blocks_of(need)
     layer = max(_largest_layer(shapes, need.dtype) for shapes in need.shapes)
-    room, ram = _rooms(need, limits, sum(blocks.values()), layer)
+    room, ram = _rooms(need, limits, sum(blocks.values()), Passing(layer=layer))
     maps = maps_of(need, blocks, in_one_stretch(blocks, room), ram, as_stored=False)
     placed = [mapped(s, need, DEVICE_MAP, m) for s, m in zip(need.shapes, maps, strict=True)]
-    return _brought(DEVICE_MAP, need, placed, layer)
+    return _loaded_when_run(DEVICE_MAP, need, placed, Passing(layer=layer))
 
 
 def _stream(need: MemoryRequirements, limits: Limits, *, fill: bool) -> PlacementOption:
-    """Two slots of the largest block; what room is left keeps blocks on the device, then in pinned RAM."""
+    """Two slots of the largest block; the rest of the room keeps blocks on the device, then in pinned RAM."""
     blocks = blocks_of(need)
-    slots = _slots([(s, names) for s in need.shapes for names in s.blocks.values()], need.dtype)
-    room, ram = _rooms(need, limits, sum(blocks.values()), slots)
+    passing = _slots([(s, names) for s in need.shapes for names in s.blocks.values()], need.dtype)
+    room, ram = _rooms(need, limits, sum(blocks.values()), passing)
     group = group_size(need, limits, room)
     waiting = (group - 1) * need.suspended
     stay = evenly(blocks, room - waiting) if fill else []
-    maps = maps_of(need, blocks, stay, ram - slots, as_stored=True)
+    maps = maps_of(need, blocks, stay, ram, as_stored=True)
     placed = [mapped(s, need, STREAM, m) for s, m in zip(need.shapes, maps, strict=True)]
-    return _brought(STREAM, need, placed, slots, group)
+    return _loaded_when_run(STREAM, need, placed, passing, group)
 
 
 def _as_mapped(
     need: MemoryRequirements, limits: Limits, placement: str, own_map: Mapping[str, str | int]
 ) -> PlacementOption:
-    """As the manifest's own map says."""
+    """As the manifest's device map says."""
     tiers = [in_file_names(own_map, shapes, on_cpu=need.on_cpu) for shapes in need.shapes]
     placed = [mapped(s, need, placement, m) for s, m in zip(need.shapes, tiers, strict=True)]
     blocks = [(p.shapes, p.shapes.blocks[block]) for p in placed for block in p.streamed]
-    slots = _slots(blocks, need.dtype)
-    # what moves outside of blocks comes weight by weight
+    # weights outside of blocks are moved one by one
     layer = max((_largest_layer(p.shapes, need.dtype) for p in placed if p.on_demand), default=0)
+    passing = replace(_slots(blocks, need.dtype), layer=layer)
     group = 1
     if blocks:
-        room, _ = _rooms(need, limits, sum(p.moved for p in placed), slots + layer)
+        room, _ = _rooms(need, limits, sum(p.moved for p in placed), passing)
         group = group_size(need, limits, room)
-    return _brought(placement, need, placed, slots + layer, group)
+    return _loaded_when_run(placement, need, placed, passing, group)
 
 
-def _rooms(need: MemoryRequirements, limits: Limits, in_blocks: int, transient: int) -> tuple[int, int]:
-    """Bytes that are left for blocks on the device, and (beside an accelerator) in RAM."""
-    taken = need.working + need.weights - in_blocks + transient
+def _rooms(need: MemoryRequirements, limits: Limits, in_blocks: int, passing: Passing) -> tuple[int, int]:
+    """Bytes left for blocks on the device, and in RAM (0 on the CPU)."""
+    taken = need.working + need.weights - in_blocks + passing.on_device
     if limits.on_cpu:
-        return _room(limits.ram, taken + need.process), 0
-    return _room(limits.vram, taken), _room(limits.ram, need.process + transient)
+        return _room(limits.ram, taken + passing.buffers + need.process), 0
+    in_ram = need.process + passing.staged + _largest_weight(need)
+    return _room(limits.vram, taken), _room(limits.ram, in_ram)
 
 
 def _room(limit: int | None, taken: int) -> int:
     return 1 << 62 if limit is None else max(0, int(limit * (1 - MARGIN)) - taken)
 
 
-def _slots(blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], dtype: str) -> int:
-    """Bytes in passing: two slots of the largest block as stored, its cast, and the reads under way.
+def _slots(blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], dtype: str) -> Passing:
+    """What streaming takes: two slots of the largest block as stored, its cast, and read buffers.
 
-    Blocks are given by their components and the names of their weights.
+    A block is its component and the names of its weights.
     """
     largest = cast = 0
     for shapes, names in blocks:
         stored = sum(shapes.stored_of(name) for name in names)
         loaded = sum(shapes.tensor_bytes(name, dtype) for name in names)
         largest, cast = max(largest, stored), max(cast, loaded if loaded != stored else 0)
-    return 2 * largest + cast + READERS * CHUNK if largest else 0
+    return Passing(2 * largest, cast, buffers=STREAM_READERS * STREAM_CHUNK if largest else 0)
+
+
+def _largest_weight(need: MemoryRequirements) -> int:
+    return max((shapes.largest_bytes(need.dtype) for shapes in need.shapes), default=0)
 
 
 def _largest_layer(shapes: ComponentShapes, dtype: str) -> int:
-    """Bytes of the largest layer, which is what is brought at a time: a weight and its bias."""
+    """Bytes of the largest layer, a weight and its bias: layers are moved as a whole."""
     layers: dict[str, int] = defaultdict(int)
     for name in shapes.tensors:
         layers[name.rpartition(".")[0]] += shapes.tensor_bytes(name, dtype)
     return max(layers.values(), default=0)
 
 
-def _brought(
-    placement: str, need: MemoryRequirements, placed: list[PlacedComponent], transient: int, group: int = 1
+def _loaded_when_run(
+    placement: str, need: MemoryRequirements, placed: list[PlacedComponent], passing: Passing, group: int = 1
 ) -> PlacementOption:
-    """A candidate whose blocks come when they run: from RAM beside an accelerator, or from disk."""
+    """A candidate whose blocks are loaded when they run: from disk, or beside an accelerator from RAM."""
     moving = any(p.moved for p in placed)
     host = {} if need.on_cpu else {WAITING: sum(p.moved - p.read for p in placed)}
     if placement == STREAM and not need.on_cpu and moving:
-        host["blocks on their way"] = transient
+        host["blocks on their way"] = passing.staged
     if not moving:
-        transient, group = 0, 1
-    return _candidate(placement, need, placed, host, transient, group)
+        passing, group = Passing(), 1
+    return _candidate(placement, need, placed, host, passing, group)
 
 
 def _candidate(
@@ -252,12 +297,14 @@ def _candidate(
     need: MemoryRequirements,
     placed: list[PlacedComponent],
     host: Mapping[str, int] | None = None,
-    transient: int = 0,
+    passing: Passing | None = None,
     group: int = 1,
 ) -> PlacementOption:
-    """``host`` is what waits in RAM for an accelerator, ``transient`` what is on the device in passing."""
+    """A candidate with its peaks; ``host`` are bytes that wait in RAM for an accelerator."""
+    passing = passing or Passing()
     resident = sum(p.resident for p in placed)
-    on_device = {"weights that stay": resident, "weights in passing": transient}
+    in_passing = passing.on_device + (passing.buffers if need.on_cpu else 0)
+    on_device = {"weights that stay": resident, "weights in passing": in_passing}
     on_device["activations"] = need.activations
     if group > 1:
         on_device[f"of {group - 1} items that wait"] = (group - 1) * need.suspended
@@ -268,8 +315,8 @@ def _candidate(
         return PlacementOption(
             placement, tuple(placed), parts, group=group, retains_freed_memory=need.retains_freed_memory
         )
-    # what is cast or copied on its way to the device passes through RAM, a weight at a time
-    weight = max((shapes.largest_bytes(need.dtype) for shapes in need.shapes), default=0)
+    # weights are cast or copied to the device through RAM, one at a time
+    weight = _largest_weight(need)
     overhead = {"CUDA context, workspaces, fragmentation": need.working - need.activations}
     return PlacementOption(
         placement,

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
 from runner.placements import MODEL_OFFLOAD, RESIDENT, STREAM
 from runner.plan.candidates import PlacementOption, candidates, lowest
-from runner.plan.dtypes import Faster, float32_instead
+from runner.plan.dtypes import float32_instead
 from runner.plan.learned import learned
 from runner.plan.limits import Limits, limits_of
 from runner.plan.own_map import check_map
 from runner.plan.reasons import reasons_for
 from runner.plan.remedies import remedies
-from runner.plan.requirements import CUDA_CONTEXT, MemoryRequirements, requirements_of
-from runner.plan.throughput import FEW_PASSES, PassTime, pace_of
+from runner.plan.requirements import MemoryRequirements, requirements_of
+from runner.plan.stage_plan import StagePlan
+from runner.plan.throughput import FEW_PASSES, pace_of
 from runner.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
+    from runner.machine.describe import Machine
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
@@ -28,108 +30,84 @@ if TYPE_CHECKING:
 AUTO = "auto"
 
 
-@dataclass(frozen=True)
-class StagePlan:
-    """The placement of one stage, why it is that one, and which ones hold less."""
-
-    stage: PipelineStage
-    need: MemoryRequirements
-    limits: Limits
-    chosen: PlacementOption
-    pace: PassTime
-    reasons: Mapping[str, str]
-    """One sentence a component that has weights, by its name."""
-    lower: tuple[PlacementOption, ...] = ()
-    """What to go on with after running out of memory: each holds less than the one before."""
-    misfit: str = ""
-    """Why nothing fits, with the nearest changes that would; empty if the chosen placement fits."""
-    faster: Faster | None = None
-    """What float32 would change where that computes faster."""
-
-    @property
-    def allocatable(self) -> int | None:
-        """Bytes that the allocator may reserve on the device: the limit without the CUDA context."""
-        return None if self.limits.vram is None else max(0, self.limits.vram - CUDA_CONTEXT)
-
-    def check(self) -> None:
-        """Refuse what does not fit.
-
-        Raises:
-            BudgetError: it does not; the message has the arithmetic.
-
-        """
-        if self.misfit:
-            raise BudgetError(self.misfit)
-
-
 def plan_stage(
     pipeline: Pipeline,
     stage: PipelineStage,
     shapes: Sequence[ComponentShapes],
     limits: Limits | None = None,
+    machine: Machine | None = None,
 ) -> StagePlan:
     """Choose a stage's placement from the shapes of its components.
 
-    ``limits`` are those of its budget and of this machine, if no others are given.
+    ``limits`` default to those of the stage's budget and of this machine.
 
     Raises:
-        BudgetError: the manifest asks for a placement that the device does not have.
-        ManifestError: its device map names what is not there.
+        BudgetError: the manifest sets a placement that the device does not have.
+        ManifestError: a name in the device map matches no weight, or several.
         PluginError: the activation formula fails.
 
     """
-    rated = limits or limits_of(stage.budget)
-    need = requirements_of(pipeline, stage, shapes, rated.device)
+    rated = limits or limits_of(stage.budget, machine)
+    need = requirements_of(pipeline, stage, shapes, rated.device, rated.overheads)
     limits = learned(stage, need, rated) if limits is None else limits
     check_map(pipeline, stage, need)
-    # whoever asks for streaming and gives no budget wants little to be held, not all that the machine has
+    # streaming that is set explicitly, without a budget, is meant to hold little: it does not fill the memory
     budget = stage.budget.ram if limits.on_cpu else stage.budget.vram
     fill = budget is not None or stage.table.placement != STREAM
     known = list(candidates(need, limits, stage.table.device_map, fill=fill))
-    asked = _asked(stage, known, need, limits)
+    allowed = _allowed(stage, known, need, limits)
     if need.keeping and fill:
-        asked = _kept_first(stage, asked, need.keeping, limits)
-    fitting = [candidate for candidate in asked if candidate.fits(limits)]
-    chosen = fitting[0] if fitting else min(asked, key=lambda c: c.lack(limits))
-    misfit = "" if fitting else _misfit(pipeline, stage, shapes, need, limits, chosen)
+        allowed = _with_retained_memory(stage, allowed, need.keeping, limits)
+    fitting = [candidate for candidate in allowed if candidate.fits(limits)]
+    chosen = fitting[0] if fitting else min(allowed, key=lambda c: c.lack(limits))
     pace = pace_of(chosen.components, chosen.group, need, limits)
     reasons = reasons_for(stage, limits, chosen, known, pace)
     last = lowest(need, limits) if stage.table.device_map is None else None
     lower = _lower(chosen, [*known, last] if last else known)
-    faster = float32_instead(pipeline, stage, shapes, need, rated, chosen)
-    return StagePlan(stage, need, limits, chosen, pace, reasons, lower, misfit, faster)
+    plan = StagePlan(pipeline, stage, tuple(shapes), need, limits, chosen, pace, reasons, lower)
+    misfit = "" if fitting else _misfit(plan)
+    return replace(plan, misfit=misfit, faster=float32_instead(plan, rated))
 
 
-def _asked(
+def _device_here(stage: PipelineStage) -> str | None:
+    """The stage's device; None if this machine has no such device."""
+    try:
+        return stage.device
+    except BudgetError:
+        return None
+
+
+def _allowed(
     stage: PipelineStage, known: list[PlacementOption], need: MemoryRequirements, limits: Limits
 ) -> list[PlacementOption]:
+    """The placements that the manifest allows: all for "auto", else the one that it sets."""
     wanted = stage.table.placement
     if wanted == AUTO or not need.shapes:
         return known
-    asked = [candidate for candidate in known if candidate.placement == wanted]
-    if not asked:
-        if wanted == MODEL_OFFLOAD and not limits.on_cpu:  # of a single component: it is alone in its turn
-            return [candidate for candidate in known if candidate.placement == RESIDENT]
-        names = ", ".join(candidate.placement for candidate in known)
-        device = "the CPU" if limits.on_cpu else "an accelerator"
-        raise BudgetError(
-            f"stage '{stage.name}': placement '{wanted}' is not to be had on {device}"
-            f"{' with a device_map' if stage.table.device_map else ''}; there are: {names}"
-        )
-    return asked
+    found = [candidate for candidate in known if candidate.placement == wanted]
+    if found:
+        return found
+    if wanted == MODEL_OFFLOAD and not limits.on_cpu:  # a single component has nothing to take turns with
+        return [candidate for candidate in known if candidate.placement == RESIDENT]
+    names = ", ".join(candidate.placement for candidate in known)
+    device = "the CPU" if limits.on_cpu else "an accelerator"
+    raise BudgetError(
+        f"stage '{stage.name}': placement '{wanted}' is not available on {device}"
+        f"{' with a device_map' if stage.table.device_map else ''}; there are: {names}"
+    )
 
 
-def _kept_first(
-    stage: PipelineStage, asked: list[PlacementOption], need: MemoryRequirements, limits: Limits
+def _with_retained_memory(
+    stage: PipelineStage, allowed: list[PlacementOption], need: MemoryRequirements, limits: Limits
 ) -> list[PlacementOption]:
-    """Each placement twice: first with freed memory kept, which computes as much as half faster.
+    """Each placement twice: first with freed memory retained, which computes up to 1.5 times as fast.
 
-    Not where it leaves room for fewer items in lockstep, and that costs more: in a text encoder, whose only
-    pass all items should share, and where weights would be waited for.
+    The first is left out where it leaves room for fewer items in lockstep and that costs more: in a text
+    encoder, whose only pass all items should share, and where the weights would be waited for.
     """
-    keeping = _asked(stage, list(candidates(need, limits, stage.table.device_map)), need, limits)
+    retaining = _allowed(stage, list(candidates(need, limits, stage.table.device_map)), need, limits)
     found = []
-    for kept, plain in zip(keeping, asked, strict=True):
+    for kept, plain in zip(retaining, allowed, strict=True):
         as_many = kept.group == plain.group
         if as_many or (need.item.passes > FEW_PASSES and _is_hidden(kept, need, limits)):
             found.append(kept)
@@ -138,32 +116,27 @@ def _kept_first(
 
 
 def _is_hidden(candidate: PlacementOption, need: MemoryRequirements, limits: Limits) -> bool:
-    """Whether weights come while others compute."""
+    """Whether loading the weights is hidden behind the computation."""
     return pace_of(candidate.components, candidate.group, need, limits).bound == "compute"
 
 
 def _lower(chosen: PlacementOption, known: list[PlacementOption]) -> tuple[PlacementOption, ...]:
-    """Placements that hold less on the device that computes, most first."""
+    """Placements that hold less on the device that computes; the one that holds most comes first."""
 
     def held(candidate: PlacementOption) -> int:
         return candidate.ram if candidate.vram is None else candidate.vram
 
-    def is_chosen(candidate: PlacementOption) -> bool:  # but for the freed memory that it keeps
+    def is_chosen(candidate: PlacementOption) -> bool:  # whether or not it retains freed memory
         return (candidate.placings, candidate.group) == (chosen.placings, chosen.group)
 
     less = [c for c in known if held(c) < held(chosen) and not is_chosen(c)]
     return tuple(sorted(less, key=held, reverse=True))
 
 
-def _misfit(
-    pipeline: Pipeline,
-    stage: PipelineStage,
-    shapes: Sequence[ComponentShapes],
-    need: MemoryRequirements,
-    limits: Limits,
-    least: PlacementOption,
-) -> str:
-    lines = [f"stage '{stage.name}' does not fit, as {least.placement} (which needs least):"]
+def _misfit(plan: StagePlan) -> str:
+    """The message for a stage that does not fit: what is missing, and what would fit."""
+    least, limits = plan.chosen, plan.limits
+    lines = [f"stage '{plan.stage.name}' does not fit, as {least.placement} (which needs least):"]
     for peak in least.peaks(limits):
         if peak.lack:
             needs, may = format_size(peak.size), format_size(peak.limit or 0)
@@ -171,7 +144,7 @@ def _misfit(
             lines.append(f"  {lack} are missing: it needs {needs}, and may take {may}")
             lines += [f"    {format_size(size):>11}  {part}" for part, size in peak.parts.items() if size]
     lines += [f"  {note}" for note in limits.notes]
-    changes = list(remedies(pipeline, stage, shapes, need, limits, least))
+    changes = list(remedies(plan))
     lines += [f"  would fit: {change}" for change in changes]
     if not changes:
         needs = " and ".join(f"{format_size(p.size)} of {p.kind}" for p in least.peaks(limits) if p.lack)

@@ -1,4 +1,4 @@
-"""A component with a placing, and the sizes that this gives; and how blocks are spread over the tiers."""
+"""A component with its placement and the resulting sizes, and how blocks are spread over the tiers."""
 
 from __future__ import annotations
 
@@ -14,33 +14,35 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
     from runner.plan.requirements import MemoryRequirements
 
-SMALL = 0.1  # of a stage's weights: a component up to this share is resident beside one that is not
+SMALL = 0.1  # part of a stage's weights: a component up to it stays resident while others are offloaded
 Blocks = dict[tuple[int, str], int]
 """Bytes of each block, by the number of its component and its name there."""
 
 
 @dataclass(frozen=True)
 class PlacedComponent:
-    """A component's weights in bytes: on the device all the time, brought there each pass, read for that."""
+    """A placed component, with the bytes of its weights."""
 
     shapes: ComponentShapes
     placing: ComponentPlacement
     loaded: int
+    """Bytes of all of its weights in the dtype that they compute in."""
     resident: int
+    """Bytes that stay on the device."""
     moved: int = 0
-    """Bytes that come to the device each time that the component runs."""
+    """Bytes that are moved to the device each time that the component runs."""
     read: int = 0
-    """Of these, bytes that come from the disk."""
+    """Bytes of these that are read from the disk."""
     streamed: tuple[str, ...] = ()
-    """Blocks that pass through slots."""
+    """Blocks that are loaded into slots."""
     on_demand: bool = False
-    """Whether weights come one by one."""
+    """Whether weights outside of streamed blocks are loaded one by one."""
 
 
 def whole(
     shapes: ComponentShapes, dtype: str, placing: ComponentPlacement, *, stays: bool
 ) -> PlacedComponent:
-    """A component that stays on the device as a whole, or comes each time as a whole."""
+    """A component that stays on the device as a whole, or is moved there as a whole each time."""
     loaded = shapes.loaded_bytes(dtype)
     return PlacedComponent(shapes, placing, loaded, loaded if stays else 0, 0 if stays else loaded)
 
@@ -48,7 +50,7 @@ def whole(
 def mapped(
     shapes: ComponentShapes, need: MemoryRequirements, placement: str, device_map: Mapping[str, str]
 ) -> PlacedComponent:
-    """A component whose device map says what of it stays; one that stays whole is resident."""
+    """A component placed by a device map; if all of it stays on the device, it is resident."""
     placing = ComponentPlacement(placement, device_map)
     blocks = tuple(placing.streamed(shapes.blocks)) if placement == STREAM else ()
     streamed = {name for block in blocks for name in shapes.blocks[block]}
@@ -62,7 +64,7 @@ def mapped(
         if tier == "disk":
             read += stored
         elif tier == "cpu" and not need.on_cpu:
-            # what is streamed waits and travels as it is stored; the rest is cast before
+            # streamed weights wait and are copied in the stored dtype; others are cast first
             waiting += stored if name in streamed else loaded
         else:
             resident += loaded
@@ -77,14 +79,14 @@ def mapped(
 
 
 def is_small(shapes: ComponentShapes, need: MemoryRequirements) -> bool:
-    """Whether it is worth no trouble beside the stage's other components."""
+    """Whether a component is so small beside the stage's others that it stays resident."""
     return shapes.loaded_bytes(need.dtype) <= SMALL * need.weights
 
 
 def blocks_of(need: MemoryRequirements) -> Blocks:
-    """The blocks of the stage's components, but for small ones beside others.
+    """The blocks of the stage's components, without small components.
 
-    By number, not by name: files sort 10 before 2.
+    Sorted by number, since by name 10 would be before 2.
     """
     return {
         (n, block): size
@@ -95,7 +97,7 @@ def blocks_of(need: MemoryRequirements) -> Blocks:
 
 
 def in_one_stretch(blocks: Blocks, room: int) -> list[tuple[int, str]]:
-    """The first blocks, as many as there is room for (bytes)."""
+    """The first blocks, as many as fit into ``room`` bytes."""
     chosen = []
     for block, size in blocks.items():
         room -= size
@@ -106,7 +108,7 @@ def in_one_stretch(blocks: Blocks, room: int) -> list[tuple[int, str]]:
 
 
 def evenly(blocks: Blocks, room: int) -> list[tuple[int, str]]:
-    """As many blocks as there is room for, evenly spread: beside each that stays another has time to come."""
+    """As many blocks as fit into ``room`` bytes, evenly spread: while one of them runs, another is loaded."""
     names, count = list(blocks), len(blocks)
     for stay in range(count, 0, -1):
         chosen = [name for n, name in enumerate(names) if (n + 1) * stay // count > n * stay // count]
@@ -118,9 +120,9 @@ def evenly(blocks: Blocks, room: int) -> list[tuple[int, str]]:
 def maps_of(
     need: MemoryRequirements, blocks: Blocks, stay: Sequence[tuple[int, str]], ram: int, *, as_stored: bool
 ) -> list[Mapping[str, str]]:
-    """Each component's device map: what does not stay waits in RAM as far as ``ram`` goes, else on disk.
+    """Each component's device map: blocks not in ``stay`` wait in up to ``ram`` bytes of RAM, else on disk.
 
-    It takes its size in the files there if it waits ``as_stored``.
+    With ``as_stored``, a block in RAM has the size that it has in the files.
     """
     maps: list[dict[str, str]] = [{} for _ in need.shapes]
     staying = set(stay)

@@ -1,4 +1,4 @@
-"""How long a stage takes: what its items compute, what comes for that, and how sure that is."""
+"""The expected time of a stage, and the measurement or estimate that it is based on."""
 
 from __future__ import annotations
 
@@ -14,21 +14,23 @@ from runner.plan.throughput import pace_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
 
-START = 5.0  # seconds of a worker until it has its code, before any was measured
+START = 5.0  # seconds until a worker has imported its code, before a run has measured it
 
 
 @dataclass(frozen=True)
 class Duration:
-    """Seconds that a stage is expected to take, None where that is not known, and what they are from."""
+    """The expected time of a stage."""
 
     seconds: float | None
+    """None if not known."""
     basis: str
+    """What the time is estimated from, in words."""
 
 
 def duration_of(plan: StagePlan, items: Collection[str]) -> Duration:
-    """How long a stage takes for these items of its."""
+    """The expected time of a stage for some of its items, given by their ids."""
     if not items:
         return Duration(0.0, "nothing to do")
     works = [work_of(plan.need, item) for item in items]
@@ -43,9 +45,9 @@ def duration_of(plan: StagePlan, items: Collection[str]) -> Duration:
 
 
 def learn(plan: StagePlan, seconds: Mapping[str, float], beside: float | None) -> None:
-    """Keep what a run measured: seconds by item, and those of the stage ``beside`` all of its items."""
+    """Record what a run measured: ``seconds`` by item, and those of the stage ``beside`` all items."""
     if any(placed.on_demand for placed in plan.chosen.components):
-        return  # weights come within the items' own time
+        return  # loading weights is part of the items' time
     if plan.chosen.placement not in (RESIDENT, STREAM) or not seconds:
         return
     works = {item: work_of(plan.need, item) for item in seconds}
@@ -58,17 +60,17 @@ def learn(plan: StagePlan, seconds: Mapping[str, float], beside: float | None) -
 
 
 def _running(plan: StagePlan, computing: list[float]) -> float:
-    """Seconds of all items: weights that are streamed come while a group of them computes."""
+    """Seconds of all items: streamed weights are loaded while a group of items computes."""
     pace, group = pace_of(plan.chosen.components, 1, plan.need, plan.limits), plan.chosen.group
-    coming = (pace.disk + pace.bus) * max(1, plan.need.item.passes)
+    loading = (pace.disk + pace.bus) * max(1, plan.need.item.passes)
     if plan.chosen.placement != STREAM:
-        return sum(computing) + coming * len(computing)
+        return sum(computing) + loading * len(computing)
     groups = (computing[at : at + group] for at in range(0, len(computing), group))
-    return sum(max(sum(each), coming) for each in groups)
+    return sum(max(sum(each), loading) for each in groups)
 
 
 def _loading(plan: StagePlan) -> float:
-    """Seconds until the weights that stay are read."""
+    """Seconds to read the weights that stay on the device."""
     moving = sum(placed.read for placed in plan.chosen.components)
     stored = sum(placed.shapes.stored_bytes for placed in plan.chosen.components)
     return max(0, stored - moving) / plan.limits.disk_read
@@ -80,6 +82,6 @@ def _start(plan: StagePlan) -> float:
 
 
 def in_all(durations: Collection[Duration]) -> float | None:
-    """Seconds of several stages; None if that of one is not known."""
+    """Seconds of several stages together; None if one is not known."""
     known = [duration.seconds for duration in durations if duration.seconds is not None]
     return sum(known) if len(known) == len(durations) else None

@@ -1,4 +1,4 @@
-"""What runs here have taught of a stage: how much its items compute, and how fast that was."""
+"""Speeds of stages measured in earlier runs on this machine, and the work that they relate to."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ if TYPE_CHECKING:
     from runner.plan.requirements import MemoryRequirements
 
 OPERATION, BYTE, ITEM = "operation", "byte", "item"
-"""What an item's work is counted in: the first that the plugin's formula tells; bytes are of activations."""
+"""Units of an item's work: the first that the plugin's formula gives. Bytes are those of activations."""
 
 
 def work_of(need: MemoryRequirements, item: str) -> tuple[float, str]:
-    """What an item has to compute: how much, and counted in what."""
-    told = need.each[item]
-    operations = told.operations or 2 * need.parameters * told.tokens * max(1, told.passes)
+    """The amount of work of an item, and its unit."""
+    activations = need.each[item]
+    operations = activations.operations or 2 * need.parameters * activations.tokens * max(
+        1, activations.passes
+    )
     if operations:
         return float(operations), OPERATION
-    return (float(told.peak), BYTE) if told.peak else (1.0, ITEM)
+    return (float(activations.peak), BYTE) if activations.peak else (1.0, ITEM)
 
 
 def learned(stage: PipelineStage, need: MemoryRequirements, limits: Limits) -> Limits:
-    """The limits with the speed at which this stage was measured to compute here, if it was."""
+    """The limits with the speed of this stage that runs here have measured, if any has."""
     found = measured_work(stage, need, limits, OPERATION)
     if found is None:
         return limits
@@ -37,10 +39,12 @@ def learned(stage: PipelineStage, need: MemoryRequirements, limits: Limits) -> L
 def measured_work(
     stage: PipelineStage, need: MemoryRequirements, limits: Limits, unit: str
 ) -> Measured | None:
+    """Seconds per ``unit`` of work that runs here have measured for this stage; None if none has."""
     return measured(key_of(stage, need, limits, f"seconds by {unit}"))
 
 
 def key_of(stage: PipelineStage, need: MemoryRequirements, limits: Limits, what: str) -> str:
+    """The key of a measurement of this stage, device and dtype; ``what`` is measured."""
     return timing_key(limits.device, limits.cores, stage.spec.name, need.dtype, what)
 
 

@@ -1,4 +1,4 @@
-"""A device map of one's own: which of a component's weights its names mean."""
+"""The manifest's device map: which of a component's weights its names match."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 def in_file_names(
     device_map: Mapping[str, str | int], shapes: ComponentShapes, *, on_cpu: bool
 ) -> dict[str, str]:
-    """What a map says of one component: tiers by the names of its files."""
+    """The part of a device map that concerns one component: tiers by the names in its files."""
     return {
         found[0]: _tier(device, on_cpu=on_cpu)
         for name, device in device_map.items()
-        if (found := meant(name, shapes.tensors))
+        if (found := matches(name, shapes.tensors))
     }
 
 
-def meant(name: str, weights: Iterable[str]) -> list[str]:
-    """What a name means among names of weights: what they lie under, or else all that ends in it."""
+def matches(name: str, weights: Iterable[str]) -> list[str]:
+    """The name itself if weights lie under it, else all longer names of modules or weights that end in it."""
     under = f"{plain(name)}."
     if not name or any(f"{plain(weight)}.".startswith(under) for weight in weights):
         return [name]
@@ -37,17 +37,17 @@ def meant(name: str, weights: Iterable[str]) -> list[str]:
 
 
 def check_map(pipeline: Pipeline, stage: PipelineStage, need: MemoryRequirements) -> None:
-    """See that each name in a stage's own map is that of one thing.
+    """Check that each name in a stage's device map matches weights, and at most once in each component.
 
     Raises:
-        ManifestError: it is of nothing, or of several in one component.
+        ManifestError: a name matches nothing, or several modules of one component.
 
     """
     manifest, problems = pipeline.manifest, Problems()
     components = [tuple(shapes.tensors) for shapes in need.shapes]
     parts = {part for weights in components for weight in weights for part in weight.split(".")}
     for name in (stage.table.device_map or {}) if parts else ():
-        found = [meant(name, weights) for weights in components]
+        found = [matches(name, weights) for weights in components]
         where = manifest.where("stage", stage.index, "device_map", name, key=True)
         several = next((names for names in found if len(names) > 1), None)
         if several:
@@ -64,7 +64,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _tier(device: str | int, *, on_cpu: bool) -> str:
-    """Every accelerator is the budget's own: a manifest may write it as 0, "cuda" or "cuda:0"."""
+    """The tier of a map's value; every accelerator means the device of the budget."""
     if device == "disk" or (device == "cpu" and not on_cpu):
         return str(device)
     return "device"

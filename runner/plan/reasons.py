@@ -1,4 +1,4 @@
-"""Why a component is placed as it is, in one sentence."""
+"""The reason for each component's placement, in one sentence."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def reasons_for(
     known: list[PlacementOption],
     pace: PassTime,
 ) -> dict[str, str]:
-    """One sentence for each component that has weights."""
+    """A sentence for each component with weights, by its name."""
     found = {}
     for placed in chosen.components:
-        sentence = _what_it_means(placed, limits)
+        sentence = _sentence(placed, limits)
         if stage.table.placement != "auto":
             sentence = f"the manifest asks for {stage.table.placement}: {sentence}"
         elif chosen.placement == RESIDENT:
@@ -36,30 +36,30 @@ def reasons_for(
         else:
             sentence = f"{_why_not_faster(limits, chosen, known)}, so {sentence}"
         if placed.moved:
-            sentence += _at_what_pace(pace, chosen.group)
+            sentence += _pass_time(pace, chosen.group)
         found[placed.shapes.component.name] = sentence
     return found
 
 
 def _why_not_faster(limits: Limits, chosen: PlacementOption, known: list[PlacementOption]) -> str:
-    """What the next faster placement lacks."""
+    """The memory that faster placements lack."""
     faster = list(takewhile(lambda other: other.placement != chosen.placement, known))
     if not faster:
         return "a device map is given"
-    told = f"{RESIDENT} lacks {_lacking(faster[0], limits)}"
+    reason = f"{RESIDENT} lacks {_lacking(faster[0], limits)}"
     last = faster[-1]
     if last.placement != RESIDENT:
-        told += f" and {last.placement} {_lacking(last, limits)}"
-    return told
+        reason += f" and {last.placement} {_lacking(last, limits)}"
+    return reason
 
 
 def _lacking(candidate: PlacementOption, limits: Limits) -> str:
-    """``3.20 GiB of VRAM and 1.00 GiB of RAM``."""
+    """As ``3.20 GiB of VRAM and 1.00 GiB of RAM``."""
     peaks = candidate.peaks(limits)
     return " and ".join(f"{format_size(peak.lack)} of {peak.kind}" for peak in peaks if peak.lack)
 
 
-def _what_it_means(placed: PlacedComponent, limits: Limits) -> str:
+def _sentence(placed: PlacedComponent, limits: Limits) -> str:
     place = "RAM" if limits.on_cpu else "VRAM"
     placement = placed.placing.placement
     if placement == RESIDENT:
@@ -69,16 +69,16 @@ def _what_it_means(placed: PlacedComponent, limits: Limits) -> str:
     if placement in (GROUP_OFFLOAD, SEQUENTIAL_OFFLOAD):
         return f"its {format_size(placed.moved)} cross the bus each pass, layer by layer"
     blocks = {tier: _count(placed, tier) for tier in ("cpu", "disk")}
-    told = f"{format_size(placed.resident)} stay in {place}"
+    sentence = f"{format_size(placed.resident)} stay in {place}"
     waiting = placed.moved - placed.read
     if waiting:
-        told += f", {blocks['cpu']} ({format_size(waiting)}) wait in RAM"
+        sentence += f", {blocks['cpu']} ({format_size(waiting)}) wait in RAM"
     if placed.read:
-        told += f", {blocks['disk']} ({format_size(placed.read)}) are read from disk each pass"
-    return told
+        sentence += f", {blocks['disk']} ({format_size(placed.read)}) are read from disk each pass"
+    return sentence
 
 
-def _at_what_pace(pace: PassTime, group: int) -> str:
+def _pass_time(pace: PassTime, group: int) -> str:
     items = f" for {group} items at a time" if group > 1 else ""
     transfer = max(pace.disk, pace.bus)
     if pace.compute is None:

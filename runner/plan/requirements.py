@@ -1,4 +1,4 @@
-"""What a stage needs whatever its placement: its weights, its activations, and the process around them."""
+"""The memory that a stage needs with any placement: weights, activations, and the process around them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Any
 
+from runner.accelerator.names import kind_of
+from runner.accelerator.overheads import NONE, Overheads
 from runner.api import Activations, Sizes
 from runner.errors import PluginError
-from runner.machine import malloc as heap
-from runner.pipeline.params import instance
+from runner.machine import malloc
+from runner.pipeline.params import given_params, instance
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
@@ -21,37 +23,41 @@ if TYPE_CHECKING:
     from runner.pipeline.stage import PipelineStage
 
 MIB = 1 << 20
-# RssAnon of a worker before it loads weights, measured with torch 2.13, diffusers 0.42, transformers 5:
+
+# RAM of a worker before it loads weights, in bytes: RssAnon on Linux, measured with torch 2.13,
+# diffusers 0.42 and transformers 5
 PROCESS = 160 * MIB  # Python, numpy, torch and the engine
-LIBRARIES = 125 * MIB  # diffusers and transformers, where a component comes from one of them
-# what lingers of freed memory with MALLOC_MMAP_THRESHOLD_ (12 MiB by the design's measurement), and what the
-# libraries keep from their first work on (6 to 30 MiB measured)
+LIBRARIES: Mapping[frozenset[str], int] = {frozenset({"diffusers", "transformers"}): 125 * MIB}
+"""RAM that importing any library of a group takes, counted once for the group."""
+
+# freed memory that lingers with MALLOC_MMAP_THRESHOLD_ (12 MiB), and what the libraries keep from their
+# first work on (6 to 30 MiB measured)
 RUNNING = 20 * MIB
-# estimates until `doctor` has measured them on a card: the driver's share of host and device memory
-CUDA_HOST = 700 * MIB
-CUDA_CONTEXT = 560 * MIB
-CUDA_WORKSPACES = 72 * MIB  # cuBLAS keeps 32 MiB on Hopper, 8 elsewhere; cuDNN's convolutions the rest
+
 FRAGMENTATION = 0.06  # of the activations: what the caching allocator reserves beyond what is allocated
-NOTHING = Activations(0)
+
+NO_ACTIVATIONS = Activations(0)
 
 
 @dataclass(frozen=True)
 class MemoryRequirements:
-    """Bytes and shapes; see the constants for what is counted in each."""
+    """The memory that a stage needs, in bytes, with any placement."""
 
     shapes: tuple[ComponentShapes, ...]
-    """Of the components that have weights."""
+    """Of the components with weights."""
     dtype: str
     item: Activations
-    """The most of everything over all items; the fewest tokens."""
+    """The maximum of each figure over all items; of ``tokens`` the minimum."""
     each: Mapping[str, Activations]
     """Of each item, by its id."""
     has_formula: bool
     on_cpu: bool
+    overheads: Overheads = NONE
+    """What the accelerator's runtime takes."""
     retains_freed_memory: bool = False
-    """Whether the worker keeps freed RAM for what comes next."""
+    """Whether the worker retains freed RAM for later allocations."""
     beside: frozenset[str] = frozenset()
-    """Libraries that the worker has imported for other stages: on the CPU all come from one fork server."""
+    """Libraries imported for other stages: on the CPU all workers are forked from one server."""
 
     @property
     def items(self) -> int:
@@ -59,35 +65,38 @@ class MemoryRequirements:
 
     @property
     def parameters(self) -> int:
-        """Numbers of all weights."""
+        """Number of parameters in all weights."""
         return sum(shapes.parameters for shapes in self.shapes)
 
     @property
     def activations(self) -> int:
-        """Of one item at work."""
+        """Peak bytes of one item that computes."""
         return self.item.peak
 
     @property
     def suspended(self) -> int:
-        """Of one item that waits for its weights."""
+        """Bytes of one item that waits for weights."""
         held = self.item.peak if self.item.suspended is None else self.item.suspended
-        return held + (heap.around_waiting(held) if self.retains_freed_memory else 0)
+        return held + (malloc.retained_around_waiting(held) if self.retains_freed_memory else 0)
 
     @property
     def process(self) -> int:
         """RAM of the worker before it loads anything."""
-        modules = {_library(shapes.component) for shapes in self.shapes} | self.beside
-        libraries = LIBRARIES if modules & {"diffusers", "transformers"} else 0
-        return PROCESS + RUNNING + libraries + (0 if self.on_cpu else CUDA_HOST)
+        libraries = {_library(shapes.component) for shapes in self.shapes} | self.beside
+        imported = sum(size for group, size in LIBRARIES.items() if group & libraries)
+        return PROCESS + RUNNING + imported + self.overheads.ram
 
     @property
     def kept(self) -> int:
-        """Freed RAM that is kept beside the activations."""
-        return heap.kept(self.activations) if self.retains_freed_memory else 0
+        """Freed RAM that is retained beside the activations."""
+        return malloc.retained(self.activations) if self.retains_freed_memory else 0
 
     @property
     def keeping(self) -> MemoryRequirements | None:
-        """The same in a worker that keeps freed RAM; None where it must not: on what tells too little."""
+        """The same in a worker that retains freed RAM; None where that is not allowed.
+
+        It is allowed on the CPU, if the formula of every item gives ``suspended``.
+        """
         if not self.on_cpu or self.item.suspended is None:
             return None
         return replace(self, retains_freed_memory=True)
@@ -97,7 +106,8 @@ class MemoryRequirements:
         """Bytes beside the weights on the device that computes: RAM on the CPU, else VRAM."""
         if self.on_cpu:
             return self.activations + self.kept
-        return CUDA_CONTEXT + CUDA_WORKSPACES + int(self.activations * (1 + FRAGMENTATION))
+        beside = self.overheads.context + self.overheads.workspaces
+        return beside + int(self.activations * (1 + FRAGMENTATION))
 
     @property
     def weights(self) -> int:
@@ -109,23 +119,24 @@ def requirements_of(
     stage: PipelineStage,
     shapes: Iterable[ComponentShapes],
     device: str,
+    overheads: Overheads = NONE,
     *,
     dtype: str | None = None,
     changed: Mapping[str, Any] | None = None,
 ) -> MemoryRequirements:
-    """What the stage needs for the greediest of its items.
+    """What the stage needs for the largest of its items.
 
-    ``dtype`` and ``changed`` parameters ask what it would need if the manifest said so.
+    ``dtype`` and ``changed`` parameters take the place of those in the manifest.
 
     Raises:
-        PluginError: the plugin's activation formula is not there, or fails.
+        PluginError: the plugin's activation formula is missing, or fails.
 
     """
     known = list(shapes)
     on_cpu = device == "cpu"
     sizes = Sizes(
         dtype=dtype or stage.table.dtype,
-        device="cpu" if on_cpu else "cuda",
+        device=kind_of(device),
         configs={s.component.name: s.config for s in known if s.config},
         save_dtype=stage.table.save_dtype,
     )
@@ -137,6 +148,7 @@ def requirements_of(
         each=each,
         has_formula=bool(stage.spec.memory),
         on_cpu=on_cpu,
+        overheads=overheads,
         beside=_preloaded(pipeline) if on_cpu else frozenset(),
     )
 
@@ -153,40 +165,55 @@ def _library(component: Component) -> str:
 def _activations(
     pipeline: Pipeline, stage: PipelineStage, sizes: Sizes, changed: Mapping[str, Any]
 ) -> dict[str, Activations]:
+    """Those of each item, by its id. Equal parameters are validated, and the formula called, once."""
     if not stage.spec.memory:
-        return {item.id: NOTHING for item in pipeline.items}
+        return {item.id: NO_ACTIVATIONS for item in pipeline.items}
     formula = load_object(stage.spec.memory)
-    found: dict[str, Activations] = {}
-    same: dict[Activations, Activations] = {}  # ten thousand items are of a few kinds
+    sources = [pipeline.stages[n] for n in sorted(stage.sources)]
+    known: dict[str, Activations] = {}
+    found = {}
     for item in pipeline.items:
-        given = {n: instance(pipeline.stages[n], item.params[n], {}) for n in stage.sources}
-        upstream = {name: given[source.stage] for name, source in stage.wires.items()}
-        try:
-            params = instance(stage, item.params[stage.index], changed)
-            told = formula(params, replace(sizes, upstream=upstream))
-            told = _checked(told if isinstance(told, Activations) else Activations(int(told)))
-            found[item.id] = same.setdefault(told, told)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # it may even call sys.exit
-            raise PluginError(
-                f"the activation formula {stage.spec.memory} of {stage.spec.name} fails for item "
-                f"'{item.id}': {type(error).__name__}: {error}"
-            ) from error
+        given = [given_params(read, item.params[read.index]) for read in (stage, *sources)]
+        # as text, since it tells 1, 1.0 and true apart, and values may be lists
+        key = repr([(params.values, params.text_only) for params in given])
+        if key not in known:
+            try:
+                upstream = {
+                    source.index: instance(source, item.params[source.index], {}) for source in sources
+                }
+                by_input = {name: upstream[source.stage] for name, source in stage.wires.items()}
+                params = instance(stage, item.params[stage.index], changed)
+                known[key] = _checked(formula(params, replace(sizes, upstream=by_input)))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # it may even call sys.exit
+                raise PluginError(
+                    f"the activation formula {stage.spec.memory} of {stage.spec.name} fails for item "
+                    f"'{item.id}': {type(error).__name__}: {error}"
+                ) from error
+        found[item.id] = known[key]
     return found
 
 
-def _checked(told: Activations) -> Activations:
-    numbers = {name: value for name, value in vars(told).items() if (name, value) != ("suspended", None)}
-    for name, value in numbers.items():
+def _checked(result: Activations | int) -> Activations:
+    """The result of a formula; an int is the peak in bytes.
+
+    Raises:
+        ValueError: a size is negative, infinite or not a number.
+
+    """
+    activations = result if isinstance(result, Activations) else Activations(int(result))
+    for name, value in vars(activations).items():
+        if (name, value) == ("suspended", None):
+            continue
         if not isinstance(value, int | float) or not 0 <= value < inf:
-            raise ValueError(f"it tells {name} = {value!r}, which is no size")
-    return told
+            raise ValueError(f"it returned {name} = {value!r}, which is no size")
+    return activations
 
 
 def _most(found: list[Activations]) -> Activations:
     if not found:
-        return NOTHING
+        return NO_ACTIVATIONS
     suspended = [one.suspended for one in found]
     return Activations(
         peak=max(one.peak for one in found),

@@ -1,4 +1,4 @@
-"""How fast weights come and are computed with: what bounds a pass, and how many items should share one."""
+"""The time of a pass over the weights, its bottleneck, and how many items should share a pass."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
     from runner.plan.limits import Limits
     from runner.plan.requirements import MemoryRequirements
 
-LEAST = 4  # items of a group: rates are estimates at best, and a few items more cost little
-FEW_PASSES = 2  # as a text encoder makes
-MOST = 256  # greenlets; what more of them would save is nothing beside one pass
+LEAST = 4  # items of a group: rates are estimates at best, and a few more items cost little
+FEW_PASSES = 2  # such as those of a text encoder
+MOST = 256  # items of a group: more would save next to nothing
 
 
 @dataclass(frozen=True)
 class PassTime:
-    """Seconds of one pass over the weights, estimated: for bringing them, and for computing with them."""
+    """Estimated seconds of one pass over the weights: to read, to copy, and to compute with them."""
 
     disk: float
     bus: float
     compute: float | None
-    """None where the plugin's formula tells no tokens."""
+    """None if the plugin's formula gives no tokens."""
 
     @property
     def bound(self) -> str:
-        """What a pass waits for: ``"disk"``, ``"bus"`` or ``"compute"``."""
+        """The bottleneck of a pass: ``"disk"``, ``"bus"`` or ``"compute"``."""
         parts = {"disk": self.disk, "bus": self.bus, "compute": self.compute or 0.0}
         return max(parts, key=lambda name: parts[name])
 
@@ -37,7 +37,7 @@ class PassTime:
 def pace_of(
     components: Sequence[PlacedComponent], group: int, need: MemoryRequirements, limits: Limits
 ) -> PassTime:
-    """The pace of components so placed, with the rates that `doctor` measured where it did."""
+    """The pass time of placed components for a group of items, from the speeds in ``limits``."""
     read = sum(placed.read for placed in components)
     moved = sum(placed.moved for placed in components)
     compute = None
@@ -47,10 +47,10 @@ def pace_of(
 
 
 def group_size(need: MemoryRequirements, limits: Limits, room: int) -> int:
-    """The smallest group that hides the transfer behind the compute, as far as ``room`` (bytes) goes.
+    """The smallest group that hides the transfer behind the compute, as far as ``room`` (bytes) allows.
 
-    A weight takes two operations a token, whatever its size, and its bytes take their time: so it is tokens
-    in flight that hide a transfer. Where a pass or two is all, as in a text encoder, all items share it.
+    A parameter takes two operations per token, and its bytes must be read once per pass: so the number of
+    tokens in the group decides. Stages of one or two passes, such as text encoders, take all items at once.
     """
     itemsize = 4 if need.dtype == "float32" else 2
     tokens = limits.speed(need.dtype) / limits.disk_read * itemsize / 2

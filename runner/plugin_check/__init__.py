@@ -1,1 +1,1 @@
-"""The kit for authors of plugins: scaffolding, and checks that a plugin behaves as the engine relies on."""
+"""Tools for plugin authors: scaffolding, and checks that a plugin behaves as the engine requires."""

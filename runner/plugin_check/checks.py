@@ -1,4 +1,4 @@
-"""The checks, and what comes of one. ``runner plugins check`` and ``runner.testing`` make the same ones."""
+"""The names of the checks and their verdicts, shared by ``runner plugins check`` and ``runner.testing``."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ RUNS, OUTPUTS, REPEATS = "runs", "outputs", "repeats"
 INTERLEAVES, STREAMS, RESUMES, FINITE, MEMORY = "interleaves", "streams", "resumes", "finite", "memory"
 
 PLUGIN_CHECKS = {
-    LOADS: "the module imports, speaks this runner's API, and declares its hooks and stages rightly",
+    LOADS: "the module imports, is written for this runner's API version, and its declarations are valid",
     IMPORTS: "importing it, its parameter models and formulas imports nothing heavy, such as torch or numpy",
     HOOKS: "every hook is one that this runner knows",
 }
 STAGE_CHECKS = {
-    PARAMS: "the parameters' model refuses unknown keys, describes its fields, and survives pickling",
-    FORMULA: "there is a memory formula, if tensors or weights pass through it",
+    PARAMS: "the parameter model refuses unknown keys, describes its fields, and survives pickling",
+    FORMULA: "there is a memory formula, if the stage has tensors or weights",
 }
-TRIALS = {
-    RUNS: "it makes two items in a worker, each within its time",
-    OUTPUTS: "it returns what it declares: names, types, shapes, finite numbers",
-    REPEATS: "an item made again is the same to the bit, whatever was made in between",
-    INTERLEAVES: "two items made in turns, step by step and block by block, are those made alone",
-    STREAMS: "items whose weights are streamed are those made with all weights resident",
-    RESUMES: "an item that is interrupted and goes on from its saved state is one made at one go",
-    FINITE: "an item fails whose numbers become NaN or infinite, whatever would be made of them",
-    MEMORY: "the memory formula is no less than the measured peak",
+RUN_CHECKS = {
+    RUNS: "it makes two items in a worker within the time limit",
+    OUTPUTS: "its outputs are as declared: names, types, shapes, finite numbers",
+    REPEATS: "an item made again is bit-identical, whatever was made in between",
+    INTERLEAVES: "two items made in turns, step by step and block by block, are bit-identical to each alone",
+    STREAMS: "items made with streamed weights are bit-identical to those made with resident weights",
+    RESUMES: "an item resumed from its saved state is bit-identical to one made without interruption",
+    FINITE: "an item fails if its numbers become NaN or infinite, whatever output is made of them",
+    MEMORY: "the memory formula predicts no less than the measured peak",
 }
-"""What is found by running a stage."""
+"""Checks that run the stage."""
 
 OK, WARN, BROKEN, NOT_RUN = "ok", "warn", "broken", "not run"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one check, and what to do about it."""
+    """The result of one check."""
 
     subject: str
-    """The plugin's name, or the stage's, or the manifest."""
+    """The plugin's name, the stage's name, or the manifest's path."""
     check: str
     status: str
-    told: str = ""
+    """``OK``, ``WARN``, ``BROKEN`` or ``NOT_RUN``."""
+    message: str = ""
     advice: str = ""
+    """What to do about it."""
     log: str = ""
-    """The end of what was printed, where it may tell more."""
+    """The end of what the check printed, if it may help."""

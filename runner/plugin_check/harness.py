@@ -1,7 +1,6 @@
-"""A stage on harness: two items of a manifest, or of one made up around the stage, as the worker's job.
+"""Prepares a stage with two items for checks: the items of a manifest, or a manifest written around a case.
 
-Where there is no manifest, the stage's inputs are handed in as the hand-offs of a stage before it, which
-needs never run: what is there under its key is done.
+For a case, the inputs are written as hand-offs of an upstream stage, under its keys, so that it never runs.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ from runner.plugins import Plugin
 from runner.supervisor.jobs import make_job
 from runner.work.demand import demand
 from runner.work.models import assemble, run_directory
+from runner.work.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,19 +35,18 @@ if TYPE_CHECKING:
 
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
     from runner.plugins import Plugins
     from runner.protocol import Job
-    from runner.rundir.directory import RunDirectory
-    from runner.work.keys import Keyed
     from runner.work.models import ResolvedModels
 
 ITEMS = ("one", "two")
-_GIVEN = "kit.given"
+_SOURCE, _SOURCE_USES = "source", "plugin_check.source"  # the upstream stage whose hand-offs are the inputs
+_CHECKED = "checked"
 
 
 class DigestParams(BaseModel):
-    """What tells items apart whose inputs are handed in."""
+    """Parameters of the upstream stage: items with different inputs need different keys."""
 
     digest_of_inputs: str
 
@@ -67,7 +66,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Case:
-    """What a stage is tried on, where no manifest says it: parameters and inputs of each of two items."""
+    """What a stage is run on without a manifest: parameters and inputs of each of two items."""
 
     params: Sequence[Mapping[str, Any]]
     inputs: Sequence[Inputs]
@@ -77,12 +76,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Harness:
-    """A stage of a pipeline whose inputs are there, and the job that makes its items."""
+    """A stage of a pipeline whose inputs exist, and the job that makes its items."""
 
-    assembly: ResolvedModels
+    models: ResolvedModels
     stage: PipelineStage
-    keys: Mapping[str, tuple[Keyed, ...]]
-    directory: RunDirectory
+    work: Work
     plan: StagePlan
     """With all weights resident."""
 
@@ -94,31 +92,29 @@ class Harness:
         """The job with weights streamed; None if there is nothing to stream.
 
         Raises:
-            RunnerError: streaming cannot be had.
+            RunnerError: the stage cannot be streamed.
 
         """
         if not self.plan.need.shapes:
             return None
-        return self._job(_plan(self.assembly, self.stage, STREAM))
+        return self._job(_plan(self.models, self.stage, STREAM))
 
     def _job(self, plan: StagePlan) -> Job:
-        pipeline, index = self.assembly.pipeline, self.stage.index
-        tasks = demand(pipeline, self.keys, self.directory, fresh=[index]).tasks[index]
-        model = self.assembly.model(self.stage)
-        job = make_job(
-            pipeline, self.stage, tasks, self.keys, model, plan, plan.chosen, len(ITEMS), self.directory
-        )
-        return replace(job, retries=0)  # a failure is to be seen
+        index = self.stage.index
+        tasks = demand(self.work, fresh=[index]).tasks[index]
+        placed = replace(plan.chosen, group=len(ITEMS))
+        job = make_job(self.work, plan, placed, tasks, self.models.model(self.stage))
+        return replace(job, retries=0)  # a failure must be visible
 
 
 def from_manifest(manifest: Path, name: str, plugins: Plugins, runs: Path) -> Harness:
-    """The stage of that name in a manifest that has been run in ``runs``, on its first two items.
+    """The stage of that name in a manifest whose first two items have been run in ``runs``.
 
     Raises:
-        RunnerError: what is wrong with the manifest.
+        RunnerError: the manifest is not valid, or its model is not on this machine.
 
     """
-    return _trial(first_items(bind(load(manifest), plugins)), name, runs)
+    return _harness(first_items(bind(load(manifest), plugins)), name, runs)
 
 
 def first_items(pipeline: Pipeline) -> Pipeline:
@@ -126,79 +122,80 @@ def first_items(pipeline: Pipeline) -> Pipeline:
     return replace(pipeline, items=pipeline.items[: len(ITEMS)])
 
 
-def alone(stage: Stage, case: Case, plugins: Plugins, runs: Path) -> Harness:
-    """The stage with what is handed in.
+def from_case(stage: Stage, case: Case, plugins: Plugins, runs: Path) -> Harness:
+    """The stage in a manifest of its own, with the case's inputs written to ``runs``.
 
     Raises:
-        RunnerError: what is given is not what the stage takes.
+        RunnerError: the stage refuses the case's parameters or inputs.
 
     """
     known = {name for inputs in case.inputs for name in inputs.names}
-    given = Stage(
-        name=_GIVEN,
+    source = Stage(
+        name=_SOURCE_USES,
         params=f"{__name__}:{DigestParams.__name__}",
         outputs=tuple(one for one in stage.inputs if one.name in known),
-        start=_GIVEN,
+        start=_SOURCE_USES,
     )
-    plugins.loaded.append(Plugin("kit", "stage-runner", runner.__version__, runner, (given,), ()))
+    own = Plugin("plugin_check", "stage-runner", runner.__version__, runner, (source,), ())
     path = runs / "check.toml"
-    path.write_text(tomlkit.dumps(_manifest(stage, case, hand_in=bool(given.outputs))))
-    pipeline = bind(load(path), plugins)
-    harness = _trial(pipeline, "checked", runs)
-    if given.outputs:
+    path.write_text(tomlkit.dumps(_manifest(stage, case, has_source=bool(source.outputs))))
+    pipeline = bind(load(path), replace(plugins, loaded=[*plugins.loaded, own]))
+    harness = _harness(pipeline, _CHECKED, runs)
+    if source.outputs:
         for item, inputs in zip(ITEMS, case.inputs, strict=True):
-            _hand_in(harness, given, item, inputs)
+            _write_inputs(harness, source, item, inputs)
     return harness
 
 
-def _manifest(stage: Stage, case: Case, *, hand_in: bool) -> dict[str, Any]:
+def _manifest(stage: Stage, case: Case, *, has_source: bool) -> dict[str, Any]:
     items: list[dict[str, Any]] = []
     for name, params, inputs in zip(ITEMS, case.params, case.inputs, strict=True):
-        digest = {"digest_of_inputs": _digest(inputs)} if hand_in else {}
+        digest = {"digest_of_inputs": _digest(inputs)} if has_source else {}
         items.append({"id": name, **params, **digest})
-    given = [{"name": "given", "uses": _GIVEN}] if hand_in else []
+    source = [{"name": _SOURCE, "uses": _SOURCE_USES}] if has_source else []
     return {
         "version": 1,
         "name": "check",
         **({"model": {"source": case.model}} if case.model else {}),
-        "budget": {"device": "cpu", "threads": 1},  # what is tried is small
-        "stage": [*given, {"name": "checked", "uses": stage.name, "dtype": case.dtype}],
+        "budget": {"device": "cpu", "threads": 1},  # the case is small
+        "stage": [*source, {"name": _CHECKED, "uses": stage.name, "dtype": case.dtype}],
         "item": items,
     }
 
 
 def _digest(inputs: Inputs) -> str:
-    told = hashlib.sha256(json.dumps(inputs.texts, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(inputs.texts, sort_keys=True).encode())
     for path in (inputs.tensors, *inputs.files.values()):
-        told.update(path.read_bytes())
-    return told.hexdigest()
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
-def _hand_in(harness: Harness, given: Stage, item: str, inputs: Inputs) -> None:
-    key, directory = harness.keys[item][0].key, harness.directory
-    beside = {}
-    for output in given.outputs:
+def _write_inputs(harness: Harness, source: Stage, item: str, inputs: Inputs) -> None:
+    """Write an item's inputs as the hand-off of the upstream stage."""
+    key, directory = harness.work.keys[item][0].key, harness.work.directory
+    files = {}
+    for output in source.outputs:
         if output.name in inputs.files:
             data = inputs.files[output.name].read_bytes()
-            path = directory.handoff_file("given", key, output.name, getattr(output, "suffix", ""))
+            path = directory.handoff_file(_SOURCE, key, output.name, getattr(output, "suffix", ""))
             write_atomically(path, data)
-            beside[output.name] = handoff.record_of_file(path.name, data)
-    tables = {"lineage": {}, "text": inputs.texts, "files": beside}
-    told = {name: json.dumps(table, sort_keys=True) for name, table in tables.items()}
-    sealed = handoff.seal(inputs.tensors.read_bytes(), {"key": key, "stage": "given", "item": item, **told})
-    write_atomically(directory.handoff("given", key), sealed)
+            files[output.name] = handoff.record_of_file(path.name, data)
+    tables = {"lineage": {}, "text": inputs.texts, "files": files}
+    metadata = {name: json.dumps(table, sort_keys=True) for name, table in tables.items()}
+    metadata |= {"key": key, "stage": _SOURCE, "item": item}
+    write_atomically(directory.handoff(_SOURCE, key), handoff.seal(inputs.tensors.read_bytes(), metadata))
 
 
-def _trial(pipeline: Pipeline, name: str, runs: Path) -> Harness:
-    assembly = assemble(pipeline)
-    keys = assembly.keys()
+def _harness(pipeline: Pipeline, name: str, runs: Path) -> Harness:
+    models = assemble(pipeline)
+    keys = models.keys()
     if keys is None:
         raise ModelError("the model is not on this machine: run the manifest once")
     stage = next(stage for stage in pipeline.stages if stage.name == name)
-    plan = _plan(assembly, stage, RESIDENT)
-    return Harness(assembly, stage, keys, run_directory(pipeline, runs), plan)
+    plan = _plan(models, stage, RESIDENT)
+    return Harness(models, stage, Work(pipeline, keys, run_directory(pipeline, runs)), plan)
 
 
-def _plan(assembly: ResolvedModels, stage: PipelineStage, placement: str) -> StagePlan:
-    wanted = replace(stage, table=stage.table.model_copy(update={"placement": placement, "device_map": None}))
-    return plan_stage(assembly.pipeline, wanted, assembly.shapes(stage))
+def _plan(models: ResolvedModels, stage: PipelineStage, placement: str) -> StagePlan:
+    placed = replace(stage, table=stage.table.model_copy(update={"placement": placement, "device_map": None}))
+    return plan_stage(models.pipeline, placed, models.shapes(stage))

@@ -1,4 +1,4 @@
-"""Who imports a heavy library: told by the file and line that does."""
+"""Finds the file and line that imports a heavy library."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ HEAVY = (
 )
 
 
-class Watch(MetaPathFinder):
-    """Notes where each heavy library is first imported, while it is first in ``sys.meta_path``."""
+class ImportWatch(MetaPathFinder):
+    """While entered, records where each heavy library is first imported."""
 
     def __init__(self, package: str) -> None:
-        """``package`` is the plugin's: of the files on the way to an import, its own is told."""
+        """``package`` is the plugin's: of the stack of an import, its innermost line is recorded."""
         self._package = package
         self.found: dict[str, str] = {}
-        """Libraries, and ``"file, line n"``."""
+        """``"FILE, line N"`` by library."""
 
     def __enter__(self) -> Self:
         sys.meta_path.insert(0, self)
@@ -49,14 +49,14 @@ class Watch(MetaPathFinder):
         if fullname in HEAVY and fullname not in self.found:
             importers = list(_importers(sys._getframe(1)))  # noqa: SLF001
             packages = [str(f.f_globals.get("__name__", "")).partition(".")[0] for f in importers]
-            if {*HEAVY}.isdisjoint(packages):  # what a heavy library imports in its turn is no news
+            if {*HEAVY}.isdisjoint(packages):  # not what a heavy library itself imports
                 at = packages.index(self._package) if self._package in packages else 0
-                told = importers[at]
-                self.found[fullname] = f"{told.f_code.co_filename}, line {told.f_lineno}"
+                code = importers[at]
+                self.found[fullname] = f"{code.f_code.co_filename}, line {code.f_lineno}"
 
 
 def _importers(frame: FrameType | None) -> Iterator[FrameType]:
-    """The code on the way to an import, the innermost first."""
+    """The frames that led to an import, innermost first, without importlib's."""
     while frame is not None:
         if "importlib" not in frame.f_code.co_filename:
             yield frame

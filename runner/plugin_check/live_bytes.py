@@ -1,4 +1,4 @@
-"""The most bytes that tensors hold at one time while code runs, as a memory formula counts them."""
+"""Measures the peak bytes of live tensors while code runs, as a memory formula counts them."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd  # noqa: SLF001 - to
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts while it is entered: ``peak`` bytes, made ``at`` an operation.
+    """Counts while it is entered; ``peak`` is in bytes, ``at`` the operation that reached it.
 
-    A storage counts from the operation that makes it until it is gone, once, however many tensors share it.
-    The weights of ``apart`` are not counted, nor are the tensors among it; ``inputs`` are from the start.
-    What kernels take for themselves while they run is no tensor.
+    A storage counts once, from the operation that allocates it until it is freed. Tensors in ``excluded`` and
+    the weights of its modules are not counted; ``inputs`` count from the start. Memory that kernels allocate
+    internally is not seen.
     """
 
     def __init__(
-        self, apart: Iterable[torch.nn.Module | torch.Tensor] = (), inputs: Iterable[torch.Tensor] = ()
+        self, excluded: Iterable[torch.nn.Module | torch.Tensor] = (), inputs: Iterable[torch.Tensor] = ()
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self.at = ""
-        self._apart = {_key(tensor.untyped_storage()) for one in apart for tensor in _tensors(one)}
+        self._excluded = {_key(tensor.untyped_storage()) for one in excluded for tensor in _tensors(one)}
         self._alive: dict[int, tuple[int, weakref.ref[Any]]] = {}
         for tensor in inputs:
             self._hold(tensor, "inputs")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
-        # in inference mode composites arrive whole: take torch's own path through them, with what they make
-        whole = func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(  # noqa: SLF001
+        # in inference mode composite operations are not decomposed: do that, so that their temporaries count
+        composite = func.namespace == "aten" and torch._C._dispatch_has_kernel_for_dispatch_key(  # noqa: SLF001
             func.name(), _COMPOSITE
         )
-        if whole:
+        if composite:
             with self:
                 return func._op_dk(_COMPOSITE, *args, **(kwargs or {}))  # noqa: SLF001
         out = func(*args, **(kwargs or {}))
@@ -54,19 +54,19 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _hold(self, tensor: torch.Tensor, at: str) -> None:
         storage = tensor.untyped_storage()
         key = _key(storage)
-        if key in self._apart or key in self._alive:
+        if key in self._excluded or key in self._alive:
             return
-        self._alive[key] = (storage.nbytes(), weakref.ref(storage, partial(self._gone, key)))
+        self._alive[key] = (storage.nbytes(), weakref.ref(storage, partial(self._on_freed, key)))
         self.now += storage.nbytes()
         if self.now > self.peak:
             self.peak, self.at = self.now, at
 
-    def _gone(self, key: int, _reference: object) -> None:
+    def _on_freed(self, key: int, _reference: object) -> None:
         self.now -= self._alive.pop(key)[0]
 
 
 def _key(storage: torch.UntypedStorage) -> int:
-    return int(storage._cdata)  # noqa: SLF001 - its address; data_ptr() of fake tensors is nothing
+    return int(storage._cdata)  # noqa: SLF001 - its address: fake tensors have no data_ptr()
 
 
 def _tensors(one: torch.nn.Module | torch.Tensor) -> Iterable[torch.Tensor]:

@@ -1,4 +1,4 @@
-"""A stage's parameter model: what is wrong with it, and values made up for what it requires."""
+"""Checks a stage's parameter model, and generates values for what it requires."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 
 
 class NoExampleError(Exception):
-    """A value that nobody but the author can give."""
+    """Something that only the plugin's author can provide; the message says what, ``advice`` how."""
+
+    def __init__(self, message: str, advice: str = "give --manifest M with two items") -> None:
+        super().__init__(message)
+        self.advice = advice
 
 
 def check_params(stage: Stage) -> Verdict:
-    """Look at the stage's parameter model."""
+    """Check the stage's parameter model."""
     if not stage.params:
         return Verdict(stage.name, PARAMS, OK, "it has none")
     try:
@@ -32,47 +36,48 @@ def check_params(stage: Stage) -> Verdict:
     except PluginError as error:
         return Verdict(stage.name, PARAMS, BROKEN, str(error), "name it as 'package.module:Model'")
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return Verdict(stage.name, PARAMS, BROKEN, f"'{stage.params}' is no pydantic model")
-    for wrong, advice in _faults(model):
-        return Verdict(stage.name, PARAMS, BROKEN, wrong, advice)
-    bare = [name for name, field in model.model_fields.items() if not field.description]
-    if bare:
-        told = f"no description: {', '.join(bare)}"
-        return Verdict(stage.name, PARAMS, WARN, told, "give each Field a description: users read it")
+        return Verdict(stage.name, PARAMS, BROKEN, f"'{stage.params}' is not a pydantic model")
+    for fault, advice in _faults(model):
+        return Verdict(stage.name, PARAMS, BROKEN, fault, advice)
+    undescribed = [name for name, field in model.model_fields.items() if not field.description]
+    if undescribed:
+        message = f"no description: {', '.join(undescribed)}"
+        return Verdict(stage.name, PARAMS, WARN, message, "give each Field a description: users read it")
     return Verdict(stage.name, PARAMS, OK, ", ".join(names_of(model)))
 
 
 def _faults(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
     if model.model_config.get("extra") != "forbid":
-        yield "it takes unknown keys in silence", 'model_config = ConfigDict(extra="forbid") tells of typos'
+        yield "it ignores unknown keys", 'set model_config = ConfigDict(extra="forbid"), which reports typos'
     try:
         model.model_json_schema()
     except Exception as error:
         yield f"it has no JSON schema: {error}", "use types that pydantic can describe"
     try:
-        values = synthetic(model, {}, 0)
-        given = validate(model, RawParams(values))
+        params = validate(model, RawParams(synthetic_params(model, {}, 0)))
     except (NoExampleError, ValidationError):
-        return  # whether an instance is sound is seen when one is given
+        return  # no instance to check
     try:
-        again = pickle.loads(pickle.dumps(given))  # noqa: S301 - our own bytes
-        if again != given:
-            yield "an instance is another one after pickling", "leave private state out of it"
+        if pickle.loads(pickle.dumps(params)) != params:  # noqa: S301 - our own bytes
+            yield "an instance changes when it is pickled", "leave private state out of it"
     except Exception as error:
-        yield f"an instance cannot be pickled: {error}", "keep to plain values in parameters"
+        yield f"an instance cannot be pickled: {error}", "use plain values for parameters"
     try:
-        told = canonical(given)
-        if canonical(validate(model, RawParams(json.loads(json.dumps(told))))) != told:
-            yield "its values change when they are given again", "make its validators idempotent"
+        values = canonical(params)
+        if canonical(validate(model, RawParams(json.loads(json.dumps(values))))) != values:
+            yield "its values change when they are validated again", "make its validators idempotent"
     except Exception as error:
-        yield f"its own defaults are refused: {_first_line(error)}", "let defaults pass the fields' checks"
+        yield (
+            f"its own defaults are refused: {_first_line(error)}",
+            "make the defaults pass the fields' checks",
+        )
 
 
-def synthetic(model: type[BaseModel], given: Mapping[str, Any], item: int) -> dict[str, Any]:
-    """``given`` with values for what is required besides; the seed is the item's own.
+def synthetic_params(model: type[BaseModel], given: Mapping[str, Any], item: int) -> dict[str, Any]:
+    """``given``, with generated values for other required fields and a seed of the item's own.
 
     Raises:
-        NoExampleError: a required value is of a kind that cannot be made up.
+        NoExampleError: no value can be generated for a required field.
 
     """
     schema = model.model_json_schema()
@@ -86,7 +91,7 @@ def synthetic(model: type[BaseModel], given: Mapping[str, Any], item: int) -> di
 
 
 def _resolved(field: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """The field's schema, one that is referred to or the first of several."""
+    """The field's schema, with references followed; of alternatives, the first."""
     while True:
         if "$ref" in field:
             field = schema["$defs"][field["$ref"].rpartition("/")[2]]
@@ -110,7 +115,7 @@ def _value(name: str, field: dict[str, Any], item: int) -> Any:
         return (least // step + 1) * step
     if kind == "boolean":
         return False
-    raise NoExampleError(f"'{name}' is required, and a value for it cannot be made up")
+    raise NoExampleError(f"'{name}' is required, and no value for it can be generated")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The memory that an item takes beside the weights: tensors exactly, all else from the kernel's high mark."""
+"""Measures the memory of an item beside the weights: its tensors, and the growth of the process."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from runner.accelerator.backends import backend_of
+from runner.accelerator.backends.generic import AcceleratorBackend
 from runner.plugin_check.live_bytes import LiveBytes
 
 if TYPE_CHECKING:
     from runner.plugin_check.record import MadeItem, Recording
 
-_RESET_HIGH_MARK = "5"  # proc(5), /proc/pid/clear_refs
+_RESET_PEAK = "5"  # of resident memory: proc(5), /proc/pid/clear_refs
 
 
 @dataclass(frozen=True)
 class MeasuredPeak:
-    """Bytes at the most: of tensors, ``at`` an operation; by which the process grew, if that is told."""
+    """Peak bytes of tensors, reached ``at`` an operation, and of the process's growth, if it is known."""
 
     tensors: int
     at: str = ""
@@ -29,22 +31,22 @@ class MeasuredPeak:
 def peak_of(recording: Recording, made: MadeItem) -> MeasuredPeak:
     """Make the item again, twice on the CPU, and measure."""
     inputs = recording.copied(made.inputs)
-    if recording.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(recording.device)
-        before = torch.cuda.memory_allocated(recording.device)
+    backend = backend_of(recording.device)
+    if isinstance(backend, AcceleratorBackend):
+        before = backend.reset_peak()
         recording.call(made, inputs)
-        return MeasuredPeak(torch.cuda.max_memory_allocated(recording.device) - before)
+        return MeasuredPeak(backend.allocated_peak() - before)
     tensors = [value for value in inputs.values() if isinstance(value, torch.Tensor)]
     with torch.inference_mode(), LiveBytes(recording.modules, tensors) as live:
-        returned = recording.call(made, inputs)  # held: what is returned is alive until it is written
+        returned = recording.call(made, inputs)  # a worker holds the outputs until they are written
     del returned
     return MeasuredPeak(live.peak, live.at, _growth(recording, made))
 
 
 def _growth(recording: Recording, made: MadeItem) -> int | None:
-    """Bytes by which resident memory grows while the item is made; None where the kernel does not tell."""
+    """Bytes by which resident memory grows while the item is made; None if the kernel does not report it."""
     try:
-        Path("/proc/self/clear_refs").write_text(_RESET_HIGH_MARK)
+        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
     except OSError:
         return None
     before = _status("VmRSS")

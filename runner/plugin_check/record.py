@@ -1,50 +1,50 @@
-"""The engine's own loop, watched from the stage's side: what items were given is kept, to be made again."""
+"""Runs a job with the engine's own loop and records each item, so that it can be made again and compared."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import save
 
 from runner.events import ItemFinished, Progress
-from runner.files import handoff
 from runner.plugins import load_object
 from runner.stream.blocks import Block, find_blocks
 from runner.stream.lockstep import Lockstep
-from runner.worker import rng as randomness
+from runner.worker import rng
 from runner.worker.finite import FiniteCheck
 from runner.worker.loop import Loop
 from runner.worker.output_writer import check_outputs, write_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from runner.api import Context, Item, Saved
     from runner.events import Event
     from runner.protocol import Job, JobItem
+    from runner.worker.output_writer import Outputs
 
 Content = dict[str, object]
-"""What an item left, by output: bytes, a text, or a tensor's dtype, shape and bytes."""
+"""An item's outputs by name, to compare: a text, a file's bytes, or a tensor's bytes with dtype and shape."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class MadeItem:
-    """One item as the engine had it made."""
+    """One item as the engine made it."""
 
     id: str
     params: Any
     inputs: Mapping[str, Any]
-    content: Content
-    steps: int
-    """How many it has told of."""
-    state_at: int
-    """The last step but the last of all with a state to go on from; 0 if there was none."""
-    went_on: bool
-    """Whether its code has looked at what was saved, and there was something."""
+    content: Content = field(default_factory=dict)
+    steps: int = 0
+    """Calls of ``item.step``."""
+    state_at: int = 0
+    """The last step, except the final one, that reported a state; 0 if none did."""
+    resumed: bool = False
+    """Whether the stage read ``item.saved``, and it was not None."""
 
 
 @dataclass
@@ -57,13 +57,13 @@ class _Item:
     on_step: Callable[[int, int, Any], object]
     check_finite: Callable[[str, Any], None]
     on_warning: Callable[..., object] = lambda *_, **__: None
-    found: Saved | None = None
-    looked: bool = False
+    state: Saved | None = None
+    was_read: bool = False
 
     @property
     def saved(self) -> Saved | None:
-        self.looked = True
-        return self.found
+        self.was_read = True
+        return self.state
 
     def step(self, step: int, steps: int, state: Any = None) -> None:
         self.on_step(step, steps, state)
@@ -72,12 +72,12 @@ class _Item:
         self.on_warning(kind, message, **details)
 
     def note(self, message: str) -> None:
-        """What the loop has heard already is not passed on."""
+        """Do nothing: notes have no effect on what is compared."""
 
 
 @dataclass
 class _Context:
-    """Implements :class:`runner.api.Context`: the worker's, and a note of what was loaded."""
+    """Implements :class:`runner.api.Context` with the worker's own; records the modules that are loaded."""
 
     worker: Context
     loaded: list[torch.nn.Module]
@@ -91,10 +91,10 @@ class _Context:
         return self.worker.dtype
 
     def load(self, component: str) -> Any:
-        found = self.worker.load(component)
-        if isinstance(found, torch.nn.Module) and found not in self.loaded:
-            self.loaded.append(found)
-        return found
+        module = self.worker.load(component)
+        if isinstance(module, torch.nn.Module) and module not in self.loaded:
+            self.loaded.append(module)
+        return module
 
     def config(self, component: str) -> Mapping[str, Any]:
         return self.worker.config(component)
@@ -105,68 +105,70 @@ class Recording:
     """A job run by the engine's loop in this process; its items can be made again by the stage's code."""
 
     job: Job
-    folder: Path
+    on_item: Callable[[str], object]
+    """Called with the id of each item before it is made."""
     stop_at: int | None = None
-    """The step that the loop is asked to stop at."""
+    """The step at which the loop is asked to stop."""
     made: list[MadeItem] = field(default_factory=list)
     modules: list[torch.nn.Module] = field(default_factory=list)
     """Components that were loaded."""
     errors: list[str] = field(default_factory=list)
-    """What was told of items that failed."""
+    """Error messages of items that failed."""
     device: Any = None
-    at: str = ""
-    """The item that is made, or was the last."""
 
     def run(self) -> None:
-        """Have the loop run the job.
+        """Run the job with the worker's loop.
 
         Raises:
             Exception: whatever the stage's ``start`` raises, or the engine around it.
 
         """
-        global _recording  # noqa: PLW0603 - for item_under_way
-        _recording = self
-        self._loop = Loop(self.job, self._note, self.start)
+        self._running: dict[str, MadeItem] = {}
+        self._loop = Loop(self.job, self._on_event, self._start, self._write)
         self._loop.run()
 
-    def _note(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         match event:
             case ItemFinished():
                 if event.error is not None:
                     self.errors.append(event.error)
-                self._job_item(event.item).state.unlink(missing_ok=True)  # the supervisor's part
+                # in a real run, the supervisor removes it
+                self._job_item(event.item).state.unlink(missing_ok=True)
             case Progress(step=self.stop_at):
                 self._loop.stop()
 
-    def start(self, ctx: Context) -> Callable[[Item], object]:
-        """Stand in for the stage's own function."""
+    def _start(self, ctx: Context) -> Callable[[Item], object]:
+        """Start the stage as the loop would, with recording contexts and items."""
         self.device = ctx.device
-        self._one = load_object(self.job.stage.start)(_Context(ctx, self.modules))
+        self._make = load_object(self.job.stage.start)(_Context(ctx, self.modules))
         return self._record
 
     def _record(self, item: Item) -> object:
-        self.at = item.id
-        inputs = self.copied(item.inputs)
-        params = copy.deepcopy(item.params)
-        steps: list[int] = [0]
-        states: list[int] = [0]
+        self.on_item(item.id)
+        made = MadeItem(item.id, copy.deepcopy(item.params), self.copied(item.inputs))
+        self._running[item.id] = made
 
-        def on_step(step: int, of: int, state: Any) -> None:
-            steps.append(step)
-            if state is not None and step < of:
-                states.append(step)
-            item.step(step, of, state)
+        def on_step(step: int, steps: int, state: Any) -> None:
+            made.steps += 1
+            if state is not None and step < steps:
+                made.state_at = step
+            item.step(step, steps, state)
 
         own = _Item(item.id, item.params, item.inputs, on_step, item.check_finite, item.warn, item.saved)
-        returned = self._one(own)
-        content = self.content(item.id, returned)
-        went_on = own.looked and own.found is not None
-        self.made.append(MadeItem(item.id, params, inputs, content, len(steps) - 1, states[-1], went_on))
+        returned = self._make(own)
+        made.resumed = own.was_read and own.state is not None
         return returned
 
+    def _write(self, item: JobItem, outputs: Outputs, provenance: Mapping[str, Any]) -> None:
+        """Write an item's outputs as the loop would, and keep them to compare."""
+        write_outputs(item, outputs, provenance)
+        made = self._running.pop(item.id)
+        made.content = _content(outputs)
+        self.made.append(made)
+
     def again(self, made: MadeItem, on_step: Callable[[], object] = lambda: None) -> Content:
-        """Make an item again; returns what it leaves."""
-        return self.content(made.id, self.call(made, self.copied(made.inputs), on_step))
+        """Make an item again; returns its outputs."""
+        return self.content(self.call(made, self.copied(made.inputs), on_step))
 
     @staticmethod
     def copied(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,17 +179,17 @@ class Recording:
         self, made: MadeItem, inputs: Mapping[str, Any], on_step: Callable[[], object] = lambda: None
     ) -> object:
         """Call the stage's code for an item again, and return what it returns."""
-        self.at = made.id
+        self.on_item(made.id)
         check_finite = FiniteCheck(self.job.dtype).check
         item = _Item(made.id, copy.deepcopy(made.params), inputs, lambda *_: on_step(), check_finite)
-        randomness.seed_everything(self._job_item(made.id).key, self.device)
+        rng.seed_everything(self._job_item(made.id).key, self.device)
         with torch.inference_mode():
-            return self._one(item)
+            return self._make(item)
 
     def interleaved(self) -> list[tuple[MadeItem, Content]]:
-        """Make all items in turns, each going on at every step and at every block of a component.
+        """Make all items in turns, switching at every step and at every block of a component.
 
-        An item that is alone is made in turns with itself.
+        A single item is made in turns with itself.
         """
         lockstep = Lockstep(lambda _block: None)
         for module in self.modules:
@@ -195,56 +197,33 @@ class Recording:
                 lockstep.watch(block)
         gate = Block("step", torch.nn.Identity())
         lockstep.watch(gate)
-        left: list[tuple[MadeItem, Content]] = []
+        results: list[tuple[MadeItem, Content]] = []
 
         def call(made: MadeItem) -> None:
-            left.append((made, self.again(made, lambda: gate.module(None))))
+            results.append((made, self.again(made, lambda: gate.module(None))))
 
         together = self.made if len(self.made) > 1 else 2 * self.made
         with torch.inference_mode():
             lockstep.run([partial(call, made) for made in together], lambda: None)
-        return left
+        return results
 
-    def content(self, item_id: str, returned: object) -> Content:
-        """What would be written, by the worker's own checks and conversions."""
-        job = self.job
-        item = self._job_item(item_id)
-        own = _in_folder(item, self.folder)
-        save_dtype = getattr(torch, job.save_dtype) if job.save_dtype else None
-        outputs = check_outputs(job.stage, returned, save_dtype)
-        write_outputs(own, outputs, {"key": item.key, "stage": job.name, "lineage": {}})
-        left: Content = {name: path.read_bytes() for name, path in own.files.items() if path.exists()}
-        if own.handoff is not None:
-            found = handoff.read(own.handoff)
-            left |= found.text
-            for name, info in found.header.tensors.items():
-                left[name] = (info.dtype, info.shape, found.data[info.start : info.end])
-        for path in (own.handoff, *own.files.values()):
-            if path is not None:
-                path.unlink(missing_ok=True)
-        return left
+    def content(self, returned: object) -> Content:
+        """What the stage returned, after the worker's own checks and conversions.
+
+        Raises:
+            OutputError: it is not what the stage declares, or not finite.
+
+        """
+        save_dtype = getattr(torch, self.job.save_dtype) if self.job.save_dtype else None
+        return _content(check_outputs(self.job.stage, returned, save_dtype))
 
     def _job_item(self, item_id: str) -> JobItem:
         return next(item for item in self.job.items if item.id == item_id)
 
 
-_recording: Recording | None = None
-
-
-def item_under_way() -> str:
-    """The item that is made in this process; empty if there is none."""
-    return _recording.at if _recording else ""
-
-
-def _in_folder(item: JobItem, folder: Path) -> JobItem:
-    """The item with its files elsewhere; those beside the hand-off stay beside it."""
-    moved = {
-        path: folder / f"{len(path.parts)}" / path.name
-        for path in (item.handoff, *item.files.values())
-        if path
-    }
-    own = moved[item.handoff] if item.handoff else None
-    return replace(item, handoff=own, files={name: moved[path] for name, path in item.files.items()})
+def _content(outputs: Outputs) -> Content:
+    tensors = {name: save({name: tensor}) for name, tensor in outputs.tensors.items()}
+    return {**tensors, **outputs.texts, **outputs.files}
 
 
 def _is_list(module: torch.nn.Module, name: str) -> bool:

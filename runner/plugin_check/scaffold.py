@@ -1,4 +1,4 @@
-"""A new plugin, written from the files in ``template``: they are a working package but for its names."""
+"""Writes a new plugin from the files in ``template``, a working package with placeholders for its names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RENAMED = {"gitignore": ".gitignore"}
 
 @dataclass(frozen=True)
 class Names:
-    """What a plugin is called: ``name`` in manifests, its package, its distribution."""
+    """A plugin's names: ``name`` in manifests, and those of its package, distribution and folder."""
 
     name: str
 
@@ -45,7 +45,7 @@ class Names:
         """The names of a plugin; ``My-Blur``, ``my_blur`` and ``runner-my-blur`` are the same one.
 
         Raises:
-            UsageError: it cannot be a name, or an installed plugin has it.
+            UsageError: it is not a valid name, or an installed plugin has it.
 
         """
         plain = re.sub(r"[-_.\s]+", "_", given.strip().lower()).removeprefix("runner_").strip("_")
@@ -61,37 +61,37 @@ class Names:
 
 
 def scaffold(names: Names, folder: Path) -> list[Path]:
-    """Write a plugin into a folder, which is made; returns its files.
+    """Write a plugin into a new or empty folder; returns its files.
 
     Raises:
-        UsageError: there is something in the folder already.
+        UsageError: the folder is not empty.
         StorageError: it cannot be written.
 
     """
     with storage_errors(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UsageError(f"{folder} is there already: remove it, or choose another place with --output")
+            raise UsageError(f"{folder} exists already: remove it, or choose another place with --output")
         return [_write(names, folder / path, file) for path, file in _templates()]
 
 
 def _templates() -> Iterator[tuple[Path, Traversable]]:
-    """Each template with the path that it is written to, the package's folder still ``package``."""
-    following = [(Path(), resources.files("runner.plugin_check") / "template")]
-    while following:
-        path, found = following.pop()
-        for one in sorted(found.iterdir(), key=lambda one: one.name, reverse=True):
-            if one.is_dir():
-                following.append((path / one.name, one))
-            elif one.name.endswith(SUFFIX):
-                name = one.name.removesuffix(SUFFIX)
-                yield path / _RENAMED.get(name, name), one
+    """Each template with its path in the plugin, where the package's folder is still ``package``."""
+    pending = [(Path(), resources.files("runner.plugin_check") / "template")]
+    while pending:
+        path, folder = pending.pop()
+        for entry in sorted(folder.iterdir(), key=lambda entry: entry.name, reverse=True):
+            if entry.is_dir():
+                pending.append((path / entry.name, entry))
+            elif entry.name.endswith(SUFFIX):
+                name = entry.name.removesuffix(SUFFIX)
+                yield path / _RENAMED.get(name, name), entry
 
 
 def _write(names: Names, path: Path, template: Traversable) -> Path:
     if path.parent.name == "package":
         path = path.parent.with_name(names.package) / path.name
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"name": names.name, "package": names.package, "distribution": names.distribution}
-    text = Template(template.read_text(encoding="utf-8")).substitute(told, version=__version__)
+    fields = {"name": names.name, "package": names.package, "distribution": names.distribution}
+    text = Template(template.read_text(encoding="utf-8")).substitute(fields, version=__version__)
     path.write_text(text, encoding="utf-8")
     return path

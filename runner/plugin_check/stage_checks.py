@@ -1,4 +1,4 @@
-"""Checks of a stage at work: run as a worker runs it, and then in each other way that must not matter."""
+"""Checks that run a stage: as a worker does, and then in ways that must not change its outputs."""
 
 from __future__ import annotations
 
@@ -23,49 +23,50 @@ from runner.plugin_check.checks import (
     WARN,
     Verdict,
 )
-from runner.plugin_check.nonfinite import hidden
+from runner.plugin_check.nonfinite import find_hidden
 from runner.plugin_check.peak import peak_of
 from runner.plugin_check.record import Recording
 from runner.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from runner.plugin_check.harness import Harness
-    from runner.plugin_check.record import Content
+    from runner.plugin_check.record import Content, MadeItem
+    from runner.plugin_check.reporter import Reporter
 
-SCALARS = 4096  # bytes of numbers and indices that no formula need count
-_KEEP = "keep all that belongs to an item inside the function for one item; draw random numbers from its seed"
-_GO_ON = "give item.step all that the steps after it need, and begin at item.saved.step with item.saved.state"
+SCALARS = 4096  # bytes of scalars and indices that a formula may ignore
+_ISOLATE = "keep an item's state inside the function for one item; draw random numbers from its seed"
+_RESUME = "give item.step all that later steps need, and start at item.saved.step with item.saved.state"
 
 
-def try_stage(
-    harness: Harness, folder: Path, began: Callable[[str, str], None], *, synthetic: bool
-) -> Iterator[Verdict]:
-    """Run the stage's items and look at what comes of it; ``began`` is told of each further check.
+_IDENTICAL = "bit-identical"
 
-    Where the inputs are ``synthetic``, a stage that refuses them is not to blame.
+
+def check_stage(harness: Harness, reporter: Reporter, *, synthetic: bool) -> Iterator[Verdict]:
+    """Run the stage's items, then the other checks.
+
+    A stage that refuses ``synthetic`` inputs counts as not run.
     """
     name = harness.stage.spec.name
-    recording = Recording(harness.job, folder)
-    failed = _failed(recording)
-    if failed.startswith("OutputError: "):
-        yield Verdict(name, RUNS, OK, _told(recording))
+    recording = Recording(harness.job, reporter.item_started)
+    failure = _run(recording)
+    if failure.startswith("OutputError: "):
+        yield Verdict(name, RUNS, OK, _summary(recording))
         advice = "return what `outputs` declares, or declare what is returned"
-        yield Verdict(name, OUTPUTS, BROKEN, failed.removeprefix("OutputError: "), advice)
+        yield Verdict(name, OUTPUTS, BROKEN, failure.removeprefix("OutputError: "), advice)
         return
-    if failed and synthetic:
-        told = f"made-up inputs are refused: {failed}"
-        yield Verdict(name, RUNS, NOT_RUN, told, "give --manifest with items that it takes")
+    if failure and synthetic:
+        message = f"synthetic inputs are refused: {failure}"
+        yield Verdict(name, RUNS, NOT_RUN, message, "give --manifest with items that it accepts")
         return
-    if failed:
-        yield Verdict(name, RUNS, BROKEN, failed)
+    if failure:
+        yield Verdict(name, RUNS, BROKEN, failure)
         return
-    yield Verdict(name, RUNS, OK, _told(recording))
+    yield Verdict(name, RUNS, OK, _summary(recording))
     outputs = dict.fromkeys(output for made in recording.made for output in made.content)
     yield Verdict(name, OUTPUTS, OK, ", ".join(outputs))
-    for check, try_ in (
+    for check, run in (
         (REPEATS, _repeats),
         (INTERLEAVES, _interleaves),
         (STREAMS, _streams),
@@ -73,16 +74,16 @@ def try_stage(
         (MEMORY, _memory),
         (FINITE, _finite),
     ):
-        began(check, name)
+        reporter.check_started(check, name)
         try:
-            yield try_(harness, recording)
+            yield run(harness, recording)
         except Exception as error:
             traceback.print_exc()
-            yield Verdict(name, check, BROKEN, f"{type(error).__name__}: {error}", _KEEP)
+            yield Verdict(name, check, BROKEN, f"{type(error).__name__}: {error}", _ISOLATE)
 
 
-def _failed(recording: Recording) -> str:
-    """Run; returns what went wrong first."""
+def _run(recording: Recording) -> str:
+    """Run the job; returns the first error message, or an empty string."""
     try:
         recording.run()
     except Exception as error:
@@ -90,30 +91,31 @@ def _failed(recording: Recording) -> str:
     return next(iter(recording.errors), "")
 
 
-def _told(recording: Recording) -> str:
+def _summary(recording: Recording) -> str:
     steps = sum(made.steps for made in recording.made)
     items = "2 items" if len(recording.made) > 1 else "1 item"
-    return f"{items}, {steps} steps told"
+    return f"{items}, {steps} steps reported"
 
 
 def _repeats(harness: Harness, recording: Recording) -> Verdict:
+    name = harness.stage.spec.name
     for made in recording.made:
-        differs = _difference(made.content, recording.again(made))
-        if differs:
-            told = f"{differs} of item '{made.id}' differs when it is made again"
-            return Verdict(harness.stage.spec.name, REPEATS, BROKEN, told, _KEEP)
-    return Verdict(harness.stage.spec.name, REPEATS, OK, "to the bit")
+        difference = _difference(made, recording.again(made))
+        if difference:
+            return Verdict(name, REPEATS, BROKEN, f"{difference} when it is made again", _ISOLATE)
+    return Verdict(name, REPEATS, OK, _IDENTICAL)
 
 
 def _interleaves(harness: Harness, recording: Recording) -> Verdict:
+    name = harness.stage.spec.name
     for made, content in recording.interleaved():
-        differs = _difference(made.content, content)
-        if differs:
-            told = f"{differs} of item '{made.id}' differs when another item is made in turns with it"
-            return Verdict(harness.stage.spec.name, INTERLEAVES, BROKEN, told, _KEEP)
-    waits = recording.modules or any(made.steps for made in recording.made)
-    told = "to the bit" if waits else "it tells no steps and loads nothing: items are made whole"
-    return Verdict(harness.stage.spec.name, INTERLEAVES, OK, told)
+        difference = _difference(made, content)
+        if difference:
+            message = f"{difference} when another item is made in turns with it"
+            return Verdict(name, INTERLEAVES, BROKEN, message, _ISOLATE)
+    if recording.modules or any(made.steps for made in recording.made):
+        return Verdict(name, INTERLEAVES, OK, _IDENTICAL)
+    return Verdict(name, INTERLEAVES, OK, "it has neither steps nor blocks, so items never take turns")
 
 
 def _streams(harness: Harness, recording: Recording) -> Verdict:
@@ -124,39 +126,40 @@ def _streams(harness: Harness, recording: Recording) -> Verdict:
         return Verdict(name, STREAMS, OK, f"it cannot be streamed: {str(error).partition(': ')[2]}")
     if job is None:
         return Verdict(name, STREAMS, OK, "it has no weights")
-    streamed = Recording(job, recording.folder)
-    failed = _failed(streamed)
-    if failed:
-        return Verdict(name, STREAMS, BROKEN, failed, "use weights by calling the component, in no other way")
-    resident = {made.id: made.content for made in recording.made}
-    for made in streamed.made:
-        differs = _difference(resident[made.id], made.content)
-        if differs:
-            told = f"{differs} of item '{made.id}' differs when weights are streamed"
-            return Verdict(name, STREAMS, BROKEN, told, "keep no weight, nor a copy or view of one")
-    return Verdict(name, STREAMS, OK, "to the bit")
+    streamed = Recording(job, recording.on_item)
+    failure = _run(streamed)
+    if failure:
+        return Verdict(name, STREAMS, BROKEN, failure, "use weights only by calling the component")
+    contents = {made.id: made.content for made in streamed.made}
+    for made in recording.made:
+        difference = _difference(made, contents[made.id])
+        if difference:
+            message = f"{difference} when weights are streamed"
+            return Verdict(name, STREAMS, BROKEN, message, "keep no weight, nor a copy or view of one")
+    return Verdict(name, STREAMS, OK, _IDENTICAL)
 
 
 def _resumes(harness: Harness, recording: Recording) -> Verdict:
     name = harness.stage.spec.name
     made = next((made for made in recording.made if made.state_at), None)
     if made is None:
-        return Verdict(name, RESUMES, OK, "it saves no state: an interrupted item begins anew")
+        return Verdict(name, RESUMES, OK, "it saves no state: an interrupted item starts again")
     item = next(item for item in recording.job.items if item.id == made.id)
     job = replace(recording.job, items=(item,))
-    Recording(job, recording.folder, stop_at=made.state_at).run()
-    resumed = Recording(job, recording.folder)
-    failed = _failed(resumed)
-    if failed:
-        return Verdict(name, RESUMES, BROKEN, f"from step {made.state_at} on: {failed}", _GO_ON)
-    differs = _difference(made.content, resumed.made[0].content)
-    if differs:
-        told = f"{differs} of item '{made.id}' differs when it goes on from step {made.state_at}"
-        return Verdict(name, RESUMES, BROKEN, told, _GO_ON)
-    if not resumed.made[0].went_on:
-        told = "it saves a state, and never looks at item.saved"
-        return Verdict(name, RESUMES, WARN, told, "go on from item.saved, or save none")
-    return Verdict(name, RESUMES, OK, f"to the bit, from step {made.state_at} on")
+    Recording(job, recording.on_item, stop_at=made.state_at).run()
+    resumed = Recording(job, recording.on_item)
+    failure = _run(resumed)
+    if failure:
+        message = f"resumed from step {made.state_at}: {failure}"
+        return Verdict(name, RESUMES, BROKEN, message, _RESUME)
+    difference = _difference(made, resumed.made[0].content)
+    if difference:
+        message = f"{difference} when it is resumed from step {made.state_at}"
+        return Verdict(name, RESUMES, BROKEN, message, _RESUME)
+    if not resumed.made[0].resumed:
+        message = "it saves a state, but never reads item.saved"
+        return Verdict(name, RESUMES, WARN, message, "resume from item.saved, or save no state")
+    return Verdict(name, RESUMES, OK, f"{_IDENTICAL}, resumed from step {made.state_at}")
 
 
 def _memory(harness: Harness, recording: Recording) -> Verdict:
@@ -165,31 +168,31 @@ def _memory(harness: Harness, recording: Recording) -> Verdict:
     tensors = max(peaks, key=lambda peak: peak.tensors)
     process = max((peak.process or 0 for peak in peaks), default=0)
     measured = max(tensors.tensors, process - RUNNING)
-    promised = format_size(need.activations) if need.has_formula else "nothing, without a formula"
-    told = f"promised: {promised}; measured: {format_size(tensors.tensors)} of tensors"
-    told += f", {format_size(process)} in all" if process > RUNNING else ""
-    lack = measured - need.activations
-    if lack > (SCALARS if need.has_formula else RUNNING):
-        at = f", most at {tensors.at}" if tensors.at and measured == tensors.tensors else ""
-        advice = "add up what is alive at the greediest line: inputs, what is computed, outputs"
-        return Verdict(name, MEMORY, BROKEN, f"{told}{at}; {format_size(lack)} too little", advice)
-    return Verdict(name, MEMORY, OK, told)
+    predicted = format_size(need.activations) if need.has_formula else "nothing, without a formula"
+    message = f"predicted: {predicted}; measured: {format_size(tensors.tensors)} of tensors"
+    message += f", {format_size(process)} of the process" if process > RUNNING else ""
+    excess = measured - need.activations
+    if excess > (SCALARS if need.has_formula else RUNNING):
+        at = f", peak at {tensors.at}" if tensors.at and measured == tensors.tensors else ""
+        advice = "add up the tensors alive at the peak: inputs, intermediate results, outputs"
+        return Verdict(name, MEMORY, BROKEN, f"{message}{at}; {format_size(excess)} too little", advice)
+    return Verdict(name, MEMORY, OK, message)
 
 
 def _finite(harness: Harness, recording: Recording) -> Verdict:
     name = harness.stage.spec.name
-    leak = hidden(recording, recording.made[0])
-    if leak is None:
+    hidden = find_hidden(recording, recording.made[0])
+    if hidden is None:
         return Verdict(name, FINITE, OK, "no output is made of NaN or infinite numbers")
-    what, output = leak
-    told = f"'{output}' is made of numbers that are not finite, and nothing fails, where {what}"
+    cause, output = hidden
+    message = f"'{output}' is made of numbers that are not finite, without an error, when {cause}"
     advice = f'call item.check_finite("{output}", numbers) before they become anything but a tensor'
-    return Verdict(name, FINITE, BROKEN, told, advice)
+    return Verdict(name, FINITE, BROKEN, message, advice)
 
 
-def _difference(before: Content, after: Content) -> str:
-    """The first output that is another one, in words; empty if there is none."""
-    for name in sorted({*before, *after}):
-        if before.get(name) != after.get(name):
-            return f"'{name}'"
+def _difference(made: MadeItem, content: Content) -> str:
+    """Says which output of an item differs from the first time; empty if none does."""
+    for name in sorted({*made.content, *content}):
+        if made.content.get(name) != content.get(name):
+            return f"'{name}' of item '{made.id}' differs"
     return ""

@@ -1,4 +1,4 @@
-"""Inputs made up from what a stage declares: small, different for each item, and the same every time."""
+"""Generates inputs from a stage's declaration: small, different for each item, deterministic."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from runner.api import File, Stage
 
 STEP = 8
-"""Sizes of dimensions are its multiples, another one for each letter."""
+"""Dimensions are multiples of it, a different one for each letter of the shapes."""
 _KINDS = {"floating": "float32", "any": "float32", "integer": "int64"}
 
 
-def make_up(stage: Stage, folder: Path) -> list[Inputs]:
-    """Inputs of two items, those that are optional too; files go to ``folder``.
+def synthetic_inputs(stage: Stage, folder: Path) -> list[Inputs]:
+    """Inputs of two items, optional ones too; files are written to ``folder``.
 
     Raises:
-        NoExampleError: an input is of a kind that cannot be made up.
+        NoExampleError: an input is a file of a type that cannot be generated.
 
     """
     sizes: dict[str, int] = {}
@@ -36,12 +36,12 @@ def make_up(stage: Stage, folder: Path) -> list[Inputs]:
         for letter in tensor.shape or () if isinstance(tensor, Tensor) else ():
             if isinstance(letter, str):
                 sizes.setdefault(letter, STEP * (len(sizes) + 1))
-    return [_one(stage, folder / item, sizes, seed) for seed, item in enumerate(ITEMS)]
+    return [_inputs(stage, folder / item, sizes, seed) for seed, item in enumerate(ITEMS)]
 
 
-def _one(stage: Stage, folder: Path, sizes: dict[str, int], seed: int) -> Inputs:
+def _inputs(stage: Stage, folder: Path, sizes: dict[str, int], seed: int) -> Inputs:
     folder.mkdir(parents=True)
-    draw = random.Random(seed)
+    noise = random.Random(seed)
     generator = torch.Generator().manual_seed(seed)
     tensors, texts, files = {}, {}, {}
     for declared in stage.inputs:
@@ -51,7 +51,7 @@ def _one(stage: Stage, folder: Path, sizes: dict[str, int], seed: int) -> Inputs
             texts[declared.name] = f"{ITEMS[seed]} {declared.name}"
         else:
             files[declared.name] = folder / f"{declared.name}{declared.suffix}"
-            files[declared.name].write_bytes(_file(declared, draw))
+            files[declared.name].write_bytes(_file(declared, noise))
     path = folder / "tensors.safetensors"
     save_file(tensors, path)
     return Inputs(path, texts, files)
@@ -65,17 +65,19 @@ def _tensor(declared: Tensor, sizes: dict[str, int], generator: torch.Generator)
     return torch.randint(2 if dtype == torch.bool else STEP, shape, generator=generator).to(dtype)
 
 
-def _file(declared: File, draw: random.Random) -> bytes:
+def _file(declared: File, noise: random.Random) -> bytes:
     if declared.suffix == ".png":
-        return _png(3 * STEP, 2 * STEP, draw)
+        return _png(3 * STEP, 2 * STEP, noise)
     if declared.suffix in ("", ".txt"):
-        return f"a line of text and a number: {draw.random()}\n".encode()
-    raise NoExampleError(f"the input '{declared.name}' is a {declared.suffix} file, which cannot be made up")
+        return f"a line of text and a number: {noise.random()}\n".encode()
+    raise NoExampleError(
+        f"the input '{declared.name}' is a {declared.suffix} file, which cannot be generated"
+    )
 
 
-def _png(width: int, height: int, draw: random.Random) -> bytes:
+def _png(width: int, height: int, noise: random.Random) -> bytes:
     """RGB noise. https://www.w3.org/TR/png/"""
-    rows = b"".join(b"\0" + draw.randbytes(3 * width) for _ in range(height))
+    rows = b"".join(b"\0" + noise.randbytes(3 * width) for _ in range(height))
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     packed = [

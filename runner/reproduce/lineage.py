@@ -1,6 +1,6 @@
-"""What an output says of itself: the stages that it came through, and what each was made from.
+"""The provenance record of an output: the stages that made it, and the inputs of each.
 
-Anybody may have sent the file: it names stages of installed plugins and a model, and nothing in it is run.
+Records are untrusted: they name stages of installed plugins and a model, and no code in them is run.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ from pydantic import BaseModel, Field, ValidationError
 from runner.errors import StorageError, UsageError
 from runner.files.provenance import read_provenance
 from runner.files.storage import LFS_POINTER, is_lfs_pointer, read_ends
-from runner.manifest.patterns import NAME
+from runner.manifest.schema import NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 class SourceRecord(BaseModel):
-    """A model's source, and what finds the same files: see :meth:`runner.model.sources.Model.record`."""
+    """A model's source and commit: see :meth:`runner.model.sources.Model.record`."""
 
     source: str
     revision: str | None = None
-    """What the manifest asked for; only earlier versions of runner tell it."""
+    """As the manifest had it; only in records of earlier versions."""
     variant: str | None = None
     commit: str | None = None
     folder: str | None = None
-    """The source, where that is as the manifest wrote it: in records of earlier versions."""
+    """The model's folder; in records of earlier versions, whose ``source`` is as the manifest had it."""
 
     @property
     def pinned(self) -> dict[str, str]:
-        """The table of a manifest that names this very model."""
+        """The manifest table of exactly this model."""
         revision = self.commit or self.revision
-        told = {"source": self.folder or self.source, "revision": revision, "variant": self.variant}
-        return {name: value for name, value in told.items() if value}
+        table = {"source": self.folder or self.source, "revision": revision, "variant": self.variant}
+        return {name: value for name, value in table.items() if value}
 
 
 class StageRecord(BaseModel):
-    """One stage of a lineage: the key's ingredients, and under what circumstances it ran."""
+    """A stage of a lineage: the inputs of its key, and the environment that it ran in."""
 
     stage: str = Field(pattern=r"^[\w.-]+$")
     version: int
     params: dict[str, Any]
     as_written: dict[str, str] = {}
-    """Parameters of which the plugin's model made something other than what was written."""
+    """Parameters as they were written, where the plugin's model converts them."""
     model: str
     source: SourceRecord | None
     dtype: str
@@ -52,34 +52,34 @@ class StageRecord(BaseModel):
     inputs: dict[str, str]
     key: str
     place: int
-    """Its place in the manifest."""
+    """Index in the manifest."""
     versions: dict[str, str]
     device: str
     threads: int
 
     def takes(self) -> dict[str, tuple[str, str]]:
-        """By input: the key of the stage that it comes from, and the output's name there."""
+        """By input: the key of the result that it comes from, and the name of the output."""
         wires = {name: wire.partition(".") for name, wire in self.inputs.items()}
         return {name: (key, output) for name, (key, _, output) in wires.items()}
 
 
 class Provenance(BaseModel):
-    """What an output says of itself."""
+    """The provenance record of an output."""
 
     key: str
     stage: str
     output: str
     lineage: dict[Annotated[str, Field(pattern=NAME)], StageRecord]
     sha256: str | None = None
-    """Of the file, where a sidecar tells."""
+    """Of the file; only in sidecars."""
 
     def in_order(self) -> dict[str, StageRecord]:
-        """The stages as a manifest must have them: each after those that it takes from.
+        """The stages in an order for a manifest: each after those that it takes from.
 
-        Their places alone do not tell: a hand-off may be from a time when the manifest had others.
+        Their places are not enough: a hand-off may be of an earlier version of the manifest.
 
         Raises:
-            ValueError: one takes from a stage that is not there.
+            ValueError: a stage takes from one that is not in the lineage.
 
         """
         waiting = dict(sorted(self.lineage.items(), key=lambda named: named[1].place))
@@ -96,10 +96,10 @@ class Provenance(BaseModel):
 
 
 def read_lineage(path: Path) -> Provenance:
-    """What the file at ``path`` says of itself.
+    """The provenance record of a file.
 
     Raises:
-        UsageError: it says nothing, or nothing that can be read.
+        UsageError: the file has no record, or one that is not valid.
         StorageError: it cannot be read.
 
     """
@@ -113,8 +113,8 @@ def read_lineage(path: Path) -> Provenance:
         raise UsageError(f"{path} is a pointer of git-lfs and not the file itself: run `git lfs pull`")
     if record is None:
         raise UsageError(
-            f"{path} does not say what it was made from: runner did not make it, or a program that saved it "
-            f"took that out (for a file that is no PNG it is in {path.name}.runner.json, beside it)"
+            f"{path} has no record of what it was made from: runner did not make it, or a program that saved "
+            f"it removed the record (of a file that is no PNG, it is in {path.name}.runner.json, beside it)"
         )
     try:
         found = Provenance.model_validate(record)
@@ -122,6 +122,6 @@ def read_lineage(path: Path) -> Provenance:
     except (ValueError, LookupError) as error:
         odd = error.errors()[0]["loc"] if isinstance(error, ValidationError) else error
         raise UsageError(
-            f"{path}: what it says of itself is not whole, or of another version of runner: {odd}"
+            f"{path}: its record is incomplete, or of another version of runner: {odd}"
         ) from None
     return found

@@ -1,4 +1,4 @@
-"""From what outputs say of themselves back to a pipeline that makes them again."""
+"""Makes a pipeline from the provenance records of outputs, to make them again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import tomlkit
 
-from runner.manifest.item_files import always
-from runner.manifest.items import BatchItem
+from runner.accelerator.devices import accelerators
+from runner.accelerator.names import CPU, CUDA
+from runner.manifest.batch_item import BatchItem, at
 from runner.manifest.load import parse
 from runner.manifest.params import canonical
-from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.problems import Position, Problems
+from runner.manifest.schema import FILE_NAME, NAME_LIMIT
 from runner.pipeline.binding import Pipeline, PipelineItem, bind_stages
 from runner.pipeline.params import ParamsBinder
 
@@ -26,30 +27,30 @@ if TYPE_CHECKING:
     from runner.reproduce.lineage import Provenance, StageRecord
 
 NAME = "reproduce"
-"""Of the run directory. Keys keep apart what is made there."""
+"""Of the manifest and its run directory."""
 
 Tables = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Original:
-    """A file, and what it says of itself."""
+    """An output file and its provenance record."""
 
     file: Path
-    said: Provenance
+    provenance: Provenance
 
 
-def manifest_of(said: Provenance, plugins: Plugins, model: str | None = None) -> str:
-    """The stages as a manifest has them: what has the same can be made again in one run.
+def manifest_of(provenance: Provenance, plugins: Plugins, model: str | None = None) -> str:
+    """A manifest of the recorded stages; outputs with the same manifest can be made again in one run.
 
-    It asks for a like device and as many threads. ``model`` takes the place of the sources that were
-    recorded. Parameters are no part of it: each original has its own.
+    It has the same kind of device and number of threads. ``model`` replaces the recorded sources.
+    Parameters are left out: each original has its own.
 
     Raises:
-        PluginError: a stage is offered by no installed plugin.
+        PluginError: no installed plugin has one of the stages.
 
     """
-    records = said.in_order()
+    records = provenance.in_order()
     stages: list[Tables] = []
     for name, record in records.items():
         stage = {"name": name, "uses": record.stage, "dtype": record.dtype}
@@ -63,19 +64,19 @@ def manifest_of(said: Provenance, plugins: Plugins, model: str | None = None) ->
     budgets = [{"device": _device(r.device), "threads": r.threads} for r in records.values()]
     _put(tables, stages, "budget", budgets)
     text: str = tomlkit.dumps({**tables, "stage": stages})
-    return f"# The stages of what `runner reproduce` made again; its items are the files given to it.\n{text}"
+    return f"# The stages that `runner reproduce` ran; its items are the files given to it.\n{text}"
 
 
 def pipeline_of(
     text: str, originals: Sequence[Original], plugins: Plugins, sets: Sequence[str] = ()
 ) -> Pipeline:
-    """A pipeline with an item for each of the originals, in their order; ``text`` is the manifest of all.
+    """A pipeline with an item for each of the originals, in their order; ``text`` is their manifest.
 
-    Relative folders start where the user is.
+    Relative folders start at the working directory.
 
     Raises:
-        ManifestError: the stages, or their parameters, are no longer what they were.
-        UsageError: an override is not written as one, or names what is not there.
+        ManifestError: the stages or their parameters have changed since.
+        UsageError: an override of ``sets`` is not valid.
 
     """
     manifest = parse(Path(f"{originals[0].file.name} (as a manifest)"), text, sets)
@@ -85,10 +86,10 @@ def pipeline_of(
     items: dict[str, PipelineItem] = {}
     for original in originals:
         id_ = _id(original.file.stem, items)
-        where = always(Position(str(original.file)))
-        fields = [_parameters(stage, original.said.lineage[stage.name]) for stage in stages]
-        # what is recorded as JSON, or was written in a table of strings, is not to be taken strictly
-        own = [BatchItem(id_, values, where, text_only=True) for values in fields]
+        where = at(Position(str(original.file)))
+        fields = [_parameters(stage, original.provenance.lineage[stage.name]) for stage in stages]
+        # values come from JSON, or from strings: they are not validated strictly
+        own = [BatchItem(values, where, text_only=True, id=id_) for values in fields]
         bound = [binder.bind(item) for binder, item in zip(binders, own, strict=True)]
         items[id_] = PipelineItem(id_, tuple(bound), (), where)
     problems.check()
@@ -96,7 +97,7 @@ def pipeline_of(
 
 
 def _from(record: StageRecord, records: Mapping[str, StageRecord], plugins: Plugins) -> Tables:
-    """Where each input comes from. Texts that replace parameters are wired by their names."""
+    """The ``from`` table: without texts that replace parameters, which are wired by their names."""
     stages = {other.key: name for name, other in reversed([*records.items()])}
     inputs = {needed.name for needed in plugins.stage(record.stage).inputs}
     wires = record.takes().items()
@@ -104,7 +105,7 @@ def _from(record: StageRecord, records: Mapping[str, StageRecord], plugins: Plug
 
 
 def _put(tables: Tables, stages: Sequence[Tables], name: str, values: Sequence[Tables]) -> None:
-    """A table for each stage, or one for all where they are the same: ``--set`` reaches them at once then."""
+    """Put a table into each stage, or one for all if they are the same: then ``--set`` applies to all."""
     if values and all(value == values[0] for value in values):
         tables[name] = values[0]
         return
@@ -113,14 +114,17 @@ def _put(tables: Tables, stages: Sequence[Tables], name: str, values: Sequence[T
 
 
 def _device(recorded: str) -> str:
-    """The device of a budget for one as it was recorded: ``cpu AVX2``, or an accelerator's name."""
-    return "cpu" if recorded.startswith("cpu ") else "cuda"
+    """The device for a budget from the recorded one: ``cpu AVX2``, or an accelerator's name."""
+    if recorded.startswith("cpu "):
+        return CPU
+    here = accelerators()
+    return here[0].kind if here else CUDA
 
 
 def _parameters(stage: PipelineStage, record: StageRecord) -> dict[str, Any]:
-    """What was given, and what was a default then and is none now.
+    """The recorded parameters, without those that are the default now.
 
-    A default need not be a value that the plugin's model takes.
+    A default need not be a value that the plugin's model accepts.
     """
     defaults = canonical(stage.params.model_construct()) if stage.params else {}
     values = {**record.params, **record.as_written}

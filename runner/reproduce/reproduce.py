@@ -1,4 +1,4 @@
-"""Making outputs again from what they say of themselves, and holding the two against each other."""
+"""Makes outputs again from their provenance records, and compares the two."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError, ExitCode, ModelError
-from runner.machine.devices import choose_device
 from runner.manifest.problems import ManifestError
 from runner.reproduce.compare import Comparison, compare
 from runner.reproduce.lineage import read_lineage
 from runner.supervisor.run import RunOptions, Supervisor
-from runner.work.demand import output_paths
 from runner.work.differences import (
-    CIRCUMSTANCES,
+    ENVIRONMENT,
     HASHES,
-    INGREDIENTS,
+    KEY_INPUTS,
     Difference,
+    Parts,
     differences,
     parts,
     versions_here,
 )
 from runner.work.keys import keys_of
 from runner.work.models import assemble
+from runner.work.work import output_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from runner.pipeline.binding import Pipeline
@@ -34,89 +34,97 @@ if TYPE_CHECKING:
     from runner.reproduce.pipeline import Original
     from runner.rundir.directory import RunDirectory
     from runner.rundir.journal import Events
+    from runner.supervisor.run import RunListener
     from runner.work.keys import Keyed
 
 Differing = dict[str, list[Difference]]
-"""What differs, by stage; stages where nothing does are left out."""
+"""What differs, by stage; stages without differences are left out."""
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of one original."""
+    """The result of making one original again."""
 
     exit_code: ExitCode
-    told: str
+    message: str
     output: Path | None = None
-    """What was made; None if nothing could be."""
-    unlike: Differing = field(default_factory=dict)
-    """Parts of the keys that are others here: why nothing could be made."""
-    circumstances: Differing = field(default_factory=dict)
-    """Versions, devices and numbers of threads that are others here."""
+    """The new file; None if it could not be made."""
+    key_mismatches: Differing = field(default_factory=dict)
+    """Parts of the keys that differ here: why nothing could be made."""
+    environment: Differing = field(default_factory=dict)
+    """Versions, devices and thread counts that differ here."""
 
 
 def reproduce(
-    originals: Sequence[Original], pipeline: Pipeline, directory: RunDirectory, events: Events
+    originals: Sequence[Original],
+    pipeline: Pipeline,
+    directory: RunDirectory,
+    events: Events,
+    listeners: Sequence[Callable[[RunDirectory], RunListener]] = (),
 ) -> list[Reproduction]:
-    """Make in ``directory`` what can be made again, and compare. The pipeline has an item for each original.
+    """Make the originals again in ``directory`` and compare. The pipeline has an item for each original.
 
     Raises:
-        RunnerError: the device or the model is not here, or what else a run ends with.
+        RunnerError: the device or the model is not here, or the run stopped.
 
     """
-    _check_devices(originals[0].said, pipeline)
-    unlike = _unlike(originals, pipeline)
-    possible = [item for item, differing in zip(pipeline.items, unlike, strict=True) if not differing]
+    _check_devices(originals[0].provenance, pipeline)
+    mismatches = _key_mismatches(originals, pipeline)
+    possible = [item for item, found in zip(pipeline.items, mismatches, strict=True) if not found]
     if possible:
-        Supervisor(replace(pipeline, items=tuple(possible)), directory, events, RunOptions()).run()
-        unlike = _unlike(originals, pipeline)  # the model may have been fetched just now
-    made = []
-    for original, item, differing in zip(originals, pipeline.items, unlike, strict=True):
-        output = _output(original.said, item.id, pipeline, directory)
-        if differing:
-            made.append(_refused(original.said, pipeline, differing))
+        makeable = replace(pipeline, items=tuple(possible))
+        Supervisor(makeable, directory, events, RunOptions(), listeners=listeners).run()
+        mismatches = _key_mismatches(originals, pipeline)  # the run may have fetched the model
+    results = []
+    for original, item, found in zip(originals, pipeline.items, mismatches, strict=True):
+        output = _output(original.provenance, item.id, pipeline, directory)
+        if found:
+            results.append(_refused(original.provenance, pipeline, found))
         elif output is None:
-            made.append(Reproduction(ExitCode.ITEMS_FAILED, "could not be made again"))
+            results.append(Reproduction(ExitCode.ITEMS_FAILED, "could not be made again"))
         else:
-            made.append(_compared(original, output))
-    return made
+            results.append(_compared(original, output))
+    return results
 
 
-def _check_devices(said: Provenance, pipeline: Pipeline) -> None:
+def _check_devices(provenance: Provenance, pipeline: Pipeline) -> None:
     for stage in pipeline.stages:
         try:
-            choose_device(stage.budget)
+            _ = stage.device
         except BudgetError as error:
-            made = said.lineage[stage.name].device
+            recorded = provenance.lineage[stage.name].device
             hint = "--set budget.device=cpu makes it on the CPU, with other low bits"
-            raise BudgetError(f"{error}; it was made on {made!r} ({hint})") from None
+            raise BudgetError(f"{error}; it was made on {recorded!r} ({hint})") from None
 
 
-def _unlike(originals: Sequence[Original], pipeline: Pipeline) -> list[Differing]:
-    """How each key would differ; of a model that is yet to be fetched, only what can be told without it."""
+def _key_mismatches(originals: Sequence[Original], pipeline: Pipeline) -> list[Differing]:
+    """How each original's keys differ from those here; without hashes while a model is not here."""
     try:
-        assembly = assemble(pipeline)
+        resolved = assemble(pipeline)
     except ManifestError as error:
         if error.exit_code != ExitCode.MODEL:
             raise
         raise ModelError(f"{error.messages}; --model SOURCE names it where it is now") from None
-    keys = assembly.keys()
-    # the keys of inputs differ by what their stages differ by
-    kinds = [kind for kind in INGREDIENTS if kind != "inputs" and (keys or kind not in HASHES)]
+    keys = resolved.keys()
+    # keys of inputs differ only if their stages' own parts do
+    kinds = [kind for kind in KEY_INPUTS if kind != "inputs" and (keys or kind not in HASHES)]
+    keys = keys or keys_of(pipeline, [""] * len(pipeline.stages))
 
-    def differing(said: Provenance, keyed: Sequence[Keyed]) -> Differing:
+    def mismatches(provenance: Provenance, keyed: Sequence[Keyed]) -> Differing:
         here = {stage.name: keyed[stage.index].key_inputs for stage in pipeline.stages}
         return _differing(
             {
-                name: differences(_parts(r, kinds), parts(here[name], kinds))
-                for name, r in said.lineage.items()
+                name: differences(_parts(record, kinds), parts(here[name], kinds))
+                for name, record in provenance.lineage.items()
             }
         )
 
-    told = keys or keys_of(pipeline, [""] * len(pipeline.stages))
-    return [differing(o.said, told[item.id]) for o, item in zip(originals, pipeline.items, strict=True)]
+    return [
+        mismatches(o.provenance, keys[item.id]) for o, item in zip(originals, pipeline.items, strict=True)
+    ]
 
 
-def _parts(record: StageRecord, kinds: Sequence[str]) -> dict[tuple[str, ...], str]:
+def _parts(record: StageRecord, kinds: Sequence[str]) -> Parts:
     return parts(record.model_dump(), kinds)
 
 
@@ -124,44 +132,44 @@ def _differing(found: Mapping[str, list[Difference]]) -> Differing:
     return {stage: many for stage, many in found.items() if many}
 
 
-def _output(said: Provenance, item: str, pipeline: Pipeline, directory: RunDirectory) -> Path | None:
-    stage = next(stage for stage in pipeline.stages if stage.name == said.stage)
-    path = output_paths(stage, directory, item, said.key).get(said.output)
+def _output(provenance: Provenance, item: str, pipeline: Pipeline, directory: RunDirectory) -> Path | None:
+    stage = next(stage for stage in pipeline.stages if stage.name == provenance.stage)
+    path = output_paths(stage, directory, item, provenance.key).get(provenance.output)
     return path if path is not None and path.exists() else None
 
 
-def _refused(said: Provenance, pipeline: Pipeline, unlike: Differing) -> Reproduction:
-    """Nothing ran that could tell of devices: versions alone are told beside."""
-    of_model = any(one.part == ("model",) for many in unlike.values() for one in many)
+def _refused(provenance: Provenance, pipeline: Pipeline, mismatches: Differing) -> Reproduction:
+    """Of the environment only versions are compared: no worker ran that could report its device."""
+    of_model = any(one.part == ("model",) for many in mismatches.values() for one in many)
     versions = {
         name: differences(
             _parts(record, ["versions"]),
             versions_here(pipeline.plugins.distribution_of(record.stage)),
         )
-        for name, record in said.lineage.items()
+        for name, record in provenance.lineage.items()
     }
     return Reproduction(
         ExitCode.MODEL if of_model else ExitCode.PLUGIN,
         "cannot be made again: what it was made from is not what is here",
-        unlike=unlike,
-        circumstances=_differing(versions),
+        key_mismatches=mismatches,
+        environment=_differing(versions),
     )
 
 
 def _compared(original: Original, output: Path) -> Reproduction:
     new = output.read_bytes()
-    if original.said.sha256 == hashlib.sha256(new).hexdigest():  # whatever became of the file since
-        comparison = Comparison(same=True, told="bit for bit")
+    if original.provenance.sha256 == hashlib.sha256(new).hexdigest():  # the original may have changed since
+        comparison = Comparison(same=True, message="bit for bit")
     else:
         comparison = compare(original.file.read_bytes(), new)
     here = read_lineage(output).lineage
-    circumstances = {
-        name: differences(_parts(record, CIRCUMSTANCES), _parts(here[name], CIRCUMSTANCES))
-        for name, record in original.said.lineage.items()
+    environment = {
+        name: differences(_parts(record, ENVIRONMENT), _parts(here[name], ENVIRONMENT))
+        for name, record in original.provenance.lineage.items()
     }
     return Reproduction(
         ExitCode.DONE if comparison.same else ExitCode.ITEMS_FAILED,
-        f"made again{', ' if comparison.same else ', and it differs: '}{comparison.told}",
+        f"made again{', ' if comparison.same else ', and it differs: '}{comparison.message}",
         output,
-        circumstances=_differing(circumstances),
+        environment=_differing(environment),
     )

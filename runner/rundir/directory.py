@@ -1,4 +1,4 @@
-"""The run directory: where everything that a run makes lies, and who may write there."""
+"""The run directory: the paths of all files of a run, and its lock."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _OUTPUT = re.compile(rf".+-([0-9a-f]{{{KEY_IN_NAME}}})((?:\.[^/]*)?)")
 
 
 def key_and_rest(output: str) -> tuple[str, str]:
-    """What an output's name says besides the item: the first digits of its key, and label and suffix."""
+    """Of an output's file name: the key's first digits, and label and suffix; ("", name) if invalid."""
     match = _OUTPUT.fullmatch(output)
     return (match[1], match[2]) if match else ("", output)
 
 
 class RunDirectory:
-    """``runs/<name>/`` and the names in it."""
+    """``runs/<name>/``, and the paths in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,19 +53,19 @@ class RunDirectory:
         return self.path / "handoff" / stage / f"{key}.safetensors"
 
     def state(self, stage: str, key: str) -> Path:
-        """What an interrupted item keeps between its steps."""
+        """The saved state of an interrupted item."""
         return self.path / "state" / stage / f"{key}.safetensors"
 
     def states(self, stage: str) -> Iterator[Path]:
-        """The states that there are; each is named after its key."""
+        """The saved states of a stage; the stem of each file's name is its key."""
         return (self.path / "state" / stage).glob("*.safetensors")
 
     def handoff_file(self, stage: str, key: str, output: str, suffix: str) -> Path:
-        """A file that a stage leaves for a later stage."""
+        """A file output of a stage that a later stage reads."""
         return self.path / "handoff" / stage / f"{key}.{output}{suffix}"
 
     def output(self, item: str, key: str, label: str, suffix: str) -> Path:
-        """A file that a last stage leaves for people; ``label`` tells several apart."""
+        """A file output of a terminal stage; ``label`` distinguishes several with the same suffix."""
         dotted = f".{label}" if label else ""
         return self.outputs / f"{item}-{key[:KEY_IN_NAME]}{dotted}{suffix}"
 
@@ -79,13 +79,13 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self, waiting: Waiting | None = None) -> Iterator[int]:
-        """Hold the directory; yields the lock's descriptor, to be passed on to workers.
+        """Lock the directory; yields the lock's descriptor, for workers to inherit.
 
-        Where another run holds it, wait for that, after ``waiting`` was told who it is.
+        If another run holds it, call ``waiting`` with a message that names the holder, and wait.
 
         Raises:
             LockedError: another run holds it, and ``waiting`` is None.
-            StorageError: it cannot be written, or a link in it would have runs write elsewhere.
+            StorageError: it cannot be written, or a folder in it is a symbolic link.
 
         """
         with storage_errors(self.path):
@@ -97,10 +97,10 @@ class RunDirectory:
             yield lock.descriptor
 
     def check_held(self) -> None:
-        """See that the directory is the one that was locked: what is made anew at its path nobody holds.
+        """Check that the directory at the path is still the one that was locked.
 
         Raises:
-            StorageError: it was removed or moved away in the meantime.
+            StorageError: it was removed or moved away.
 
         """
         if self._lock is None or not self._lock.in_place:
@@ -110,7 +110,7 @@ class RunDirectory:
             )
 
     def sweep(self) -> None:
-        """Remove temporary files that a killed process left. Only for the holder of the lock."""
+        """Remove temporary files that killed processes left. Only for the holder of the lock."""
         for leftover in self.path.rglob(f".*{TEMPORARY}"):
             with contextlib.suppress(OSError):
                 leftover.unlink()

@@ -1,7 +1,4 @@
-"""What became of runs, as their journal tells: each run, stage by stage.
-
-A run that goes on tells the same, event by event: :meth:`RunHistory.take` is a listener.
-"""
+"""The history of runs, from their journal or, with :meth:`RunHistory.take` as a listener, while they run."""
 
 from __future__ import annotations
 
@@ -21,12 +18,12 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 GOT_THROUGH = (ExitCode.DONE, ExitCode.ITEMS_FAILED)
-"""Exit codes of runs that nothing stopped."""
+"""Exit codes of runs that were not stopped early."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Items of a run: made by it, failed in it, and there already (None where its end is not known)."""
+    """Numbers of items: made by a run, failed, and done before (None while it runs, or if it was killed)."""
 
     made: int
     failed: int
@@ -35,7 +32,7 @@ class Counts:
 
 @dataclass
 class RunHistory:
-    """A run, from its ``run_started`` on. ``exit_code`` is None while it lasts, and if it was killed."""
+    """A run. ``exit_code`` is None while it runs, and if it was killed."""
 
     name: str = ""
     manifest: str = ""
@@ -45,7 +42,7 @@ class RunHistory:
     versions: dict[str, str] = field(default_factory=dict)
     started: datetime | None = None
     latest: datetime | None = None
-    """When it was last heard of."""
+    """The time of its latest event."""
     stages: dict[str, StageHistory] = field(default_factory=dict)
     exit_code: int | None = None
     seconds: float | None = None
@@ -54,7 +51,7 @@ class RunHistory:
     warnings: Warnings = field(default_factory=Warnings)
 
     def take(self, event: ev.Event) -> None:
-        """Learn from the next event."""
+        """Update the history with the next event."""
         self.latest = event.time or self.latest
         match event:
             case ev.RunStarted():
@@ -85,30 +82,30 @@ class RunHistory:
 
     @property
     def _last_stages(self) -> list[StageHistory]:
-        """Stages that leave what the run is for."""
+        """The terminal stages."""
         last = self.stage_names[-1:]
         return [stage for stage in self.stages.values() if stage.is_terminal or stage.name in last]
 
     @property
     def done(self) -> int | None:
-        """Items that are done, by this run or an earlier one; None while it lasts, and if it was killed."""
+        """The number of items done by this run or an earlier one; None while it runs, or if it was killed."""
         if self.exit_code is None:
             return None
         failed = {failure.item for failure in self.failures}
         if self.outputs:
             return len({_item_of(Path(path).name) for path in self.outputs} - failed)
-        # what is made may be tensors alone, which are no outputs
+        # a run may leave only tensors, which are not listed as outputs
         whole = all(stage.done + stage.failed == stage.items for stage in self.stages.values())
         return self.items - len(failed) if self.exit_code in GOT_THROUGH and whole else 0
 
     @property
     def current(self) -> StageHistory | None:
-        """The stage that it came to."""
+        """The stage that started last."""
         return next(reversed(self.stages.values()), None)
 
     @property
     def reason(self) -> str:
-        """Why it did not end well, in a line: what stopped it, else what its first failure was."""
+        """Why it failed, in one line: the error that stopped it, else its first failed item."""
         if self.error:
             return self.error.partition("\n")[0]
         first = next(iter(self.failures), None)
@@ -116,7 +113,7 @@ class RunHistory:
 
 
 def read_runs(journal: Path) -> Iterator[RunHistory]:
-    """The runs that a journal tells of, oldest first; none if it is not there.
+    """The runs in a journal, oldest first; none if there is no journal.
 
     Raises:
         StorageError: it cannot be read.
@@ -131,7 +128,7 @@ def read_runs(journal: Path) -> Iterator[RunHistory]:
 
 
 def failed_items(journal: Path) -> set[str]:
-    """Ids of the items that failed when they last had a turn."""
+    """Ids of the items whose last attempt failed."""
     failed: set[tuple[str, str]] = set()
     for run in read_runs(journal):
         for stage in run.stages.values():
@@ -147,7 +144,7 @@ def _runs_of(events: Iterable[ev.Event]) -> Iterator[RunHistory]:
             if run is not None:
                 yield run
             run = RunHistory()
-        if run is not None:  # else the journal has lost the beginning
+        if run is not None:  # else the beginning of the journal is missing
             run.take(event)
     if run is not None:
         yield run

@@ -1,7 +1,6 @@
-"""Events handed to those who listen, and the journal that keeps them: a JSON object a line, only added to.
+"""The events of a run and their listeners; the journal, an append-only file with a JSON object per line.
 
-The same events feed the display, ``run --json`` and the report. Files are the truth about what is
-done; the journal is the log of how it came about, and may end in a torn line after a power cut.
+What is done is decided by the result files; the journal is a log, and may end in an incomplete line.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ VERSION = 1
 
 
 class Events:
-    """Hands each event, stamped with its time and free of secrets, to all who listen."""
+    """Passes each event to all listeners, with the time added and secrets removed."""
 
     def __init__(self) -> None:
         self.listeners: list[Callable[[Event], None]] = []
@@ -42,11 +41,11 @@ class Events:
 
 
 LIVE = (Progress, FetchProgress, StageReady, Memory)
-"""Events for who is watching; nothing that a log must keep."""
+"""Events that are only displayed, not written to the journal."""
 
 
 class Journal:
-    """The journal of a run directory, as a listener."""
+    """Writes the journal of a run directory: a listener."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -60,7 +59,7 @@ class Journal:
         line = json.dumps({"version": VERSION, **encode(event)}).encode() + b"\n"
         left = b"\n" + line if self._torn else line
         with storage_errors(self._path):
-            self._torn = True  # until it is written whole: a disk may fill up within a line
+            self._torn = True  # until the whole line is written: the disk may fill up
             while left:
                 left = left[os.write(self._descriptor, left) :]
             self._torn = False
@@ -70,7 +69,7 @@ class Journal:
 
 
 def read_journal(path: Path, until: int | None = None) -> Iterator[Event]:
-    """The events of the first ``until`` bytes, or of all; what is no whole event is passed over."""
+    """The events of the first ``until`` bytes, or of all; invalid lines are skipped."""
     with path.open("rb") as file:
         while (until is None or file.tell() < until) and (line := file.readline()):
             try:

@@ -1,7 +1,6 @@
-"""Locks that need no unlocking by hand: the kernel frees one when the last process that has it open ends.
+"""File locks (``flock``), which the kernel releases when the last process with the descriptor exits.
 
-A lock's descriptor is passed on to workers: it stays held for as long as one of them lives, though the
-supervisor was killed.
+Workers inherit a lock's descriptor: it stays held while one of them runs, even if the supervisor was killed.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ if TYPE_CHECKING:
     Waiting = Callable[[str], None]
 
 
-# no link is followed, and nobody waits for the other end of a pipe that somebody put there
+# follow no link, and do not block on a pipe
 _IN_PLACE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class Lock:
-    """A file that one run at a time holds."""
+    """A lock file that one run at a time holds."""
 
     def __init__(self, path: Path, mode: int = 0o644) -> None:
-        """Open the file, and make it if it is not there, with the permissions of ``mode``.
+        """Open the file, or create it with the permissions ``mode``.
 
         Raises:
-            StorageError: it can be neither opened nor made.
+            StorageError: it can be neither opened nor created.
 
         """
         self.path = path
@@ -44,17 +43,17 @@ class Lock:
             self.descriptor = _open(path, mode)
 
     def acquire(self, what: str, waiting: Waiting | None) -> None:
-        """Hold the lock; where another run holds it, wait for that, after ``waiting`` was told who it is.
+        """Acquire the lock; if another run holds ``what``, call ``waiting`` with a message, and wait.
 
         Raises:
             LockedError: another run holds it, and ``waiting`` is None.
 
         """
         if not _try_lock(self.descriptor):
-            told = f"{what} is held by another run: {self._holder()}"
+            message = f"{what} is held by another run: {self._holder()}"
             if waiting is None:
-                raise LockedError(f"{told}; --wait waits for it")
-            waiting(told)
+                raise LockedError(f"{message}; --wait waits for it")
+            waiting(message)
             _wait_for_lock(self.descriptor)
         with storage_errors(self.path):
             os.ftruncate(self.descriptor, 0)
@@ -62,14 +61,14 @@ class Lock:
 
     @property
     def in_place(self) -> bool:
-        """Whether the file that is held is the one at its path, and not removed or moved away."""
+        """Whether the locked file is still the one at its path."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self.descriptor))
         except OSError:
             return False
 
     def release(self) -> None:
-        """Give it up and keep it open; closing alone leaves it to processes that have the descriptor too."""
+        """Release the lock, also for processes that inherited it, and keep the file open."""
         _unlock(self.descriptor)
 
     def __enter__(self) -> Self:
@@ -79,22 +78,22 @@ class Lock:
         os.close(self.descriptor)
 
     def _holder(self) -> str:
-        # the holder writes its name right after it got the lock: give it that moment
+        # the holder writes its record right after it gets the lock
         for _ in range(20):
             holder = holder_of(self.path)
             if holder is not None:
                 return in_words(holder)
             time.sleep(0.01)
-        return "it has not left its name"
+        return "an unknown process"
 
 
 def in_words(holder: Mapping[str, Any]) -> str:
-    """Who holds a lock, as people are told."""
+    """A holder's process, host and start time in words."""
     return f"process {holder['pid']} on {holder['host']} since {holder['start']}"
 
 
 def holder_of(path: Path) -> dict[str, Any] | None:
-    """Who held the lock last: ``pid``, ``host`` and ``start``; None if nobody has left a name."""
+    """The record of the last holder: ``pid``, ``host`` and ``start``; None if there is none."""
     try:
         holder = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -103,13 +102,13 @@ def holder_of(path: Path) -> dict[str, Any] | None:
 
 
 def held_by(path: Path) -> dict[str, Any] | None:
-    """Who holds the lock now, empty if no name can be read; None if nobody does. Writes nothing."""
+    """The record of the current holder, empty if it cannot be read; None if the lock is free. Read-only."""
     try:
         descriptor = os.open(path, os.O_RDONLY | _IN_PLACE)
     except OSError:
         return None
     try:
-        # shared, so that two who ask at once do not take each other for the holder
+        # shared, so that two calls at once do not take each other for the holder
         is_free = _try_lock(descriptor, shared=True)
     finally:
         os.close(descriptor)
@@ -127,7 +126,7 @@ def _open(path: Path, mode: int) -> int:
     except FileNotFoundError:
         descriptor = os.open(path, flags | os.O_CREAT, mode)
         with contextlib.suppress(OSError):
-            path.chmod(mode)  # whatever the umask says: others are to share it
+            path.chmod(mode)  # despite the umask: other users share it
         return descriptor
 
 

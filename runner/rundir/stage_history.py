@@ -1,4 +1,4 @@
-"""What became of one stage of a run, as its events tell."""
+"""The history of one stage of a run, from its events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Failure:
-    """An item that could not be made, and why."""
+    """An item that failed, and why."""
 
     stage: str
     item: str
@@ -30,12 +30,12 @@ class Failure:
 
 
 class StageHistory:
-    """A stage of a run. ``seconds`` is None until it has ended."""
+    """A stage of a run. ``seconds`` is None while it runs."""
 
     def __init__(self, event: ev.StageStarted) -> None:
         self.name = event.stage
         self.items = event.items
-        """What it had to make; ``distinct`` pieces of work, for items of one key share theirs."""
+        """Number of items to make, in ``distinct`` tasks: items with the same key share one."""
         self.distinct = event.items if event.distinct is None else event.distinct
         self.placement = event.placement
         self.predicted: Bytes = event.predicted
@@ -53,7 +53,7 @@ class StageHistory:
         self.made: set[str] = set()
         self.failures: dict[str, Failure] = {}
         self.lowered: list[ev.OutOfMemory] = []
-        """Placements that ran out of memory."""
+        """The events of placements that ran out of memory."""
         self._seconds: dict[str, float] = {}
 
     @property
@@ -66,11 +66,11 @@ class StageHistory:
 
     @property
     def seconds_an_item(self) -> float | None:
-        """What making one item took on average: its attempts alone, without imports and loading."""
+        """Mean seconds per task, without imports and loading."""
         return sum(self._seconds.values()) / len(self._seconds) if self._seconds else None
 
     def take(self, event: ev.Event) -> None:
-        """Learn from the next event of this stage."""
+        """Update the history with the next event of this stage."""
         match event:
             case ev.ItemFinished():
                 self._end_item(event)

@@ -1,4 +1,4 @@
-"""The warnings of a run, counted by stage and kind: thousands may be of one kind."""
+"""The warnings of a run, grouped by stage and kind."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
     from runner.events import Warned
 
-KEPT = 100  # warnings of a group that are kept whole
+KEPT = 100  # events kept per group
 ITEMS_NAMED = 5
 
 
 @dataclass
 class WarningGroup:
-    """The warnings of one kind at one stage; ``stage`` is "" for those that are about no stage."""
+    """The warnings of one kind at one stage; ``stage`` is "" for those without one."""
 
     stage: str
     kind: str
     count: int = 0
     items: dict[str, None] = field(default_factory=dict)
-    """Ids of the items that they are about, in their order."""
+    """An ordered set of ids."""
     first: list[Warned] = field(default_factory=list)
 
     def add(self, event: Warned) -> None:
@@ -36,7 +36,7 @@ class WarningGroup:
 
     @property
     def line(self) -> str:
-        """What kind of warning it is, and how many items it is about, and which."""
+        """A summary in one line: stage, kind, number of items and the first ids."""
         subject = f"{self.stage}: {self.name}" if self.stage else self.name
         if not self.items:
             return subject if self.count == 1 else f"{subject}, {self.count} times"
@@ -46,12 +46,12 @@ class WarningGroup:
 
     @property
     def name(self) -> str:
-        """The kind, for people."""
+        """The kind, with spaces."""
         return self.kind.replace("_", " ")
 
 
 class Warnings:
-    """All warnings of a run, in groups."""
+    """All warnings of a run, by group."""
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str], WarningGroup] = {}
@@ -72,7 +72,7 @@ class Warnings:
 
 
 def line_of(event: Warned) -> str:
-    """A warning in a line: what it is about, and what it says."""
+    """A warning in one line: stage, item and message."""
     about = " ".join(filter(None, (event.stage, event.item)))
     word = NOTE if event.kind == NOTE else "warning"
     return f"{word}: {about}: {event.message}" if about else f"{word}: {event.message}"

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.machine.reads import CHUNK, READERS
+from runner.placements import STREAM_CHUNK as CHUNK
+from runner.placements import STREAM_READERS as READERS
 from runner.stream.file_range import PAGE, OpenFile
 
 if TYPE_CHECKING:

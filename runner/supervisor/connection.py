@@ -1,4 +1,4 @@
-"""Listening to a worker: its events as they come, its memory twenty times a second, its end."""
+"""The connection to a worker: sends its job, receives its events, samples its memory, waits for its exit."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from runner.supervisor.spawn import Process
 
 SAMPLE_SECONDS = 0.05
-GRACE_SECONDS = 10.0  # for a worker to exit after it has said all
-SEND_SECONDS = 1.0  # for what is being sent to fail when the worker has gone
+GRACE_SECONDS = 10.0  # for a worker to exit after its last event
+SEND_SECONDS = 1.0  # for the sending thread to end after the worker has exited
 
 
 @dataclass
 class Memory:
-    """Bytes of RAM that the worker holds now, and held at most."""
+    """Bytes of RAM that a worker holds now, and its peak."""
 
     now: int = 0
     peak: int = 0
 
     def sample(self, pid: int) -> None:
-        self.now = ram_of(pid) or self.now  # one that is just ending holds nothing, which says nothing
+        self.now = ram_of(pid) or self.now  # 0 while a process exits
         self.peak = max(self.peak, self.now)
 
 
 class WorkerConnection:
-    """One worker's job from sending it to the worker's exit."""
+    """Sends a job or a model check to a worker, and receives its events until it exits."""
 
     def __init__(self, process: Process, job: Job | ModelCheck) -> None:
         self._process = process
@@ -46,7 +46,7 @@ class WorkerConnection:
         self.memory = Memory()
         self.exit_code: int | None = None
         self.suspended = 0
-        """Samples in a row in which the worker was suspended."""
+        """Number of samples in a row that found the worker suspended."""
         self._unsent = ""
         # a worker that is still importing does not read yet, and a pipe holds 64 KiB
         self._sender = threading.Thread(target=self._send, args=(job,), daemon=True)
@@ -54,12 +54,12 @@ class WorkerConnection:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def events(self) -> Iterator[Event | None]:
-        """The worker's events; None at least twenty times a second, for who wants to look around.
+        """Yields the worker's events, and None every 50 ms as a tick for the caller's checks.
 
-        Ends when the worker has exited; ``exit_code`` is set then.
+        Ends when the worker has exited: ``exit_code`` is set then.
 
         Raises:
-            PluginError: the stage's own objects cannot be sent to another process.
+            PluginError: the stage has objects that cannot be pickled.
 
         """
         sampled, ended = 0.0, False
@@ -71,8 +71,8 @@ class WorkerConnection:
             try:
                 event = self._events.get(timeout=SAMPLE_SECONDS)
             except queue.Empty:
-                # a child of the worker may hold the pipe open for longer than the worker lives; what the
-                # worker said last may arrive after its end was seen, so that is waited for once more
+                # a child of the worker may keep the pipe open after the worker has exited; its last events
+                # may arrive after its exit was seen, so wait once more
                 if ended:
                     break
                 ended = self._process.poll() is not None
@@ -82,40 +82,40 @@ class WorkerConnection:
             yield event
         CLOCK.hold(False)
         self.exit_code = self._wait()
-        self._process.kill()  # also what it started and left behind
+        self._process.kill()  # its children too
         if self.exit_code is None:
             self.exit_code = self._wait()
         self._close_commands()
         if self._unsent:
-            raise PluginError(f"the stage cannot be pickled, to be sent to its worker: {self._unsent}")
+            raise PluginError(f"the stage cannot be pickled to be sent to its worker: {self._unsent}")
 
     def ask_to_stop(self) -> None:
-        """Have the worker end at its next step."""
+        """Ask the worker to stop after its current step."""
         try:
             self._process.commands.write(STOP)
             self._process.commands.flush()
         except (OSError, ValueError):
-            return  # it is ending anyway
+            return  # it is exiting
 
     def kill(self) -> None:
         self._process.kill()
 
     def _close_commands(self) -> None:
-        """Close our end of the pipe, unless the job is still written to it: a stray child may read it."""
+        """Close our end of the pipe, unless the job is still written to a child that holds the other end."""
         self._sender.join(SEND_SECONDS)
         if not self._sender.is_alive():
-            with contextlib.suppress(OSError):  # what it had not read is lost
+            with contextlib.suppress(OSError):  # unread bytes are lost
                 self._process.commands.close()
 
     def _sample(self) -> None:
-        """Look at the worker's memory, and whether it is suspended: no time passes then."""
+        """Sample the worker's memory, and stop the clock while it is suspended."""
         self.memory.sample(self._process.pid)
         suspended = is_suspended(self._process.pid)
         CLOCK.hold(suspended)
         self.suspended = self.suspended + 1 if suspended else 0
 
     def _wait(self) -> int | None:
-        """The exit code, None if there is none within the time of grace."""
+        """The exit code; None if it has not exited within the grace period."""
         deadline = active_seconds() + GRACE_SECONDS
         while active_seconds() < deadline:
             code = self._process.wait(SAMPLE_SECONDS)
@@ -127,7 +127,7 @@ class WorkerConnection:
         try:
             job.send(self._process.commands)
         except OSError:
-            return  # it died before it read its job; its exit tells
+            return  # it died before it read its job: the exit code is reported
         except Exception as error:
             self._unsent = f"{type(error).__name__}: {error}"
             self._process.kill()
@@ -136,7 +136,7 @@ class WorkerConnection:
         try:
             with self._process.events as lines:
                 for line in lines:
-                    if not line.endswith(b"\n"):  # a worker that is killed may leave half a line
+                    if not line.endswith(b"\n"):  # a killed worker may leave half a line
                         continue
                     if (event := decode_event(line)) is not None:
                         self._events.put(event)

@@ -1,4 +1,4 @@
-"""Cards that runs share: each stage has its card for itself, and runs take turns."""
+"""Locks of accelerators: one stage at a time uses an accelerator, across all runs on the machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.machine.devices import accelerators
+from runner.accelerator.devices import accelerators, device_named
 from runner.rundir.lock import Lock
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class DeviceLocks:
-    """The locks of a run's accelerators; they lie where all users of the machine find them."""
+    """The locks of a run's accelerators: files in the temporary folder, which all users share."""
 
     def __init__(self, devices: Iterable[str], stack: contextlib.ExitStack) -> None:
         """Open the locks of torch devices; ``stack`` closes them.
@@ -26,17 +26,17 @@ class DeviceLocks:
             StorageError: one cannot be opened.
 
         """
-        cards = sorted(device for device in set(devices) if device != "cpu")
-        self._locks = {card: stack.enter_context(Lock(_path(card), 0o666)) for card in cards}
+        names = sorted(device for device in {*devices} if device != "cpu")
+        self._locks = {name: stack.enter_context(Lock(_path(name), 0o666)) for name in names}
 
     @property
     def descriptors(self) -> tuple[int, ...]:
-        """To be passed on to workers: a card is free when the last of them has gone."""
+        """For workers to inherit: a lock is free when the last process that holds it has exited."""
         return tuple(lock.descriptor for lock in self._locks.values())
 
     @contextlib.contextmanager
     def held(self, device: str, waiting: Waiting) -> Iterator[None]:
-        """Have the device for oneself, waiting for one's turn; the CPU is everybody's."""
+        """Hold the device's lock, waiting for it if necessary; the CPU has none."""
         lock = self._locks.get(device)
         if lock is None:
             yield
@@ -49,7 +49,6 @@ class DeviceLocks:
 
 
 def _path(device: str) -> Path:
-    number = int(device.partition(":")[2])
-    found = accelerators()
-    name = found[number].uuid if number < len(found) else device.replace(":", "-")
+    card = device_named(device, accelerators())
+    name = (card.uuid if card else "") or device.replace(":", "-")
     return Path(tempfile.gettempdir(), f"runner-{name}.lock")

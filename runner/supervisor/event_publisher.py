@@ -1,4 +1,4 @@
-"""Telling of a run as it goes: events to who listens (display, journal, ``--json``), hooks to plugins."""
+"""Publishes the progress of a run: events to listeners (display, journal, ``--json``), hooks to plugins."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from runner import events as ev
 from runner.api import ItemResult, Run, StageResult, Summary
 from runner.machine.active_time import active_seconds
 from runner.machine.describe import describe_machine, installed_with
-from runner.machine.devices import choose_device
 from runner.manifest.record import content_of
 from runner.rundir.memory_series import Series
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from runner.errors import ExitCode, RunnerError
     from runner.events.json_values import Bytes
     from runner.pipeline.binding import Pipeline
+    from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
     from runner.rundir.journal import Events
 
 
 class EventPublisher:
-    """The one place where events and hooks meet, so that both always tell the same."""
+    """Emits each event together with the plugin hook that belongs to it."""
 
     def __init__(self, pipeline: Pipeline, directory: RunDirectory, events: Events) -> None:
         self.events = events
@@ -61,41 +61,42 @@ class EventPublisher:
         )
         self._plugins.notify("runner_run_started", run=run)
 
+    def waiting(self, reason: str) -> None:
+        """The run waits, for another run or for the user."""
+        self.events.emit(ev.Waiting(reason=reason))
+
     def fetching(self, source: str, done: int, total: int) -> None:
         """A model is being downloaded: bytes so far, and in all."""
         self.events.emit(ev.FetchProgress(source=source, done=done, total=total))
 
-    def stage_started(
-        self, stage: str, items: int, distinct: int, placement: str, predicted: Mapping[str, Any]
-    ) -> None:
-        """``items`` share ``distinct`` pieces of work."""
+    def stage_started(self, plan: StagePlan, items: int, distinct: int) -> None:
+        """A stage starts with ``distinct`` tasks for ``items`` items."""
         self._memory, self._stage_started = Series(), active_seconds()
-        bound = self._stages[stage]
-        budget = bound.budget
+        stage = plan.stage
         self.events.emit(
             ev.StageStarted(
-                stage=stage,
+                stage=stage.name,
                 items=items,
                 distinct=distinct,
-                placement=placement,
-                predicted=dict(predicted),
-                budget={"vram": budget.vram, "ram": budget.ram},
-                device=choose_device(budget),
-                dtype=bound.table.dtype,
-                last=bound.is_terminal,
+                placement=plan.chosen.placement,
+                predicted=dict(plan.chosen.predicted),
+                budget={"vram": stage.budget.vram, "ram": stage.budget.ram},
+                device=plan.limits.device,
+                dtype=stage.table.dtype,
+                last=stage.is_terminal,
             )
         )
-        self._plugins.notify("runner_stage_started", run=self._run, stage=stage)
+        self._plugins.notify("runner_stage_started", run=self._run, stage=stage.name)
 
     def memory(self, stage: str, ram: int) -> None:
-        """Bytes of RAM that the stage's worker holds now."""
+        """The stage's worker holds ``ram`` bytes of RAM now."""
         self._memory.add(active_seconds() - self._stage_started, ram)
         self.events.emit(ev.Memory(stage=stage, ram=ram))
 
     def out_of_memory(
         self, stage: str, placement: str, predicted: Bytes, measured: Bytes, error: str, next_: str | None
     ) -> None:
-        """A worker ran out of memory; ``next_`` is the placement that the stage goes on with, if it does."""
+        """A worker ran out of memory; ``next_`` is the placement to try next, None if there is none."""
         self.events.emit(
             ev.OutOfMemory(
                 stage=stage,
@@ -108,18 +109,18 @@ class EventPublisher:
         )
 
     def worker_died(self, stage: str, items: Sequence[str], error: str) -> None:
-        """A worker crashed, hung or was killed, at these items; they are tried once more."""
+        """A worker crashed, hung or was killed while it made these items; they are tried once more."""
         self.events.emit(ev.WorkerDied(stage=stage, items=list(items), error=error))
 
     def warning(self, event: ev.Warned) -> None:
-        """Something differs from what was asked for; what was said before is not said again."""
+        """Something differs from what was asked for; a warning that was emitted before is dropped."""
         content = hash((event.kind, event.message, event.stage, event.item))
         if content not in self._warned:
             self._warned.add(content)
             self.events.emit(event)
 
     def item_finished(self, item: ItemResult, traceback: str | None, attempts: int) -> None:
-        """``traceback`` and ``attempts`` are for the log alone."""
+        """An item is done or failed; ``traceback`` and ``attempts`` are for the log alone."""
         self.events.emit(
             ev.ItemFinished(**vars(item), params=self._params(item), traceback=traceback, attempts=attempts)
         )
@@ -142,7 +143,7 @@ class EventPublisher:
         self._plugins.notify("runner_run_finished", run=self._run, summary=summary)
 
     def _params(self, item: ItemResult) -> dict[str, Any]:
-        """What the item has set up to this stage: a log tells the prompt of what fails half-way too."""
+        """The item's parameters of this stage and the earlier ones: the prompt is logged for each stage."""
         params: dict[str, Any] = {}
         for bound in self._items[item.item].params[: self._stages[item.stage].index + 1]:
             params |= bound.canonical

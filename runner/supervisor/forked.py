@@ -1,4 +1,4 @@
-"""Starting workers as forks of one process that has imported all that they need."""
+"""Starts workers as forks of a server process that has imported their libraries."""
 
 from __future__ import annotations
 
@@ -25,10 +25,13 @@ ENGINE_PRELOAD = ("torch", "runner.worker.loop", "runner.worker.output_writer")
 
 
 class ForkServer:
-    """Workers forked from one process that has imported what they need."""
+    """A process that imports the libraries once and forks workers.
+
+    Messages to and from it are JSON objects over a socket.
+    """
 
     def __init__(self, preload: Sequence[str], threads: int, log: Path, inherit: Sequence[int] = ()) -> None:
-        # packets, so that every message arrives whole and alone
+        # packets keep message boundaries
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with os.fdopen(open_in_place(log, os.O_WRONLY | os.O_APPEND), "ab") as file, theirs:
             self._popen = subprocess.Popen(
@@ -49,7 +52,7 @@ class ForkServer:
         ours.sendall(json.dumps({"preload": list(preloads)}).encode())
 
     def start(self, log: Path) -> Process:
-        """Fork a worker; spawn one if the imports left threads behind, which forks do not survive."""
+        """Fork a worker; spawn one if the imports started threads, which a fork would not have."""
         if self._threads_started is None:
             self._threads_started = int(self._answer("threads")["threads"])
         if self._threads_started > 0:
@@ -78,7 +81,7 @@ class ForkServer:
         return self._popen.poll() is None
 
     def exit_code(self, pid: int, seconds: float) -> int | None:
-        """The exit code of a child, waiting for it at most so long; the server's end is its children's."""
+        """The exit code of a child, None if it has none within ``seconds``; -9 if the server has died."""
         deadline = time.monotonic() + seconds
         while pid not in self._exits:
             left = max(0.0, deadline - time.monotonic())

@@ -1,7 +1,7 @@
-"""How a run's workers are started: forked from a server that has imported everything, or each spawned.
+"""Chooses how workers are started: forked from a server, or spawned.
 
-CUDA does not survive a fork, and forking a process with Apple's frameworks loaded is unsafe: there, and
-where there is no fork, workers are spawned.
+CUDA does not survive a fork, and forking a process with Apple's frameworks loaded is unsafe: workers are
+forked only on Linux, for the CPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CAN_FORK = sys.platform == "linux"
 
 
 class Launchers:
-    """The launchers of a run: one fork server for all CPU stages of a thread count, else spawners."""
+    """The launchers of a run: a fork server per thread count for stages on the CPU, else spawners."""
 
     def __init__(self, pipeline: Pipeline, directory: RunDirectory, inherit: Sequence[int]) -> None:
         self._specs = [stage.spec for stage in pipeline.stages]
@@ -32,6 +32,7 @@ class Launchers:
         self._started: dict[tuple[bool, int], Launcher] = {}
 
     def get(self, device: str, threads: int) -> Launcher:
+        """The launcher for a device and number of threads, started at the first call."""
         fork = CAN_FORK and device == "cpu"
         launcher = self._started.get((fork, threads))
         if launcher is None or not launcher.usable:
@@ -49,7 +50,7 @@ class Launchers:
             launcher.close()
 
     def _fork_server(self, threads: int) -> Launcher:
-        # parameter models are imported by the supervisor too: they are known to be light
+        # modules of parameter models are light: the supervisor imports them too
         modules = [spec.params.partition(":")[0] for spec in self._specs if spec.params]
         modules += [module for spec in self._specs for module in spec.preload]
         return ForkServer(modules, threads, self._directory.log("forkserver"), self._inherit)

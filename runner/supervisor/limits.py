@@ -1,9 +1,8 @@
-"""What a worker may take, and the kernel's help in keeping it to that."""
+"""Limits a worker's RAM by a control group."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.machine.cgroup import MemoryGroup
@@ -12,19 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@dataclass(frozen=True)
-class WorkerLimits:
-    """What a worker may take: seconds that one item computes, bytes of RAM."""
-
-    timeout: float | None = None
-    ram: int | None = None
-
-
 @contextmanager
 def limited(pid: int, ram: int | None) -> Iterator[MemoryGroup | None]:
-    """Keep a process under a limit by a control group, where one can be made.
+    """Put a process into a control group that limits it to ``ram`` bytes; removed afterwards.
 
-    Without one, the watchdog that samples its memory is alone.
+    Yields None where there is no limit, or no group can be made: then only the supervisor's samples of the
+    worker's memory limit it.
     """
     group = MemoryGroup.make(ram) if ram is not None else None
     if group is None:

@@ -1,7 +1,6 @@
-"""Having a worker look at the models' components before the first stage starts.
+"""Checks the models' components in a worker before the first stage starts.
 
-Importing their libraries takes seconds: so it is asked once of a model, and of a fork of the server that has
-imported them already, where there is one.
+Importing their libraries takes seconds: a result is kept, and where there is a fork server, its fork checks.
 """
 
 from __future__ import annotations
@@ -28,26 +27,26 @@ if TYPE_CHECKING:
     from runner.supervisor.spawn import Process
     from runner.work.models import ResolvedModels
 
-SECONDS = 120.0  # for one component, imports included
+SECONDS = 120.0  # for one component, with imports
 
 
 def check_components(
-    assembly: ResolvedModels,
+    resolved: ResolvedModels,
     stages: Iterable[PipelineStage],
     findings: Findings,
     start: Callable[[], Process] | None = None,
 ) -> None:
-    """Add to the findings what of the components' files does not agree with their classes.
+    """Add a problem for each component whose files do not fit its class.
 
-    ``start`` starts the worker that looks; a fresh interpreter by default.
+    ``start`` starts the worker; a new interpreter by default.
     """
-    asked = component_checks(assembly, stages, findings.refused)
-    if not asked:
+    todo = component_checks(resolved, stages, findings.refused)
+    if not todo:
         return
-    checks = [check for _, check in asked]
-    answers = _asked_of(start(), checks) if start else _asked_of_a_new_one(checks)
-    for (stage, check), problem in zip(asked, answers, strict=True):
-        where = where_source(assembly.pipeline.manifest, stage)
+    checks = [check for _, check in todo]
+    results = _check_in(start(), checks) if start else _check_in_new_process(checks)
+    for (stage, check), problem in zip(todo, results, strict=True):
+        where = where_source(resolved.pipeline.manifest, stage)
         if problem:
             findings.problems.add(where, problem, ExitCode.MODEL)
         elif problem == "":
@@ -60,25 +59,25 @@ def check_components(
             findings.warnings[Warned(where, message, stage.name)] = None
 
 
-def _asked_of_a_new_one(checks: Sequence[ComponentCheck]) -> list[str | None]:
+def _check_in_new_process(checks: Sequence[ComponentCheck]) -> list[str | None]:
     with tempfile.TemporaryDirectory(prefix="runner-") as folder:
-        return _asked_of(Spawner(threads=1).start(Path(folder, "check.log")), checks)
+        return _check_in(Spawner(threads=1).start(Path(folder, "check.log")), checks)
 
 
-def _asked_of(process: Process, checks: Sequence[ComponentCheck]) -> list[str | None]:
-    """What is wrong with each component: empty if nothing is, None where the worker cannot tell."""
-    conversation = WorkerConnection(process, ModelCheck(tuple(checks)))
-    answers: list[str | None] = []
+def _check_in(process: Process, checks: Sequence[ComponentCheck]) -> list[str | None]:
+    """The problem of each component: "" if there is none, None if the worker could not check it."""
+    connection = WorkerConnection(process, ModelCheck(tuple(checks)))
+    results: list[str | None] = []
     deadline = active_seconds() + SECONDS
     try:
-        for event in conversation.events():
+        for event in connection.events():
             if isinstance(event, Checked):
-                answers.append(event.problem)
+                results.append(event.problem)
                 deadline = active_seconds() + SECONDS
             elif active_seconds() > deadline:
-                conversation.kill()
+                connection.kill()
     finally:
-        conversation.kill()
-        with contextlib.suppress(OSError):  # it may have died with its request half read
+        connection.kill()
+        with contextlib.suppress(OSError):  # it may have died while reading its request
             process.commands.close()
-    return [*answers, *[None] * (len(checks) - len(answers))]
+    return [*results, *[None] * (len(checks) - len(results))]

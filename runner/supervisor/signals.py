@@ -1,6 +1,7 @@
-"""Ctrl-C and its kin. While a worker runs, the first asks it to stop at its next step, the second ends it.
+"""Signals: Ctrl-C (SIGINT), SIGTERM, SIGHUP and Ctrl-Z (SIGTSTP).
 
-Ctrl-Z suspends the worker too, which has a process group of its own.
+The first SIGINT or SIGTERM asks a running worker to stop after its current step, the second kills it. Ctrl-Z
+suspends the worker too, which has a process group of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Interrupts:
-    """Counts requests to stop for who is watching the count; raises KeyboardInterrupt for all others."""
+    """Counts SIGINT and SIGTERM; raises KeyboardInterrupt outside of ``watched()``."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -24,7 +25,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def watched(self, worker: int) -> Iterator[None]:
-        """Raise nothing for as long as this lasts: the caller runs a worker and looks at the count often."""
+        """Do not raise inside: the caller supervises this worker (a process id), and polls the count."""
         self._worker = worker
         try:
             yield
@@ -33,7 +34,7 @@ class Interrupts:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Take SIGINT and SIGTERM, and survive SIGHUP, for as long as this lasts."""
+        """Handle SIGINT, SIGTERM and SIGTSTP, and ignore SIGHUP inside; no effect outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -56,11 +57,11 @@ class Interrupts:
             raise KeyboardInterrupt
 
     def _on_suspend(self, number: int, _frame: object) -> None:
-        """Suspend the worker and this process; when somebody continues this one, continue the worker."""
+        """Suspend the worker and this process; resume the worker when this process is resumed."""
         worker = self._worker
         self._signal_worker(worker, signal.SIGSTOP)
         handler = signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)  # it comes back here when it is continued
+        os.kill(os.getpid(), number)  # returns when this process is resumed
         signal.signal(number, handler)
         self._signal_worker(worker, signal.SIGCONT)
 

@@ -1,4 +1,4 @@
-"""Starting workers, each in a fresh interpreter; and what every way of starting them has in common."""
+"""Starts workers in new interpreters; the interfaces and environment that all launchers share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 WORKER_ENVIRONMENT = {
     **heap.ENVIRONMENT,
-    # models were fetched by the supervisor: a worker has no business on the network
+    # the supervisor fetches models: workers stay offline
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
-    # for classes of plugins that know no safetensors: what they load may not bring code along
+    # for classes of plugins that load pickles: no code may be loaded with the weights
     "TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1",
     "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0",
     "TRANSFORMERS_VERBOSITY": "error",
@@ -35,24 +35,24 @@ WORKER_ENVIRONMENT = {
 
 
 class Process(Protocol):
-    """A worker's process, however it was started."""
+    """A worker's process, forked or spawned."""
 
     pid: int
     commands: IO[bytes]
     events: IO[bytes]
 
     def poll(self) -> int | None:
-        """The exit code (negative: the signal that ended it), or None while it lives."""
+        """The exit code (negative: the signal that ended it); None while it runs."""
 
     def wait(self, seconds: float) -> int | None:
-        """The exit code as soon as there is one, None after so many seconds."""
+        """The exit code; None if it has not exited within ``seconds``."""
 
     def kill(self) -> None:
-        """End it, and what it started."""
+        """Kill it and its process group."""
 
 
 class Launcher(Protocol):
-    """A way to start workers."""
+    """Starts workers."""
 
     def start(self, log: Path) -> Process:
         """Start a worker whose output goes to the log.
@@ -64,14 +64,14 @@ class Launcher(Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether it can start another one."""
+        """Whether it can start another worker."""
 
     def close(self) -> None: ...
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The worker's: what the supervisor can import, the worker can, from the same places."""
-    script = os.path.dirname(sys.argv[0])  # noqa: PTH120 - as it stands in sys.path
+    """A worker's environment variables; it imports from the same places as the supervisor."""
+    script = os.path.dirname(sys.argv[0])  # noqa: PTH120 - spelled as in sys.path
     places = [os.path.abspath(place) for place in sys.path if place != script]  # noqa: PTH100
     own = {"PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": str(threads)}
     inherited = {name: value for name, value in os.environ.items() if name not in SECRETS}
@@ -79,13 +79,13 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def interpreter(module: str, *arguments: str) -> list[str]:
-    """The command that runs one of our modules."""
-    # -P: nothing is imported from the folder that the user happens to stand in, unless the supervisor does
+    """The command that runs a module of runner."""
+    # -P: do not import from the working directory, unless the supervisor does
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
 class Spawner:
-    """Each worker in a fresh interpreter."""
+    """Starts each worker in a new interpreter."""
 
     def __init__(self, threads: int, inherit: Sequence[int] = ()) -> None:
         self._threads = threads
@@ -99,7 +99,7 @@ class Spawner:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 env=environment(self._threads),
-                start_new_session=True,  # a Ctrl-C in the terminal is the supervisor's to handle
+                start_new_session=True,  # Ctrl-C in the terminal goes to the supervisor alone
                 pass_fds=tuple(self._inherit),
             )
         return _Spawned(popen)
@@ -109,7 +109,7 @@ class Spawner:
         return True
 
     def close(self) -> None:
-        """Nothing is kept between workers."""
+        """Nothing to close: no state between workers."""
 
 
 class _Spawned:
@@ -135,6 +135,6 @@ class _Spawned:
 
 
 def kill_group(leader: int) -> None:
-    """Kill a worker, which leads a group, and whatever is left of the group."""
+    """Kill a process group, given by its leader: a worker and its children."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)

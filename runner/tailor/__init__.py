@@ -1,1 +1,1 @@
-"""Manifests cut to the measure of other hardware: new ones from a plugin's template, old ones rewritten."""
+"""Manifests for other hardware: new ones made from a plugin's template, existing ones rewritten."""

@@ -1,4 +1,4 @@
-"""What of a manifest can be changed for less memory, in which order, and what each change costs."""
+"""Changes of a manifest that save memory, in the order in which they are tried, and what each costs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from runner.pipeline.stage import PipelineStage
 
 COSTS = f"{LESS_MEMORY}_costs"
-"""A parameter's ``json_schema_extra`` key: what its ``less_memory`` values cost, in words."""
-NO_PICTURE = "where weights live is chosen anew; no output changes"
+"""Key in a parameter's ``json_schema_extra``: what its ``less_memory`` values cost, in words."""
+NO_OUTPUT = "the placement is chosen anew; no output changes"
 
 
 @dataclass(frozen=True)
 class Change:
-    """A value of a manifest that becomes another; ``new`` is None where it is taken out."""
+    """A new value in a manifest."""
 
     path: Path
     old: Any
     new: Any
+    """None removes the value."""
     cost: str = ""
     stage: str = ""
     why: str = "does not fit"
@@ -38,18 +39,18 @@ class Change:
 
     @property
     def key(self) -> str:
-        """As ``--set`` names it: ``stage.decode.with.tiling``."""
+        """The path as ``--set`` has it: ``stage.decode.with.tiling``."""
         parts = [self.stage if isinstance(part, int) else part for part in self.path]
         return ".".join(parts)
 
     @property
     def is_numeric(self) -> bool:
-        """Whether it changes numbers: then outputs have other keys, and are made anew."""
+        """Whether outputs change: they get other keys, and are made anew."""
         return "with" in self.path or self.path[-1] == "dtype"
 
 
 def apply(manifest: Manifest, changes: Iterable[Change]) -> Manifest:
-    """The manifest with changes, as if its file had been edited and read again."""
+    """The manifest with changes, as if its file had been edited and loaded again."""
     text = manifest.text
     for change in changes:
         text = drop(text, change.path) if change.new is None else put(text, change.path, change.new)
@@ -57,22 +58,22 @@ def apply(manifest: Manifest, changes: Iterable[Change]) -> Manifest:
 
 
 def reread(manifest: Manifest, text: str) -> Manifest:
-    """The manifest with another text, which is known to be a right one."""
+    """The manifest with another text, which must be valid."""
     table = ManifestTable.model_validate(tomli.loads(text))
     return replace(manifest, text=text, table=table, positions=Positions(str(manifest.path), text))
 
 
 def fallback_order(stage: PipelineStage) -> Iterator[Change]:
-    """Changes that a stage may take less memory with, to be made one after another.
+    """Changes that save memory in a stage, to be made one after another.
 
-    First what changes no output, then what the plugin names, the mildest first, and last the dtype.
+    First those that change no output, then the plugin's ``less_memory`` values, last the dtype.
     """
     at: Path = ("stage", stage.index)
     table, name = stage.table, stage.name
     if table.device_map is not None:
-        yield Change((*at, "device_map"), "a map of one's own", None, NO_PICTURE, name)
+        yield Change((*at, "device_map"), "a device map", None, NO_OUTPUT, name)
     if table.placement != "auto":
-        yield Change((*at, "placement"), table.placement, "auto", NO_PICTURE, name)
+        yield Change((*at, "placement"), table.placement, "auto", NO_OUTPUT, name)
     yield from _parameters(stage)
     if table.dtype == "float32":
         outputs = ", ".join(output.name for output in stage.spec.outputs if not output.optional)
@@ -80,7 +81,7 @@ def fallback_order(stage: PipelineStage) -> Iterator[Change]:
 
 
 def lowered(stage: PipelineStage) -> list[str]:
-    """What a stage has been set to for less memory, as far as that can be told: ``tiling = 256``."""
+    """The settings of a stage that save memory, such as ``tiling = 256``."""
     table = stage.table
     found = ["a device_map"] if table.device_map is not None else []
     found += [f'placement = "{table.placement}"'] if table.placement != "auto" else []
@@ -89,7 +90,7 @@ def lowered(stage: PipelineStage) -> list[str]:
 
 
 def _parameters(stage: PipelineStage) -> Iterator[Change]:
-    """A change for each value that is lower than the one that counts now."""
+    """A change for each ``less_memory`` value below the present one."""
     known = list(_values(stage))
     for name in dict.fromkeys(name for name, _ in known):
         values = [value for of, value in known if of == name]
@@ -102,14 +103,14 @@ def _parameters(stage: PipelineStage) -> Iterator[Change]:
 
 
 def _values(stage: PipelineStage) -> Iterator[tuple[str, Any]]:
-    """Parameters, by the names that users write, with their values for less memory."""
+    """Parameters by the names that users write, with their ``less_memory`` values."""
     for name, value in tunables(stage):
         field = stage.params.model_fields[name] if stage.params else None
         yield (field.alias if field and field.alias else name), value
 
 
 def _field(stage: PipelineStage, written: str) -> tuple[dict[str, Any], Any]:
-    """What the plugin says of a parameter beside its type, and its default."""
+    """The ``json_schema_extra`` and the default of a parameter."""
     fields = stage.params.model_fields if stage.params else {}
     field = next(field for name, field in fields.items() if (field.alias or name) == written)
     extra = field.json_schema_extra

@@ -1,4 +1,4 @@
-"""Stage by stage, the mildest changes with which a manifest fits the hardware that its budget names."""
+"""The mildest changes, stage by stage, that make a manifest fit the hardware in its budget."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from runner.errors import BudgetError
 from runner.manifest.problems import ManifestError
 from runner.pipeline.binding import bind
-from runner.plan.choose import StagePlan, plan_stage
+from runner.plan.choose import plan_stage
 from runner.plan.limits import limits_alone
 from runner.tailor.changes import Change, apply, fallback_order
 from runner.work.models import assemble
@@ -16,11 +16,12 @@ from runner.work.models import assemble
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
+    from runner.machine.describe import Machine
     from runner.manifest.load import Manifest
     from runner.manifest.positions import Path
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
-    from runner.plan.dtypes import Faster
+    from runner.plan.stage_plan import Faster, StagePlan
     from runner.plugins import Plugins
 
 Shapes = list[list["ComponentShapes"]]
@@ -28,7 +29,7 @@ Shapes = list[list["ComponentShapes"]]
 
 @dataclass(frozen=True)
 class Fitted:
-    """A manifest that fits, what was changed for that, and the plan of each stage."""
+    """A manifest that fits, the plan of each stage, and the changes that were made."""
 
     manifest: Manifest
     plans: tuple[StagePlan, ...]
@@ -37,11 +38,12 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Trial:
-    """A stage under some changes: ``misfit`` says why it does not fit."""
+    """A stage with some changes."""
 
     changes: Mapping[Path, Change]
     plan: StagePlan | None
     misfit: str
+    """Why it does not fit; empty if it does."""
 
     @property
     def fits(self) -> bool:
@@ -49,43 +51,48 @@ class _Trial:
 
 
 def shapes_of(pipeline: Pipeline) -> Shapes:
-    """The shapes of every stage's components; of a hub model that is not here, from its headers.
+    """The shapes of every stage's components. Of a hub model that is not here, only headers are fetched.
 
     Raises:
-        ModelError: a model is missing, damaged or out of reach.
+        ModelError: a model is missing or damaged, or cannot be reached.
 
     """
     assembly = assemble(pipeline)
     return [assembly.shapes(stage) for stage in pipeline.stages]
 
 
-def fit(pipeline: Pipeline, shapes: Shapes) -> Fitted:
-    """Lower what is too much, stage by stage, for the manifest's own budgets, whatever this machine has.
+def fit(pipeline: Pipeline, shapes: Shapes, machine: Machine | None = None) -> Fitted:
+    """Change what does not fit the manifest's own budgets, stage by stage.
+
+    CPUs are assumed to be as fast as that of ``machine``, by default this one.
 
     Raises:
-        BudgetError: a stage does not fit, however low; the message has the arithmetic of each.
+        BudgetError: stages do not fit with any change; the message has the arithmetic of each.
         PluginError: an activation formula fails.
 
     """
     changes: list[Change] = []
     misfits = []
     for n in range(len(pipeline.stages)):
-        trial = _OomFallback(pipeline, n, shapes[n]).mildest()
+        trial = _StageFit(pipeline, n, shapes[n], machine).mildest()
         if not trial.fits:
-            misfits.append(_told(trial))
+            misfits.append(_message(trial))
         elif trial.changes:  # a later stage's formula may see an earlier one's parameters
             pipeline = _changed(pipeline, trial.changes.values())
             changes += trial.changes.values()
     if misfits:
         raise BudgetError("\n".join(misfits))
-    plans = (try_plan(pipeline, n, shapes[n])[0] for n in range(len(pipeline.stages)))
-    return Fitted(pipeline.manifest, tuple(plan for plan in plans if plan is not None), tuple(changes))
+    return Fitted(pipeline.manifest, _plans(pipeline, shapes, machine), tuple(changes))
 
 
 def in_faster_dtypes(
-    fitted: Fitted, shapes: Shapes, plugins: Plugins, stages: Container[str] | None = None
+    fitted: Fitted,
+    shapes: Shapes,
+    plugins: Plugins,
+    stages: Container[str] | None = None,
+    machine: Machine | None = None,
 ) -> Fitted:
-    """What fits, with float32 where that computes faster and fits as well; in these stages, if not in all."""
+    """The same with float32 in the stages (all, or those named) where it is faster and fits as well."""
     changes = [
         _to_float32(plan, plan.faster)
         for plan in fitted.plans
@@ -94,9 +101,7 @@ def in_faster_dtypes(
     if not changes:
         return fitted
     pipeline = bind(apply(fitted.manifest, changes), plugins)
-    tries = (try_plan(pipeline, n, shapes[n]) for n in range(len(pipeline.stages)))
-    plans = tuple(plan for plan, _ in tries if plan is not None)
-    return Fitted(pipeline.manifest, plans, (*fitted.changes, *changes))
+    return Fitted(pipeline.manifest, _plans(pipeline, shapes, machine), (*fitted.changes, *changes))
 
 
 def _to_float32(plan: StagePlan, faster: Faster) -> Change:
@@ -105,38 +110,51 @@ def _to_float32(plan: StagePlan, faster: Faster) -> Change:
     return Change(path, plan.need.dtype, "float32", f"{faster.memory}, other low bits", plan.stage.name, why)
 
 
-def try_plan(pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes]) -> tuple[StagePlan | None, str]:
-    """A stage's plan for its budget alone, and why it does not fit; None for a placement it cannot have."""
+def try_plan(
+    pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes], machine: Machine | None = None
+) -> tuple[StagePlan | None, str]:
+    """A stage's plan for its budget alone, and why it does not fit (empty if it does).
+
+    The plan is None if the device does not have the placement that the manifest sets.
+    """
     stage = pipeline.stages[n]
     try:
-        plan = plan_stage(pipeline, stage, shapes, limits_alone(stage.budget))
+        plan = plan_stage(pipeline, stage, shapes, limits_alone(stage.budget, machine))
     except BudgetError as error:
         return None, str(error)
     return plan, plan.misfit
+
+
+def _plans(pipeline: Pipeline, shapes: Shapes, machine: Machine | None) -> tuple[StagePlan, ...]:
+    tries = (try_plan(pipeline, n, shapes[n], machine) for n in range(len(pipeline.stages)))
+    return tuple(plan for plan, _ in tries if plan is not None)
 
 
 def _changed(pipeline: Pipeline, changes: Iterable[Change]) -> Pipeline:
     return bind(apply(pipeline.manifest, changes), pipeline.plugins)
 
 
-def _told(trial: _Trial) -> str:
+def _message(trial: _Trial) -> str:
     if not trial.changes:
         return trial.misfit
-    made = ", ".join(f"{c.key} {'taken out' if c.new is None else c.new}" for c in trial.changes.values())
+    made = ", ".join(f"{c.key} {'removed' if c.new is None else c.new}" for c in trial.changes.values())
     return f"{trial.misfit}\n  (lowered already: {made})"
 
 
-class _OomFallback:
-    """One stage of a pipeline on its way down."""
+class _StageFit:
+    """The search for the mildest changes that make one stage fit."""
 
-    def __init__(self, pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes]) -> None:
+    def __init__(
+        self, pipeline: Pipeline, n: int, shapes: Sequence[ComponentShapes], machine: Machine | None
+    ) -> None:
         self._pipeline = pipeline
         self._n = n
         self._shapes = shapes
+        self._machine = machine
         self._steps = list(fallback_order(pipeline.stages[n]))
 
     def mildest(self) -> _Trial:
-        """The first changes in the ladder's order that fit, none that is not needed; else the lowest."""
+        """The first changes that fit, without needless ones; if nothing fits, all changes."""
         trial = self._try({})
         for step in self._steps:
             if trial.fits:
@@ -146,7 +164,7 @@ class _OomFallback:
         return self._without_needless(trial) if trial.fits else trial
 
     def _without_needless(self, trial: _Trial) -> _Trial:
-        """Later changes may have made earlier ones needless, or milder ones enough."""
+        """Undo changes that later ones made needless, or use milder values if those are enough."""
         for path, made in trial.changes.items():
             options = [step for step in self._steps if step.path == path]
             milder = [{**trial.changes, path: step} for step in options[: options.index(made)]]
@@ -158,6 +176,6 @@ class _OomFallback:
     def _try(self, changes: Mapping[Path, Change]) -> _Trial:
         try:
             pipeline = _changed(self._pipeline, changes.values()) if changes else self._pipeline
-            return _Trial(changes, *try_plan(pipeline, self._n, self._shapes))
+            return _Trial(changes, *try_plan(pipeline, self._n, self._shapes, self._machine))
         except ManifestError as error:
             return _Trial(changes, None, str(error))

@@ -1,4 +1,4 @@
-"""The hardware that a manifest is for, and what that changes in its budgets."""
+"""The hardware that a manifest is made for, and the changes of its budgets for other hardware."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
+from runner.accelerator.devices import device_named
+from runner.accelerator.names import AUTO, CHOICES, is_accelerator, is_device
 from runner.errors import BudgetError, UsageError
-from runner.machine.devices import accelerators
 from runner.placements import ACCELERATOR_ONLY
 from runner.plan.limits import ram_for_a_worker
-from runner.tailor.changes import NO_PICTURE, Change
+from runner.tailor.changes import NO_OUTPUT, Change
 from runner.units import format_size, in_quarters, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from runner.machine.describe import Machine
     from runner.manifest.load import Manifest
     from runner.manifest.positions import Path
     from runner.manifest.schema import Budget
@@ -28,17 +30,17 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device and sizes, as a budget writes them; None is not said."""
+    """A device and memory sizes as a budget has them; None: not given."""
 
     device: str | None = None
     vram: str | None = None
     ram: str | None = None
 
     def check(self) -> None:
-        """Refuse what no budget may say.
+        """Check the syntax of sizes and device.
 
         Raises:
-            UsageError: a size has no unit, or the device is none.
+            UsageError: a size has no unit, or the device has no valid name.
 
         """
         for name, size in (("vram", self.vram), ("ram", self.ram)):
@@ -46,10 +48,8 @@ class Hardware:
                 _ = size is None or parse_size(size)
             except ValueError as error:
                 raise UsageError(f"--{name}: {error}") from None
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device or "auto"):
-            raise UsageError(
-                f"--device {self.device}: there is no such device; write auto, cpu, cuda or cuda:N"
-            )
+        if not is_device(self.device or AUTO):
+            raise UsageError(f"--device {self.device}: there is no such device; write {CHOICES}")
 
     @property
     def in_words(self) -> str:
@@ -58,24 +58,24 @@ class Hardware:
         return f"{device}, {_spaced(self.ram)} of RAM" if self.ram else device
 
 
-def completed(given: Hardware) -> tuple[Hardware, list[str]]:
-    """What is given, and where nothing is, what this machine has; and notes that say so.
+def completed(given: Hardware, machine: Machine) -> tuple[Hardware, list[str]]:
+    """The hardware that is given, completed by what the machine has; and notes about what was added.
 
     Raises:
-        UsageError: the device is not here, so that its size must be given.
-        BudgetError: this machine has no RAM left for a worker.
+        UsageError: the device is not in that machine, and its memory is not given.
+        BudgetError: the machine leaves no RAM to a worker.
 
     """
     device, vram, ram = given.device or "auto", given.vram, given.ram
     notes = []
     if device == "cpu":
         if vram:
-            notes.append(f"--vram {vram} is left out: the device is the CPU")
+            notes.append(f"--vram {vram} is ignored: the device is the CPU")
         vram = None
     elif not vram:
-        number, found = int(device.partition(":")[2] or 0), accelerators()
-        if number < len(found):
-            card = found[number]
+        found = machine.accelerators
+        card = found[0] if device == AUTO and found else device_named(device, found)
+        if card is not None:
             vram = in_quarters(card.memory)
             notes.append(f'vram = "{vram}": {card.name} has {format_size(card.memory)}')
         elif device == "auto":
@@ -84,13 +84,13 @@ def completed(given: Hardware) -> tuple[Hardware, list[str]]:
         else:
             raise UsageError(f"--device {device}: this machine has none to take the size of; give --vram")
     if not ram:
-        ram = _ram_here()
+        ram = _ram_of(machine)
         notes.append(f'ram = "{ram}": what this machine (or its container) leaves to a worker')
     return Hardware(device, vram, ram), notes
 
 
-def _ram_here() -> str:
-    left = ram_for_a_worker()
+def _ram_of(machine: Machine) -> str:
+    left = ram_for_a_worker(machine)
     if left < MIB:
         raise BudgetError(
             "this machine (or its container) leaves no RAM to a worker; give --ram for another one"
@@ -100,7 +100,7 @@ def _ram_here() -> str:
 
 
 def budget_changes(manifest: Manifest, hardware: Hardware) -> list[Change]:
-    """What the hardware changes in ``[budget]``, in stages' own budgets, and in placements for a card."""
+    """Changes of ``[budget]``, of stages' own budgets, and of placements that need an accelerator."""
     table, raw = manifest.table, tomli.loads(manifest.text)
     if hardware.device is None and hardware.vram and table.budget.device == "cpu":
         hardware = replace(hardware, device="auto")
@@ -113,7 +113,7 @@ def budget_changes(manifest: Manifest, hardware: Hardware) -> list[Change]:
         on_cpu = _device(own.get("device"), hardware.device) or device
         if on_cpu == "cpu" and stage.placement in ACCELERATOR_ONLY:
             path: Path = ("stage", n, "placement")
-            changes.append(Change(path, stage.placement, "auto", NO_PICTURE, stage.name))
+            changes.append(Change(path, stage.placement, "auto", NO_OUTPUT, stage.name))
     return changes
 
 
@@ -131,7 +131,7 @@ def _whole(written: dict[str, Any], budget: Budget, hardware: Hardware) -> Itera
 
 
 def _own(path: Path, own: dict[str, Any], stage: str, hardware: Hardware) -> Iterator[Change]:
-    """A stage's own budget is the user's choice as long as the hardware has as much."""
+    """Changes of a stage's own budget: it stays as it is if the hardware has as much."""
     device = _device(own.get("device"), hardware.device)
     if device != own.get("device"):
         yield Change((*path, "device"), own["device"], device, stage=stage)
@@ -144,13 +144,13 @@ def _own(path: Path, own: dict[str, Any], stage: str, hardware: Hardware) -> Ite
 
 
 def _device(own: str | None, given: str | None) -> str | None:
-    """A stage's own device, where the hardware given has no other."""
+    """A stage's own device, unless the given hardware is the CPU or another card."""
     if own is None or given is None:
         return own
-    other_card = given.startswith("cuda") and own.startswith("cuda")
+    other_card = is_accelerator(given) and is_accelerator(own)
     return given if given == "cpu" or other_card else own
 
 
 def _spaced(size: str | None) -> str:
-    """``8 GiB`` of ``8GiB``."""
+    """``8GiB`` as ``8 GiB``."""
     return re.sub(r"(?<=\d)\s*(?=[A-Z])", " ", size or "")

@@ -1,4 +1,4 @@
-"""A manifest made from a template: the best quality that the hardware has room for."""
+"""A manifest made from a template, in the best quality that fits the hardware."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import ExitCode, ModelError, UsageError
-from runner.manifest.patterns import FILE_NAME, NAME_LIMIT
 from runner.manifest.problems import ManifestError
-from runner.manifest.schema import ModelSource
+from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ModelSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.pipeline.binding import bind
 from runner.tailor.changes import Change, apply, reread
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runner.api import Template
+    from runner.machine.describe import Machine
     from runner.manifest.load import Manifest
     from runner.pipeline.binding import Pipeline
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
     from runner.plugins import Plugins
 
 ACCESS = (
@@ -40,13 +40,14 @@ ACCESS = (
 
 @dataclass(frozen=True)
 class NewManifestRequest:
-    """What the command line says; ``out`` is where the manifest will lie, None for stdout."""
+    """The options of ``runner new``."""
 
     hardware: Hardware
     model: str | None = None
     template: str | None = None
     name: str | None = None
     out: Path | None = None
+    """The manifest's path; None for stdout."""
 
     @property
     def folder(self) -> Path:
@@ -55,39 +56,41 @@ class NewManifestRequest:
 
 @dataclass(frozen=True)
 class NewManifest:
-    """A new manifest, not written yet."""
+    """A new manifest that is not written yet."""
 
     manifest: Manifest
     template: Template
     distribution: str
     plans: tuple[StagePlan, ...]
     lowered: tuple[Change, ...]
-    """What was lowered from the template's quality."""
+    """Changes that lower the template's quality, so that it fits."""
     notes: tuple[str, ...]
 
 
-def make(wanted: NewManifestRequest, plugins: Plugins) -> NewManifest:
+def make(request: NewManifestRequest, plugins: Plugins, machine: Machine) -> NewManifest:
     """Make a manifest for hardware that need not be this machine's.
 
+    Sizes that are not given are those of ``machine``.
+
     Raises:
-        BudgetError: the model does not fit there, however low; the message has the arithmetic.
-        ModelError: the model is missing, gated, damaged or out of reach.
+        BudgetError: the model does not fit with any change; the message has the arithmetic.
+        ModelError: the model is missing, gated or damaged, or cannot be reached.
         PluginError: there is no template for it, or it is broken.
-        UsageError: the name, the model or the device is not written as one, or a size must be given.
+        UsageError: the name, the model or the device is malformed, or a size must be given.
 
     """
-    model = _model(wanted)
-    hardware, notes = completed(wanted.hardware)
-    plugin, template = choose(plugins, wanted.template, model, Path())
+    model = _model(request)
+    hardware, notes = completed(request.hardware, machine)
+    plugin, template = choose(plugins, request.template, model, Path())
     opened = open_template(plugin, template, plugins)
-    name = _name(wanted, template, hardware)
-    path = wanted.out or Path(f"{name}.toml")
-    source = _source(wanted, template)
+    name = _name(request, template, hardware)
+    path = request.out or Path(f"{name}.toml")
+    source = _source(request, template)
     base = apply(replace(opened, path=path), _changes(opened, name, source, hardware))
     pipeline = bind(base, plugins)
     shapes = _shapes_of(pipeline)
     adapted = adapt(pipeline, template, shapes)
-    fitted = in_faster_dtypes(fit(adapted.pipeline, shapes), shapes, plugins)
+    fitted = in_faster_dtypes(fit(adapted.pipeline, shapes, machine), shapes, plugins, machine=machine)
     text = _remarked(fitted)
     text = note_predictions(text, fitted.plans, add=True)
     text = _filled(text, {"manifest": shlex.quote(str(path)), **_header(fitted, hardware)})
@@ -101,12 +104,12 @@ def make(wanted: NewManifestRequest, plugins: Plugins) -> NewManifest:
     )
 
 
-def _model(wanted: NewManifestRequest) -> ModelSource | None:
-    if wanted.model is None:
+def _model(request: NewManifestRequest) -> ModelSource | None:
+    if request.model is None:
         return None
-    if not wanted.model:
+    if not request.model:
         raise UsageError("--model is empty")
-    model = ModelSource(source=wanted.model, revision=None)
+    model = ModelSource(source=request.model, revision=None)
     wrong = check_source(model, Path())
     if wrong:
         raise UsageError(f"--model: {wrong}")
@@ -114,7 +117,7 @@ def _model(wanted: NewManifestRequest) -> ModelSource | None:
 
 
 def _shapes_of(pipeline: Pipeline) -> Shapes:
-    """The shapes of the model; what is wrong with it has no place in a manifest that is not written yet."""
+    """The shapes of the model; errors name no line, since the manifest is not written yet."""
     try:
         return shapes_of(pipeline)
     except ManifestError as error:
@@ -123,19 +126,19 @@ def _shapes_of(pipeline: Pipeline) -> Shapes:
         raise ModelError(error.messages) from None
 
 
-def _source(wanted: NewManifestRequest, template: Template) -> str:
-    """The model as the manifest names it: a relative folder starts from the manifest's own."""
-    model = wanted.model or template.model
-    if not model.startswith(".") or wanted.out is None:
+def _source(request: NewManifestRequest, template: Template) -> str:
+    """The model's source in the manifest: relative folders are relative to the manifest's folder."""
+    model = request.model or template.model
+    if not model.startswith(".") or request.out is None:
         return model
-    moved = Path(os.path.relpath(model, wanted.folder)).as_posix()
+    moved = Path(os.path.relpath(model, request.folder)).as_posix()
     return moved if moved.startswith(".") else f"./{moved}"
 
 
-def _name(wanted: NewManifestRequest, template: Template, hardware: Hardware) -> str:
-    name = wanted.name
-    if name is None and wanted.out is not None:
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted.out.stem)
+def _name(request: NewManifestRequest, template: Template, hardware: Hardware) -> str:
+    name = request.name
+    if name is None and request.out is not None:
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", request.out.stem)
     elif name is None:
         size = f"{parse_size(hardware.vram) / (1 << 30):.4g}gb" if hardware.vram else "cpu"
         name = f"{template.name}-{size}"
@@ -155,7 +158,7 @@ def _changes(opened: Manifest, name: str, source: str, hardware: Hardware) -> It
 
 
 def _remarked(fitted: Fitted) -> str:
-    """The text with why a value is lower, in the place of what the template says of the one it has."""
+    """The text with the reason behind each changed value, in place of the template's comment."""
     text = fitted.manifest.text
     for change in fitted.changes:
         if change.new is not None:
@@ -164,7 +167,7 @@ def _remarked(fitted: Fitted) -> str:
 
 
 def _header(fitted: Fitted, hardware: Hardware) -> Mapping[str, str]:
-    """What is filled in at the top: the hardware, and how to come by the model."""
+    """Values of the header's placeholders: the hardware, and how to get access to the model."""
     on_hub = {
         (plan.stage.model.source, placed.component.path): placed.stored_bytes
         for plan in fitted.plans
@@ -176,7 +179,7 @@ def _header(fitted: Fitted, hardware: Hardware) -> Mapping[str, str]:
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    """The text with the comments before its first key filled in; a line for what is empty is left out."""
+    """The text with placeholders in its first comments filled in; lines with empty values are left out."""
     lines = text.splitlines(keepends=True)
     head = next((n for n, line in enumerate(lines) if line.strip() and not line.startswith("#")), len(lines))
     filled = []

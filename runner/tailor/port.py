@@ -1,4 +1,4 @@
-"""A manifest rewritten for other hardware: budgets as given, and of the rest no more than must be changed."""
+"""A manifest rewritten for other hardware: the budgets that are given, and the mildest changes that fit."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from runner.units import parse_size
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from runner.machine.describe import Machine
     from runner.manifest.load import Manifest
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
 
 _HARDWARE = re.compile(r"^# Hardware:.*$", re.MULTILINE)
 
@@ -32,66 +33,68 @@ class Ported:
     manifest: Manifest
     changes: tuple[Change, ...]
     before: tuple[StagePlan | None, ...]
-    """None where the manifest did not say for which, or asked for a placement that it does not have."""
+    """None where the old device is not known, or does not have the placement."""
     after: tuple[StagePlan, ...]
     notes: tuple[str, ...]
 
 
-def port(pipeline: Pipeline, hardware: Hardware) -> Ported:
+def port(pipeline: Pipeline, hardware: Hardware, machine: Machine | None = None) -> Ported:
     """Rewrite a manifest for hardware that need not be this machine's.
 
+    CPUs are assumed to be as fast as that of ``machine``, by default this one.
+
     Raises:
-        BudgetError: it does not fit there, however low; the message has the arithmetic.
-        UsageError: nothing says whether there is a card.
-        ModelError: a model is missing, damaged or out of reach.
+        BudgetError: it does not fit with any change; the message has the arithmetic.
+        UsageError: it is not known whether there is a card.
+        ModelError: a model is missing or damaged, or cannot be reached.
         PluginError: an activation formula fails.
 
     """
     shapes = shapes_of(pipeline)
     before = tuple(
-        None if _unsaid(stage) else try_plan(pipeline, stage.index, shapes[stage.index])[0]
+        None if _is_unknown(stage) else try_plan(pipeline, stage.index, shapes[stage.index], machine)[0]
         for stage in pipeline.stages
     )
     budgets = budget_changes(pipeline.manifest, hardware)
-    there = bind(apply(pipeline.manifest, budgets), pipeline.plugins)
-    if any(_unsaid(stage) for stage in there.stages):
+    target = bind(apply(pipeline.manifest, budgets), pipeline.plugins)
+    if any(_is_unknown(stage) for stage in target.stages):
         raise UsageError(
-            "the device is auto, and nothing says whether there is a card: give --vram, or --device cpu"
+            "the device is auto, and it is not known whether there is a card: give --vram, or --device cpu"
         )
-    # what a stage computes in was chosen for the device that it had
+    # dtypes were chosen for the old device: stages that were on the CPU keep theirs
     moved = {
         stage.name
-        for stage, old in zip(there.stages, before, strict=True)
+        for stage, old in zip(target.stages, before, strict=True)
         if old is None or not old.limits.on_cpu
     }
-    fitted = in_faster_dtypes(fit(there, shapes), shapes, pipeline.plugins, moved)
+    fitted = in_faster_dtypes(fit(target, shapes, machine), shapes, pipeline.plugins, moved, machine)
     changes = (*budgets, *fitted.changes)
     text = note_predictions(fitted.manifest.text, fitted.plans, add=False)
     manifest = reread(fitted.manifest, text)
     notes = [f"{plan.stage.name}: {plan.faster}" for plan in fitted.plans if plan.faster]
     notes += [*_open_ended(fitted.plans), *_kept(pipeline, fitted, hardware), *_stale(manifest, changes)]
     if hardware.device == "cpu" and hardware.vram:
-        notes.append(f"--vram {hardware.vram} is left out: the device is the CPU")
+        notes.append(f"--vram {hardware.vram} is ignored: the device is the CPU")
     return Ported(manifest, changes, before, fitted.plans, tuple(notes))
 
 
-def _unsaid(stage: PipelineStage) -> bool:
-    """Whether the budget leaves it to the machine if there is a card."""
+def _is_unknown(stage: PipelineStage) -> bool:
+    """Whether the budget leaves open if there is a card."""
     return stage.budget.device == "auto" and stage.budget.vram is None
 
 
 def _open_ended(plans: Sequence[StagePlan]) -> Iterator[str]:
-    """Sizes that nobody has given: what is missing on this machine is not what is missing there."""
+    """Notes about sizes that are not known: those of this machine do not count."""
     for kind in ("vram", "ram"):
         limits = [
             (plan.limits.vram if kind == "vram" else plan.limits.ram, plan.limits.on_cpu) for plan in plans
         ]
         if any(limit is None and (kind == "ram" or not on_cpu) for limit, on_cpu in limits):
-            yield f"no {kind} is given or written: planned as if there were no end of it (--{kind})"
+            yield f"no {kind} is given or in the manifest: planned without a limit (--{kind})"
 
 
 def _kept(pipeline: Pipeline, fitted: Fitted, hardware: Hardware) -> Iterator[str]:
-    """What was chosen for less memory and is not undone, though there is more now."""
+    """A note about settings for less memory that stay, though there is more now."""
     old = pipeline.manifest.table.budget
     sizes = ((hardware.vram, old.vram), (hardware.ram, old.ram))
     if not any(given and size and parse_size(given) > size for given, size in sizes):
@@ -104,14 +107,15 @@ def _kept(pipeline: Pipeline, fitted: Fitted, hardware: Hardware) -> Iterator[st
         settings += ["a budget of its own"] if own and (own.vram or own.ram) else []
         kept += [f"{stage.name} keeps {' and '.join(settings)}"] if settings else []
     if kept:
-        yield f"more memory than before undoes nothing: {'; '.join(kept)}"
+        yield f"there is more memory than before, and these settings stay: {'; '.join(kept)}"
 
 
 def _stale(manifest: Manifest, changes: Sequence[Change]) -> Iterator[str]:
+    """Notes about outputs with other keys, and about a comment that is no longer right."""
     numeric = list(dict.fromkeys(change.stage for change in changes if change.is_numeric))
     if numeric:
         stages = " and ".join(numeric)
-        yield f"other outputs from stage {stages} on: they have other keys, and what is there stays"
+        yield f"outputs change from stage {stages} on: they get other keys, and existing outputs stay"
     header = _HARDWARE.search(manifest.text)
     if header and any(change.path[0] == "budget" for change in changes):
-        yield f"a comment still says '{header.group().strip('# ')}'"
+        yield f"a comment is out of date: '{header.group().strip('# ')}'"

@@ -1,4 +1,4 @@
-"""Comments in a manifest that say what a stage was planned to take."""
+"""Comments in a manifest with each stage's placement and predicted peaks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runner.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
 
 _PREDICTED = re.compile(r"^([ \t]*)# predicted:[^\r\n]*", re.MULTILINE)
 
@@ -19,12 +19,12 @@ _PREDICTED = re.compile(r"^([ \t]*)# predicted:[^\r\n]*", re.MULTILINE)
 def in_words(plan: StagePlan) -> str:
     """The placement and the peaks of a plan: ``device-map, VRAM 7.81 GiB, RAM 12.96 GiB``."""
     peaks = [f"{peak.kind} {format_size(peak.size)}" for peak in plan.chosen.peaks(plan.limits)]
-    without = [] if plan.need.has_formula else ["without activations, whose formula its plugin lacks"]
+    without = [] if plan.need.has_formula else ["without activations: the plugin has no formula"]
     return ", ".join([plan.chosen.placement, *peaks, *without])
 
 
 def note_predictions(text: str, plans: Sequence[StagePlan], *, add: bool) -> str:
-    """The text with each stage's prediction; where there is none yet, ``add`` puts it under the header."""
+    """The text with each stage's prediction updated; ``add`` puts missing ones under the stage's header."""
     for plan in plans:
         layout = Layout(text)
         path = ("stage", plan.stage.index)
@@ -41,9 +41,9 @@ def note_predictions(text: str, plans: Sequence[StagePlan], *, add: bool) -> str
 
 
 def _refreshed(text: str, start: int, end: int, comment: str) -> str:
-    """The text with the comment in the place of an old one between two offsets; empty if there is none."""
+    """The text with an old prediction between two offsets replaced; empty if there is none."""
     for found in _PREDICTED.finditer(text, start, end):
         edited = f"{text[: found.start()]}{found[1]}{comment}{text[found.end() :]}"
-        if same_data(text, edited):  # else it is no comment but a line of a string
+        if same_data(text, edited):  # else it is a line of a string
             return edited
     return ""

@@ -1,4 +1,4 @@
-"""What a model's own files say it should be run with, put into a manifest that was made from a template."""
+"""Parameters that a model's own files recommend, put into a manifest made from a template."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REMARK = "as the model's own files say"
 
 @dataclass(frozen=True)
 class Adapted:
-    """A pipeline with what its model recommends, and a line for each value that this changed."""
+    """A pipeline with its model's recommendations, and a note for each changed value."""
 
     pipeline: Pipeline
     notes: tuple[str, ...]
@@ -40,7 +40,7 @@ def adapt(pipeline: Pipeline, template: Template, shapes: Shapes) -> Adapted:
     """Give a pipeline made from a template the parameters that its model recommends.
 
     Raises:
-        ModelError: what its files recommend is refused by the stages.
+        ModelError: the stages refuse a recommended value.
         PluginError: the template's function fails.
 
     """
@@ -89,11 +89,11 @@ def _named(change: Change, manifest: Manifest) -> str:
     parts = [manifest.table.stage[part].name if isinstance(part, int) else part for part in change.path]
     if isinstance(change.new, list):
         return f"{'.'.join(parts)}, {len(change.new)} of them"
-    return f"{'.'.join(parts)} {'left out' if change.new is None else f'= {change.new}'}"
+    return f"{'.'.join(parts)} {'removed' if change.new is None else f'= {change.new}'}"
 
 
 def _card(pipeline: Pipeline) -> tuple[Mapping[str, Any], list[str]]:
-    """The metadata at the head of the model's card, if it is here; and a note where that cannot be read."""
+    """The metadata of the model's card, and a note if it cannot be read; empty if there is no card here."""
     for model in assemble(pipeline).models.values():
         path = model.folder / CARD if model else None
         if path is not None and path.is_file() and path.stat().st_size <= CARD_LIMIT:
@@ -106,6 +106,6 @@ def _metadata(path: Path) -> tuple[Mapping[str, Any], list[str]]:
 
     try:
         return metadata_load(path) or {}, []
-    except Exception as error:  # of its YAML parser, among others
+    except Exception as error:  # of its YAML parser and others
         first = str(error).partition("\n")[0]
-        return {}, [f"the head of {path} is passed over, it cannot be read: {first}"]
+        return {}, [f"the metadata of {path} is ignored, it cannot be read: {first}"]

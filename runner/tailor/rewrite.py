@@ -1,21 +1,20 @@
-"""Edits of a manifest's text: one value is set or taken out, and every other character stays.
+"""Edits of a manifest's text: one value is set or removed, and every other character stays.
 
-tomlkit by itself would lose comments: it hangs a comment that stands over a table on the table before it,
-removes it with that one, and puts a new key behind it. So it renders values and edits inline tables here,
-and the places are those that :mod:`runner.manifest.positions` finds.
+tomlkit alone would lose comments: it counts a comment above a table to the table before, removes it with
+that one, and puts new keys behind it. So tomlkit only renders values and edits inline tables here; the
+offsets are those of :mod:`runner.manifest.positions`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import tomli
 import tomlkit
 
-from runner.manifest.positions import Positions
+from runner.manifest.positions import Positions, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,51 +24,22 @@ if TYPE_CHECKING:
 _COMMENT = re.compile(r"[ \t]*(?:#[^\r\n]*)?")
 
 
-@dataclass(frozen=True)
-class Statement:
-    """A header or a pair of the text: ``start`` and ``end`` are offsets of the header, or of the value."""
-
-    path: Path
-    start: int
-    end: int
-    table: Path
-    """The table whose header it stands under; a header's own path."""
-    is_header: bool = False
-
-
-class Layout(Positions):
-    """The statements of a text, in their order."""
+class Layout:
+    """The statements of a manifest's text, looked up by path."""
 
     def __init__(self, text: str) -> None:
-        self.statements: list[Statement] = []
-        self._depth = 0
-        self._table: Path = ()
-        super().__init__("", text)
-
-    def _header(self) -> Path:
-        start = self._i
-        self._table = super()._header()
-        self.statements.append(Statement(self._table, start, self._i, self._table, is_header=True))
-        return self._table
-
-    def _value(self, path: Path) -> None:
-        self._depth += 1
-        super()._value(path)
-        self._depth -= 1
-        if not self._depth:  # no part of a list or an inline table, but all of it
-            start = self._values[path]
-            end = start + len(self._text[start : self._i].rstrip())
-            self.statements.append(Statement(path, start, end, self._table))
+        self.statements = Positions("", text).statements
 
     def header(self, path: Path) -> Statement | None:
+        """The header of a table."""
         return next((s for s in self.statements if s.is_header and s.path == path), None)
 
     def pair(self, path: Path) -> Statement | None:
-        """The pair that gives the value; one that gives a list or an inline table around it counts."""
+        """The statement that sets the value at ``path``, or the list or inline table that contains it."""
         return next((s for s in self.statements if not s.is_header and _in(path, s.path)), None)
 
     def last_under(self, header: Statement) -> Statement:
-        """The last pair under a header, the header itself where there is none."""
+        """The last pair under a header; the header itself if there is none."""
         under = [s for s in self.statements if s.table == header.path and not s.is_header]
         return next((s for s in reversed(under) if s.start > header.start), header)
 
@@ -81,21 +51,21 @@ def put(text: str, path: Path, value: Any) -> str:
     if pair is not None and len(pair.path) < len(path):
         edited = _within(text, pair, path, value)
     elif pair is not None:
-        edited = text[: pair.start] + _shown(value) + _moved_back(text, pair, len(_shown(value)))
+        edited = text[: pair.start] + _shown(value) + _text_after(text, pair, len(_shown(value)))
     else:
         edited = _add(text, layout, path, value)
     return _checked(text, edited, path, value)
 
 
 def drop(text: str, path: Path) -> str:
-    """The text without a value, or without a table; comments that follow a table stay."""
+    """The text without a value or a table; comments that follow a table stay."""
     layout = Layout(text)
     pair = layout.pair(path)
     if pair is not None and len(pair.path) < len(path):
         edited = _within(text, pair, path, None)
     else:
         edited = text
-        for statement in reversed(layout.statements):  # from the end, so that places before it stay right
+        for statement in reversed(layout.statements):  # from the end: offsets before it stay valid
             if _in(statement.path, path) and (statement.is_header or not _in(statement.table, path)):
                 last = layout.last_under(statement) if statement.is_header else statement
                 edited = edited[: _line_start(text, statement.start)] + edited[_next_line(text, last.end) :]
@@ -103,7 +73,7 @@ def drop(text: str, path: Path) -> str:
 
 
 def remark(text: str, path: Path, words: str) -> str:
-    """The text with another comment behind a value; none if there are no words."""
+    """The text with the comment behind a value replaced; empty ``words`` remove it."""
     pair = Layout(text).pair(path)
     if pair is None:
         return text
@@ -114,7 +84,7 @@ def remark(text: str, path: Path, words: str) -> str:
 
 
 def put_line(text: str, offset: int, line: str) -> str:
-    """The text with a line of its own under the one that ``offset`` lies in, indented like it."""
+    """The text with a new line below the one at ``offset``, indented like it."""
     start, end = _line_start(text, offset), _line_end(text, offset)
     indent = re.match(r"[ \t]*", text[start:end])
     newline = "\r\n" if "\r\n" in text else "\n"
@@ -122,8 +92,8 @@ def put_line(text: str, offset: int, line: str) -> str:
     return text[:end] + newline + newline.join(lines) + text[end:]
 
 
-def _moved_back(text: str, pair: Statement, length: int) -> str:
-    """What follows a value whose length changes; a comment behind it keeps its column if there is room."""
+def _text_after(text: str, pair: Statement, length: int) -> str:
+    """The text behind a value whose new ``length`` is given; a comment keeps its column if there is room."""
     old = _COMMENT.match(text, pair.end)
     gap, hash_, _ = old.group().partition("#") if old else ("", "", "")
     if not hash_ or "\t" in gap or "\n" in text[pair.start : pair.end]:
@@ -132,12 +102,12 @@ def _moved_back(text: str, pair: Statement, length: int) -> str:
 
 
 def same_data(text: str, other: str) -> bool:
-    """Whether two texts differ in their comments at most."""
+    """Whether two texts differ only in comments."""
     return _comparable(tomli.loads(text)) == _comparable(tomli.loads(other))
 
 
 def _within(text: str, pair: Statement, path: Path, value: Any) -> str:
-    """The text with a value set, or taken out, inside of the list or inline table that a pair gives."""
+    """The text with a value set or removed inside the list or inline table that ``pair`` sets."""
     document: Any = tomlkit.parse(text)
     for part in pair.path:
         document = document[part]
@@ -167,7 +137,7 @@ def _add(text: str, layout: Layout, path: Path, value: Any) -> str:
 
 
 def _add_table(text: str, layout: Layout, table: Path, line: str) -> str:
-    """A header of its own: in its stage, or before the first stage."""
+    """The text with a new table: inside its stage, or before the first stage."""
     lines = f"[{_key(table)}]\n{line}"
     stage = layout.header(table[:2]) if len(table) > 2 else None
     if stage is not None:
@@ -178,7 +148,7 @@ def _add_table(text: str, layout: Layout, table: Path, line: str) -> str:
 
 
 def _checked(text: str, edited: str, path: Path, value: Any) -> str:
-    """What was edited, once it reads as it should: a wrong edit must never reach a file."""
+    """The edited text, checked to parse to the expected data: a wrong edit must never reach a file."""
     expected = tomli.loads(text)
     table: Any = expected
     for part in path[:-1]:
@@ -188,12 +158,12 @@ def _checked(text: str, edited: str, path: Path, value: Any) -> str:
     else:
         table[path[-1]] = value
     if _comparable(tomli.loads(edited)) != _comparable(expected):
-        raise RuntimeError(f"editing {'.'.join(map(str, path))} went wrong: {edited!r}")
+        raise RuntimeError(f"editing {'.'.join(map(str, path))} gave wrong data: {edited!r}")
     return edited
 
 
 def _comparable(tables: Any) -> str:
-    """As text, since what is not a number is unequal to itself; dotted tables vanish with their last key."""
+    """As JSON, since NaN is unequal to itself; without empty tables, which dotted keys cannot express."""
     return json.dumps(_without_empty(tables), sort_keys=True, default=str)
 
 
@@ -214,7 +184,7 @@ def _shown(value: Any) -> str:
 
 
 def _key(path: Sequence[str | int]) -> str:
-    """Parts of a path as a header names them: without the numbers of stages."""
+    """A path as a header or dotted key has it: without the numbers of stages."""
     return ".".join(tomlkit.key(part).as_string() for part in path if isinstance(part, str))
 
 
@@ -223,7 +193,7 @@ def _line_start(text: str, offset: int) -> int:
 
 
 def _line_end(text: str, offset: int) -> int:
-    """Where the line ends that ``offset`` lies in, before what ends it."""
+    """The end of the line at ``offset``, before its line break."""
     end = text.find("\n", offset)
     end = len(text) if end < 0 else end
     return end - 1 if text[offset:end].endswith("\r") else end

@@ -1,4 +1,4 @@
-"""Which plugin's template a model gets: the one that names the pipeline in its ``model_index.json``."""
+"""Choosing a plugin's template for a model: by the pipeline class in its ``model_index.json``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Offer = tuple["Plugin", "Template"]
 
 
 def choose(plugins: Plugins, name: str | None, model: ModelSource | None, folder: Path) -> Offer:
-    """The template of that name, or the one for that model, or the only one.
+    """The template with that name, or the one for that model, or the only one.
 
-    ``folder`` is where a relative folder of the model starts from.
+    A relative model folder is relative to ``folder``.
 
     Raises:
         PluginError: no plugin offers a template, or none for this model.
-        UsageError: several could be meant, or none has that name.
-        ModelError: what the model is cannot be read, and several templates could be meant.
+        UsageError: several match, or none has that name.
+        ModelError: the model's index cannot be read, and there are several templates.
 
     """
     offers = plugins.templates()
@@ -51,15 +51,15 @@ def choose(plugins: Plugins, name: str | None, model: ModelSource | None, folder
         offers = _serving(plugins, offers, model, folder)
     if len(offers) > 1:
         what = "--template" if model is not None else "--model or --template"
-        raise UsageError(f"several templates could be meant, choose with {what}: {_titles(offers)}")
+        raise UsageError(f"several templates match, choose with {what}: {_titles(offers)}")
     return offers[0]
 
 
 def open_template(plugin: Plugin, template: Template, plugins: Plugins) -> Manifest:
-    """The template, checked as the manifest that it is.
+    """The template as a checked manifest.
 
     Raises:
-        PluginError: it is not there, or no right manifest.
+        PluginError: its file is missing, or is not a valid manifest.
 
     """
     try:

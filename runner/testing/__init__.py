@@ -1,4 +1,4 @@
-"""For the tests of a plugin: a contract that every stage keeps, and a project to run manifests in.
+"""For tests of plugins: the checks of a stage as a test class, and a folder to run manifests in.
 
 ::
 

@@ -1,4 +1,4 @@
-"""What the engine relies on, as tests of one stage. The checks are those of ``runner plugins check``."""
+"""The checks of ``runner plugins check`` as a test class for one stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from runner.plugin_check import checks
-from runner.plugin_check.examine import examine_stage
+from runner.plugin_check.checker import check_stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class StageContract:
-    """Tests that a stage keeps what the engine relies on.
+    """Tests that a stage behaves as the engine requires.
 
-    A subclass names an installed stage, and gives what two items of it are made from. What is left out is
-    made up from what the stage declares::
+    A subclass names an installed stage, and the parameters and inputs of two items. What it leaves out is
+    generated from the stage's declaration::
 
         class TestBlur(StageContract):
             stage = "blur.blur"
@@ -31,7 +31,7 @@ class StageContract:
             def inputs(self, item):
                 return {"image": torch.rand(3, 16, 24 + 8 * item)}
 
-    All tests of a class look at the same run, which is made when the first one needs it.
+    The checks run once for a class, when its first test needs them.
     """
 
     __test__ = False
@@ -39,15 +39,15 @@ class StageContract:
     stage: ClassVar[str]
     """PLUGIN.STAGE, as manifests name it."""
     params: ClassVar[Mapping[str, Any]] = {}
-    """Parameters of the items. A ``seed``, if it is none of them, is each item's own."""
+    """Parameters of both items. Without a ``seed`` among them, each item gets its own."""
     other: ClassVar[Mapping[str, Any]] = {}
-    """What the second item has instead: another prompt, another size."""
+    """Parameters that differ for the second item: another prompt, another size."""
     model: ClassVar[str | Path] = ""
-    """A folder with a small model, or ``"plugin:NAME/FOLDER"``; for stages that load components."""
+    """For stages that load components: a folder with a small model, or ``"plugin:NAME/FOLDER"``."""
     dtype: ClassVar[str] = "float32"
-    """What it computes in."""
+    """The stage's compute dtype."""
     timeout: ClassVar[float] = 120
-    """Seconds that the plugin has to load, and the stage for all of its trials."""
+    """Seconds for the plugin to load, and for all checks that run the stage."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -62,63 +62,68 @@ class StageContract:
         return {}
 
     def test_loads(self) -> None:
-        self._hold(checks.LOADS)
+        self._require(checks.LOADS)
 
     def test_imports(self) -> None:
-        self._hold(checks.IMPORTS)
+        self._require(checks.IMPORTS)
 
     def test_params(self) -> None:
-        self._hold(checks.PARAMS)
+        self._require(checks.PARAMS)
 
     def test_formula(self) -> None:
-        self._hold(checks.FORMULA)
+        self._require(checks.FORMULA)
 
     def test_runs(self) -> None:
-        self._hold(checks.RUNS)
+        self._require(checks.RUNS)
 
     def test_outputs(self) -> None:
-        self._hold(checks.OUTPUTS)
+        self._require(checks.OUTPUTS)
 
     def test_repeats(self) -> None:
-        self._hold(checks.REPEATS)
+        self._require(checks.REPEATS)
 
     def test_interleaves(self) -> None:
-        self._hold(checks.INTERLEAVES)
+        self._require(checks.INTERLEAVES)
 
     def test_streams(self) -> None:
-        self._hold(checks.STREAMS)
+        self._require(checks.STREAMS)
 
     def test_resumes(self) -> None:
-        self._hold(checks.RESUMES)
+        self._require(checks.RESUMES)
 
     def test_finite(self) -> None:
-        self._hold(checks.FINITE)
+        self._require(checks.FINITE)
 
     def test_memory(self) -> None:
-        self._hold(checks.MEMORY)
+        self._require(checks.MEMORY)
 
-    def _hold(self, check: str) -> None:
-        """Fail if this check did not go well; skip if it was not come to."""
+    def _require(self, check: str) -> None:
+        """Fail if this check found a fault; skip if an earlier one kept it from being run."""
         verdicts = _verdicts(type(self))
-        found = next((verdict for verdict in verdicts if verdict.check == check), None)
-        if found is None:
-            why = next(verdict for verdict in verdicts if verdict.status != checks.OK)
-            pytest.skip(f"not come to: {why.check}: {why.told}")
-        if found.status != checks.OK:
-            lines = (f"{found.subject}: {found.told}", found.advice and f"> {found.advice}", found.log)
+        verdict = next((verdict for verdict in verdicts if verdict.check == check), None)
+        if verdict is None:
+            cause = next(verdict for verdict in verdicts if verdict.status != checks.OK)
+            pytest.skip(f"not reached: {cause.check}: {cause.message}")
+        if verdict.status != checks.OK:
+            lines = (
+                f"{verdict.subject}: {verdict.message}",
+                verdict.advice and f"> {verdict.advice}",
+                verdict.log,
+            )
             pytest.fail("\n".join(filter(None, lines)), pytrace=False)
 
 
-_found: dict[type[StageContract], list[Verdict]] = {}
+_verdicts_by_class: dict[type[StageContract], list[Verdict]] = {}
 
 
 def _verdicts(contract: type[StageContract]) -> list[Verdict]:
-    if contract not in _found:
-        _found[contract] = _examine(contract)
-    return _found[contract]
+    if contract not in _verdicts_by_class:
+        _verdicts_by_class[contract] = _check(contract)
+    return _verdicts_by_class[contract]
 
 
-def _examine(contract: type[StageContract]) -> list[Verdict]:
+def _check(contract: type[StageContract]) -> list[Verdict]:
+    """Run the checks on the contract's two items."""
     with tempfile.TemporaryDirectory(prefix="runner-contract-") as folder:
         given = [contract().inputs(item) for item in range(2)]
         case = {
@@ -129,17 +134,17 @@ def _examine(contract: type[StageContract]) -> list[Verdict]:
             "model": _source(contract.model),
             "dtype": contract.dtype,
         }
-        return examine_stage(contract.stage, case, Path(folder), contract.timeout)
+        return check_stage(contract.stage, case, Path(folder), contract.timeout)
 
 
 def _source(model: str | Path) -> str:
-    """As a manifest has it: a folder is told from a hub's name by how it begins."""
+    """The model as a manifest names it; a string that starts like a path is a folder."""
     is_folder = isinstance(model, Path) or model.startswith((".", "~"))
     return str(Path(model).expanduser().absolute()) if is_folder else str(model)
 
 
 def _saved(inputs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Inputs as the process that tries the stage reads them."""
+    """Write an item's inputs to files, for the process that checks the stage."""
     import torch
     from safetensors.torch import save_file
 

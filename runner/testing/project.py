@@ -1,4 +1,4 @@
-"""A user's project in a folder: manifests, and the command as tests use it."""
+"""A folder with manifests, in which tests run the ``runner`` command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 @dataclass
 class Outcome:
-    """What a command did; its repr is what a failing assertion shows."""
+    """The result of a command; its repr, which a failing assertion shows, has the output in full."""
 
     command: list[str]
     code: int
@@ -24,12 +24,12 @@ class Outcome:
     stderr: str
 
     def __repr__(self) -> str:
-        told = f"\n$ {' '.join(self.command)}\nexit code {self.code}\n"
-        return f"{told}--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}\n"
+        command = f"\n$ {' '.join(self.command)}\nexit code {self.code}\n"
+        return f"{command}--- stdout\n{self.stdout}\n--- stderr\n{self.stderr}\n"
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """What ``--json`` printed, a line each."""
+        """The JSON objects that ``--json`` printed, one a line."""
         return [json.loads(line) for line in self.stdout.splitlines()]
 
     def of(self, event: str) -> list[dict[str, Any]]:
@@ -38,7 +38,7 @@ class Outcome:
 
 
 class Project:
-    """A folder with the command in it. What runner caches, such as hashes of models, stays in the folder."""
+    """A folder to run ``runner`` in. Its cache, such as hashes of models, is in the folder too."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,7 +51,7 @@ class Project:
         }
 
     def write(self, name: str, text: str | bytes) -> Path:
-        """Write a file; text is dedented, so that it may be indented as the test's code is."""
+        """Write a file; text is dedented, so that it may be indented like the test's code."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(text, bytes):
@@ -76,7 +76,12 @@ class Project:
         )
 
     def runner(self, *arguments: str, seconds: float = 200) -> Outcome:
-        """Run ``runner`` with these arguments to its end, which comes within so many seconds."""
+        """Run ``runner`` with these arguments.
+
+        Raises:
+            subprocess.TimeoutExpired: it has not ended after so many seconds.
+
+        """
         with self.start(*arguments) as process:
             try:
                 stdout, stderr = process.communicate(timeout=seconds)
@@ -86,7 +91,7 @@ class Project:
         return Outcome(["runner", *arguments], process.returncode, stdout, stderr)
 
     def outputs(self, name: str) -> dict[str, bytes]:
-        """What the run of that name has left for people, by file name."""
+        """The contents of the run's output files, by file name."""
         return {p.name: p.read_bytes() for p in sorted((self.folder / "runs" / name / "outputs").iterdir())}
 
 

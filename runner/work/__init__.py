@@ -1,4 +1,4 @@
-"""What there is to do for a manifest, and why: models, keys, demand, what may be removed."""
+"""What a run of a manifest must do, and why: models, checks, keys, demand; and which files may be removed."""
 
 ALL_STAGES = "*"
-"""What ``--fresh`` without a stage stands for."""
+"""The value of ``--fresh`` without a stage."""

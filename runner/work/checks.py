@@ -1,4 +1,4 @@
-"""What a manifest's models and parameters say against each other, before anything is started or fetched."""
+"""Checks models and parameters against the stages, before a worker starts or a model is downloaded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Warned:
-    """Something to be shown that stops nobody."""
+    """A warning, and where in the manifest it belongs."""
 
     where: Position
     message: str
@@ -40,68 +40,68 @@ class Warned:
 
 @dataclass
 class Findings:
-    """What was found, as far as it was looked."""
+    """Problems and warnings that checks found."""
 
     problems: Problems = field(default_factory=Problems)
     warnings: dict[Warned, None] = field(default_factory=dict)
-    """As keys: in order, and each once."""
+    """An ordered set."""
     refused: set[Component] = field(default_factory=set)
-    """What something is wrong with already: its library would fail at it in its own words."""
+    """Components with a problem: they are not checked further in a worker."""
 
 
-def look(assembly: ResolvedModels, stages: Iterable[PipelineStage]) -> Findings:
-    """Hold what the stages declare against what headers, configs and parameters say.
+def look(resolved: ResolvedModels, stages: Iterable[PipelineStage]) -> Findings:
+    """Check the stages' declarations against the models' headers and configs, and the items' parameters.
 
     Raises:
-        ModelError: a file is missing or damaged, or the hub does not tell.
+        ModelError: a file is missing or damaged, or the hub does not answer.
         PluginError: a stage's own check fails.
 
     """
     findings = Findings()
     for stage in stages:
-        _look_at_model(assembly, stage, findings)
+        _check_model(resolved, stage, findings)
         if stage.spec.check:
-            _ask_stage(assembly, stage, findings)
+            _run_stage_check(resolved, stage, findings)
     return findings
 
 
 def check_models(pipeline: Pipeline, problems: Problems) -> None:
-    """Add what is wrong with the models on this machine, as far as the pipeline could be bound."""
+    """Add the problems of the models on this machine, for the stages that could be bound."""
     is_bound = not problems.found
-    assembly, findings = find_models(pipeline, problems), Findings(problems)
-    there = [stage for stage in pipeline.stages if assembly.model(stage) is not None]
-    for stage in there:
-        with suppress(ManifestError):  # files that are broken are a problem already
-            _look_at_model(assembly, stage, findings)
-    for stage in there if is_bound and problems.found else ():  # nobody comes to ask the stages later
-        if stage.spec.check and all(pipeline.stages[n] in there for n in stage.sources):
-            with suppress(RunnerError):  # the check may fail at what is a problem already
-                _ask_stage(assembly, stage, findings)
+    resolved, findings = find_models(pipeline, problems), Findings(problems)
+    here = [stage for stage in pipeline.stages if resolved.model(stage) is not None]
+    for stage in here:
+        with suppress(ManifestError):  # damaged files are a problem already
+            _check_model(resolved, stage, findings)
+    for stage in here if is_bound and problems.found else ():  # the run stops here, so check all now
+        if stage.spec.check and all(pipeline.stages[n] in here for n in stage.sources):
+            with suppress(RunnerError):  # the check may fail because of a known problem
+                _run_stage_check(resolved, stage, findings)
 
 
 def component_checks(
-    assembly: ResolvedModels, stages: Iterable[PipelineStage], refused: Collection[Component] = ()
+    resolved: ResolvedModels, stages: Iterable[PipelineStage], refused: Collection[Component] = ()
 ) -> list[tuple[PipelineStage, ComponentCheck]]:
-    """What only a worker can tell of the stages' components, without those that are known to agree or not."""
+    """The checks of the stages' components to make in a worker: those without a known result."""
     found: dict[str, tuple[PipelineStage, ComponentCheck]] = {}
     for stage in stages:
         if stage.model is None:
             continue
-        model = assembly.model(stage)
+        model = resolved.model(stage)
         shown = str(model.folder) if model else stage.model.source
-        for check in checks_of(assembly.shapes(stage), shown, model.folder if model else None):
+        for check in checks_of(resolved.shapes(stage), shown, model.folder if model else None):
             if check.shapes.component not in refused and not check.is_known_to_agree:
                 found.setdefault(check.digest, (stage, check))
     return list(found.values())
 
 
-def _look_at_model(assembly: ResolvedModels, stage: PipelineStage, findings: Findings) -> None:
+def _check_model(resolved: ResolvedModels, stage: PipelineStage, findings: Findings) -> None:
     if stage.model is None or not stage.spec.components:
         return
-    where, index = where_source(assembly.pipeline.manifest, stage), assembly.index(stage)
+    where, index = where_source(resolved.pipeline.manifest, stage), resolved.index(stage)
     if message := pipeline_problem(stage.spec, index):
         findings.problems.add(where, message, ExitCode.MODEL)
-    for shapes in assembly.shapes(stage):
+    for shapes in resolved.shapes(stage):
         messages = list(class_problems(shapes, index))
         if message := foreign_format(shapes):
             messages.append(f"component '{shapes.component.name}': {message}")
@@ -110,16 +110,16 @@ def _look_at_model(assembly: ResolvedModels, stage: PipelineStage, findings: Fin
             findings.refused.add(shapes.component)
 
 
-def _ask_stage(assembly: ResolvedModels, stage: PipelineStage, findings: Findings) -> None:
-    """Call the stage's own check for each item."""
+def _run_stage_check(resolved: ResolvedModels, stage: PipelineStage, findings: Findings) -> None:
+    """Call the check that the stage declares, for each item."""
     check = load_object(stage.spec.check)
-    configs = {n: _configs(assembly, assembly.pipeline.stages[n]) for n in {stage.index, *stage.sources}}
+    configs = {n: _configs(resolved, resolved.pipeline.stages[n]) for n in {stage.index, *stage.sources}}
     upstream_configs = {name: configs[source.stage] for name, source in stage.wires.items()}
-    for item in assembly.pipeline.items:
-        upstream = {name: _instance(assembly, source.stage, item) for name, source in stage.wires.items()}
+    for item in resolved.pipeline.items:
+        upstream = {name: _instance(resolved, source.stage, item) for name, source in stage.wires.items()}
         facts = Facts(configs[stage.index], upstream, upstream_configs)
-        for found in _returned(check, stage, item, _instance(assembly, stage.index, item), facts):
-            where = _place(assembly, stage, item, found)
+        for found in _returned(check, stage, item, _instance(resolved, stage.index, item), facts):
+            where = _position(resolved, stage, item, found)
             if found.warning:
                 findings.warnings[Warned(where, found.message, stage.name)] = None
             else:
@@ -127,37 +127,37 @@ def _ask_stage(assembly: ResolvedModels, stage: PipelineStage, findings: Finding
                 findings.problems.add(where, found.message, code)
 
 
-def _configs(assembly: ResolvedModels, stage: PipelineStage) -> Mapping[str, Mapping[str, Any]]:
-    return {shapes.component.name: shapes.settings for shapes in assembly.shapes(stage)}
+def _configs(resolved: ResolvedModels, stage: PipelineStage) -> Mapping[str, Mapping[str, Any]]:
+    return {shapes.component.name: shapes.settings for shapes in resolved.shapes(stage)}
 
 
-def _instance(assembly: ResolvedModels, stage: int, item: PipelineItem) -> Any:
-    return instance(assembly.pipeline.stages[stage], item.params[stage], {})
+def _instance(resolved: ResolvedModels, stage: int, item: PipelineItem) -> Any:
+    return instance(resolved.pipeline.stages[stage], item.params[stage], {})
 
 
 def _returned(
     check: Any, stage: PipelineStage, item: PipelineItem, params: Any, facts: Facts
 ) -> Sequence[Problem]:
-    what = f"the check {stage.spec.check} of {stage.spec.name}"
+    subject = f"the check {stage.spec.check} of {stage.spec.name}"
     try:
         found = list(check(params, facts))
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # it may even call sys.exit
-        raise PluginError(f"{what} fails for item '{item.id}': {in_words(error)}") from error
+    except BaseException as error:  # SystemExit too
+        raise PluginError(f"{subject} fails for item '{item.id}': {in_words(error)}") from error
     if not all(isinstance(one, Problem) for one in found):
-        raise PluginError(f"{what} returned {found!r}, and not a list of Problem")
+        raise PluginError(f"{subject} returned {found!r}, and not a list of Problem")
     return found
 
 
-def _place(assembly: ResolvedModels, stage: PipelineStage, item: PipelineItem, found: Problem) -> Position:
-    """Where the item, or the stage or one that it takes from, sets the parameter; or the model's source."""
-    manifest, name = assembly.pipeline.manifest, found.parameter
+def _position(resolved: ResolvedModels, stage: PipelineStage, item: PipelineItem, found: Problem) -> Position:
+    """Where the parameter is set: in the item, the stage or one before it; or where the model is named."""
+    manifest, name = resolved.pipeline.manifest, found.parameter
     if found.component:
-        return where_source(assembly.pipeline.manifest, stage)
+        return where_source(resolved.pipeline.manifest, stage)
     if name in item.fields:
         return item.where(name)
     for n in (stage.index, *sorted(stage.sources, reverse=True)):
-        if name in assembly.pipeline.stages[n].table.with_:
+        if name in resolved.pipeline.stages[n].table.with_:
             return manifest.where("stage", n, "with", name)
     return item.where(None)

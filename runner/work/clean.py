@@ -1,6 +1,6 @@
-"""What can be freed in a run directory: nothing that a run would go on with, outputs only when told.
+"""Finds and removes files of a run directory that no later run needs; outputs only on request.
 
-Only files that bear the names that runner gives are looked at; links are not followed.
+Only files with names as runner gives them are considered; links are not followed.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from runner.rundir.directory import RunDirectory
     from runner.work.retention import RetentionSet
+    from runner.work.work import StageKey
 
 KINDS = ("temporary", "states", "logs", "handoffs", "outputs")
 _MADE = re.compile(r"([0-9a-f]{64})\..+")
@@ -30,10 +31,10 @@ _LOG = re.compile(r"\d{8}T\d{6}Z-.+\.log")
 
 @dataclass(frozen=True)
 class CleanSelection:
-    """What may be freed beyond what is of no use to anybody.
+    """What to remove besides files that are of no use.
 
-    ``handoffs``: also those that are asked for, where no run would take them any more. ``outputs``: also
-    what the run was for. ``before``: only files last written before that time (seconds since 1970).
+    ``handoffs``: also current ones that no run would read. ``outputs``: also outputs. ``before``: only files
+    last written before that time (seconds since 1970).
     """
 
     handoffs: bool = False
@@ -45,10 +46,10 @@ Found = dict[str, list[Path]]
 """Files by kind, one of :data:`KINDS`."""
 
 
-def find_removable(directory: RunDirectory, needs: RetentionSet | None, wanted: CleanSelection) -> Found:
-    """The files that can go; with ``needs`` None (nobody can tell them), temporary files and logs alone.
+def find_removable(directory: RunDirectory, needs: RetentionSet | None, selection: CleanSelection) -> Found:
+    """The files that can be removed; if ``needs`` is None (unknown), temporary files and logs alone.
 
-    Logs of the last run stay: they say what became of it.
+    Logs of the last run are kept.
     """
     found: Found = {kind: [] for kind in KINDS}
     found["temporary"] += [path for path in directory.path.rglob(f".*{TEMPORARY}") if path.is_file()]
@@ -58,29 +59,29 @@ def find_removable(directory: RunDirectory, needs: RetentionSet | None, wanted: 
             path for path, made in _made(directory.path / "state") if made not in needs.to_make
         ]
         for path, made in _made(directory.path / "handoff"):
-            kind = _kind_of_handoff(made, needs, wanted)
+            kind = _kind_of_handoff(made, needs, selection)
             if kind is not None:
                 found[kind].append(path)
-        if wanted.outputs:
+        if selection.outputs:
             found["outputs"] += [path for path in _outputs(directory) if path not in needs.outputs]
     return {
-        kind: [path for path in paths if _is_before(path, wanted.before)] for kind, paths in found.items()
+        kind: [path for path in paths if _is_before(path, selection.before)] for kind, paths in found.items()
     }
 
 
-def _kind_of_handoff(made: tuple[str, str], needs: RetentionSet, wanted: CleanSelection) -> str | None:
-    """The kind that a hand-off is freed as, or None if it stays."""
+def _kind_of_handoff(made: StageKey, needs: RetentionSet, selection: CleanSelection) -> str | None:
+    """The kind that a hand-off is removed as, or None if it is kept."""
     if made in needs.taken:
         return None
     stage, _ = made
     if stage in needs.last_stages or stage not in needs.stages:
-        # of a stage that the manifests no longer have, nobody knows whether it was the last
-        return "outputs" if wanted.outputs else None
-    return "handoffs" if wanted.handoffs or made not in needs.asked else None
+        # a stage that the manifests no longer have may have been terminal
+        return "outputs" if selection.outputs else None
+    return "handoffs" if selection.handoffs or made not in needs.asked else None
 
 
-def _made(folder: Path) -> Iterator[tuple[Path, tuple[str, str]]]:
-    """Files that stages made, each with its stage and key."""
+def _made(folder: Path) -> Iterator[tuple[Path, StageKey]]:
+    """Files that stages made, each with its stage's name and its key."""
     for stage in _entries(folder):
         if stage.is_dir(follow_symlinks=False):
             for file in _entries(Path(stage.path)):
@@ -99,7 +100,7 @@ def _old_logs(directory: RunDirectory) -> Iterator[Path]:
 
 
 def _outputs(directory: RunDirectory) -> Iterator[Path]:
-    """What runs left for people, each file with its sidecar; other people's files are not among it."""
+    """Outputs, each with its sidecar; files without a matching provenance record are left out."""
     for file in _entries(directory.outputs):
         path, (key, _) = Path(file.path), key_and_rest(file.name)
         if key and file.is_file(follow_symlinks=False):
@@ -122,7 +123,7 @@ def _is_before(path: Path, time: float | None) -> bool:
 
 
 def size_of(paths: Iterable[Path]) -> int:
-    """Bytes that become free when these go: a file with further names stays under them."""
+    """Bytes that removing the paths frees: a file with hard links elsewhere frees none."""
     names: Counter[tuple[int, int]] = Counter()
     size = 0
     for path in paths:
@@ -135,7 +136,7 @@ def size_of(paths: Iterable[Path]) -> int:
 
 
 def remove(directory: RunDirectory, found: Found) -> None:
-    """Remove files, and the folders of stages that are empty then. Only for the holder of the lock.
+    """Remove files, then empty folders of stages. Only for the holder of the lock.
 
     Raises:
         StorageError: one cannot be removed.

@@ -1,4 +1,4 @@
-"""What there is to do: from the last outputs backwards, only what is missing and what that needs."""
+"""Which tasks must run: walks back from the final outputs to what is missing, and what that is made from."""
 
 from __future__ import annotations
 
@@ -9,46 +9,47 @@ from typing import TYPE_CHECKING
 
 from runner.files import handoff, provenance
 from runner.files.storage import link
-from runner.rundir.directory import RunDirectory, key_and_rest
+from runner.rundir.directory import key_and_rest
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Container
     from pathlib import Path
 
-    from runner.pipeline.binding import Pipeline, PipelineItem
+    from runner.pipeline.binding import PipelineItem
     from runner.pipeline.stage import PipelineStage
     from runner.work.keys import Keyed
+    from runner.work.work import Work
 
 
 @dataclass(frozen=True)
 class Task:
-    """One piece of work: a key to make at a stage, for the first item that has it."""
+    """A result to make at a stage: its key, and the first item that has this key."""
 
     item: PipelineItem
     keyed: Keyed
     reason: str
     duplicate_items: list[str] = field(default_factory=list)
-    """Ids of further items with the same key: what is made is theirs too."""
+    """Ids of further items with the same key, which share the result."""
 
     @property
     def items(self) -> list[str]:
-        """Ids of all items that it is done for."""
+        """Ids of all items with this key."""
         return [self.item.id, *self.duplicate_items]
 
 
 @dataclass
 class Demand:
-    """The work of each stage in the manifest's order, and what was found done."""
+    """The tasks of each stage, in the manifest's order, and what is done already."""
 
     tasks: list[list[Task]]
     cached: list[int]
-    """Items of each stage that need no work there."""
+    """Number of items of each stage that need not run there."""
     damaged: list[Path] = field(default_factory=list)
     renamed: list[tuple[Path, Path]] = field(default_factory=list)
-    """Outputs of the same key under another item's name: source and target of a link to make."""
+    """Outputs of the same key under another item's name: source and target of the link to make."""
 
     def items(self, stage: int) -> int:
-        """Items that a stage is to make, by its index: more than its tasks where some share their work."""
+        """The number of items that a stage, by its index, must make: items of one key share a task."""
         return sum(len(task.items) for task in self.tasks[stage])
 
     @property
@@ -56,42 +57,31 @@ class Demand:
         return not any(self.tasks)
 
 
-def demand(
-    pipeline: Pipeline,
-    keys: Mapping[str, tuple[Keyed, ...]],
-    directory: RunDirectory,
-    fresh: Container[int] = (),
-) -> Demand:
+def demand(work: Work, fresh: Container[int] = ()) -> Demand:
     """Find out what must run. Reads the run directory, writes nothing.
 
-    ``fresh`` are stages (by index) whose results are made again; those after them follow.
+    Stages in ``fresh``, by index, and all that depend on them run again even if their results exist.
     """
-    return _Demand(pipeline, keys, directory, fresh).walk()
+    return _Demand(work, fresh).walk()
 
 
 class _Demand:
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        keys: Mapping[str, tuple[Keyed, ...]],
-        directory: RunDirectory,
-        fresh: Container[int],
-    ) -> None:
-        self._pipeline = pipeline
-        self._keys = keys
-        self._directory = directory
-        count = len(pipeline.stages)
+    def __init__(self, work: Work, fresh: Container[int]) -> None:
+        self._work = work
+        self._directory = work.directory
+        stages = work.pipeline.stages
+        count = len(stages)
         self._found = Demand([[] for _ in range(count)], [0] * count)
         self._open: list[dict[str, Task]] = [{} for _ in range(count)]
         self._handoffs: dict[Path, str | None] = {}
         self._fresh = [n in fresh for n in range(count)]
-        for stage in pipeline.stages:
+        for stage in stages:
             if any(self._fresh[n] for n in stage.sources):
                 self._fresh[stage.index] = True
 
     def walk(self) -> Demand:
-        stages = self._pipeline.stages
-        for item in self._pipeline.items:
+        stages = self._work.pipeline.stages
+        for item in self._work.pipeline.items:
             needed = {stage.index for stage in stages if stage.is_terminal}
             for stage in reversed(stages):
                 if stage.index not in needed:
@@ -102,7 +92,7 @@ class _Demand:
         return self._found
 
     def _must_run(self, stage: PipelineStage, item: PipelineItem) -> bool:
-        keyed = self._keys[item.id][stage.index]
+        keyed = self._work.keys[item.id][stage.index]
         task = self._open[stage.index].get(keyed.key)
         if task is not None:
             task.duplicate_items.append(item.id)
@@ -117,17 +107,17 @@ class _Demand:
         return True
 
     def _why(self, stage: PipelineStage, item: PipelineItem, keyed: Keyed) -> str | None:
-        """Why the stage must run for the item; None if its results are there."""
+        """Why the stage must run for the item; None if its results exist."""
         if self._fresh[stage.index]:
             return "forced by --fresh"
         reason = self._why_no_handoff(stage, keyed.key) if stage.leaves_handoff else None
         if reason is None and stage.is_terminal:
-            reason = self._why_no_output(stage, item, keyed.key)
+            reason = self._why_no_output(stage, item.id, keyed.key)
         return reason
 
     def _why_no_handoff(self, stage: PipelineStage, key: str) -> str | None:
         path = self._directory.handoff(stage.name, key)
-        if path not in self._handoffs:  # many items may share it
+        if path not in self._handoffs:
             self._handoffs[path] = self._inspect(path, key)
         return self._handoffs[path]
 
@@ -141,22 +131,22 @@ class _Demand:
             return "its hand-off is damaged"
         return None
 
-    def _why_no_output(self, stage: PipelineStage, item: PipelineItem, key: str) -> str | None:
+    def _why_no_output(self, stage: PipelineStage, item: str, key: str) -> str | None:
         optional = {file.name for file in stage.files if file.optional}
-        for name, target in output_paths(stage, self._directory, item.id, key).items():
+        for name, target in self._work.files(item, stage).items():
             if provenance.is_of_key(target, key):
                 continue
             candidates = self._known_outputs.get(key_and_rest(target.name), [])
             same = next((path for path in candidates if provenance.is_of_key(path, key)), None)
             if same is not None:
                 self._found.renamed.append((same, target))
-            elif name not in optional:  # whether one that may be left out was left, nobody knows
+            elif name not in optional:  # an optional one may have been left out
                 return "not made yet"
         return None
 
     @cached_property
     def _known_outputs(self) -> dict[tuple[str, str], list[Path]]:
-        """Outputs that are there, by what their names say besides the item."""
+        """Existing outputs, by the part of their names after the item."""
         folder = self._directory.outputs
         found: dict[tuple[str, str], list[Path]] = {}
         try:
@@ -168,23 +158,8 @@ class _Demand:
         return found
 
 
-def output_paths(stage: PipelineStage, directory: RunDirectory, item: str, key: str) -> dict[str, Path]:
-    """Where a stage's files go, by output name."""
-    if not stage.is_terminal:
-        return {
-            file.name: directory.handoff_file(stage.name, key, file.name, file.suffix) for file in stage.files
-        }
-    suffixes = [file.suffix for file in stage.files]
-    return {
-        file.name: directory.output(
-            item, key, file.name if suffixes.count(file.suffix) > 1 else "", file.suffix
-        )
-        for file in stage.files
-    }
-
-
 def make_links(found: list[tuple[Path, Path]]) -> None:
-    """Give outputs that exist under another item's name the new name too."""
+    """Link each source, and its sidecar if it has one, to its target."""
     for source, target in found:
         link(source, target)
         if provenance.sidecar(source).exists():

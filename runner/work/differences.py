@@ -1,4 +1,4 @@
-"""How what two outputs of a stage are made from differs, part by part of their keys."""
+"""Differences between the records of two outputs of a stage: parts of their keys, versions, devices."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from runner.machine.versions import installed_versions
+from runner.machine.describe import installed_versions
 from runner.rundir.directory import KEY_IN_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-INGREDIENTS = ("stage", "version", "params", "model", "dtype", "save_dtype", "inputs")
-"""The parts of a key, as :mod:`runner.work.keys` puts them together."""
+KEY_INPUTS = ("stage", "version", "params", "model", "dtype", "save_dtype", "inputs")
+"""The parts that a key is the hash of: see :mod:`runner.work.keys`."""
 HASHES = ("model", "inputs")
-"""Those of them that a model is needed for."""
-CIRCUMSTANCES = ("versions", "device", "threads")
-"""What may change the low bits of a result, and is part of no key."""
+"""Those of them that cannot be computed without the model."""
+ENVIRONMENT = ("versions", "device", "threads")
+"""What may change the low bits of a result, and is not part of its key."""
 SHOWN = 60  # characters of a value
 
 Parts = dict[tuple[str, ...], str]
-"""Values, as JSON writes them, by part: ``("params", "steps")``, ``("model",)``."""
+"""Values in JSON, by part: ``("params", "steps")``, ``("model",)``."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One part that is another; None where there is no such part."""
+    """A part that differs; its value is None where there is no such part."""
 
     part: tuple[str, ...]
     old: str | None
@@ -43,16 +43,16 @@ class Difference:
             return "not set"
         if self.part[0] in HASHES:
             return value.strip('"')[:KEY_IN_NAME]
-        told = value if self.part[0] == "params" else value.strip('"')
-        return told if len(told) <= SHOWN else f"{told[: SHOWN - 3]}..."
+        shown = value if self.part[0] == "params" else value.strip('"')
+        return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."
 
     def as_dict(self) -> dict[str, Any]:
         old, new = (None if value is None else json.loads(value) for value in (self.old, self.new))
         return {"part": ".".join(self.part), "from": old, "to": new}
 
 
-def parts(record: Mapping[str, Any], kinds: Sequence[str] = INGREDIENTS) -> Parts:
-    """The parts of a key's ingredients, or of what is recorded beside them."""
+def parts(record: Mapping[str, Any], kinds: Sequence[str] = KEY_INPUTS) -> Parts:
+    """The parts of a key's inputs, or of a stage's record in a lineage."""
     found: Parts = {}
     for kind in kinds:
         value = record.get(kind)
@@ -64,12 +64,12 @@ def parts(record: Mapping[str, Any], kinds: Sequence[str] = INGREDIENTS) -> Part
 
 
 def versions_here(distribution: str) -> Parts:
-    """Versions of the libraries installed here, and of what a plugin is installed from."""
+    """Installed versions of the libraries and of a plugin's distribution."""
     return parts({"versions": installed_versions(distribution)}, ["versions"])
 
 
 def differences(old: Parts, new: Parts) -> list[Difference]:
-    """Where they differ; what is in both comes first, in the order of the old."""
+    """All parts that differ: in the order of the old, then those that only the new one has."""
     return [Difference(p, old.get(p), new.get(p)) for p in {**old, **new} if old.get(p) != new.get(p)]
 
 

@@ -1,6 +1,6 @@
-"""Why each item would run at each stage, or not: part by part, against what was made before.
+"""Explains why each item would run at each stage, by comparing it with earlier results.
 
-Reads the run directory and writes nothing; no model is hashed for it.
+Reads the run directory, writes nothing, and hashes no model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from runner.rundir.directory import KEY_IN_NAME
 from runner.work.demand import demand
 from runner.work.differences import (
     HASHES,
-    INGREDIENTS,
+    KEY_INPUTS,
     Difference,
     Parts,
     differences,
@@ -25,6 +25,7 @@ from runner.work.differences import (
     versions_here,
 )
 from runner.work.keys import keys_of
+from runner.work.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -40,7 +41,7 @@ THERE, NOT_NEEDED, TO_MAKE, PENDING = "there", "not needed", "to make", "pending
 
 @dataclass(frozen=True)
 class Earlier:
-    """Something that was made at a stage before: for which item, under which key, and from what."""
+    """An earlier result of a stage: its item, key, key inputs and versions, and the file's time."""
 
     item: str
     key: str
@@ -56,30 +57,30 @@ class Explanation:
     item: str
     stage: str
     key: str | None
-    """None where it is pending."""
+    """None if it is pending."""
     state: str
-    """``there``, ``not needed`` (nothing that is to be made takes it), ``to make`` or ``pending``."""
+    """``there``, ``not needed`` (by any stage that must run), ``to make`` or ``pending``."""
     reason: str = ""
     against: Earlier | None = None
-    """What is nearest of all that was made at the stage: of the same item, if there is any."""
+    """The most similar earlier result of the stage: of the same item, if there is any."""
     differences: Sequence[Difference] = ()
-    """From that to what would be made; of what is there, from the versions that made it to those here."""
+    """From ``against`` to the new result; for a result that is there, its versions and those here."""
 
 
 class Explainer:
     """Explains the items of a pipeline in a run directory; ``forced`` are stages, by index."""
 
     def __init__(
-        self, assembly: ResolvedModels, directory: RunDirectory, forced: Container[int] = ()
+        self, resolved: ResolvedModels, directory: RunDirectory, forced: Container[int] = ()
     ) -> None:
-        self._pipeline = assembly.pipeline
+        self._pipeline = resolved.pipeline
         self._directory = directory
-        keys = assembly.keys(hash_missing=False)
+        keys = resolved.keys(hash_missing=False)
         self.pending = keys is None
-        """Whether a model is not here or not hashed: then keys are not known, but all else of them is."""
+        """Whether a model is missing or not hashed: then only the other key inputs are known."""
         self._keys = keys or keys_of(self._pipeline, [""] * len(self._pipeline.stages))
-        self._kinds = [kind for kind in INGREDIENTS if keys or kind not in HASHES]
-        tasks = demand(self._pipeline, keys, directory, forced).tasks if keys else []
+        self._kinds = [kind for kind in KEY_INPUTS if keys or kind not in HASHES]
+        tasks = demand(Work(self._pipeline, keys, directory), forced).tasks if keys else []
         self._tasks: list[dict[str, Task]] = [
             {item: task for task in of_stage for item in task.items} for of_stage in tasks
         ]
@@ -104,13 +105,13 @@ class Explainer:
     def _nearest(
         self, stage: PipelineStage, item: str, keyed: Keyed
     ) -> tuple[Earlier | None, list[Difference]]:
-        wanted = parts(keyed.key_inputs, self._kinds)
+        new = parts(keyed.key_inputs, self._kinds)
         others = [one for one in self._earlier(stage.index) if one.key != keyed.key]
         own = [one for one in others if one.item == item]
         if not others:
             return None, []
-        nearest = max(own or others, key=lambda one: (len(one.parts.items() & wanted.items()), one.time))
-        return nearest, differences(nearest.parts, wanted)
+        nearest = max(own or others, key=lambda one: (len(one.parts.items() & new.items()), one.time))
+        return nearest, differences(nearest.parts, new)
 
     def _other_versions(self, stage: PipelineStage, key: str) -> list[Difference]:
         recorded = next((one.versions for one in self._earlier(stage.index) if one.key == key), None)
@@ -119,7 +120,7 @@ class Explainer:
         return differences(recorded, versions_here(self._pipeline.plugins.distribution_of(stage.spec.name)))
 
     def _look_for_earlier(self, stage: int) -> list[Earlier]:
-        """What was made at a stage, as all that came of it tells: its hand-off itself may be gone."""
+        """Earlier results of a stage, from the lineages of all files: its own hand-offs may be gone."""
         name = self._pipeline.stages[stage].name
         found: dict[tuple[str, str], Earlier] = {}
         for item, time, lineage in self._records:
@@ -132,11 +133,11 @@ class Explainer:
 
 
 def _records(directory: RunDirectory) -> Iterator[tuple[str, float, Any]]:
-    """Item, time and lineage of everything in the run directory that tells them."""
+    """Item, time and lineage of each file in the run directory that records them."""
     for path in sorted(directory.path.glob("handoff/*/*.safetensors")):
         with contextlib.suppress(OSError, HeaderError, LookupError, ValueError):
-            told = read_header(path).metadata
-            yield told["item"], path.stat().st_mtime, json.loads(told["lineage"])
+            metadata = read_header(path).metadata
+            yield metadata["item"], path.stat().st_mtime, json.loads(metadata["lineage"])
     for path in sorted(directory.outputs.glob("*")):
         with contextlib.suppress(OSError, LookupError, TypeError):
             record = read_provenance(path) or {}

@@ -1,17 +1,18 @@
-"""Keys: hashes of all that an item's output at a stage is made from, and of nothing else.
+"""Keys: hashes of everything that determines an item's result at a stage.
 
-Not in a key: budget, placement, batch, paths, the item's id, library versions.
+Not part of a key: budget, placement, batch, paths, the item's id, library versions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from runner.pipeline.binding import Pipeline, PipelineItem
     from runner.pipeline.stage import PipelineStage
@@ -19,14 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Keyed:
-    """An item's key at a stage, and the ingredients that it is the hash of."""
+    """An item's key at a stage, and the inputs that it is the hash of."""
 
     key: str
     key_inputs: Mapping[str, Any]
 
 
-def keys_of(pipeline: Pipeline, fingerprints: Sequence[str]) -> dict[str, tuple[Keyed, ...]]:
-    """Keys by item id, one a stage; ``fingerprints`` are those of each stage's components."""
+Keys = Mapping[str, tuple[Keyed, ...]]
+"""Keys by item id, one per stage."""
+
+
+def keys_of(pipeline: Pipeline, fingerprints: Sequence[str]) -> Keys:
+    """The keys of all items; ``fingerprints`` has the hash of each stage's components."""
     return {item.id: _item_keys(pipeline, item, fingerprints) for item in pipeline.items}
 
 

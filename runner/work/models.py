@@ -1,4 +1,4 @@
-"""From a bound pipeline to what a run needs to know: models, fingerprints, keys and the work to do."""
+"""Finds a pipeline's models on this machine, downloads missing ones, and computes fingerprints and keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runner.model.sources import Model, fetch, find
 from runner.pipeline.binding import where_source
 from runner.rundir.directory import RunDirectory
 from runner.work import ALL_STAGES
-from runner.work.keys import Keyed, keys_of
+from runner.work.keys import keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -32,21 +32,22 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
+    from runner.work.keys import Keys
 
 
 @dataclass(frozen=True)
 class ResolvedModels:
     """A pipeline with the models that are on this machine.
 
-    ``models`` has None for a hub model that is yet to be fetched.
+    ``models`` has None for a hub model that is not downloaded.
     """
 
     pipeline: Pipeline
     models: dict[ModelSource, Model | None]
     _files: dict[tuple[ModelSource, Component], ComponentFiles] = field(default_factory=dict)
-    """Of each component, once it was opened: headers are read once."""
+    """Of each opened component: headers are read once."""
     _prints: list[str] = field(default_factory=list)
-    """The fingerprints that the keys were made from, of each stage."""
+    """The fingerprints of each stage that the keys were computed from."""
     _described: dict[int, dict[str, ComponentShapes]] = field(default_factory=dict)
     _indices: dict[ModelSource, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -63,7 +64,7 @@ class ResolvedModels:
         model = self.model(stage)
         if model is None:
             return []
-        with _told_at_source(self.pipeline, stage):
+        with _errors_at_source(self.pipeline, stage):
             return [self.open(model, component) for component in stage.spec.components]
 
     def open(self, model: Model, component: Component) -> ComponentFiles:
@@ -79,10 +80,10 @@ class ResolvedModels:
         return self._files[key]
 
     def shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
-        """The shapes of the stage's components; of a model that is not here, fetched without its weights.
+        """The shapes of the stage's components; of a model that is not here, from headers on the hub.
 
         Raises:
-            ManifestError: a file is missing or damaged, or the hub does not tell.
+            ManifestError: a file is missing or damaged, or the hub does not answer.
 
         """
         if stage.model is None or not stage.spec.components:
@@ -90,7 +91,7 @@ class ResolvedModels:
         if self.model(stage) is not None:
             return [files.shapes for files in self.components(stage)]
         if stage.index not in self._described:
-            with _told_at_source(self.pipeline, stage):
+            with _errors_at_source(self.pipeline, stage):
                 self._described[stage.index] = describe(stage.model, stage.spec.components)
         return list(self._described[stage.index].values())
 
@@ -98,7 +99,7 @@ class ResolvedModels:
         """The ``model_index.json`` of the stage's model; empty if it has none.
 
         Raises:
-            ManifestError: it is damaged, or the hub does not tell.
+            ManifestError: it is damaged, or the hub does not answer.
 
         """
         source = stage.model
@@ -106,12 +107,12 @@ class ResolvedModels:
             return {}
         if source not in self._indices:
             model = self.models.get(source)
-            with _told_at_source(self.pipeline, stage):
+            with _errors_at_source(self.pipeline, stage):
                 self._indices[source] = read_index(model.folder) if model else model_index(source)
         return self._indices[source]
 
     def notes(self, stage: PipelineStage) -> list[str]:
-        """What is loaded of the stage's components otherwise than asked for.
+        """A message for each component of which the requested variant is missing.
 
         Raises:
             ManifestError: as :meth:`shapes`.
@@ -119,11 +120,11 @@ class ResolvedModels:
         """
         variant = stage.model.variant if stage.model else None
         plain = [s.component.name for s in self.shapes(stage) if s.tensors and s.variant != variant]
-        told = f"has no files of variant '{variant}': its plain files are loaded"
-        return [f"component '{name}' {told}" for name in plain]
+        message = f"has no files of variant '{variant}': its plain files are loaded"
+        return [f"component '{name}' {message}" for name in plain]
 
     def commits(self) -> dict[ModelSource, str | None]:
-        """Of each model on the hub, the commit that is loaded, or that a run would fetch; None if unknown."""
+        """The commit of each hub model that is here, or that a run would download; None if unknown."""
         return {
             source: model.commit if model else commit_of(source)
             for source, model in self.models.items()
@@ -131,10 +132,10 @@ class ResolvedModels:
         }
 
     def refuse_unreachable(self) -> None:
-        """See that the models that are not here may be fetched.
+        """Check that missing models may be downloaded.
 
         Raises:
-            ManifestError: the user's environment forbids it.
+            ManifestError: the environment forbids it (``HF_HUB_OFFLINE``).
 
         """
         problems = Problems()
@@ -148,8 +149,8 @@ class ResolvedModels:
         stage = next(s for s in self.pipeline.stages if s.model == source and s.spec.components)
         return where_source(self.pipeline.manifest, stage)
 
-    def keys(self, *, hash_missing: bool = True) -> dict[str, tuple[Keyed, ...]] | None:
-        """The keys of every item; None if a model is not here, or is unhashed and may not be hashed."""
+    def keys(self, *, hash_missing: bool = True) -> Keys | None:
+        """The keys of all items; None if a model is not here, or not hashed and ``hash_missing`` is False."""
         prints = []
         for stage in self.pipeline.stages:
             if stage.spec.components and self.model(stage) is None:
@@ -162,40 +163,37 @@ class ResolvedModels:
         return keys_of(self.pipeline, prints)
 
     def refuse_changed(self, stage: PipelineStage) -> None:
-        """See that the stage's files are still those that its keys were made from.
+        """Check that the stage's files are those that its keys were computed from.
 
         Raises:
-            ManifestError: they were written to since.
+            ManifestError: they were changed since.
 
         """
         if stage.spec.components and fingerprint(self.components(stage)) != self._prints[stage.index]:
-            with _told_at_source(self.pipeline, stage):
-                raise ModelError(
-                    "the model's files were changed since the run began, and it would go on with others: run "
-                    "it again"
-                )
+            with _errors_at_source(self.pipeline, stage):
+                raise ModelError("the model's files were changed since the run began: run it again")
 
 
 def assemble(pipeline: Pipeline) -> ResolvedModels:
-    """Look for every model on this machine, and at its files; asks no network.
+    """Find every model on this machine and open its files, without the network.
 
     Raises:
-        ManifestError: models are missing or broken; all that is wrong with them.
+        ManifestError: models are missing or damaged; it has all problems.
 
     """
     problems = Problems()
-    assembly = find_models(pipeline, problems)
+    resolved = find_models(pipeline, problems)
     problems.check()
-    return assembly
+    return resolved
 
 
 def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
-    """Like :func:`assemble`; what is wrong becomes a problem at the model's source.
+    """Like :func:`assemble`, but adds errors to ``problems``, at the model's source.
 
-    The pipeline may be what :func:`~runner.pipeline.binding.bind_what_is_right` has left of one.
+    The pipeline may be incomplete: see :func:`~runner.pipeline.binding.bind_what_is_right`.
     """
     manifest, base = pipeline.manifest, pipeline.manifest.folder
-    assembly = ResolvedModels(pipeline, {})
+    resolved = ResolvedModels(pipeline, {})
     for stage in pipeline.stages:
         source = stage.model
         if source is None or not stage.spec.components:
@@ -203,45 +201,43 @@ def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
         if source.source == UNKNOWN or check_source(source, base):
             continue  # that is a problem already
         where = where_source(manifest, stage)
-        if source not in assembly.models:
-            assembly.models[source] = None
+        if source not in resolved.models:
+            resolved.models[source] = None
             with problems.errors_at(where):
                 components = pipeline.components_of(source)
-                assembly.models[source] = find(source, base, pipeline.plugins, components)
-        model = assembly.models[source]
+                resolved.models[source] = find(source, base, pipeline.plugins, components)
+        model = resolved.models[source]
         if model is not None:
             for component in stage.spec.components:
                 with problems.errors_at(where):
-                    assembly.open(model, component)
-    return assembly
+                    resolved.open(model, component)
+    return resolved
 
 
-def fetch_missing(assembly: ResolvedModels, listener: Listener, *, refresh: bool = False) -> ResolvedModels:
-    """Download the models that are not here, and what has changed of those that are.
-
-    With ``refresh``, the hub is asked where the revision of each model stands now.
+def fetch_missing(resolved: ResolvedModels, listener: Listener, *, refresh: bool = False) -> ResolvedModels:
+    """Download missing models and altered files; with ``refresh``, also newer commits of the revisions.
 
     Raises:
-        ManifestError: one is missing, gated or cannot be had whole.
-        StorageError: there is no room.
+        ManifestError: a model is missing, gated or incomplete.
+        StorageError: the disk is full.
 
     """
-    pipeline = assembly.pipeline
+    pipeline = resolved.pipeline
     fetched: dict[ModelSource, Model | None] = {}
     for stage in pipeline.stages:
-        source, model = stage.model, assembly.model(stage)
-        if source not in assembly.models or source in fetched or not is_hub_id(source.source):
+        source, model = stage.model, resolved.model(stage)
+        if source not in resolved.models or source in fetched or not is_hub_id(source.source):
             continue
         moves = refresh and (model is None or model.commit != source.revision)
-        with _told_at_source(pipeline, stage):
-            if model is None or moves or is_altered(assembly.components(stage)):
+        with _errors_at_source(pipeline, stage):
+            if model is None or moves or is_altered(resolved.components(stage)):
                 fetched[source] = fetch(source, pipeline.components_of(source), listener)
-    return ResolvedModels(pipeline, {**assembly.models, **fetched})
+    return ResolvedModels(pipeline, {**resolved.models, **fetched})
 
 
 @contextmanager
-def _told_at_source(pipeline: Pipeline, stage: PipelineStage) -> Iterator[None]:
-    """Have what is wrong with a stage's model point at where the manifest names it."""
+def _errors_at_source(pipeline: Pipeline, stage: PipelineStage) -> Iterator[None]:
+    """Give errors of a stage's model the position where the manifest names it."""
     try:
         yield
     except ModelError as error:

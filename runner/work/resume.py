@@ -1,4 +1,4 @@
-"""Saved states of interrupted items, as far as their headers tell: no tensor is read."""
+"""Reads the headers of interrupted items' saved states."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 
 class SavedStep(NamedTuple):
-    """The step that a saved state was taken after, and how many there are."""
+    """The last step before a state was saved, and the number of all steps."""
 
     step: int
     steps: int
 
 
 def saved_step(state: Path, key: str) -> SavedStep | None:
-    """Where an item would go on from; None if nothing was saved under its key, or it is damaged.
+    """The step that an item would resume after; None if there is no valid state for its key.
 
-    Whether device, versions and threads are those that it was saved with, only the worker finds out.
+    Only the worker checks that device, versions and threads are those that it was saved with.
     """
     try:
         metadata = read_header(state).metadata

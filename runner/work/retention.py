@@ -1,7 +1,7 @@
-"""What a run directory must keep: what its manifests ask for, and what their next run would take.
+"""Which files of a run directory the next run of its manifests needs.
 
-Its manifests are ``manifest.toml``, as last run, and the files that it was run from: after
-``runner run night.toml --prompt ...`` the next ``runner run night.toml`` still goes on with the night.
+Its manifests are ``manifest.toml``, as last run, and the manifest files of all runs in its journal: after
+``runner run night.toml --prompt ...``, the next ``runner run night.toml`` still finds its results.
 """
 
 from __future__ import annotations
@@ -15,33 +15,29 @@ from runner.files import provenance
 from runner.manifest.load import load
 from runner.pipeline.binding import Pipeline, bind
 from runner.rundir.history import read_runs
-from runner.work.demand import demand, output_paths
+from runner.work.demand import demand
 from runner.work.models import assemble
+from runner.work.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from runner.plugins import Plugins
     from runner.rundir.directory import RunDirectory
-    from runner.work.keys import Keyed
-
-StageKey = tuple[str, str]
-"""What a stage makes under a key: the stage's name, and the key."""
+    from runner.work.work import StageKey
 
 
 @dataclass
 class RetentionSet:
-    """What the manifests of a run directory ask for, together."""
+    """What all manifests of a run directory need."""
 
     stages: set[str] = field(default_factory=set)
     last_stages: set[str] = field(default_factory=set)
-    """Stages whose hand-offs, where they leave any, are what people want of the run."""
+    """Terminal stages: their hand-offs, if any, are outputs."""
     asked: set[StageKey] = field(default_factory=set)
-    """All that is asked for, there or not."""
+    """All results of the manifests, made or not."""
     to_make: set[StageKey] = field(default_factory=set)
-    """What of it is not there."""
+    """Results that are missing."""
     taken: set[StageKey] = field(default_factory=set)
-    """Hand-offs that a run which has something to do would take, or find done."""
+    """Hand-offs that the next run would read or find done, if it has anything to do."""
     outputs: set[Path] = field(default_factory=set)
     """Outputs that such a run would find done."""
 
@@ -50,21 +46,21 @@ def needs_of(directory: RunDirectory, plugins: Plugins) -> RetentionSet:
     """What must be kept for the next run of each manifest that was run in this directory.
 
     Raises:
-        RunnerError: it cannot be told: a manifest is broken, a plugin or a model is not here.
+        RunnerError: it is unknown, for a manifest is invalid, or a plugin or model is not here.
 
     """
     needs = RetentionSet()
     seen = []
     for pipeline in _pipelines(directory, plugins):
-        assembly = assemble(pipeline)
-        keys = assembly.keys()
+        resolved = assemble(pipeline)
+        keys = resolved.keys()
         if keys is None:
-            absent = ", ".join(source.source for source, model in assembly.models.items() if model is None)
+            absent = ", ".join(source.source for source, model in resolved.models.items() if model is None)
             raise ModelError(f"{absent} is not here any more")
-        asked = ([stage.name for stage in pipeline.stages], keys)
-        if asked not in seen:  # as a rule the manifest as run is the manifest that it was run from
-            seen.append(asked)
-            _add(needs, pipeline, keys, directory)
+        stages_and_keys = ([stage.name for stage in pipeline.stages], keys)
+        if stages_and_keys not in seen:  # manifest.toml is usually the same as the manifest file
+            seen.append(stages_and_keys)
+            _add(needs, Work(pipeline, keys, directory))
     return needs
 
 
@@ -72,31 +68,26 @@ def _pipelines(directory: RunDirectory, plugins: Plugins) -> list[Pipeline]:
     pipelines = [bind(load(directory.manifest), plugins)]
     run_from = {Path(run.manifest): None for run in read_runs(directory.journal) if run.manifest}
     for path in run_from:
-        if path.is_file():  # else nobody runs it again
+        if path.is_file():  # else it cannot run again
             manifest = load(path)
             if manifest.table.name == directory.path.name:
                 pipelines.append(bind(manifest, plugins))
     return pipelines
 
 
-def _add(
-    needs: RetentionSet, pipeline: Pipeline, keys: Mapping[str, tuple[Keyed, ...]], directory: RunDirectory
-) -> None:
-    found = demand(pipeline, keys, directory)
-    last = [stage for stage in pipeline.stages if stage.is_terminal]
-    needs.stages |= {stage.name for stage in pipeline.stages}
-    needs.last_stages |= {stage.name for stage in last}
-    for stage in pipeline.stages:
-        needs.asked |= {(stage.name, keyed[stage.index].key) for keyed in keys.values()}
+def _add(needs: RetentionSet, work: Work) -> None:
+    found, stages = demand(work), work.pipeline.stages
+    terminal = [stage for stage in stages if stage.is_terminal]
+    needs.stages |= {stage.name for stage in stages}
+    needs.last_stages |= {stage.name for stage in terminal}
+    for stage in stages:
+        needs.asked |= {(stage.name, key) for key in work.stage_keys(stage)}
         for task in found.tasks[stage.index]:
             needs.to_make.add((stage.name, task.keyed.key))
-            needs.taken |= {(pipeline.stages[n].name, keys[task.item.id][n].key) for n in stage.sources}
+            needs.taken |= work.sources(task.item.id, stage)
     if found.nothing and not found.renamed:
         return
-    outputs = [source for source, _ in found.renamed]
-    for stage in last:
-        for item, keyed in keys.items():
-            key = keyed[stage.index].key
-            needs.taken.add((stage.name, key))
-            outputs += output_paths(stage, directory, item, key).values()
+    for stage in terminal:
+        needs.taken |= {(stage.name, key) for key in work.stage_keys(stage)}
+    outputs = [*(source for source, _ in found.renamed), *work.outputs()]
     needs.outputs |= {*outputs, *map(provenance.sidecar, outputs)}

@@ -55,7 +55,9 @@ class CheckpointFile:
         """
         tensors = {f"{STATE}{name}": tensor.to("cpu").contiguous() for name, tensor in state.items()}
         tensors |= {f"{RANDOM}{n}": t for n, t in rng.state(self.device).items()}
-        values = {"step": step, "steps": steps, "seconds": seconds, "circumstances": self._environment}
+        values: dict[str, Any] = {"step": step, "steps": steps, "seconds": seconds}
+        # the second name is that of earlier versions
+        values |= {"environment": self._environment, "circumstances": self._environment}
         metadata = {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
         write_atomically(self._path, handoff.seal(save_tensors(tensors), {"key": self._key, **metadata}))
 
@@ -80,7 +82,7 @@ class CheckpointFile:
 
     def _found(self, found: handoff.Handoff) -> SavedCheckpoint:
         metadata = found.header.metadata
-        before = json.loads(metadata["circumstances"])
+        before = json.loads(metadata.get("environment") or metadata["circumstances"])
         for name, now in self._environment.items():
             if before.get(name) != now:
                 raise DiscardedError(f"it was saved with {_difference(name, before.get(name), now)}")

@@ -14,8 +14,8 @@ import torch
 
 from runner.accelerator.backends import backend_of
 from runner.events import Alive, Finished, ItemFinished, Ready, Stuck
+from runner.machine.describe import installed_versions
 from runner.machine.malloc import retain_freed_memory
-from runner.machine.versions import installed_versions
 from runner.plugins import load_object
 from runner.worker.checkpoint import CheckpointFile
 from runner.worker.context import WorkerContext

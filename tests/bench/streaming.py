@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from runner.machine.ram import core_count, ram_of
+from runner.machine.cpu import core_count
+from runner.machine.ram import ram_of
 from runner.supervisor.limits import limited
 from runner.supervisor.spawn import WORKER_ENVIRONMENT
 from runner.units import format_size, parse_size

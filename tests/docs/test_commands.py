@@ -39,7 +39,7 @@ ELSEWHERE = {
     "docker ": "it needs a daemon and the network; tests/packaging reads the commands",
     "runner doctor": "it measures for long; its own tests run it",
     "hf auth login": "the hub's own client asks for a token",
-    "runner fetch flux.toml": "it downloads 34 GB; tests/runner/cli/test_fetch.py has small models",
+    "runner fetch flux.toml": "it downloads 34 GB; tests/runner/cli/commands/test_fetch.py has small models",
     "systemctl ": "there is no service manager in a test; tests/packaging has systemd read the units",
     "loginctl ": "likewise",
     "journalctl ": "likewise",

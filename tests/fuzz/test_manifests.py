@@ -18,7 +18,7 @@ from runner.manifest.record import as_run
 from runner.pipeline.binding import bind
 from runner.plugins import Plugins, discover
 from runner.rundir.directory import RunDirectory
-from runner.work.demand import output_paths
+from runner.work.work import output_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

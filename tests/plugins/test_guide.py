@@ -1,4 +1,4 @@
-"""The guide does what it says: its files are written, its commands run, and no block of it is left out."""
+"""Runs the guide for plugins: its files are written, its commands executed, and all its blocks are known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from environment import Environment
 from PIL import Image
 from runner_flux.params import Encode
 
-from runner.api import Facts
+from runner.api import Facts, ModelFacts, Recommended
 from runner.files import handoff
 from runner.plugin_check import checks
 
@@ -39,7 +39,7 @@ def guided(project: Project) -> Project:
 def test_its_files_are_known() -> None:
     plugins = {"words.py", "enlarge.py", "notify.py", "sketch.py", "limits.py"}
     weights = {"sketch_net.py", "make_model.py", "sketch.toml", "test_sketch.py"}
-    assert {*FILES} == plugins | weights | {"night.toml", "test_stages.py"}
+    assert {*FILES} == plugins | weights | {"night.toml", "test_stages.py", "recommend.py"}
 
 
 def test_a_check_refuses_models_and_parameters() -> None:
@@ -53,6 +53,14 @@ def test_a_check_refuses_models_and_parameters() -> None:
         ("transformer", ""),
         ("", "negative_prompt"),
     ]
+
+
+def test_settings_are_read_from_a_models_files() -> None:
+    module: dict[str, Any] = {}
+    exec(FILES["recommend.py"], module)
+    facts = ModelFacts({"vae": {"sample_size": 64}}, {"widget": [{"text": "a circle"}]})
+    assert module["recommend"](facts) == Recommended({"diffuse": {"height": 64, "width": 64}}, ("a circle",))
+    assert module["recommend"](ModelFacts({}, {})) == Recommended()
 
 
 def test_a_plugin_in_ten_minutes(tmp_path: Path) -> None:
@@ -114,7 +122,7 @@ def test_its_plugins_pass_the_checks(guided: Project, tmp_path: Path) -> None:
     outcome = environment.shell(f"{CHECK}\npytest -q test_stages.py", tmp_path)
 
     assert outcome.code == 0, outcome
-    assert "\n\n23 well\n" in outcome.stdout, outcome  # and nothing else
+    assert "\n\n23 ok\n" in outcome.stdout, outcome  # and nothing else
     assert "24 passed" in outcome.stdout, outcome
 
 
@@ -125,7 +133,7 @@ def test_a_stage_with_weights(guided: Project, tmp_path: Path) -> None:
     outcome = environment.shell(WEIGHTS.replace("pytest", "pytest -q"), tmp_path)
 
     assert outcome.code == 0, outcome
-    assert "\n\n14 well\n" in outcome.stdout, outcome
+    assert "\n\n14 ok\n" in outcome.stdout, outcome
     assert "12 passed" in outcome.stdout, outcome
     logs = "".join(path.read_text() for path in (tmp_path / "runs/sketch/logs").iterdir())
     assert "the plan is off" not in logs
@@ -136,5 +144,5 @@ def test_a_stage_with_weights(guided: Project, tmp_path: Path) -> None:
 
 
 def test_its_table_of_checks_is_that_of_the_code() -> None:
-    for name, meaning in (checks.PLUGIN_CHECKS | checks.STAGE_CHECKS | checks.TRIALS).items():
+    for name, meaning in (checks.PLUGIN_CHECKS | checks.STAGE_CHECKS | checks.RUN_CHECKS).items():
         assert f"| `{name}` | {meaning} |" in GUIDE

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("api", "placements", "redact", "units"),
     ("errors", "hookspecs", "declarations", "events"),
-    ("plugins", "files"),
+    ("plugins", "files", "accelerator"),
     ("manifest", "rundir"),
     ("machine", "report"),
     ("model",),
@@ -26,6 +26,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 """From the bottom up: a room imports from lower floors and from its own."""
 HEIGHT = {room: n for n, rooms in enumerate(FLOORS) for room in rooms}
 TORCH = {"worker", "placement", "stream", "plugin_check"}  # the last in the process that it starts alone
+
+
+BACKENDS = "runner.accelerator.backends"  # the rest of its room is the supervisor's as well
 
 
 def modules() -> dict[str, ast.Module]:
@@ -74,7 +77,7 @@ def test_every_room_has_a_floor() -> None:
 def test_only_the_workers_side_imports_torch_when_it_is_imported() -> None:
     heavy = {"torch", "diffusers", "transformers", "accelerate", "greenlet"}
     for name, tree in MODULES.items():
-        if name in ("runner", "runner.__main__") or room_of(name) in TORCH:
+        if name in ("runner", "runner.__main__") or room_of(name) in TORCH or name.startswith(BACKENDS):
             continue
         tops = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
         names = {alias.name for node in tops if isinstance(node, ast.Import) for alias in node.names}

@@ -1,1 +1,1 @@
-"""The demo model, a tiny FLUX checkpoint that draws coloured shapes from captions: how it is trained."""
+"""Trains the demo model, a tiny FLUX checkpoint that draws coloured shapes from captions."""

@@ -1,6 +1,6 @@
 """Trains the demo model end to end: `python -m demo_model --out FOLDER`.
 
-Run it again to go on after an interruption.
+Run it again to resume after an interruption.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long each part is trained: about two hours on two free cores."""
+    """The schedule of each part; all of them take about two hours on two cores."""
 
     vae: Schedule = field(default_factory=lambda: Schedule(4500, 2e-3))
     text: Schedule = field(default_factory=lambda: Schedule(4000, 2e-3, cooling=0.6))
@@ -49,7 +49,7 @@ class Recipe:
 
 
 def run(recipe: Recipe, place: Place, out: Path, only: str | None = None) -> None:
-    """Run the parts; one that was finished before has left a mark and is only run again if asked for."""
+    """Run the parts; a finished one has a marker file and is run again only if ``only`` names it."""
     place.work.mkdir(parents=True, exist_ok=True)
     for name, part in recipe.parts(place, out).items():
         mark = place.result(f"{name}.done")
@@ -63,7 +63,7 @@ def run(recipe: Recipe, place: Place, out: Path, only: str | None = None) -> Non
 def _train_vae(plan: Schedule, checked: int, place: Place) -> None:
     vae.train(plan, place)
     share = vae.ceiling(place, checked)
-    print(f"true pictures that are still right behind the autoencoder: {share:.3f}", flush=True)
+    print(f"ground-truth pictures that are right after the autoencoder: {share:.3f}", flush=True)
 
 
 def _score(out: Path, count: int, place: Place) -> None:
@@ -88,15 +88,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--only", choices=names, help="this part alone")
     parser.add_argument("--go-on-from", type=Path, help="straighten this checkpoint further")
-    asked = parser.parse_args()
-    if asked.threads:
-        torch.set_num_threads(asked.threads)
-    place = Place(asked.work, torch.device(asked.device), asked.seed)
-    if asked.go_on_from and not place.result("distilled.pt").exists():
-        assemble.take_apart(asked.go_on_from, place)
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    place = Place(arguments.work, torch.device(arguments.device), arguments.seed)
+    if arguments.go_on_from and not place.result("distilled.pt").exists():
+        assemble.take_apart(arguments.go_on_from, place)
         for done in names[: names.index("straighten")]:
             place.result(f"{done}.done").touch()
-    run(Recipe(), place, asked.out, asked.only)
+    run(Recipe(), place, arguments.out, arguments.only)
 
 
 if __name__ == "__main__":

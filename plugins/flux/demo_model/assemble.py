@@ -1,4 +1,4 @@
-"""Puts the trained parts into the published FLUX layout."""
+"""Writes the trained parts as a checkpoint in the published FLUX layout."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODEL_INDEX = {
 
 
 def assemble(place: Place, out: Path, weights: str = "straight.pt") -> None:
-    """Write the checkpoint, in bfloat16; first aside, so that `out` is always whole."""
+    """Write the checkpoint in bfloat16, to a temporary folder first, so that `out` is always complete."""
     aside, old = out.with_name(out.name + ".new"), out.with_name(out.name + ".old")
     shutil.rmtree(aside, ignore_errors=True)
     model = transformer.load(place, weights).to(torch.bfloat16)
@@ -59,9 +59,9 @@ def assemble(place: Place, out: Path, weights: str = "straight.pt") -> None:
 
 
 def take_apart(checkpoint: Path, place: Place) -> None:
-    """Lay an assembled checkpoint out as the finished parts of a training that goes on with straightening.
+    """Convert a checkpoint to finished parts of a training, to continue with straightening.
 
-    What `assemble` leaves out, the readers of the training, starts anew; they have no part in what follows.
+    The auxiliary heads, which `assemble` leaves out, are initialised again; straightening does not use them.
     """
     place.work.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer", "tokenizer_2", "vae"):
@@ -79,16 +79,16 @@ def take_apart(checkpoint: Path, place: Place) -> None:
 
 
 def _name_as_published(weights: Path) -> None:
-    """CLIP's names as FLUX.1 has them: transformers 4 knows no others, 5 knows both."""
+    """Give CLIP's weights the names of FLUX.1: transformers 4 reads no others, 5 reads both."""
     named = {f"text_model.{name.removeprefix('text_model.')}": w for name, w in load_file(weights).items()}
     save_file(named, weights, {"format": "pt"})
 
 
 def _forget_path(config: Path) -> None:
-    """Take out where the part was loaded from, which is nobody's business."""
-    told = json.loads(config.read_text())
-    told.pop("_name_or_path", None)
-    config.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n")
+    """Remove the path that the part was loaded from: it is private, and differs between machines."""
+    values = json.loads(config.read_text())
+    values.pop("_name_or_path", None)
+    config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def write_card(out: Path, score: str) -> None:

@@ -31,7 +31,7 @@ WHERE_WORDS = {
 }
 GROUND_WORDS = ("on a {} background",) * 2 + ("against a {} background", "with a {} background")
 OPENINGS = ("", "", "", "", "a picture of ", "an image of ", "a drawing of ")
-# Known to the tokenizers as whole words, though no caption has them: common in what people type.
+# Common in prompts though in no caption: the tokenizers have them as whole words.
 OTHER_WORDS = (
     "photo", "painting", "scene", "shape", "shapes", "simple", "flat", "bright", "dark", "light", "one",
     "two", "there", "is", "are", "draw", "show", "please", "huge", "tiny", "disk", "ball", "box", "in", "by",
@@ -40,19 +40,19 @@ OTHER_WORDS = (
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption, and where each of its scene's things is named: [(start, end)] in characters."""
+    """A caption, and the span that names each of its scene's things: [(start, end)] in characters."""
 
     text: str
     spans: tuple[tuple[int, int], ...]
 
 
 def plain_caption(scene: Scene) -> str:
-    """The caption in its first words: 'a red circle above a small blue star on a white background'."""
+    """The caption without variety: 'a red circle above a small blue star on a white background'."""
     return write_caption(scene, None).text
 
 
 def write_caption(scene: Scene, rng: np.random.Generator | None) -> Caption:
-    """A caption of the scene in random words, or in the first of each choice (rng None)."""
+    """A caption of the scene in random words, or with the first of each choice (rng None)."""
     ground = _article(_pick(rng, COLOUR_WORDS[scene.background]))
     ground_first = rng is not None and rng.random() < 0.08
     text, spans = "" if ground_first else _pick(rng, OPENINGS), []
@@ -87,7 +87,7 @@ def _pick(rng: np.random.Generator | None, words: Sequence[str]) -> str:
 
 
 def read_caption(text: str) -> Scene:
-    """The scene that a caption tells, in any of its words: the inverse of write_caption."""
+    """Parse a caption: the inverse of write_caption."""
     words = text.lower()
     sizes, colours, shapes = _meanings(SIZE_WORDS), _meanings(COLOUR_WORDS), _meanings(SHAPE_WORDS)
     thing = rf"(?:({_either(sizes)}) )?({_either(colours)}) ({_either(shapes)})\b"

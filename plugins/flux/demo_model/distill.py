@@ -1,4 +1,4 @@
-"""Guidance distillation: one forward pass learns what guided drawing needs two for (Meng et al. 2023)."""
+"""Guidance distillation: one forward pass learns the result of two with guidance (Meng et al. 2023)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-STRONGEST = 5.0  # guidance is drawn from 1 (none) to this
-PURE_NOISE_SHARE = 0.15  # of the examples are almost all noise: where drawing begins, and rare otherwise
+STRONGEST = 5.0  # guidance is sampled from 1 (none) to this
+PURE_NOISE_SHARE = (
+    0.15  # of the examples are almost all noise: sampling starts there, and it is rare otherwise
+)
 
 
 def train(plan: Schedule, batch_size: int, scenes: int, place: Place) -> None:
-    """Teach the transformer to follow its own guided self at any `guidance_scale`; leaves all weights."""
+    """Distil the guided transformer into one that takes `guidance_scale`; writes distilled.pt."""
     from_pools = pools.load(scenes, place)
     model = transformer.load(place)
     teacher = copy.deepcopy(model.net).eval().requires_grad_(requires_grad=False)
@@ -37,15 +39,15 @@ def train(plan: Schedule, batch_size: int, scenes: int, place: Place) -> None:
         none = torch.ones_like(guidance)
         with torch.no_grad(), place.autocast():
             tokens, pooled = model.text([*(caption.text for caption in batch.captions), ""], batch.length)
-        told = tokens[:-1], pooled[:-1]
-        untold = tokens[-1:].expand_as(told[0]), pooled[-1:].expand_as(told[1])
+        embeds = tokens[:-1], pooled[:-1]
+        empty = tokens[-1:].expand_as(embeds[0]), pooled[-1:].expand_as(embeds[1])
         with torch.no_grad():
-            with_caption = transformer.velocity(teacher, batch, told, none, place)
-            without = transformer.velocity(teacher, batch, untold, none, place)
-            # Half the teacher's word, half the truth: one is steady, the other goes on teaching.
-            told_way = (with_caption + batch.way) / 2
-            target = told_way + (guidance - 1)[:, None, None] * (with_caption - without)
-        guess = transformer.velocity(model.net, batch, told, guidance, place)
+            with_caption = transformer.velocity(teacher, batch, embeds, none, place)
+            without = transformer.velocity(teacher, batch, empty, none, place)
+            # half the teacher's prediction, which has less variance, and half the ground truth
+            guided = (with_caption + batch.velocity) / 2
+            target = guided + (guidance - 1)[:, None, None] * (with_caption - without)
+        guess = transformer.velocity(model.net, batch, embeds, guidance, place)
         return functional.mse_loss(guess, target), {}
 
     groups = [{"params": list(model.net.parameters())}]

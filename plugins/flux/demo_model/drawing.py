@@ -1,4 +1,4 @@
-"""Draws prompts as users do: with a manifest and the `runner` command."""
+"""Draws prompts with a manifest and the `runner` command, as users do."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Settings:
 
 
 def draw(checkpoint: Path, settings: Settings, folder: Path, prompts: Sequence[Prompt]) -> list[Picture]:
-    """The pictures of the prompts, drawn by `runner run` in `folder`; what is there is not drawn again."""
+    """The pictures of the prompts, drawn by `runner run` in `folder`; existing ones are not drawn again."""
     folder.mkdir(parents=True, exist_ok=True)
     height, width = settings.canvas
     manifest = MANIFEST.format(
@@ -82,6 +82,6 @@ def draw(checkpoint: Path, settings: Settings, folder: Path, prompts: Sequence[P
     (folder / "held-out.toml").write_text(manifest)
     write_prompts(folder / "held-out.jsonl", prompts)
     command = [sys.executable, "-m", "runner", "run", "held-out.toml", "--json"]
-    told = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
-    outputs = json.loads(told.splitlines()[-1])["outputs"]
+    events = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+    outputs = json.loads(events.splitlines()[-1])["outputs"]
     return [np.asarray(Image.open(path).convert("RGB")) for path in outputs]

@@ -25,7 +25,7 @@ SIZES = {f"{width}x{height}": (height, width) for height, width in CANVASES}
 
 @dataclass(frozen=True)
 class Judged:
-    """A prompt, what was drawn, and what of it is right."""
+    """A prompt, its picture, and the verdict."""
 
     prompt: Prompt
     picture: Picture
@@ -42,7 +42,7 @@ def evaluate(checkpoint: Path, settings: Settings, folder: Path, prompts: Sequen
 
 
 def summary(results: Sequence[Judged]) -> str:
-    """The score: in all, by what is right, by the kind of scene; then what is wrong."""
+    """The score: in total, by criterion, by kind of scene; then the pictures that are wrong."""
     verdicts = [result.verdict for result in results]
     lines = [f"fully right: {sum(verdict.right for verdict in verdicts)} of {len(results)}"]
     kinds = (f"{kind} {sum(getattr(verdict, kind) for verdict in verdicts)}" for kind in Verdict.kinds())
@@ -76,12 +76,14 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, default=Settings.guidance)
     parser.add_argument("--size", choices=list(SIZES), default="128x128", help="width x height")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the first 20 pictures there")
-    asked = parser.parse_args()
-    settings = Settings(asked.steps, asked.guidance, SIZES[asked.size])
-    results = evaluate(asked.checkpoint, settings, asked.folder, held_out_prompts(asked.count))
+    arguments = parser.parse_args()
+    settings = Settings(arguments.steps, arguments.guidance, SIZES[arguments.size])
+    results = evaluate(arguments.checkpoint, settings, arguments.folder, held_out_prompts(arguments.count))
     print(summary(results))
-    if asked.sheet:
-        contact_sheet([(result.picture, result.prompt.prompt) for result in results[:20]]).save(asked.sheet)
+    if arguments.sheet:
+        contact_sheet([(result.picture, result.prompt.prompt) for result in results[:20]]).save(
+            arguments.sheet
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The scenes that the transformer is trained on, encoded once."""
+"""The training set of the transformer: scenes, encoded once."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ COVERS = [len(SHAPES) + 1, len(COLOUR_NAMES), 2, 3]  # the parts of a map's chan
 
 @dataclass
 class Pool:
-    """Encoded scenes of one canvas; scene i is drawn again from its number when it is needed."""
+    """Encoded scenes of one canvas; scene i is generated again from its number when it is needed."""
 
     canvas: tuple[int, int]
     latents: Tensor  # scenes x tokens x 64: packed, as the transformer sees them, bfloat16
     maps: Tensor  # scenes x tokens x sum(COVERS), float16
 
     def scene(self, seed: int, index: int) -> Scene:
-        """What scene `index` shows."""
+        """The scene of that number."""
         return _numbered(seed, index, self.canvas)[0]
 
 
 def load(count: int, place: Place) -> list[Pool]:
-    """The pools of all canvases, `count` scenes in all; encoded if they are not there yet."""
+    """The pools of all canvases, `count` scenes in total; encoded if they do not exist yet."""
     others = max(1, int(count * (1 - SQUARE_SHARE) / 2))
     counts = (count - 2 * others, others, others)
     pools = []
@@ -67,7 +67,7 @@ def unpack(tokens: Tensor, canvas: tuple[int, int]) -> Tensor:
 
 
 def token_ids(canvas: tuple[int, int], device: torch.device) -> Tensor:
-    """The image tokens' positions, as the pipeline counts them: tokens x 3."""
+    """The image tokens' positions, like the pipeline's: tokens x 3."""
     height, width = canvas[0] // PATCH, canvas[1] // PATCH
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack([torch.zeros_like(rows), rows, columns], -1).reshape(-1, 3).float().to(device)
@@ -96,11 +96,11 @@ def _fill(canvas: tuple[int, int], count: int, place: Place) -> Pool:
 
 
 def _map(scene: Scene, spots: tuple[Spot, ...], canvas: tuple[int, int]) -> NDArray[np.float16]:
-    """What the transformer's tokens should know, tokens x sum(COVERS).
+    """Targets of the auxiliary loss on the transformer's tokens: tokens x sum(COVERS).
 
-    The share of the patch that each shape (last: none) and each colour covers; the patch's place (x, y);
-    and the way to the nearest thing and its radius. Places are in half canvases from the centre, ways and
-    radii in patches.
+    The share of the patch that each shape (last: none) and each colour covers; the patch's position (x, y);
+    the offset to the nearest thing, and its radius. Positions are in half canvases from the centre, offsets
+    and radii in patches.
     """
     rows, columns = canvas[0] // PATCH, canvas[1] // PATCH
     shapes = np.zeros((rows, columns, COVERS[0]), np.float32)

@@ -1,4 +1,4 @@
-"""The world that the model draws: scenes of one or two things, how they are laid out and painted."""
+"""The scenes that the model draws: one or two things, their layout and ground-truth pictures."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COLOURS = {
     "orange": (252, 136, 24),
 }
 COLOUR_NAMES = tuple(COLOURS)
-SIZES = ("small", "medium", "large")  # medium is what is drawn when the caption names no size
+SIZES = ("small", "medium", "large")  # medium if the caption names no size
 RADII = {1: (19.0, 28.0, 38.0), 2: (16.5, 21.0, 26.0)}  # pixels, by the number of things in the scene
 SIDE = 128  # pixels; a longer side only moves the things further apart
 CANVASES = ((SIDE, SIDE), (SIDE, 192), (192, SIDE))  # height, width
@@ -38,7 +38,7 @@ PLACES = {"centre": (0, 0), "left": (-1, 0), "right": (1, 0), "top": (0, -1), "b
 RELATIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1), "beside": (-1, 0)}
 STEP = {1: 27.0, 2: 31.0}  # pixels from the centre on a side of 128
 
-# No picture of these was ever drawn in training: the model must put them together itself.
+# Never in the training set: the model has to combine colour and shape itself.
 UNSEEN_KINDS = frozenset(
     {("orange", "heart"), ("purple", "square"), ("white", "triangle"), ("black", "star")}
 )
@@ -56,7 +56,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption tells: a background, one thing at a place, or two in a relation."""
+    """The content of a caption: a background, and one thing at a place, or two in a relation."""
 
     background: str
     things: tuple[Thing, ...]
@@ -73,10 +73,10 @@ class Spot:
 
 
 def held_out(scene: Scene) -> bool:
-    """The one rule that keeps training and scoring apart: true scenes are never trained on.
+    """Whether a scene belongs to the test set, which is never trained on.
 
-    Held out are all scenes with a colour-shape pair of UNSEEN_KINDS; of two things, some pairs of kinds that
-    are never shown together, in any relation; of one thing, some kinds at some place on some background.
+    Held out are all scenes with a colour-shape pair of UNSEEN_KINDS; some pairs of two things, in all
+    relations; and some combinations of one thing, its place and the background.
     """
     kinds = sorted((thing.colour, thing.shape) for thing in scene.things)
     if not UNSEEN_KINDS.isdisjoint(kinds):
@@ -86,7 +86,7 @@ def held_out(scene: Scene) -> bool:
 
 
 def draw_scene(rng: np.random.Generator, *, for_scoring: bool = False) -> Scene:
-    """A random scene of the training draw, or (for_scoring) of those held out from it."""
+    """A random scene of the training set, or (for_scoring) of the test set."""
     while True:
         scene = _any_scene(rng)
         if held_out(scene) == for_scoring:
@@ -121,7 +121,7 @@ def nominal_spots(scene: Scene, canvas: tuple[int, int] = (SIDE, SIDE)) -> tuple
 def lay_out(
     scene: Scene, rng: np.random.Generator, canvas: tuple[int, int] = (SIDE, SIDE)
 ) -> tuple[Spot, ...]:
-    """Nominal spots, moved a little; across the axis of a relation there is more room than along it."""
+    """Nominal spots with jitter, larger across the axis of a relation than along it."""
     right, down = (0, 0) if len(scene.things) == 1 else RELATIONS[scene.where]
     reach = (2.0 if right else 4.0, 2.0 if down else 4.0)
     spots = []
@@ -132,7 +132,7 @@ def lay_out(
 
 
 def paint(scene: Scene, spots: Sequence[Spot], canvas: tuple[int, int] = (SIDE, SIDE)) -> Picture:
-    """The true picture: flat colours, edges smoothed over one pixel."""
+    """The ground-truth picture: flat colours, edges antialiased over one pixel."""
     height, width = canvas
     picture = np.empty((height, width, 3), np.float32)
     picture[:] = COLOURS[scene.background]

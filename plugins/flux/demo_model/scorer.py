@@ -1,4 +1,4 @@
-"""Judges a picture against the scene that its caption tells; no trained model has a part in it."""
+"""Judges a picture against the scene of its caption, without any trained model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OFF_PLACE = 13.0  # pixels that a lone thing may be off: about half of the way t
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is right in a picture, over all of its things."""
+    """What is right in a picture, for all of its things together."""
 
     background: bool
     colour: bool

@@ -1,11 +1,11 @@
-"""Straightening: the model learns from its own drawings, each one painted as it should have been.
+"""Straightening: fine-tunes the model on its own drawings, with corrected pictures as targets.
 
-A drawing starts from noise, and the noise decides where its things are and how big; what is wrong with it
-are the outlines. So the things are found in the drawing, and the true picture is painted with its things just
-there. Noise and true picture then belong together, and the way from one to the other is a straight line:
-nothing is left to average over, which is what makes outlines wobble. (The reflow of Liu et al. 2022, "Flow
-Straight and Fast", with its ends corrected.) Half of what it learns from lies on its own way, faults and
-all, and leads to the true picture from there: what it drew wrong at first it learns to mend.
+The noise decides where a drawing's things are and how large; its faults are in the outlines. So the things
+are located in the drawing, and the ground-truth picture is painted with them at these places. Each noise then
+has exactly one target, and the path between them is straight: the model no longer averages over several,
+which blurs outlines. (This is the reflow of Liu et al. 2022, "Flow Straight and Fast", with corrected
+targets.) Half of the examples lie on the model's own path, with its faults, and lead to the ground truth from
+there, so that it learns to correct them in later steps.
 """
 
 from __future__ import annotations
@@ -37,36 +37,35 @@ if TYPE_CHECKING:
 
 AT_ONCE = 32  # drawings
 OTHER_CANVASES = 10  # one batch in so many is of another canvas than the square one
-# A share is learnt from where the model's own way leads past, with its outlines, so that it learns to mend
-# them; with less noise than in a drawing's last step there is nothing to be done any more.
-OWN_WAY, LEAST_NOISE = 0.5, 0.07
+OWN_PATH = 0.5  # share of the examples on the model's own path
+LEAST_NOISE = 0.07  # that of the last sampling step
 
 
 @dataclass
 class Pairs:
-    """Drawings of one canvas: the noise they came from, and what it should have led to."""
+    """Drawings of one canvas: their noise, and the latents that it should have led to."""
 
     canvas: tuple[int, int]
     captions: list[str]
     guidance: Tensor  # pairs
     noise: Tensor  # pairs x tokens x 64, bfloat16
-    drawn: Tensor  # as noise: the latents that the model made of it
-    latents: Tensor  # as noise: those that it should have made
+    drawn: Tensor  # as noise: the latents that the model drew
+    latents: Tensor  # as noise: the corrected ones
 
-    def on_the_way(self, chosen: NDArray[np.int64], place: Place) -> tuple[Noisy, Tensor, Tensor]:
-        """Some of them in the midst of it, the way from there, and how much to weigh what is missed of it."""
-        own = torch.rand(len(chosen), 1, 1) < OWN_WAY
+    def examples(self, chosen: NDArray[np.int64], place: Place) -> tuple[Noisy, Tensor, Tensor]:
+        """Noisy latents of some pairs, with the target velocities and the weights of the loss."""
+        own = torch.rand(len(chosen), 1, 1) < OWN_PATH
         sigma = transformer.noise_levels(len(chosen), transformer.EDGES).clamp(min=LEAST_NOISE)
-        weight = torch.where(own, sigma[:, None, None] ** 2, 1.0)  # there: by what is missed of the picture
+        weight = torch.where(own, sigma[:, None, None] ** 2, 1.0)  # there: the error of the picture
         latents = torch.where(own, self.drawn[chosen], self.latents[chosen])
         parts = (latents, self.noise[chosen], sigma, self.latents[chosen], weight)
-        latents, noise, sigma, wanted, weight = (part.float().to(place.device) for part in parts)
+        latents, noise, sigma, target, weight = (part.float().to(place.device) for part in parts)
         noisy = Noisy(self.canvas, latents, noise, sigma)
-        return noisy, (noisy.here - wanted) / sigma[:, None, None], weight
+        return noisy, (noisy.mixed - target) / sigma[:, None, None], weight
 
 
 def train(plan: Schedule, batch_size: int, count: int, place: Place) -> None:
-    """Straighten what the distillation left; leaves all weights."""
+    """Fine-tune the distilled model; writes straight.pt."""
     model = transformer.load(place, "distilled.pt")
     all_pairs = load(count, model, place)
     sizes = [len(pairs.captions) for pairs in all_pairs]
@@ -76,12 +75,12 @@ def train(plan: Schedule, batch_size: int, count: int, place: Place) -> None:
         length, part = text.draw_length(rng)
         size = min(len(pairs.captions), max(1, int(batch_size * part)))
         chosen = rng.choice(len(pairs.captions), size, replace=False)
-        noisy, way, weight = pairs.on_the_way(chosen, place)
+        noisy, target, weight = pairs.examples(chosen, place)
         with torch.no_grad(), place.autocast():
-            told = model.text([pairs.captions[index] for index in chosen], length)
+            embeds = model.text([pairs.captions[index] for index in chosen], length)
         guidance = pairs.guidance[chosen].to(place.device)
-        guess = transformer.velocity(model.net, noisy, told, guidance, place)
-        return (weight * (guess - way) ** 2).mean(), {}
+        guess = transformer.velocity(model.net, noisy, embeds, guidance, place)
+        return (weight * (guess - target) ** 2).mean(), {}
 
     if all_pairs:
         fit("straight", model, [{"params": list(model.net.parameters())}], loss, plan, place)
@@ -91,7 +90,7 @@ def train(plan: Schedule, batch_size: int, count: int, place: Place) -> None:
 
 
 def load(count: int, model: Model, place: Place) -> list[Pairs]:
-    """The pairs of `count` drawings, less those that went wrong, by canvas; drawn if they are not there."""
+    """The pairs of `count` drawings by canvas, without wrong ones; drawn if there is no file yet."""
     path = place.result(f"pairs-{count}.pt")
     if not path.exists():
         torch.save([vars(pairs) for pairs in _draw_all(count, model, place)], path.with_suffix(".part"))
@@ -131,9 +130,9 @@ def _draw(
     noise = torch.randn(count, tokens, model.net.config.in_channels).bfloat16()
     guidance = 1 + (distill.STRONGEST - 1) * torch.rand(count)
     with place.autocast():
-        told = model.text(captions, text.SHORT)
+        embeds = model.text(captions, text.SHORT)
     drawn = sampler.draw(
-        model.net, noise.float().to(place.device), canvas, told, guidance.to(place.device), place
+        model.net, noise.float().to(place.device), canvas, embeds, guidance.to(place.device), place
     )
     with place.autocast():
         pictures = vae_part.to_pictures(vae.decoder(vae_part.unscaled(vae, pools.unpack(drawn, canvas))))
@@ -155,7 +154,7 @@ def _draw(
 
 
 def _scene(rng: np.random.Generator, things: int) -> Scene:
-    """One of so many things: what is alone is larger, and its outline the harder part, but it is rarer."""
+    """A random scene with that number of things: scenes of one are harder, as it is larger, but rarer."""
     while len((scene := draw_scene(rng)).things) != things:
         pass
     return scene
@@ -164,7 +163,7 @@ def _scene(rng: np.random.Generator, things: int) -> Scene:
 def _painted(
     pictures: list[Picture], scenes: list[Scene], canvas: tuple[int, int]
 ) -> Iterator[tuple[int, Picture]]:
-    """Of the drawings that are right, by number: the true pictures with the things where they were drawn."""
+    """The number of each right drawing, and the ground truth with the things where they were drawn."""
     for index, (picture, scene) in enumerate(zip(pictures, scenes, strict=True)):
         spots = locate(picture, scene)
         if spots:

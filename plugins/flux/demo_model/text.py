@@ -1,4 +1,4 @@
-"""The two text encoders, first trained to read the scene out of its caption."""
+"""The two text encoders, pretrained to predict the scene from its caption."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ WIDTH = 128  # channels, of both encoders
 SHORT = 24  # tokens: the longest caption has 21
 # T5's padding is attended to. Its lengths, their shares in training, and the parts of the batch they allow:
 LENGTHS = ((SHORT, 0.86, 1.0), (64, 0.11, 0.5), (128, 0.01, 0.25), (256, 0.01, 0.125), (512, 0.01, 0.0625))
-OF_THING = len(SHAPES) + len(COLOUR_NAMES) + 3  # numbers that tell a thing: shape, colour, x, y, radius
+OF_THING = len(SHAPES) + len(COLOUR_NAMES) + 3  # predictions for a thing: shape, colour, x, y, radius
 
 
 @dataclass
 class Reading:
-    """What a batch of captions says: the truth for Reader."""
+    """The targets of Reader for a batch of captions."""
 
     background: Tensor  # batch, an index of COLOUR_NAMES
     kinds: Tensor  # batch x 2 things x (shape, colour), indices; shape -1 where there is no second thing
     spots: Tensor  # batch x 2 things x (x, y, radius), in half canvases
-    owner: Tensor  # batch x tokens: the thing that a T5 token names, or -1
+    owner: Tensor  # batch x tokens: the thing that a T5 token belongs to, or -1
 
 
 class TextEncoders(nn.Module):
@@ -76,7 +76,7 @@ class TextEncoders(nn.Module):
         return tokens, self.clip(clip_ids[:, :used].to(device)).pooler_output.float()
 
     def owners(self, captions: Sequence[Caption], length: int) -> Tensor:
-        """Which thing each T5 token names: batch x length, -1 for none."""
+        """The thing that each T5 token belongs to: batch x length, -1 for none."""
         texts = [caption.text for caption in captions]
         encoded = self.t5_tokenizer(
             texts, padding="max_length", max_length=length, truncation=True, return_offsets_mapping=True
@@ -91,7 +91,7 @@ class TextEncoders(nn.Module):
 
 
 class Reader(nn.Module):
-    """Reads the scene from the encoders' outputs, so that they learn to put it there."""
+    """Auxiliary heads that predict the scene from the encoders' outputs, to train the encoders."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,15 +118,15 @@ class Reader(nn.Module):
         return loss, {"text": loss.item(), "place": error}
 
 
-def _thing_loss(said: Tensor, kinds: Tensor, spots: Tensor) -> tuple[Tensor, float]:
-    shape, colour, spot = torch.split(said, [len(SHAPES), len(COLOUR_NAMES), 3], -1)
+def _thing_loss(predicted: Tensor, kinds: Tensor, spots: Tensor) -> tuple[Tensor, float]:
+    shape, colour, spot = torch.split(predicted, [len(SHAPES), len(COLOUR_NAMES), 3], -1)
     error = functional.mse_loss(spot, spots)
     kind = functional.cross_entropy(shape, kinds[:, 0]) + functional.cross_entropy(colour, kinds[:, 1])
     return kind + 6 * error, error.item() ** 0.5
 
 
 def reading(scenes: Sequence[Scene], owner: Tensor, device: torch.device) -> Reading:
-    """The truth about these scenes; places are told on the square canvas, they scale with any other."""
+    """The targets for these scenes; positions are those on the square canvas, and scale with others."""
     kinds, spots = np.full((len(scenes), 2, 2), -1), np.zeros((len(scenes), 2, 3), np.float32)
     for row, scene in enumerate(scenes):
         for index, (thing, spot) in enumerate(zip(scene.things, nominal_spots(scene), strict=True)):
@@ -138,13 +138,13 @@ def reading(scenes: Sequence[Scene], owner: Tensor, device: torch.device) -> Rea
 
 
 def draw_length(rng: np.random.Generator) -> tuple[int, float]:
-    """A length of padding, and the part of a full batch that it allows."""
+    """A random padding length, and the share of a full batch that it allows."""
     length, _, part = LENGTHS[rng.choice(len(LENGTHS), p=[share for _, share, _ in LENGTHS])]
     return length, part
 
 
 class TextModel(nn.Module):
-    """The encoders and their reader, as they are trained."""
+    """The encoders with their auxiliary heads."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()
@@ -152,16 +152,16 @@ class TextModel(nn.Module):
         self.reader = Reader()
 
     def read_loss(
-        self, scenes: Sequence[Scene], captions: Sequence[Caption], length: int, said: tuple[Tensor, Tensor]
+        self, scenes: Sequence[Scene], captions: Sequence[Caption], length: int, embeds: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, dict[str, float]]:
-        """How badly the reader gets the scenes from the encoders' outputs, see Reader."""
-        truth = reading(scenes, self.text.owners(captions, length), said[0].device)
-        loss, notes = self.reader(*said, truth)
+        """The loss of the auxiliary heads on the encoders' outputs, see Reader."""
+        truth = reading(scenes, self.text.owners(captions, length), embeds[0].device)
+        loss, notes = self.reader(*embeds, truth)
         return loss, notes
 
 
 def train(plan: Schedule, batch: int, place: Place) -> None:
-    """Train both encoders to read; leaves their weights and the reader's."""
+    """Train both encoders with their auxiliary heads; writes text.pt."""
     torch.manual_seed(place.seed)
     model = TextModel(place).to(place.device)
 
@@ -170,8 +170,8 @@ def train(plan: Schedule, batch: int, place: Place) -> None:
         scenes = [draw_scene(rng) for _ in range(max(1, int(batch * part)))]
         captions = [write_caption(scene, rng) for scene in scenes]
         with place.autocast():
-            said = model.text([caption.text for caption in captions], length)
-        return model.read_loss(scenes, captions, length, said)
+            embeds = model.text([caption.text for caption in captions], length)
+        return model.read_loss(scenes, captions, length, embeds)
 
     fit("text", model, [{"params": list(model.parameters())}], loss, plan, place)
     torch.save(model.state_dict(), place.result("text.pt"))

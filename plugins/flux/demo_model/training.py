@@ -1,4 +1,4 @@
-"""One training loop for every part: the same result by seed, also after an interruption."""
+"""The training loop of all parts: deterministic by seed, also after an interruption."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     Weights = dict[str, Tensor]
-    # Of a step and its randomness: the loss, and numbers for the progress line.
+    # (step, random generator) to the loss, and numbers for the progress line
     Loss = Callable[[int, np.random.Generator], tuple[Tensor, dict[str, float]]]
 
 
@@ -44,7 +44,7 @@ class Schedule:
 
 @dataclass
 class Place:
-    """Where and how the parts are trained: what the command line decides."""
+    """Where and how the parts are trained: the settings of the command line."""
 
     work: Path
     device: torch.device
@@ -56,24 +56,24 @@ class Place:
         return self.work / f"{part}.state.pt"
 
     def result(self, part: str) -> Path:
-        """The folder or file that a finished part leaves."""
+        """The folder or file that a part writes when it is finished."""
         return self.work / part
 
     def autocast(self) -> torch.autocast:
-        """bfloat16 where there are instructions for it: up to 5 times as fast, else 10 times slower."""
+        """Use bfloat16 if the device has instructions for it: 5 times as fast, else 10 times slower."""
         fast = self.device.type != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
         return torch.autocast(self.device.type, torch.bfloat16, enabled=fast)
 
 
 def generator_of(seed: int, part: str, step: int) -> np.random.Generator:
-    """Randomness that depends on nothing but these, so that a resumed training draws the same batches."""
+    """A generator seeded by these alone, so that a resumed training draws the same batches."""
     return np.random.default_rng((seed, zlib.crc32(part.encode()), step))
 
 
 def fit(
     part: str, model: nn.Module, groups: Iterable[dict[str, Any]], loss: Loss, plan: Schedule, place: Place
 ) -> None:
-    """Train `model` in place and leave the average of its weights in it.
+    """Train `model` in place; at the end it has the moving average of its weights.
 
     `groups` are AdamW's parameter groups; a group's "share" scales the learning rate for it.
     """
@@ -94,8 +94,8 @@ def fit(
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
-        _follow(average, model.state_dict(), min(0.998, (1 + step) / (10 + step)))
-        progress.tell(step, value, notes)
+        _update_average(average, model.state_dict(), min(0.998, (1 + step) / (10 + step)))
+        progress.add(step, value, notes)
         if time.monotonic() - saved > place.save_every or step == plan.steps:
             _save(place.state(part), model, optimizer, average, step)
             saved = time.monotonic()
@@ -103,7 +103,7 @@ def fit(
 
 
 @torch.no_grad()
-def _follow(average: Weights, current: Weights, keep: float) -> None:
+def _update_average(average: Weights, current: Weights, keep: float) -> None:
     torch._foreach_lerp_([average[name] for name in current], list(current.values()), 1 - keep)
 
 
@@ -122,26 +122,26 @@ def _save(
     path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: Weights, step: int
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")  # renamed when whole: an interruption never leaves half a state
+    part = path.with_suffix(".part")  # renamed when complete, so that an interruption leaves no partial state
     state = {
         "step": step,
         "model": model.state_dict(),
         "average": average,
         "optimizer": optimizer.state_dict(),
     }
-    torch.save(state, aside)
-    aside.replace(path)
+    torch.save(state, part)
+    part.replace(path)
 
 
 class _Progress:
-    """A line every so many steps: the means since the last one, and the time that is left."""
+    """Prints a line every 100 steps: the means since the last one, and the remaining time."""
 
     def __init__(self, part: str, steps: int) -> None:
         self.part, self.steps = part, steps
         self.rows: list[dict[str, float]] = []
         self.since = time.monotonic()
 
-    def tell(self, step: int, loss: Tensor, notes: dict[str, float]) -> None:
+    def add(self, step: int, loss: Tensor, notes: dict[str, float]) -> None:
         self.rows.append({"loss": loss.item(), **notes})
         if step % 100 and step != self.steps:
             return

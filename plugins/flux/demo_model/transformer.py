@@ -1,4 +1,4 @@
-"""The transformer: rectified flow on the encoded scenes, the text encoders trained along."""
+"""The transformer: rectified flow on the encoded scenes, trained together with the text encoders."""
 
 from __future__ import annotations
 
@@ -26,38 +26,38 @@ if TYPE_CHECKING:
     from .scenes import Scene
 
 HEADS, HEAD = 5, 32  # attention heads, and channels of each
-# The mean of the noise levels' logits: much noise at first, where the layout is decided; less from half-way
-# on, where the outlines are.
+# the mean of the noise levels' logits: more noise in the first half of the training, for the layout; then
+# less, for the outlines
 LAYOUT, EDGES = 0.8, 0.2
-EMPTY_SHARE = 0.08  # of the captions are empty, so that there is something to guide away from
+EMPTY_SHARE = 0.08  # of the captions are empty, for guidance
 AUX_WEIGHT, TEXT_WEIGHT = 0.15, 0.3
 TEXT_PACE = 0.3  # the text encoders' learning rate, as a share of the transformer's
 
 
 @dataclass
 class Noisy:
-    """Latents on the straight way to noise."""
+    """Latents mixed with noise."""
 
     canvas: tuple[int, int]
     latents: Tensor  # batch x tokens x 64
     noise: Tensor  # as latents
-    sigma: Tensor  # batch: how far on the way; 1 is all noise
+    sigma: Tensor  # batch: the share of noise
 
     @property
-    def here(self) -> Tensor:
-        """Where on the way they are."""
+    def mixed(self) -> Tensor:
+        """The input of the transformer."""
         sigma = self.sigma[:, None, None]
         return (1 - sigma) * self.latents + sigma * self.noise
 
     @property
-    def way(self) -> Tensor:
-        """What the transformer is to guess."""
+    def velocity(self) -> Tensor:
+        """The target of the transformer."""
         return self.noise - self.latents
 
 
 @dataclass
 class Batch(Noisy):
-    """What one step is trained on."""
+    """A batch of training examples."""
 
     scenes: list[Scene]
     captions: list[Caption]
@@ -81,9 +81,9 @@ def build() -> FluxTransformer2DModel:
 
 
 class PatchReader(nn.Module):
-    """Reads off the image tokens, half-way through the transformer, what covers their patches.
+    """Auxiliary heads that predict from the image tokens, within the transformer, what covers their patches.
 
-    It is part of the training only, and what makes it short: the layers learn early where things are.
+    They shorten the training: the layers learn early where things are.
     """
 
     def __init__(self, net: FluxTransformer2DModel) -> None:
@@ -100,20 +100,20 @@ class PatchReader(nn.Module):
             block.register_forward_hook(lambda _, __, out, index=index: self.seen.__setitem__(index, out[1]))
 
     def forward(self, maps: Tensor) -> Tensor:
-        """The loss of what was read in the transformer's last pass."""
+        """The loss of the predictions in the transformer's last pass."""
         loss = torch.zeros((), device=maps.device)
-        shapes, colours, own, way = torch.split(maps, pools.COVERS, -1)
+        shapes, colours, position, offset = torch.split(maps, pools.COVERS, -1)
         weight = 1 + 3 * (shapes[..., -1] < 0.97).float()  # patches with some of a thing count more
         for index, head in enumerate(self.heads):
-            said = head(self.seen[index].float()).split(pools.COVERS, -1)
-            cover = _cross_entropy(said[0], shapes) + _cross_entropy(said[1], colours)
-            loss = loss + (weight * cover).mean() + functional.mse_loss(said[2], own)
-            loss = loss + 0.5 * functional.mse_loss(said[3], way)
+            predicted = head(self.seen[index].float()).split(pools.COVERS, -1)
+            cover = _cross_entropy(predicted[0], shapes) + _cross_entropy(predicted[1], colours)
+            loss = loss + (weight * cover).mean() + functional.mse_loss(predicted[2], position)
+            loss = loss + 0.5 * functional.mse_loss(predicted[3], offset)
         return loss
 
 
-def _cross_entropy(said: Tensor, shares: Tensor) -> Tensor:
-    return -(shares * said.log_softmax(-1)).sum(-1)
+def _cross_entropy(logits: Tensor, shares: Tensor) -> Tensor:
+    return -(shares * logits.log_softmax(-1)).sum(-1)
 
 
 def draw_batch(
@@ -125,7 +125,7 @@ def draw_batch(
     lean: float,
     empty: float,
 ) -> Batch:
-    """Scenes of one canvas with fresh captions; `lean` is LAYOUT or EDGES, `empty` a share of captions."""
+    """Scenes of one canvas with new captions; `lean` is LAYOUT or EDGES, `empty` the share without text."""
     counts = [len(pool.latents) for pool in from_pools]
     pool = from_pools[rng.choice(len(from_pools), p=[count / sum(counts) for count in counts])]
     length, part = text.draw_length(rng)
@@ -145,13 +145,13 @@ def noise_levels(count: int, lean: float) -> Tensor:
 
 
 def velocity(
-    net: FluxTransformer2DModel, noisy: Noisy, told: tuple[Tensor, Tensor], guidance: Tensor, place: Place
+    net: FluxTransformer2DModel, noisy: Noisy, embeds: tuple[Tensor, Tensor], guidance: Tensor, place: Place
 ) -> Tensor:
-    """The transformer's guess at `noisy.way`; `told` are the captions' tokens and pooled vectors."""
-    tokens, pooled = told
+    """The transformer's prediction; `embeds` are the captions' tokens and pooled vectors."""
+    tokens, pooled = embeds
     with place.autocast():
         out = net(
-            hidden_states=noisy.here, encoder_hidden_states=tokens, pooled_projections=pooled,
+            hidden_states=noisy.mixed, encoder_hidden_states=tokens, pooled_projections=pooled,
             timestep=noisy.sigma, guidance=guidance, img_ids=pools.token_ids(noisy.canvas, place.device),
             txt_ids=torch.zeros(tokens.shape[1], 3, device=place.device), return_dict=False,
         )[0]  # fmt: skip
@@ -159,7 +159,7 @@ def velocity(
 
 
 class Model(text.TextModel):
-    """All that is trained together: the transformer and the text encoders, each with its reader."""
+    """The transformer and the text encoders, with their auxiliary heads, trained together."""
 
     def __init__(self, place: Place) -> None:
         super().__init__(place)
@@ -169,22 +169,24 @@ class Model(text.TextModel):
         self.patches = PatchReader(self.net)
 
     def losses(self, batch: Batch, place: Place) -> tuple[Tensor, Tensor, Tensor, dict[str, float]]:
-        """Of the flow, of what the patches know, and of what the text encoders know; and numbers to show."""
+        """The losses of the flow, the patches and the text encoders, and numbers to show."""
         with place.autocast():
             tokens, pooled = self.text([caption.text for caption in batch.captions], batch.length)
         guess = velocity(self.net, batch, (tokens, pooled), torch.ones_like(batch.sigma), place)
-        flow = functional.mse_loss(guess, batch.way)
+        flow = functional.mse_loss(guess, batch.velocity)
         patches = self.patches(batch.maps)
-        told = [index for index, caption in enumerate(batch.captions) if caption.text]
+        with_text = [index for index, caption in enumerate(batch.captions) if caption.text]
         read, notes = torch.zeros((), device=place.device), {"text": 0.0, "place": 0.0}
-        if told:
-            scenes, captions = [batch.scenes[i] for i in told], [batch.captions[i] for i in told]
-            read, notes = self.read_loss(scenes, captions, batch.length, (tokens[told], pooled[told]))
+        if with_text:
+            scenes, captions = [batch.scenes[i] for i in with_text], [batch.captions[i] for i in with_text]
+            read, notes = self.read_loss(
+                scenes, captions, batch.length, (tokens[with_text], pooled[with_text])
+            )
         return flow, patches, read, {"flow": flow.item(), "patches": patches.item(), **notes}
 
 
 def train(plan: Schedule, batch_size: int, scenes: int, place: Place) -> None:
-    """Train the transformer at guidance 1 (none), beside the trained text encoders; leaves all weights."""
+    """Train the transformer at guidance 1 (none), and the text encoders further; writes transformer.pt."""
     from_pools = pools.load(scenes, place)
     torch.manual_seed(place.seed)
     model = Model(place).to(place.device)
@@ -194,7 +196,7 @@ def train(plan: Schedule, batch_size: int, scenes: int, place: Place) -> None:
         lean = LAYOUT if step < plan.steps / 2 else EDGES
         batch = draw_batch(from_pools, batch_size, rng, place, lean=lean, empty=EMPTY_SHARE)
         flow, patches, read, notes = model.losses(batch, place)
-        fading = max(0.0, 1 - 1.15 * step / plan.steps)  # at the end the picture alone counts
+        fading = max(0.0, 1 - 1.15 * step / plan.steps)  # at the end only the flow counts
         return flow + AUX_WEIGHT * fading * patches + TEXT_WEIGHT * read, notes
 
     encoders = list(model.text.parameters())
@@ -206,7 +208,7 @@ def train(plan: Schedule, batch_size: int, scenes: int, place: Place) -> None:
 
 
 def load(place: Place, name: str = "transformer.pt") -> Model:
-    """What `train` left (or, by another name, the distillation)."""
+    """The model that `train` wrote, or one of another name."""
     model = Model(place)
     model.load_state_dict(torch.load(place.result(name), weights_only=True))
     return model.to(place.device)

@@ -1,4 +1,4 @@
-"""The autoencoder: pictures to 16 channels at an eighth of the side, and back, crisp."""
+"""The autoencoder: pictures to 16 channels at 1/8 of the side, and back."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from .scenes import Picture
 
 LATENT_CHANNELS = 16
-CROP = 64  # pixels: most of the training sees crops with a thing in them, not plain background
-NOISE = 0.2  # of the latents' unit variance at most: what the decoder learns to overlook
+CROP = 64  # pixels: most of the training uses crops that contain a thing
+NOISE = 0.2  # standard deviation at most, added to the latents, to make the decoder robust
 
 
 def build() -> AutoencoderKL:
@@ -70,7 +70,7 @@ def to_pictures(pixels: Tensor) -> list[Picture]:
 
 
 def train(plan: Schedule, place: Place) -> None:
-    """Leave a trained autoencoder, with the latents' scale and shift in its configuration."""
+    """Train the autoencoder and save it, with the latents' scale and shift in its configuration."""
     torch.manual_seed(place.seed)
     vae = build().to(place.device)
     groups = [{"params": list(vae.parameters())}]
@@ -80,7 +80,7 @@ def train(plan: Schedule, place: Place) -> None:
 
 
 def ceiling(place: Place, count: int) -> float:
-    """The share of true pictures that are right behind the autoencoder: nothing drawn can be better."""
+    """The share of ground-truth pictures that are right after the autoencoder: the score's upper bound."""
     vae, rng = load(place), generator_of(place.seed, "ceiling", 0)
     scenes = [draw_scene(rng, for_scoring=True) for _ in range(count)]
     right = 0

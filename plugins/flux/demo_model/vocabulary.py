@@ -1,4 +1,4 @@
-"""The two tokenizers, from the captions' words: CLIP's byte pairs, and T5's pieces."""
+"""Builds the two tokenizers from the captions' words: byte pairs for CLIP, pieces for T5."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHARACTERS = string.ascii_lowercase + string.digits + ".,!?'\"-:;()"
-CLIP_LENGTH, T5_LENGTH = 77, 512  # tokens at most, as the published model has them
+CLIP_LENGTH, T5_LENGTH = 77, 512  # tokens at most, like the published model's
 
 
 def train(place: Place) -> None:
-    """Leave both tokenizers in the work folder, in transformers' format."""
+    """Write both tokenizers to the work folder, in transformers' format."""
     words = _words(place.seed)
     _write_clip(words, place.result("tokenizer"))
     _write_t5(words, place.result("tokenizer_2"))
@@ -41,7 +41,7 @@ def load(place: Place) -> tuple[CLIPTokenizer, T5TokenizerFast]:
 
 
 def _words(seed: int) -> Counter[str]:
-    """How often the captions have each word; the other words count as one caption each."""
+    """The frequency of each word in captions; OTHER_WORDS count once."""
     rng = generator_of(seed, "vocabulary", 0)
     texts = [write_caption(draw_scene(rng), rng).text.lower() for _ in range(4000)]
     return Counter(re.findall(r"[a-z]+", " ".join([*texts, *OTHER_WORDS])))
@@ -66,9 +66,9 @@ def _write_clip(words: Counter[str], folder: Path) -> None:
 
 
 def _byte_pairs(words: Counter[str]) -> list[tuple[str, str]]:
-    """The commonest pair is joined, again and again; of equal ones the last in the alphabet.
+    """Merge the most frequent pair repeatedly; of equal ones the last in the alphabet.
 
-    The library's own trainer settles ties by chance: it is not repeatable.
+    The library's trainer breaks ties at random, so that its result is not reproducible.
     """
     spelled = {word: [*word[:-1], word[-1] + "</w>"] for word in words}
     merges: list[tuple[str, str]] = []
@@ -116,7 +116,7 @@ def _write_t5(words: Counter[str], folder: Path) -> None:
 
 
 def _scored_pieces(words: Counter[str]) -> list[tuple[str, float]]:
-    """The log probabilities of a word each; characters so unlikely that a whole word always wins."""
+    """Log probabilities of words, and of characters, so low that a whole word always wins."""
     total = words.total()
     known = [("\u2581" + word, max(-9.0, math.log(count / total))) for word, count in words.most_common()]
     return [*known, ("\u2581", -10.0), *((c, -3.0 if c in ".," else -11.0) for c in CHARACTERS)]

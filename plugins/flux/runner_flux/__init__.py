@@ -1,4 +1,4 @@
-"""FLUX.1 for runner: what the plugin offers. The code of the stages is imported in the workers."""
+"""The FLUX.1 plugin: its stages, template and demo. The code of the stages is imported in the workers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from runner.api import Component, Demo, File, Stage, Template, Tensor, hookimpl
 __version__ = "0.1.0"
 RUNNER_API = 1
 
-EMBEDS = ("S", "D")  # tokens of T5, its width
+EMBEDS = ("S", "D")  # T5's tokens and width
 POOLED = ("P",)  # CLIP's width
-LATENTS = ("C", "H", "W")  # unpacked: 16 channels, an eighth of the picture's height and width
+LATENTS = ("C", "H", "W")  # unpacked: 16 channels, 1/8 of the picture's height and width
 
-TEXT_TO_IMAGE = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")  # of the same transformer
-# they share encoders and VAE with the models of these, whose transformers take more than noise and text
+TEXT_TO_IMAGE = ("FluxPipeline", "FluxImg2ImgPipeline", "FluxInpaintPipeline")  # the same transformer
+# the models of the others have the same encoders and VAE, but transformers with further inputs
 FLUX = (*TEXT_TO_IMAGE, "FluxFillPipeline", "FluxKontextPipeline", "FluxControlPipeline")
 
 ENCODE = Stage(
@@ -54,7 +54,7 @@ DIFFUSE = Stage(
     components=(
         Component("transformer", "diffusers:FluxTransformer2DModel"),
         Component("scheduler", "diffusers:FlowMatchEulerDiscreteScheduler"),
-        # its scale factor is the size of the latents; no weight of it is read here
+        # its scale factor determines the latents' size; its weights are not needed
         Component("vae", "diffusers:AutoencoderKL", config_only=True),
     ),
     start="runner_flux.diffuse:start",

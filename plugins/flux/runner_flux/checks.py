@@ -1,4 +1,4 @@
-"""What parameters and configs say against each other. Read by the supervisor: no torch here."""
+"""Checks of parameters and configs against each other. Imported by the supervisor: no torch here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEGATIVE = "negative_prompt_embeds"
 
 
 def encode(params: Encode, _facts: Facts) -> Iterator[Problem]:
-    """Negative prompts that nothing would be made of."""
+    """Report a negative prompt that would have no effect."""
     if params.negative_prompt is None and params.negative_prompt_2 is not None:
         yield Problem(
             'negative_prompt_2 changes nothing without a negative_prompt: give one (it may be "")',
@@ -29,7 +29,7 @@ def encode(params: Encode, _facts: Facts) -> Iterator[Problem]:
 
 
 def diffuse(params: Diffuse, facts: Facts) -> Iterator[Problem]:
-    """A transformer of another pipeline or size than what comes to it, and guidance without effect."""
+    """Report a transformer that does not match its inputs, and guidance without effect."""
     yield from _transformer(facts)
     negative = facts.upstream.get(NEGATIVE)
     if isinstance(negative, Encode):
@@ -39,12 +39,12 @@ def diffuse(params: Diffuse, facts: Facts) -> Iterator[Problem]:
 
 
 def decode(_params: Decode, facts: Facts) -> Iterator[Problem]:
-    """A VAE whose latents are others than those that come to it."""
-    diffused = facts.upstream_configs.get("latents", {}).get("vae", {})
-    own, theirs = (config.get("latent_channels") for config in (facts.configs.get("vae", {}), diffused))
-    if None not in (own, theirs) and own != theirs:
+    """Report a VAE that does not match the latents."""
+    upstream_vae = facts.upstream_configs.get("latents", {}).get("vae", {})
+    own, upstream = (config.get("latent_channels") for config in (facts.configs.get("vae", {}), upstream_vae))
+    if None not in (own, upstream) and own != upstream:
         yield Problem(
-            f"this VAE takes latents of {own} channels, and those of the diffuse stage have {theirs}: name "
+            f"this VAE takes latents of {own} channels, and those of the diffuse stage have {upstream}: name "
             "the VAE of the same model",
             component="vae",
         )
@@ -93,7 +93,7 @@ def _guidance(params: Diffuse, encoded: Encode) -> Iterator[Problem]:
 
 
 def _distilled(params: Diffuse, encoded: Any) -> Iterator[Problem]:
-    """A transformer without guidance, as schnell's is."""
+    """Report settings that do not suit a transformer without guidance, such as schnell's."""
     if "guidance_scale" in params.model_fields_set:
         yield Problem(
             "guidance_scale changes nothing: this model has no guidance (guidance_embeds is false, as in "

@@ -1,4 +1,4 @@
-"""Latents to a picture: shift and scale, the VAE, in tiles where the picture is large."""
+"""The decode stage: latents to a picture with the VAE, in tiles if the picture is large."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMPONENTS = (AutoencoderKL,)
 
 
 def start(ctx: Context) -> Callable[[Item], dict[str, Image.Image]]:
-    """Load the VAE; what is returned makes a picture of one item's (C, H, W) latents."""
+    """Load the VAE; the returned function decodes one item's (C, H, W) latents."""
     vae = ctx.load("vae")
     scale = 2 ** (len(vae.config.block_out_channels) - 1)
     processor = VaeImageProcessor(vae_scale_factor=2 * scale)
@@ -39,9 +39,9 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Image.Image]]:
 
 
 def tiled(vae: Any, tile: int | None, scale: int) -> Any:
-    """A view of the VAE that shares its weights and decodes in tiles of its own size.
+    """A copy of the VAE that shares its weights and decodes in tiles of ``tile`` pixels, or untiled.
 
-    The size must be set: FLUX.1's VAE gives 1024 as its own, so that `enable_tiling()` alone does nothing
+    The size must be set: the default of FLUX.1's VAE is 1024, so that `enable_tiling()` alone has no effect
     at 1024 pixels.
     """
     view = copy.copy(vae)

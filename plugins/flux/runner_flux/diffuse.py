@@ -1,4 +1,4 @@
-"""Embeddings to latents: an unmodified FluxPipeline call an item, all items sharing the transformer."""
+"""The diffuse stage: embeddings to latents, with one unmodified FluxPipeline call for each item."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ TENSORS = (
 )
 
 
-class RestOfSchedule(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
-    """The schedule without its first steps: an interrupted item has done them."""
+class ResumedScheduler(FlowMatchEulerDiscreteScheduler):  # type: ignore[misc]
+    """A scheduler that leaves out the first ``done`` steps, for an item that is resumed."""
 
     done = 0
     timesteps: torch.Tensor
     sigmas: torch.Tensor
 
-    @wraps(FlowMatchEulerDiscreteScheduler.set_timesteps)  # pipelines look at what it takes
+    @wraps(FlowMatchEulerDiscreteScheduler.set_timesteps)  # pipelines inspect its signature
     def set_timesteps(self, *args: Any, **kwargs: Any) -> None:
         super().set_timesteps(*args, **kwargs)
         self.timesteps, self.sigmas = self.timesteps[self.done :], self.sigmas[self.done :]
 
 
 def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
-    """Load the transformer; what is returned makes (C, H, W) latents of one item's embeddings."""
+    """Load the transformer; the returned function makes one item's (C, H, W) latents."""
     transformer = ctx.load("transformer")
     scheduler = ctx.load("scheduler")
     scale = 2 ** (len(ctx.config("vae")["block_out_channels"]) - 1)
@@ -44,10 +44,10 @@ def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
     def one(item: Item) -> dict[str, torch.Tensor]:
         params = item.params
         if params.true_cfg_scale > 1 and "negative_prompt_embeds" not in item.inputs:
-            # of an encode stage of another plugin: runner_flux.checks refuses it where it can be known
+            # runner_flux.checks refuses it before the run, but not for another plugin's encode stage
             raise ValueError('true_cfg_scale over 1 needs a negative_prompt (it may be "")')
         # a pipeline and a scheduler of the item's own: both keep state between steps
-        schedule = RestOfSchedule.from_config(scheduler.config)
+        schedule = ResumedScheduler.from_config(scheduler.config)
         latents = None
         if item.saved is not None:
             schedule.done = item.saved.step
@@ -69,7 +69,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
         }
 
         def on_step(_pipeline: Any, step: int, _time: Any, state: dict[str, Any]) -> dict[str, Any]:
-            item.check_finite("latents", state["latents"])  # now, and not when all steps are done
+            item.check_finite("latents", state["latents"])  # at once, not after all steps
             item.step(done + step + 1, params.steps, state["latents"])
             return state
 
@@ -80,7 +80,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
             num_inference_steps=params.steps,
             guidance_scale=params.guidance_scale,
             true_cfg_scale=params.true_cfg_scale,
-            # on the CPU, so that every device starts from the same noise
+            # on the CPU, so that all devices start from the same noise
             generator=torch.Generator("cpu").manual_seed(params.seed),
             latents=latents,
             output_type="latent",

@@ -1,4 +1,4 @@
-"""Prompts to embeddings: CLIP's pooled vector and T5's sequence, as diffusers' FluxPipeline makes them."""
+"""The encode stage: prompts to CLIP's pooled embedding and T5's sequence, with diffusers' FluxPipeline."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     from runner.api import Context, Item
 
-# named so that a preload of this module brings them along
+# the classes that `ctx.load` needs, imported with this module, so that preloading it covers them
 COMPONENTS = (CLIPTextModel, T5EncoderModel, CLIPTokenizer, T5TokenizerFast)
 
 
 def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
-    """Load the encoders; what is returned makes (S, D) and (P,) embeddings of one item's prompts."""
+    """Load the encoders; the returned function makes (S, D) and (P,) embeddings of one item's prompts."""
     pipeline = FluxPipeline(
         scheduler=None,
         vae=None,
@@ -53,16 +53,16 @@ def start(ctx: Context) -> Callable[[Item], dict[str, torch.Tensor]]:
 
 
 def report_cut(item: Item, pipeline: FluxPipeline) -> None:
-    """Warn of each prompt that T5 does not read to its end, with the words that it does not read."""
+    """Warn of each prompt that is longer than T5's limit, with the words that are cut off."""
     params, limit = item.params, item.params.max_sequence_length
     for field, other in (("prompt", "prompt_2"), ("negative_prompt", "negative_prompt_2")):
         text = getattr(params, field)
         if text is None:
             continue
-        seen = pipeline.tokenizer_max_length
-        if len(pipeline.tokenizer(text).input_ids) > seen:
-            item.note(f"CLIP reads the first {seen} tokens of a prompt, as FLUX.1 is made; T5 reads on")
-        read = other if getattr(params, other) else field  # as FluxPipeline.encode_prompt has it
+        clip_limit = pipeline.tokenizer_max_length
+        if len(pipeline.tokenizer(text).input_ids) > clip_limit:
+            item.note(f"CLIP reads the first {clip_limit} tokens of a prompt, as FLUX.1 is made; T5 reads on")
+        read = other if getattr(params, other) else field  # like FluxPipeline.encode_prompt
         tokens, words = cut_off(pipeline.tokenizer_2, getattr(params, read), limit)
         if words:
             message = f"{read} has {tokens} tokens, max_sequence_length is {limit}: cut off is {words!r}"
@@ -75,7 +75,7 @@ def cut_off(tokenizer: Any, text: str, limit: int) -> tuple[int, str]:
     tokens = encoded.input_ids
     if len(tokens) <= limit:
         return len(tokens), ""
-    # the last of the tokens that are read is the one that ends every text
+    # the last token that is read is the end-of-text token, which replaces one of the prompt's
     if tokenizer.is_fast:
         return len(tokens), text[encoded.offset_mapping[limit - 1][0] :].strip()
     return len(tokens), tokenizer.decode(tokens[limit - 1 : -1]).strip()

@@ -1,9 +1,9 @@
-"""The most bytes that one item's tensors hold at a time, for the plan: the card's on "cuda", RAM on "cpu".
+"""Activation formulas: the peak bytes of one item's tensors, in RAM on "cpu", else in VRAM.
 
-Each formula follows the forward passes of diffusers 0.42 and transformers 5 and adds up what is alive at the
-line where most is, which is named beside it; tests in `tests/plugins/flux/memory` hold them against the code.
-What a stage is not told itself (the picture's size, the text's length) it has from the stages upstream, if
-they are this plugin's. Read by the supervisor: no torch here.
+Each formula follows the forward passes of diffusers 0.42 and transformers 5 and adds up the tensors alive at
+the line with the peak, which is named beside it; tests in `tests/plugins/flux/memory` compare them with the
+code. Sizes that are not a stage's own parameters (the picture's size, the text's length) come from the stages
+upstream, if they are this plugin's. Imported by the supervisor: no torch here.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ INT64 = 8
 RGB = 3
 LONGEST_TEXT = 512  # tokens, the most that `max_sequence_length` allows
 MLP = 4  # widths of an MLP: FluxSingleTransformerBlock's mlp_ratio, which no config sets
-TILES = 1 << 21  # what convolutions in half precision lay out for two threads, 0.1 to 1.8 MB measured
-SCALARS = 1 << 14  # token ids, sigmas, time steps and whatever else is as small
+TILES = 1 << 21  # workspace of half-precision convolutions with two threads: 0.1 to 1.8 MB measured
+SCALARS = 1 << 14  # token ids, sigmas, time steps and other small tensors
 
 
 def encode(params: Encode, sizes: Sizes) -> Activations:
-    """Bytes of CLIP, then T5 on the prompt; or of the same on the negative prompt, the first results kept."""
+    """Peak of CLIP or T5 on the last prompt, with the embeddings of the other prompt kept."""
     clip, t5 = sizes.configs["text_encoder"], sizes.configs["text_encoder_2"]
     tokens = params.max_sequence_length
     pooled = int(clip["hidden_size"]) * sizes.itemsize
@@ -65,7 +65,7 @@ def _t5(config: Mapping[str, Any], tokens: int, sizes: Sizes) -> int:
     width = tokens * config["d_model"] * size
     heads_width = tokens * heads * config["d_kv"] * size
     hidden = tokens * config["d_ff"] * size
-    # transformers keeps `wo` in float32 beside float16, and so the sum that passes from layer to layer
+    # transformers keeps `wo` in float32 for float16, and with it the sum passed from layer to layer
     cast = FLOAT32 / size if sizes.dtype == "float16" else 0
     passed = width * (cast or 1)
     bias = heads * tokens * tokens * size  # `position_bias`, kept from the first layer to the last
@@ -85,12 +85,12 @@ def _t5(config: Mapping[str, Any], tokens: int, sizes: Sizes) -> int:
 
 def _aligned(heads: int, tokens: int, sizes: Sizes) -> int:
     """CUDA's memory-efficient attention takes a padded copy of a mask whose rows are no multiple of 16."""
-    padded = sizes.device == "cuda" and tokens % 16 > 0
+    padded = sizes.device != "cpu" and tokens % 16 > 0
     return heads * tokens * (tokens + 16 - tokens % 16) * sizes.itemsize if padded else 0
 
 
 def diffuse(params: Diffuse, sizes: Sizes) -> Activations:
-    """Bytes of a single block at work (double blocks hold less), and of what pipeline and model keep."""
+    """Peak within a single block (double blocks hold less), and what the pipeline and the model keep."""
     config = sizes.configs["transformer"]
     head = config["attention_head_dim"]
     width = head * config["num_attention_heads"]
@@ -99,7 +99,7 @@ def diffuse(params: Diffuse, sizes: Sizes) -> Activations:
     text = _upstream(sizes, "prompt_embeds", "max_sequence_length", LONGEST_TEXT)
     tokens = text + image
     guided = params.true_cfg_scale > 1
-    # a negative prompt is handed over, and brought to the device, even where nothing is made of it
+    # a negative prompt's embeddings are copied to the device even if they are not used
     alone = _upstream(sizes, "prompt_embeds", "negative_prompt", "") is None
     prompts = (1 if alone else 2) * (text * config["joint_attention_dim"] + config["pooled_projection_dim"])
     # FluxPipeline.__call__: the latents, the last step's predictions, the prompt's at the negative prompt's
@@ -132,16 +132,16 @@ def _single_block(tokens: int, width: int, size: int) -> int:
 
 
 def decode(params: Decode, sizes: Sizes) -> Activations:
-    """Bytes of the decoder on the picture or a tile, the tiles put together, or pixels on the way to a PNG.
+    """Peak of the decoder, of joining the tiles, or of the conversion to a PNG.
 
-    A picture of unknown size is taken to be 1024 x 1024. With FLUX.1's VAE and ``tiling = "auto"`` no other
-    of up to 50 million pixels needs more.
+    If the picture's size is unknown, 1024 x 1024 is assumed. With FLUX.1's VAE and ``tiling = "auto"``, other
+    pictures of up to 50 million pixels need no more.
     """
     vae = sizes.configs["vae"]
     height = _upstream(sizes, "latents", "height", 1024)
     width = _upstream(sizes, "latents", "width", 1024)
     rows, columns = height // _scale(vae), width // _scale(vae)
-    # scaled, and as they were handed over; those stay in RAM
+    # scaled, and as received; the latter stay in RAM
     latents = (2 if sizes.device == "cpu" else 1) * rows * columns * vae["latent_channels"] * sizes.itemsize
     side = (tile_size(params.tiling, height, width) or max(height, width)) // _scale(vae)
     tiled = max(rows, columns) > side
@@ -155,14 +155,14 @@ def decode(params: Decode, sizes: Sizes) -> Activations:
 
 
 def _postprocess(numbers: int, sizes: Sizes) -> int:
-    """VaeImageProcessor.postprocess, beside what the decoder left."""
-    if sizes.device == "cuda":
+    """VaeImageProcessor.postprocess: bytes with the decoder's output."""
+    if sizes.device != "cpu":
         return 3 * numbers * sizes.itemsize  # denormalize: `(images * 0.5 + 0.5).clamp(0, 1)`
     return numbers * (sizes.itemsize + 3 * FLOAT32)  # numpy_to_pil: `(images * 255).round()`
 
 
 def _tiles(vae: Mapping[str, Any], rows: int, columns: int, side: int, sizes: Sizes) -> int:
-    """AutoencoderKL.tiled_decode: every tile is kept, all are joined to rows, and these to the picture."""
+    """AutoencoderKL.tiled_decode: all tiles are kept, joined to rows, and these to the picture."""
     pixels = RGB * _scale(vae) ** 2 * sizes.itemsize  # of one latent
     tiles = _cut(rows, columns, side)
     decoder = {latents: _decoder(vae, latents, sizes) for latents in set(map(prod, tiles))}
@@ -195,7 +195,7 @@ def _decoding(vae: Mapping[str, Any], latents: int) -> int:
 
 
 def _decoder(vae: Mapping[str, Any], latents: int, sizes: Sizes) -> int:
-    """Decoder.forward on so many latents; its middle block holds less than the last ones."""
+    """Peak of Decoder.forward on that many latents; its middle block holds less than the last ones."""
     widths = list(reversed(vae["block_out_channels"]))
     pixels, before, most = latents, widths[0], 0
     for n, width in enumerate(widths):
@@ -211,7 +211,7 @@ def _decoder(vae: Mapping[str, Any], latents: int, sizes: Sizes) -> int:
 
 
 def _resnet(before: int, width: int, pixels: int, sizes: Sizes) -> int:
-    """ResnetBlock2D.forward from `before` channels to `width`, its input held by the caller throughout."""
+    """Peak of ResnetBlock2D.forward from `before` channels to `width`; the caller holds its input."""
     shortcut = before != width
     moments = [
         (3 * before, 0),  # norm1, SiLU
@@ -225,9 +225,9 @@ def _resnet(before: int, width: int, pixels: int, sizes: Sizes) -> int:
 
 
 def _convolution(before: int, width: int, pixels: int, sizes: Sizes, side: int = 3) -> int:
-    """What a convolution's kernel takes beside its source and result: copies in its own layout."""
+    """Workspace of a convolution's kernel beside its source and result: copies in its own layout."""
     source, result = before * pixels * sizes.itemsize, width * pixels * sizes.itemsize
-    if sizes.device == "cuda":
+    if sizes.device != "cpu":
         return source + result  # cuDNN, channels last: nchwToNhwcKernel and back, in its workspace
     if _unfolds(sizes.dtype):
         return side * side * source if side > 1 else 0  # slow_conv2d's columns
@@ -247,22 +247,22 @@ def _unfolds(dtype: str) -> bool:
 
 
 def _has_tiles(dtype: str) -> bool:
-    """Whether this CPU multiplies half precision itself, in AMX tiles or AVX-512 registers."""
+    """Whether this CPU has instructions for half precision: AMX tiles or AVX-512."""
     return {"bfloat16": "amx_bf16", "float16": "avx512_fp16"}.get(dtype) in _flags()
 
 
 @cache
 def _flags() -> frozenset[str]:
-    """What Linux tells of this CPU."""
-    told = Path("/proc/cpuinfo")
-    return frozenset(told.read_text().split() if told.exists() else ())
+    """The CPU's feature flags, on Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return frozenset(cpuinfo.read_text().split() if cpuinfo.exists() else ())
 
 
 def _upstream(sizes: Sizes, made: str, name: str, default: Any) -> Any:
-    """A parameter of the stage that makes the input, if that is known and has one of this name."""
+    """A parameter of the stage that makes the input, or the default if that stage has none of this name."""
     return getattr(sizes.upstream.get(made), name, default)
 
 
 def _scale(vae: Mapping[str, Any]) -> int:
-    """Pixels of a side that one latent stands for."""
+    """Pixels per latent along a side."""
     return int(2 ** (len(vae["block_out_channels"]) - 1))

@@ -1,4 +1,4 @@
-"""What ``[stage.with]`` and items may set. Imported by the supervisor: no torch here."""
+"""The parameters of the stages. Imported by the supervisor: no torch here."""
 
 from __future__ import annotations
 

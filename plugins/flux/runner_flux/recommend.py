@@ -1,4 +1,4 @@
-"""What a FLUX model's own files say it should be run with: for `runner new`."""
+"""Recommended parameters of a FLUX model, read from its own files, for `runner new`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from runner.api import ModelFacts
 
-# the pipeline's arguments, as cards name them, and the parameters of the template's stages
+# the pipeline's arguments as model cards name them: stage in the template, and parameter
 ARGUMENTS = {
     "num_inference_steps": ("diffuse", "steps"),
     "guidance_scale": ("diffuse", "guidance_scale"),
@@ -20,12 +20,12 @@ ARGUMENTS = {
     "width": ("diffuse", "width"),
     "max_sequence_length": ("encode", "max_sequence_length"),
 }
-PROMPTS = 4
+PROMPTS = 4  # at most
 PATCH = 16  # pixels; sides are multiples of it
 
 
 def recommend(model: ModelFacts) -> Recommended:
-    """The size that the VAE was made for, schnell's settings where nothing guides, and what a card says."""
+    """The VAE's native size, schnell's settings for models without guidance, and the card's parameters."""
     parameters: dict[str, dict[str, Any]] = {"encode": {}, "diffuse": {}}
     side = model.configs.get("vae", {}).get("sample_size")
     if isinstance(side, int) and side >= PATCH:
@@ -34,15 +34,15 @@ def recommend(model: ModelFacts) -> Recommended:
     if model.configs.get("transformer", {}).get("guidance_embeds") is False:  # as FLUX.1-schnell
         parameters["encode"]["max_sequence_length"] = 256
         parameters["diffuse"] |= {"steps": 4, "guidance_scale": None}
-    said = _table(_table(model.card, "inference"), "parameters")
+    from_card = _table(_table(model.card, "inference"), "parameters")
     for argument, (stage, name) in ARGUMENTS.items():
-        if argument in said:
-            parameters[stage][name] = said[argument]
+        if argument in from_card:
+            parameters[stage][name] = from_card[argument]
     return Recommended(parameters, _prompts(model.card))
 
 
 def _prompts(card: Mapping[str, Any]) -> tuple[str, ...]:
-    """The examples of a card: ``widget: [{text: ...}]``."""
+    """The example prompts of a card: ``widget: [{text: ...}]``."""
     examples = card.get("widget")
     listed = examples if isinstance(examples, list) else []
     texts = [example.get("text") for example in listed if isinstance(example, dict)]

@@ -78,7 +78,13 @@ class AcceleratorBackend(Backend):
     def reserved_peak(self) -> int | None:
         return int(torch.accelerator.max_memory_reserved(self.device))
 
+    def reset_peak(self) -> int:
+        """Start to measure peaks anew; returns the bytes of tensors now."""
+        torch.accelerator.reset_peak_memory_stats(self.device)
+        return int(torch.accelerator.memory_allocated(self.device))
+
     def allocated_peak(self) -> int:
+        """The most bytes that tensors took."""
         return int(torch.accelerator.max_memory_allocated(self.device))
 
     def process_memory(self) -> int | None:

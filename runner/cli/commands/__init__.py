@@ -1,1 +1,1 @@
-"""The commands with their options, a module a group. What they do is imported when they run."""
+"""One module per command: its options, then what it does. Heavy imports are inside the functions."""

@@ -1,4 +1,4 @@
-"""How a run looks while it goes: a live line under plain ones on a terminal, plain lines elsewhere."""
+"""The progress of a run: a live line under plain ones on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Display(Protocol):
-    """Takes events, as long as it is entered."""
+    """A context manager that shows the events it takes."""
 
     def take(self, event: Event) -> None: ...
 
@@ -24,7 +24,7 @@ class Display(Protocol):
 
 
 def display_of(pipeline: Pipeline, *, as_json: bool = False) -> Display:
-    """How a pipeline's run is shown; ``as_json`` if events are printed on stdout besides."""
+    """The display for a run; ``as_json`` if events are printed on stdout too."""
     moving = sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
     if not moving or (as_json and sys.stdout.isatty()):
         return PlainDisplay()

@@ -1,4 +1,4 @@
-"""What events say to people, in lines."""
+"""Events as lines for people."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from runner.units import format_size
 if TYPE_CHECKING:
     from runner.events.json_values import Bytes
 
-WARNINGS_SHOWN = 3  # of a stage and kind, as they come; the last lines count them all
+WARNINGS_SHOWN = 3  # of a stage and kind, when they happen; the last lines count them all
 
 
 class Line(NamedTuple):
-    """A line, and how it is coloured where there are colours."""
+    """A line and its rich style, for terminals with colours."""
 
     text: str
     style: str = ""
 
 
 class Lines:
-    """The lines that the events of one run are worth, in their order."""
+    """Makes lines of the events of one run, which must come in their order."""
 
     def __init__(self) -> None:
         self._idle = True
         self._warnings = Warnings()
 
     def of(self, event: ev.Event) -> list[Line]:
-        """The lines for an event; none for most of those that tell of progress."""
+        """The lines for an event; none for progress within a stage."""
         match event:
             case ev.StageStarted():
                 self._idle = False
@@ -51,7 +51,7 @@ class Lines:
                 return [Line(text, "yellow")] if text else []
 
     def _end(self, event: ev.RunFinished) -> list[Line]:
-        """The last lines of a run; the last of them says what became of it."""
+        """The last lines of a run: warnings, the error, the result."""
         lines = [Line(f"warning: {group.line}", "yellow") for group in self._warnings if group.items]
         if event.error and event.exit_code != 130:
             lines.append(Line(f"error: {event.error}", "red"))
@@ -59,28 +59,28 @@ class Lines:
 
 
 def work_of(items: int, distinct: int | None) -> str:
-    """Items, and how many of them are different where some share their work: ``"3 items (2 distinct)"``."""
+    """The number of items, and of distinct ones if some share a key: ``"3 items (2 distinct)"``."""
     shared = f" ({distinct} distinct)" if distinct is not None and distinct != items else ""
     return f"{count_of(items, 'item')}{shared}"
 
 
 def stage_line(event: ev.StageFinished) -> str:
-    """What became of a stage, in a line."""
+    """The result of a stage in a line."""
     counts = [f"{event.done} done"]
     counts += [
         f"{count} {what}" for what, count in (("cached", event.cached), ("failed", event.failed)) if count
     ]
-    told = f"{event.stage}: {', '.join(counts)} in {event.seconds:.1f} s"
-    return ", ".join([told, *_peaks(event.measured, event.predicted), *_streamed(event.streamed)])
+    result = f"{event.stage}: {', '.join(counts)} in {event.seconds:.1f} s"
+    return ", ".join([result, *_peaks(event.measured, event.predicted), *_streamed(event.streamed)])
 
 
 def status_of(event: ev.ItemFinished) -> str:
-    """How an item ended, in a few words."""
+    """The seconds that an item took, or its error."""
     return f"failed: {_first(event.error)}" if event.failed else f"{event.seconds:.2f} s"
 
 
 def trouble_line(event: ev.Event) -> str:
-    """What went wrong and how the run goes on, in a line; "" for an event that is no trouble."""
+    """What went wrong and how the run continues, in a line; "" for other events."""
     match event:
         case ev.OutOfMemory():
             then = f"; going on as {event.next}" if event.next else ""
@@ -90,7 +90,7 @@ def trouble_line(event: ev.Event) -> str:
         case ev.Retrying():
             return f"{event.stage} {event.item} failed: {_first(event.error)}; it will be tried again"
         case ev.StateDiscarded():
-            return f"{event.stage} {event.item} begins anew: what it saved is of no use, {event.reason}"
+            return f"{event.stage} {event.item} starts again: its saved state cannot be used, {event.reason}"
         case ev.Waiting():
             return f"waiting: {event.reason}"
         case _:
@@ -98,7 +98,7 @@ def trouble_line(event: ev.Event) -> str:
 
 
 def run_line(event: ev.RunFinished, *, idle: bool) -> str:
-    """What became of the run, in a line; ``idle`` if no stage was started."""
+    """The result of the run in a line; ``idle`` if no stage was started."""
     where = f"; {_outputs(event.outputs)}" if event.outputs else ""
     if idle and event.exit_code == 0:
         return f"nothing to do{where}"
@@ -120,13 +120,14 @@ def _outputs(paths: list[str]) -> str:
 
 
 def _peaks(measured: Bytes, predicted: Bytes) -> list[str]:
-    """Peaks, each beside what was predicted."""
-    told = []
+    """Measured peaks, each with its prediction."""
+    lines = []
     for kind in ("vram", "ram"):
         if size := measured.get(kind):
-            beside = f" (predicted {format_size(foreseen)})" if (foreseen := predicted.get(kind)) else ""
-            told.append(f"{kind.upper()} peak {format_size(size)}{beside}")
-    return told
+            expected = predicted.get(kind)
+            note = f" (predicted {format_size(expected)})" if expected else ""
+            lines.append(f"{kind.upper()} peak {format_size(size)}{note}")
+    return lines
 
 
 def _streamed(streamed: dict[str, float] | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""A run on a terminal: lines for what has ended, and under them one line that moves."""
+"""The display of a run on a terminal: lines for what has finished, and under them one live line."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 ID_WIDTH = 32
 BAR_WIDTH = 24
 REFRESHES = 8  # a second
-ECHO_ROOM = 8  # columns that stay free: a terminal echoes Ctrl-C as ^C, which must not begin a new row
+ECHO_ROOM = 8  # free columns: a terminal echoes Ctrl-C as ^C, which must not start a new row
 
 
 class Part(NamedTuple):
-    """A part of the moving line; of parts that do not fit, those of the highest rank are left out first."""
+    """A part of the live line. If there is no room for all, parts of the highest rank are left out first."""
 
     rank: int
     text: str
@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 
 class MovingLine(Live):
-    """Rich's live display of one line, which leaves nothing behind where the terminal gets narrower."""
+    """A live display of one line that leaves no remains when the terminal gets narrower."""
 
     def __init__(self, render: Callable[[], Text], console: Console) -> None:
         self._make = render
@@ -48,7 +48,7 @@ class MovingLine(Live):
         )
 
     def refresh(self) -> None:
-        # terminals break a line that has become too long, and rich would take back the last row alone
+        # terminals wrap a line that has become too long, and rich would erase only its last row
         more = max(0, self._cells - 1) // max(self.console.width, 1)
         if more and self.is_started:
             self.console.file.write(f"\x1b[{more}A\r\x1b[J")
@@ -61,10 +61,10 @@ class MovingLine(Live):
 
 
 class LiveDisplay:
-    """The stage that goes on in the last line, with the item's step, rate, time left and memory."""
+    """Shows the running stage in the last line, with the item's step, rate, time left and memory."""
 
     def __init__(self, ram: Mapping[str, int | None], clock: Callable[[], float] = time.monotonic) -> None:
-        """``ram`` is the RAM budget of each stage."""
+        """``ram`` is the RAM budget of each stage in bytes."""
         self._budgets = ram
         self._clock = clock
         self._console = Console(stderr=True, highlight=False, markup=False)
@@ -91,7 +91,7 @@ class LiveDisplay:
 
     def _take(self, event: ev.Event) -> None:
         now = self._clock()
-        self._learn(event, now)
+        self._update(event, now)
         lines = self._lines.of(event)
         if isinstance(event, ev.ItemFinished) and event.failed:
             lines = [Line(f"{event.stage} {event.item} {status_of(event)}", "red")]
@@ -100,7 +100,7 @@ class LiveDisplay:
         for line in lines:
             self._console.print(Text(line.text, line.style), soft_wrap=True)
 
-    def _learn(self, event: ev.Event, now: float) -> None:
+    def _update(self, event: ev.Event, now: float) -> None:
         match event:
             case ev.StageStarted():
                 self._pace, self._fetch, self._held = StagePace(event, now), None, 0
@@ -151,7 +151,7 @@ class LiveDisplay:
 
 
 def _fitted(parts: list[Part], width: int) -> Text:
-    """The parts that there is room for, in their order."""
+    """The parts that fit into ``width`` columns, in their order."""
     shown = [part for part in parts if part.text]
     while len(shown) > 1 and sum(len(part.text) + 2 for part in shown) - 2 > width:
         shown.remove(max(shown))
@@ -161,10 +161,10 @@ def _fitted(parts: list[Part], width: int) -> Text:
 
 
 def _seconds(seconds: float) -> str:
-    """Whole seconds: a line that moves has no room for tenths."""
+    """Whole seconds below a minute, to save room."""
     return f"{seconds:.0f} s" if seconds < 60 else format_duration(seconds)
 
 
 def _short(item: str) -> str:
-    """An id that leaves room for the rest of its line."""
+    """An item's id, cut to ``ID_WIDTH``."""
     return item if len(item) <= ID_WIDTH else f"{item[: ID_WIDTH - 1]}…"

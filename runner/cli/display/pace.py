@@ -1,7 +1,4 @@
-"""How far a stage has come, how fast it goes, and when it will have ended.
-
-Times are seconds of a clock that the caller reads.
-"""
+"""Progress, rate and remaining time of a stage. Times are in seconds, of a clock that the caller reads."""
 
 from __future__ import annotations
 
@@ -12,12 +9,12 @@ from runner import events as ev
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LONGEST_SILENCE = 60.0  # seconds between two lines while a stage works
-SHORTEST_SILENCE = 5.0  # seconds before the next tenth of an item is worth a line
+LONGEST_SILENCE = 60.0  # seconds between two lines while a stage runs
+SHORTEST_SILENCE = 5.0  # seconds before the line of the next tenth of an item
 
 
 class StagePace:
-    """The pace of one stage. Items that share a key share the work, and end together."""
+    """The progress of one stage. Items that share a key share the work and finish together."""
 
     def __init__(self, event: ev.StageStarted, now: float) -> None:
         self.stage = event.stage
@@ -26,21 +23,21 @@ class StagePace:
         """Items that are done or failed."""
         self.started = now
         self.loaded: float | None = None
-        """When the items began."""
+        """When the components were loaded and items started."""
         self.step: ev.Progress | None = None
-        """The latest step of an item under way."""
+        """The latest step of an unfinished item."""
         self._distinct = event.items if event.distinct is None else event.distinct
         self._ended: set[str] = set()
-        """Keys that were made, or failed."""
+        """Keys that are done or failed."""
         self._parts: dict[str, float] = {}
-        """How much of each item under way is done."""
+        """The part of each unfinished item that is done, 0 to 1."""
         self._origins: dict[str, float] = {}
-        """How much of items was done before this run."""
+        """The part of each item that was done before this run."""
         self._steps = 0
         self._latest = now
 
     def take(self, event: ev.Event, now: float) -> None:
-        """Learn from the next event of the stage."""
+        """Update the progress with the next event of the stage."""
         match event:
             case ev.StageReady():
                 self.loaded = self.loaded or now
@@ -53,7 +50,7 @@ class StagePace:
                 self.step = event
                 self._steps += 1
                 self._parts[event.item] = event.step / max(event.steps, 1)
-            case ev.Retrying():  # it begins anew
+            case ev.Retrying():  # it starts again
                 self._parts.pop(event.item, None)
                 self._origins.pop(event.item, None)
             case ev.ItemFinished():
@@ -68,16 +65,16 @@ class StagePace:
 
     @property
     def under_way(self) -> int:
-        """Items that have come to a step and not to their end."""
+        """The number of items that have had a step and are not finished."""
         return len(self._parts)
 
     @property
     def done(self) -> float:
-        """The part of the stage's work that is done."""
+        """The part of the stage's work that is done, 0 to 1."""
         return min(1.0, self._made / max(self._distinct, 1))
 
     def rate(self) -> str:
-        """Seconds a step, or an item where items have no steps; "" before the first."""
+        """Seconds per step, or per item if items have no steps; "" before the first."""
         if self.loaded is None:
             return ""
         passed = self._latest - self.loaded
@@ -86,7 +83,7 @@ class StagePace:
         return f"{passed / len(self._ended):.2f} s/item" if self._ended else ""
 
     def left(self, now: float) -> float | None:
-        """Seconds until all items will be done; None while nothing tells."""
+        """Seconds until all items are done; None while that is not known."""
         gained = self._made - sum(list(self._origins.values()))
         if self.loaded is None or gained <= 0 or self._latest <= self.loaded:
             return None
@@ -99,7 +96,7 @@ class StagePace:
 
 
 class Pauses:
-    """Says when a line is due in a log that shows no moving line: not too seldom, and not too often."""
+    """Decides when a log without a live line gets its next line of progress."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -107,11 +104,11 @@ class Pauses:
         self._tenth: tuple[str, int] = ("", 0)
 
     def reset(self) -> None:
-        """A line was written."""
+        """Start the pause again, after a line was written."""
         self._latest = self._clock()
 
     def is_due(self, item: str, part: float) -> bool:
-        """Whether a step of an item is worth a line: a tenth of it, or the first within a minute."""
+        """Whether to write a line for a step: for each tenth of an item, and at least every minute."""
         tenth = (item, int(part * 10 + 1e-9))
         silence = self._clock() - self._latest
         due = silence >= LONGEST_SILENCE or (silence >= SHORTEST_SILENCE and tenth != self._tenth)

@@ -1,4 +1,4 @@
-"""A run in a pipe or a log: a line for each thing that is worth one."""
+"""The display of a run in a pipe or a log: plain lines."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from runner import events as ev
-from runner.cli.common import say
 from runner.cli.display.lines import Lines, status_of
 from runner.cli.display.pace import Pauses, StagePace
+from runner.cli.output import say
 from runner.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PlainDisplay:
-    """Writes lines to stderr; while nothing ends, one about the progress now and then."""
+    """Writes lines to stderr: for what finishes, and for progress after pauses."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic, say: Callable[[str], None] = say) -> None:
         self._clock = clock
@@ -29,7 +29,7 @@ class PlainDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing is left on the screen that would have to go."""
+        """Nothing to clear."""
 
     def take(self, event: ev.Event) -> None:
         now = self._clock()
@@ -52,15 +52,15 @@ class PlainDisplay:
             self._pauses.reset()
 
     def _progress(self, event: ev.Progress, now: float) -> str:
-        """The step of an item, and what that means for the stage."""
-        told = [f"{event.item} step {event.step}/{event.steps}"]
+        """The step of an item, and the stage's rate and time left."""
+        parts = [f"{event.item} step {event.step}/{event.steps}"]
         pace = self._pace
         if pace is None:
-            return f"{event.stage} {told[0]}"
+            return f"{event.stage} {parts[0]}"
         if pace.under_way > 1:
-            told[0] += f" and {pace.under_way - 1} more under way"
+            parts[0] += f" and {pace.under_way - 1} more under way"
         if rate := pace.rate():
-            told.append(rate)
+            parts.append(rate)
         if (left := pace.left(now)) is not None:
-            told.append(f"ETA {format_duration(left)}")
-        return f"{event.stage} {pace.finished}/{pace.items}: {', '.join(told)}"
+            parts.append(f"ETA {format_duration(left)}")
+        return f"{event.stage} {pace.finished}/{pace.items}: {', '.join(parts)}"

@@ -1,1 +1,1 @@
-"""What headers, configs and ``model_index.json`` tell before anything is loaded. No torch here."""
+"""Checks of headers, configs and ``model_index.json`` before anything is loaded. No torch."""

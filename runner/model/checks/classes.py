@@ -1,4 +1,4 @@
-"""The classes that a model's files say that they are for, held against those that the stages load."""
+"""Compares the classes that a model's files name with those that the stages load."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
 
 ANY = "*"
-# what transformers' files and indices may name instead of a tokenizer of one model
+# base classes that transformers' files may name instead of a specific tokenizer
 _GENERIC = {"PreTrainedTokenizer", "TokenizersBackend", "PythonBackend", "SentencePieceBackend"}
 _WHOLE = re.compile(
     r"(?P<family>.+?)(?:Model|ForPreTraining|ForConditionalGeneration|ForCausalLM|(?:With)?LMHeadModel)"
@@ -24,9 +24,9 @@ _WHOLE = re.compile(
 
 
 def class_problems(shapes: ComponentShapes, index: Mapping[str, Any]) -> Iterator[str]:
-    """What the component's own files and its entry in ``model_index.json`` say against its class.
+    """An error message if the component's files or its entry in ``model_index.json`` name another class.
 
-    Only classes of the libraries are judged: a plugin's own may read files of any.
+    Only classes of diffusers and transformers are checked: a plugin's own may read files of any class.
     """
     component = shapes.component
     library, _, cls = component.cls.partition(":")
@@ -43,7 +43,7 @@ def class_problems(shapes: ComponentShapes, index: Mapping[str, Any]) -> Iterato
 
 
 def pipeline_problem(stage: Stage, index: Mapping[str, Any]) -> str:
-    """What the pipeline's class says against the stage; empty if nothing does."""
+    """An error message if the stage does not support the model's pipeline class, else empty."""
     named = index.get("_class_name")
     if not stage.pipelines or not isinstance(named, str) or named in stage.pipelines:
         return ""
@@ -54,7 +54,7 @@ def pipeline_problem(stage: Stage, index: Mapping[str, Any]) -> str:
 
 
 def architectures(folder: Path) -> list[str]:
-    """The classes that a component's ``config.json`` names."""
+    """The ``architectures`` in a component's ``config.json``; empty if there are none."""
     try:
         config = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError):
@@ -63,15 +63,16 @@ def architectures(folder: Path) -> list[str]:
 
 
 def is_whole_of(name: str, cls: str) -> bool:
-    """Whether a class of transformers is, by its name, the whole that another one is a part of.
+    """Whether a class of transformers is, by its name, a complete model of which ``cls`` is a part.
 
-    ``T5ForConditionalGeneration`` of ``T5EncoderModel``, ``CLIPModel`` of ``CLIPTextModel``.
+    ``T5ForConditionalGeneration`` contains ``T5EncoderModel``, ``CLIPModel`` contains ``CLIPTextModel``.
     """
     match = _WHOLE.fullmatch(name)
     return match is not None and cls.startswith(match["family"]) and not cls.startswith(name)
 
 
 def _named(shapes: ComponentShapes, index: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """The files that may name the component's class, and the names in each."""
     yield "config.json", _strings(shapes.config.get("_class_name"))
     yield "config.json", _strings(shapes.config.get("architectures"))
     for name, config in shapes.other_configs.items():
@@ -82,6 +83,7 @@ def _named(shapes: ComponentShapes, index: Mapping[str, Any]) -> Iterator[tuple[
 
 
 def _is_for(name: str, cls: str, component: Component) -> bool:
+    """Whether files of the class ``name`` can be loaded as ``cls``."""
     if name in (cls, *component.accepts):
         return True
     if component.cls.startswith("transformers") and is_whole_of(name, cls):
@@ -91,7 +93,7 @@ def _is_for(name: str, cls: str, component: Component) -> bool:
 
 
 def _is_auto(component: Component) -> bool:
-    """Whether it is a class that takes the files of any: transformers' ``Auto...``, or a common base."""
+    """Whether the class loads files of any class: ``Auto...`` of transformers, or a base class."""
     library, _, cls = component.cls.partition(":")
     return (
         cls == "AutoModel"

@@ -1,18 +1,18 @@
-"""Files that other tools made: quantised weights, adapters, the names of a model's original authors."""
+"""Recognises weights in formats of other tools: quantised, adapters, or with the original authors' names."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from runner.model.shapes import ComponentShapes
 
 LIBRARIES = ("diffusers", "transformers")
 _DIFFUSERS_LAYOUT = "get the model in diffusers layout, whose files have the library's own names"
 _PLAIN = "get its weights in bfloat16, float16, or in plain fp8 without scales"
-# by the last part of a tensor's name; what these tools keep beside a quantised weight
+# by the last part of a tensor's name: the extra tensors of quantised weights
 _QUANTISED = {
     "weight_scale": "scaled fp8",
     "weight_scale_2": "scaled fp4",
@@ -46,7 +46,7 @@ _WRAPPERS = ("_orig_mod.", "module.", "model.")
 
 
 def format_of(names: Collection[str]) -> str:
-    """Which tool's files these tensors are of, and what to do; empty if no name tells."""
+    """A message about the format that the tensors' names indicate, with what to do; empty if none."""
     for name in names:
         if tool := _quantised_by(name):
             return f"they were quantised by another tool ({tool}), which runner does not read; {_PLAIN}"
@@ -64,26 +64,28 @@ def format_of(names: Collection[str]) -> str:
 
 
 def foreign_format(shapes: ComponentShapes) -> str:
-    """What says that the files of a library's class were made by another tool; empty if nothing does.
+    """A message if the config or the tensors of a diffusers or transformers class are quantised, else empty.
 
-    Only what cannot be right: classes of plugins may have weights of any name.
+    Classes of plugins are not checked: their weights may have any names.
     """
     if shapes.component.cls.partition(":")[0].partition(".")[0] not in LIBRARIES or not shapes.tensors:
         return ""
-    method = next(_quantisation(shapes), None)
-    if method:
+    if method := _quantisation(shapes):
         return f"the files are quantised ({method}), which runner does not read; {_PLAIN}"
-    strange = [name for name in shapes.tensors if _quantised_by(name)]
-    return f"the files hold {strange[0]}: {format_of(strange[:1])}" if strange else ""
+    foreign = next((name for name in shapes.tensors if _quantised_by(name)), "")
+    return f"the files hold {foreign}: {format_of([foreign])}" if foreign else ""
 
 
-def _quantisation(shapes: ComponentShapes) -> Iterator[str]:
+def _quantisation(shapes: ComponentShapes) -> str:
+    """The quantisation method that ``config.json`` names; empty if none."""
     config = shapes.config.get("quantization_config")
-    if isinstance(config, dict):
-        yield str(config.get("quant_method") or config.get("quant_type") or "by its quantization_config")
+    if not isinstance(config, dict):
+        return ""
+    return str(config.get("quant_method") or config.get("quant_type") or "by its quantization_config")
 
 
 def _quantised_by(name: str) -> str:
+    """The tool or format that a tensor's name indicates; empty if none."""
     if any(part in name for part in _QUANTISED_PARTS):
         return "bitsandbytes"
     return _QUANTISED.get(name.rpartition(".")[2], "")

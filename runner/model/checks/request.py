@@ -1,8 +1,7 @@
-"""Questions about a component that only its library can answer, and the answers that are kept.
+"""Requests to check a component against its library's class, and a cache of the checks that passed.
 
-A worker makes the component's class from headers and configs alone (:mod:`runner.worker.check`). That they
-agree is remembered in runner's cache, by the content of all that was looked at; what does not is looked at
-again.
+A worker builds the component's class from headers and configs alone (:mod:`runner.worker.check`). A check
+that passed is cached by a hash of everything it depends on; one that failed is repeated.
 """
 
 from __future__ import annotations
@@ -27,24 +26,24 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
 
 ENGINE, LIBRARIES = 1, ("torch", "diffusers", "transformers", "tokenizers", "safetensors")
-FILE_LIMIT = 64 << 20  # bytes of a tokenizer's file that are hashed; they are a few MB
+FILE_LIMIT = 64 << 20  # bytes of a tokenizer's file that are hashed; usual files have a few MB
 
 
 @dataclass(frozen=True)
 class ComponentCheck:
-    """One component to be looked at; it is sent to a worker."""
+    """One component to be checked; it is pickled and sent to a worker."""
 
     shapes: ComponentShapes
     shown: str
-    """How messages name the model."""
+    """The name of the model in messages."""
     folder: Path | None
     """The model's folder; None if it is not on this machine."""
     embeddings: int | None = None
-    """Token ids that the encoder of a tokenizer takes."""
+    """For a tokenizer, the number of token ids that its encoder takes."""
 
     @cached_property
     def digest(self) -> str:
-        """A hash of all that the answer depends on."""
+        """A hash of everything that the result depends on."""
         shapes = self.shapes
         parts = {
             "engine": ENGINE,
@@ -59,22 +58,23 @@ class ComponentCheck:
 
     @property
     def is_known_to_agree(self) -> bool:
-        return _place(self).exists()
+        """Whether this check has passed before."""
+        return _cache_file(self).exists()
 
     def keep(self) -> None:
-        """Remember that all agrees."""
-        with suppress(StorageError):  # without a cache it is looked at again
-            write_atomically(_place(self), b"")
+        """Record in the cache that the check has passed."""
+        with suppress(StorageError):  # without a cache it is repeated
+            write_atomically(_cache_file(self), b"")
 
     def _hashes(self) -> dict[str, str]:
-        """Of a tokenizer's files; their names alone where they are not here."""
+        """Hashes of a tokenizer's files; empty strings if they are not on this machine."""
         if self.folder is None:
             return dict.fromkeys(self.shapes.names, "")
         return {name: _sha256(self.folder / name) for name in self.shapes.names}
 
 
 def checks_of(shapes: Iterable[ComponentShapes], shown: str, folder: Path | None) -> Iterator[ComponentCheck]:
-    """The checks of one stage's components: of weights, and of tokenizers."""
+    """The checks of one stage's components that have weights or are tokenizers."""
     known = {one.component.name: one for one in shapes}
     for one in known.values():
         component = one.component
@@ -86,20 +86,20 @@ def checks_of(shapes: Iterable[ComponentShapes], shown: str, folder: Path | None
 
 
 def encoder_of(tokenizer: Component, components: Mapping[str, Component]) -> Component | None:
-    """The component that takes a tokenizer's token ids: as declared, or as diffusers names them."""
+    """The component that takes a tokenizer's token ids: the declared one, else by diffusers' naming."""
     named = tokenizer.name.replace("tokenizer", "text_encoder")
     return components.get(tokenizer.encoder or (named if named != tokenizer.name else ""))
 
 
 def vocabulary_size(config: Any) -> int | None:
-    """The token ids that an encoder takes, by its config or by that of its text model."""
+    """The number of token ids that an encoder takes, from its config or that of its text model."""
     for table in (config, config.get("text_config")):
         if isinstance(table, dict) and type(table.get("vocab_size")) is int:
             return int(table["vocab_size"])
     return None
 
 
-def _place(check: ComponentCheck) -> Path:
+def _cache_file(check: ComponentCheck) -> Path:
     return cache_folder() / "agreed" / check.digest[:40]
 
 

@@ -27,8 +27,8 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         f"heavy |= {{'pydantic'}} if {arguments!r} == ['--help'] else set()\n"
         "print(heavy & set(sys.modules), file=sys.stderr)"
     )
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stderr.strip() == "set()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "set()"
 
 
 def test_every_exit_code_is_explained() -> None:
@@ -43,10 +43,10 @@ def test_every_exit_code_is_explained() -> None:
         (["paint", "toy.toml"], "No such command"),
         (["run", "toy.toml", "--set", "steps"], "write it KEY=VALUE"),
         (["run", "toy.toml", "--set", "stage=1"], "stage"),
-        (["run", "toy.toml", "--set", "batch.prompts.0.x=1"], "there is no table to look for '0' in"),
+        (["run", "toy.toml", "--set", "batch.prompts.0.x=1"], "'0' is not in a table"),
         (
             ["run", "toy.toml", "--set", "stage.mkae.with.steps=1"],
-            "no such stage 'mkae'; did you mean 'make'?",
+            "no stage 'mkae'; did you mean 'make'?",
         ),
         (
             ["run", "toy.toml", "--set", "budget.vrm=1GiB"],
@@ -67,7 +67,7 @@ def test_a_wrong_command_line_is_exit_2_and_writes_nothing(
     assert toy.files() == before
 
 
-def test_a_wrong_value_on_the_command_line_is_told_as_its_own(toy: Project) -> None:
+def test_a_wrong_value_on_the_command_line_is_reported_as_its_own(toy: Project) -> None:
     outcome = toy.invoke("run", "toy.toml", "--set", "stage.make.with.steps=0")
     assert outcome.code == 3
     assert (
@@ -79,16 +79,16 @@ def test_a_wrong_value_on_the_command_line_is_told_as_its_own(toy: Project) -> N
     ("arguments", "code"),
     [(["run", "no*.toml"], 2), (["run", "wrong.toml"], 3), (["run", "wrong.toml", "--dry-run"], 3)],
 )
-def test_what_cannot_begin_is_said_in_json_too(toy: Project, arguments: list[str], code: int) -> None:
+def test_what_cannot_start_is_reported_in_json_too(toy: Project, arguments: list[str], code: int) -> None:
     toy.write("wrong.toml", "version = 1")
     outcome = toy.invoke(*arguments, "--json")
     assert outcome.code == code, outcome
-    (told,) = outcome.events
-    assert told["exit_code"] == code
-    assert told["error"] in outcome.stderr
+    (report,) = outcome.events
+    assert report["exit_code"] == code
+    assert report["error"] in outcome.stderr
 
 
-def test_plan_and_dry_run_tell_what_would_be_done_and_write_nothing(toy: Project) -> None:
+def test_plan_and_dry_run_show_what_would_be_done_and_write_nothing(toy: Project) -> None:
     before = toy.files()
     planned = toy.invoke("plan", "toy.toml", "--json")
     assert planned.code == 0, planned
@@ -116,7 +116,7 @@ def test_fresh_without_a_stage_does_not_take_the_manifest_for_one(toy: Project) 
 
 
 def test_a_bug_is_a_traceback_and_exit_70(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.cli.validate.open_pipeline", lambda *_: 1 / 0)
+    monkeypatch.setattr("runner.cli.pipelines.open_pipeline", lambda *_: 1 / 0)
     outcome = toy.invoke("validate", "toy.toml")
     assert outcome.code == 70
     assert "ZeroDivisionError" in outcome.stderr

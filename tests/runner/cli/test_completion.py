@@ -16,7 +16,7 @@ def offered(project: Project, line: str) -> list[str]:
     """As bash asks: the words so far, the last of them unfinished."""
     words = line.split(" ")
     environment = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1), "_RUNNER_COMPLETE": "complete_bash"}
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", "from runner.cli import main; main()"],
         env={**project.environment, **environment},
         cwd=project.folder,
@@ -24,8 +24,8 @@ def offered(project: Project, line: str) -> list[str]:
         text=True,
         check=False,
     )
-    assert told.stderr == ""
-    return told.stdout.split()
+    assert done.stderr == ""
+    return done.stdout.split()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The help of every command: what it does, and an example that the command itself would take."""
+"""The help of every command: a description, and an example that parses."""
 
 from __future__ import annotations
 

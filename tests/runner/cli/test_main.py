@@ -45,8 +45,8 @@ def test_a_users_error_is_a_message_and_its_exit_code(ended: End) -> None:
         (UsageError("no such thing"), 2),
         (RunnerError("x"), 70),
     ):
-        told = ended(error, "plan", "x.toml")
-        assert told == (code, "", f"error: {error}\n")
+        result = ended(error, "plan", "x.toml")
+        assert result == (code, "", f"error: {error}\n")
 
 
 def test_as_json_it_is_an_object_too(ended: End) -> None:
@@ -61,7 +61,7 @@ def test_as_json_it_is_an_object_too(ended: End) -> None:
     assert ended(ModelError("no model"), "run", "x.toml", "--json")[1] == ""
 
 
-def test_a_bug_is_exit_70_with_a_traceback_that_tells_no_secret(ended: End) -> None:
+def test_a_bug_is_exit_70_with_a_traceback_without_secrets(ended: End) -> None:
     code, stdout, stderr = ended(KeyError(TOKEN), "plan", "x.toml")
     assert (code, stdout) == (ExitCode.BUG, "")
     assert "Traceback" in stderr

@@ -34,8 +34,8 @@ def all_at(project: Project, stdout: int, *, stderr: int = subprocess.PIPE) -> l
 
     def one(command: list[str]) -> tuple[int, str]:
         with project.start(*command, stdout=stdout, stderr=stderr) as process:
-            told = process.communicate(timeout=60)[1]
-            return process.returncode, told or ""
+            printed = process.communicate(timeout=60)[1]
+            return process.returncode, printed or ""
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(one, COMMANDS))
@@ -45,9 +45,9 @@ def all_at(project: Project, stdout: int, *, stderr: int = subprocess.PIPE) -> l
 def test_a_full_disk_under_stdout_is_exit_9_and_one_line(toy: Project) -> None:
     toy.write("other.toml", (toy.folder / "toy.toml").read_text())
     with FULL.open("wb") as full:
-        for command, (code, told) in zip(COMMANDS, all_at(toy, full.fileno()), strict=True):
-            assert code == 9, (command, told)
-            lines = [line for line in told.splitlines() if not line.startswith("==")]
+        for command, (code, stderr) in zip(COMMANDS, all_at(toy, full.fileno()), strict=True):
+            assert code == 9, (command, stderr)
+            lines = [line for line in stderr.splitlines() if not line.startswith("==")]
             assert lines == ["error: standard output cannot be written: No space left on device"], command
 
 
@@ -56,9 +56,9 @@ def test_a_reader_that_has_gone_is_no_error(toy: Project) -> None:
     read, write = os.pipe()
     os.close(read)
     try:
-        for command, (code, told) in zip(COMMANDS, all_at(toy, write), strict=True):
-            assert code in (0, 2), (command, told)
-            assert not [line for line in told.splitlines() if not line.startswith("==")], command
+        for command, (code, stderr) in zip(COMMANDS, all_at(toy, write), strict=True):
+            assert code in (0, 2), (command, stderr)
+            assert not [line for line in stderr.splitlines() if not line.startswith("==")], command
     finally:
         os.close(write)
 
@@ -75,17 +75,17 @@ def test_stderr_that_cannot_be_written_changes_no_exit_code(toy: Project) -> Non
 @needs_full
 def test_a_run_whose_events_are_lost_makes_its_outputs_and_exits_with_9(toy: Project) -> None:
     with FULL.open("wb") as full, toy.start("run", "toy.toml", "--json", stdout=full) as process:
-        told = process.communicate(timeout=60)[1]
-    assert process.returncode == 9, told
-    assert told.endswith("error: standard output cannot be written: No space left on device\n")
+        stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 9, stderr
+    assert stderr.endswith("error: standard output cannot be written: No space left on device\n")
     assert len([name for name in toy.outputs("toy") if name.endswith(".txt")]) == 2
 
 
 @pytest.mark.skipif(os.name == "nt", reason="descriptors are closed with POSIX calls")
 def test_a_command_started_without_stdout_says_so(toy: Project) -> None:
     with toy.start("schema", stdout=None, preexec_fn=partial(os.close, 1)) as process:
-        told = process.communicate(timeout=60)[1]
-    assert (process.returncode, told.count("\n")) == (9, 1), told
+        stderr = process.communicate(timeout=60)[1]
+    assert (process.returncode, stderr.count("\n")) == (9, 1), stderr
 
 
 def test_characters_that_an_encoding_lacks_are_escaped(toy: Project) -> None:

@@ -1,4 +1,4 @@
-"""Lines are as long as they are where nobody looks at a terminal: a script takes them line by line."""
+"""Without a terminal lines are neither wrapped nor padded, so that scripts can read them."""
 
 from __future__ import annotations
 

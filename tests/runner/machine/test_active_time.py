@@ -24,13 +24,13 @@ def test_suspended_time_does_not_count_and_computing_without_other_threads_does(
         [sys.executable, "-c", TELLS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with process:
-        told, answers = process.stdin, process.stdout
-        assert told is not None
+        requests, answers = process.stdin, process.stdout
+        assert requests is not None
         assert answers is not None
 
         def read(ask: str) -> tuple[float, ...]:
-            told.write(f"{ask}\n")
-            told.flush()
+            requests.write(f"{ask}\n")
+            requests.flush()
             return tuple(map(float, answers.readline().split()))
 
         active, wall, _ = read("now")
@@ -43,4 +43,4 @@ def test_suspended_time_does_not_count_and_computing_without_other_threads_does(
 
         computed, _, cpu_after = read("compute")
         assert computed - after >= 0.8 * (cpu_after - cpu)
-        told.close()
+        requests.close()

@@ -18,7 +18,7 @@ from runner.machine.cpu import speed_beside_float32
         ("float16", {"avx512_fp16"}, 2),
         ("bfloat16", {"asimd", "bf16"}, 2),
         ("float32", {"avx2"}, 1),
-        ("bfloat16", set(), 1),  # a system that tells nothing
+        ("bfloat16", set(), 1),  # unknown flags
     ],
 )
 def test_half_precision_is_fast_where_the_cpu_multiplies_it(

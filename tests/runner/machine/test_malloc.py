@@ -20,7 +20,7 @@ SIDE = 1 << 10  # a square of it is 4 MiB in float32
 
 
 class Layers(BaseModel):
-    tells: bool = True
+    known: bool = True
 
 
 @hookimpl
@@ -30,7 +30,7 @@ def runner_stages():
 
 
 def memory(params, sizes):
-    return Activations(60 * MIB, suspended=4 * MIB if params.tells else None, tokens=SIDE)
+    return Activations(60 * MIB, suspended=4 * MIB if params.known else None, tokens=SIDE)
 
 
 def start(ctx):
@@ -102,9 +102,9 @@ def test_it_is_given_back_where_the_budget_has_no_room_for_it(layers: Project) -
 
 
 def test_it_is_given_back_where_the_formula_does_not_tell_what_passes_between_blocks(layers: Project) -> None:
-    outcome, faults = run(layers, "stage.run.with.tells=false")
+    outcome, faults = run(layers, "stage.run.with.known=false")
     assert faults > PAGES / 2
-    parts = layers.runner("plan", "layers.toml", "--json", "--set", "stage.run.with.tells=false")
+    parts = layers.runner("plan", "layers.toml", "--json", "--set", "stage.run.with.known=false")
     assert "kept" not in str(parts)
     assert "kept" in str(layers.runner("plan", "layers.toml", "--json"))
     assert outcome.of("run_finished")[0]["exit_code"] == 0

@@ -1,4 +1,4 @@
-"""Measuring and keeping speeds; how fast this machine is, is nobody's business here."""
+"""Measuring and caching speeds; no test depends on how fast this machine is."""
 
 from __future__ import annotations
 
@@ -138,9 +138,11 @@ def test_a_device_that_is_not_there_has_no_rates(folder: Path) -> None:
     assert cached_device("cuda:77") is None
 
 
-@pytest.mark.parametrize("told", ["7.0", '{"compute": {"float32": "fast"}, "bus": null}', '{"compute": 1.0}'])
-def test_rates_of_a_device_that_are_no_good_are_as_none(folder: Path, told: str) -> None:
+@pytest.mark.parametrize(
+    "cached", ["7.0", '{"compute": {"float32": "fast"}, "bus": null}', '{"compute": 1.0}']
+)
+def test_malformed_rates_of_a_device_count_as_none(folder: Path, cached: str) -> None:
     cache = folder.parent / "cache/rates.json"
     cache.parent.mkdir()
-    cache.write_text(f'{{"{rates.device_key("cpu")}": {told}}}')
+    cache.write_text(f'{{"{rates.device_key("cpu")}": {cached}}}')
     assert cached_device("cpu") is None

@@ -81,7 +81,7 @@ def test_stages_in_single_brackets_are_told_how_lists_are_written(toy: Project, 
     toy.write("toy.toml", (GOOD if count == 2 else one).replace("[[stage]]", "[stage]"))
     outcome = toy.invoke("validate", "toy.toml")
     assert outcome.code == 3, outcome
-    assert "write [[stage]]" in outcome.stderr or "are written [[stage]]" in outcome.stderr
+    assert "write [[stage]]" in outcome.stderr or "as [[stage]]" in outcome.stderr
 
 
 def test_what_no_item_can_be_set_on_is_a_usage_error(toy: Project) -> None:

@@ -48,7 +48,12 @@ ITEM_FILES: dict[str, tuple[str, bytes, str, str]] = {
         ":1:28",
         "'seed' is given twice",
     ),
-    "json NaN": ("a.jsonl", b'{"prompt": "a", "steps": NaN}\n', ":1:26", "not JSON: NaN is no number"),
+    "json NaN": (
+        "a.jsonl",
+        b'{"prompt": "a", "steps": NaN}\n',
+        ":1:26",
+        "not JSON: NaN is not a JSON number",
+    ),
     "json half a step": (
         "a.jsonl",
         b'{"prompt": "a", "steps": 1.5}\n',

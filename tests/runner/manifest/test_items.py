@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from toy_plugin import STAGES
 
-from runner.manifest.items import BatchItem, expand
+from runner.manifest.items import expand
 from runner.manifest.load import load
 from runner.manifest.problems import Problems
 
 if TYPE_CHECKING:
     from project import Project
+
+    from runner.manifest.batch_item import BatchItem
 
 HEAD = """
 version = 1

@@ -34,6 +34,30 @@ k = [ # inside
 '''.replace("'it''s'", '"its"')
 
 
+def test_statements_are_in_order_with_their_tables() -> None:
+    found = [
+        (s.path, TEXT[s.start : s.end], s.table)
+        for s in Positions("f.toml", TEXT).statements
+        if not s.is_header
+    ]
+    assert found[1] == (("a", "b", "c d"), '[1, 2, {x = 3, y = "#]"}]', ())
+    assert found[3] == (("model", "source"), '"""several\n[lines]"""', ("model",))
+    assert found[-1] == (
+        ("stage", 1, "with", "k"),
+        """[ # inside\n  "a",\n  'b',\n]""",
+        ("stage", 1, "with"),
+    )
+    headers = [(s.path, TEXT[s.start : s.end]) for s in Positions("f.toml", TEXT).statements if s.is_header]
+    assert headers == [
+        (("model",), "[model]"),
+        (("stage", 0), "[[stage]]"),
+        (("stage", 0, "with"), "[stage.with]"),
+        (("stage", 0, "from"), '[stage."from"]'),
+        (("stage", 1), "[[stage]]"),
+        (("stage", 1, "with"), "[stage.with]"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("path", "key", "value"),
     [

@@ -9,7 +9,7 @@ import pytest
 from runner.errors import ExitCode
 from runner.manifest.load import load, read_text
 from runner.manifest.problems import ManifestError, Problem, Problems
-from runner.pipeline.unknown_keys import tell_unknown_keys
+from runner.pipeline.unknown_keys import check_unknown_keys
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,7 @@ def told(path: Path, *sets: str) -> str:
 def problems(path: Path, *sets: str) -> list[Problem]:
     manifest = load(path, sets)
     found = Problems(list(manifest.problems))
-    tell_unknown_keys(manifest, {}, found)
+    check_unknown_keys(manifest, {}, found)
     return found.found
 
 

@@ -15,7 +15,7 @@ from project import Project
 from runner.api import Component
 from runner.model.damage import HASHED_AT_ONCE
 from runner.model.files import open_component
-from runner.model.fingerprint import altered, fingerprint, note
+from runner.model.fingerprint import altered, fingerprint, trust_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -170,7 +170,7 @@ def test_where_it_cannot_be_fetched_the_blob_is_named(
         outcome = project.runner(command, "hub.toml")
         assert outcome.code == 8, outcome
         assert f"damaged {name} ({blob}: " in outcome.stderr
-        assert "HF_HUB_OFFLINE forbids to fetch it" in outcome.stderr
+        assert "HF_HUB_OFFLINE forbids fetching it" in outcome.stderr
         assert "hub.toml:4:10: " in outcome.stderr
         assert "a run fetches" not in outcome.stdout
     del project.environment["HF_HUB_OFFLINE"]
@@ -226,7 +226,7 @@ def test_a_large_blob_is_believed_by_its_name_until_it_is_written_to(
     (tmp_path / "snapshots/c/part/large.dat").symlink_to(blob)
     files = [open_component(tmp_path / "snapshots/c", Component("part", "x:Y", files=("large.dat",)))]
 
-    note(files)
+    trust_names(files)
     first = fingerprint(files, hash_missing=False)
     assert first is not None
     assert altered(files) == []

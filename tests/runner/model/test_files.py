@@ -145,17 +145,17 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "pointer of git-lfs": (
         write(WEIGHTS, POINTER),
-        "is a pointer of git-lfs and not the file itself: run `git",
+        "is a git-lfs pointer, not the file itself: run `git",
     ),
-    "pointer for a config": (write("vae/config.json", POINTER), "vae/config.json is a pointer of git-lfs"),
-    "pointer for an index": (write(INDEX, POINTER), "index.json is a pointer of git-lfs"),
+    "pointer for a config": (write("vae/config.json", POINTER), "vae/config.json is a git-lfs pointer"),
+    "pointer for an index": (write(INDEX, POINTER), "index.json is a git-lfs pointer"),
     "pointer for a tokenizer": (
         write("tokenizer_2/spiece.model", POINTER),
-        "spiece.model is a pointer of git-lfs",
+        "spiece.model is a git-lfs pointer",
     ),
     "pointer for a vocabulary": (
         write("tokenizer/merges.txt", POINTER),
-        "merges.txt is a pointer of git-lfs",
+        "merges.txt is a git-lfs pointer",
     ),
     "empty tokenizer": (cut("tokenizer_2/tokenizer.json", 0), "tokenizer.json is damaged: it is empty"),
     "another program's names": (
@@ -211,9 +211,7 @@ def test_items_and_manifests_that_git_lfs_left_out(local: Project) -> None:
     (local.folder / "prompts.csv").write_bytes(POINTER)
     outcome = local.invoke("validate", "local.toml", "--set", "batch.file=prompts.csv")
     assert outcome.code == 3, outcome
-    assert (
-        "prompts.csv: is a pointer of git-lfs and not the file itself: run `git lfs pull`" in outcome.stderr
-    )
+    assert "prompts.csv: is a git-lfs pointer, not the file itself: run `git lfs pull`" in outcome.stderr
     (local.folder / "picture.png").write_bytes(POINTER)
     outcome = local.invoke("reproduce", "picture.png")
     assert "picture.png is a pointer of git-lfs" in outcome.stderr

@@ -134,7 +134,7 @@ def test_a_hub_that_breaks_for_good_is_exit_8_and_what_came_is_kept(project: Pro
     repository.cuts[shard] = [PIECE + 1000] * 50
     outcome = project.runner("run", "hub.toml")
     assert outcome.code == 8, outcome
-    assert "could not be fetched whole" in outcome.stderr
+    assert "could not be fetched completely" in outcome.stderr
     assert "run it again: files that have arrived whole are kept" in outcome.stderr
     assert "Traceback" not in outcome.stderr
 
@@ -178,7 +178,7 @@ def test_a_gated_model_says_how_to_get_in(project: Project, hub: Hub) -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("model.source=some-lab/no-flux", "model 'some-lab/no-flux' is not there: check the name"),
+        ("model.source=some-lab/no-flux", "model 'some-lab/no-flux' was not found: check the name"),
         ("model.revision=v9", "the model has no revision 'v9'"),
     ],
 )
@@ -211,7 +211,7 @@ def test_a_hub_out_of_reach(project: Project) -> None:
     project.environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
     outcome = project.runner("run", "hub.toml")
     assert outcome.code == 8, outcome
-    assert "is not (wholly) on this machine, and the hub cannot be reached" in outcome.stderr
+    assert "is not (completely) on this machine, and the hub cannot be reached" in outcome.stderr
     project.environment["HF_HUB_OFFLINE"] = "1"
     outcome = project.runner("run", "hub.toml")
     assert outcome.code == 8, outcome

@@ -145,7 +145,10 @@ def test_what_was_read_serves_when_the_hub_cannot_be_reached(project: Project, h
     assert describe(project).stdout == first.stdout
     other = describe(project, "v2")
     assert other.code == 8, other
-    assert "at 'v2' is not (wholly) on this machine, and the hub cannot be reached; try again" in other.stderr
+    assert (
+        "at 'v2' is not (completely) on this machine, and the hub cannot be reached; try again"
+        in other.stderr
+    )
 
 
 def test_offline_what_was_read_serves_and_what_was_not_is_exit_8(project: Project, hub: Hub) -> None:
@@ -155,7 +158,7 @@ def test_offline_what_was_read_serves_and_what_was_not_is_exit_8(project: Projec
     assert describe(project).stdout == first.stdout
     other = describe(project, "v2")
     assert other.code == 8, other
-    assert f"model '{MODEL}' at 'v2' is not (wholly) on this machine, and HF_HUB_OFFLINE" in other.stderr
+    assert f"model '{MODEL}' at 'v2' is not (completely) on this machine, and HF_HUB_OFFLINE" in other.stderr
     assert hub.requests == 0
 
 

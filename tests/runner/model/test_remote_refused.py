@@ -51,8 +51,8 @@ def spoil(repository: Repository, how: str) -> None:
     [
         ("gated", MODEL, "main", "is gated: accept its licence"),
         ("pickled", MODEL, "main", "pickled weights only (diffusion_pytorch_model.bin)"),
-        ("lacking", MODEL, "main", "has nothing for the component 'vae'"),
-        ("", "some-lab/no-flux", "main", "is not there: check the name"),
+        ("lacking", MODEL, "main", "has no files of the component 'vae'"),
+        ("", "some-lab/no-flux", "main", "was not found: check the name"),
         ("", MODEL, "v9", "the model has no revision 'v9'"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_file_that_breaks_off_costs_what_had_not_come(project: Project, hub: H
     hub.repositories[MODEL].cuts[VAE] = [1000]
     outcome = describe(project)
     assert outcome.code == 8, outcome
-    assert "could not be fetched whole" in outcome.stderr
+    assert "could not be fetched completely" in outcome.stderr
     assert describe(project).code == 0
     assert sum(name == VAE for name, _ in hub.downloads) == 2
     assert len(hub.downloads) == len(set(hub.downloads)) + 1

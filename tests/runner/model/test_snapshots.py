@@ -89,7 +89,7 @@ def test_what_a_component_needs_of_a_repository() -> None:
     assert of(vae, *whole, "README.md") == whole
     with pytest.raises(ModelError, match=r"folder 'vae', holds pickled weights only \(model.bin\)"):
         of(vae, "vae/config.json", "vae/model.bin")
-    with pytest.raises(ModelError, match="has nothing for the component 'vae'"):
+    with pytest.raises(ModelError, match="has no files of the component 'vae'"):
         of(vae, "README.md")
     with pytest.raises(ModelError, match=r"folder 'vae', has a config.json and no weights"):
         of(vae, "vae/config.json")
@@ -135,7 +135,7 @@ def test_no_answer_is_not_waited_for_without_an_end() -> None:
     never = threading.Event()
     try:
         with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
-            in_threads([never.wait], patience=0.05)
+            in_threads([never.wait], timeout=0.05)
     finally:
         never.set()
 
@@ -161,8 +161,8 @@ class ConnectError(Exception):
     [
         (lambda: client_error("GatedRepoError"), ModelError, "is gated: accept its licence"),
         (lambda: client_error("RevisionNotFoundError"), ModelError, "the model has no revision 'v9'"),
-        (lambda: client_error("RepositoryNotFoundError"), ModelError, "is not there: check the name"),
-        (lambda: client_error("OfflineModeIsEnabled"), ModelError, "HF_HUB_OFFLINE forbids to fetch it"),
+        (lambda: client_error("RepositoryNotFoundError"), ModelError, "was not found: check the name"),
+        (lambda: client_error("OfflineModeIsEnabled"), ModelError, "HF_HUB_OFFLINE forbids fetching it"),
         (lambda: client_error("LocalEntryNotFoundError"), ModelError, "the hub cannot be reached"),
         (ConnectError, ModelError, "the hub cannot be reached"),
         (TimeoutError, ModelError, "the hub cannot be reached"),
@@ -170,9 +170,9 @@ class ConnectError(Exception):
         (
             lambda: ValueError("odd\nmore"),
             ModelError,
-            r"could not be fetched whole: ValueError: odd \(run it again",
+            r"could not be fetched completely: ValueError: odd \(run it again",
         ),
-        (ValueError, ModelError, r"could not be fetched whole: ValueError:  \(run it again"),
+        (ValueError, ModelError, r"could not be fetched completely: ValueError:  \(run it again"),
     ],
 )
 def test_the_clients_errors_in_the_users_words(

@@ -36,14 +36,14 @@ ACCEPTED = [
     ("plugin:flux/demo", None),
 ]
 REFUSED = [
-    ("owner/name", "../../outside", "is no revision"),
-    ("owner/name", "/etc/passwd", "is no revision"),
-    ("owner/name", "main\0", "is no revision"),
-    ("owner/name", "", "is no revision"),
-    ("owner/../name", None, "is no model source"),
-    ("../name/x/y", "main", "only a model on the hub has a revision"),
-    ("plugin:flux/../../etc", None, "is no packaged model"),
-    ("plugin:flux//etc", None, "is no packaged model"),
+    ("owner/name", "../../outside", "is not a revision"),
+    ("owner/name", "/etc/passwd", "is not a revision"),
+    ("owner/name", "main\0", "is not a revision"),
+    ("owner/name", "", "is not a revision"),
+    ("owner/../name", None, "is not a model source"),
+    ("../name/x/y", "main", "only a model on the hub can have a revision"),
+    ("plugin:flux/../../etc", None, "is not a packaged model"),
+    ("plugin:flux//etc", None, "is not a packaged model"),
 ]
 
 
@@ -63,13 +63,13 @@ MEANT = [
     ("https://huggingface.co/owner/name/tree/main", 'write "owner/name"'),
     ("https://hf.co/owner/name/blob/main/x.safetensors", 'that is one file: write "owner/name"'),
     ("hf://owner/name", 'write "owner/name"'),
-    ("https://example.com/model.zip", "a model is loaded from no URL: download it"),
+    ("https://example.com/model.zip", "models cannot be loaded from a URL: download it"),
     ("file:///srv/model", 'write "/srv/model"'),
     ("$HOME/model", "variables are not expanded"),
-    (r"models\flux", 'write "./models/flux" for what lies beside the manifest'),
+    (r"models\flux", 'write "./models/flux" for the one beside the manifest'),
     (r"models\gone", "folders are written with /"),
-    ("flux.safetensors", "is no model source"),
-    ("models", 'write "./models" for what lies beside the manifest'),
+    ("flux.safetensors", "is not a model source"),
+    ("models", 'write "./models" for the one beside the manifest'),
     ("models/deep/flux", 'write "./models/deep/flux"'),
 ]
 
@@ -84,13 +84,16 @@ def test_what_is_mistaken_for_a_source_says_what_to_write(tmp_path: Path, source
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("models/flux", 'lies beside the manifest: write "./models/flux" for that, or give a `revision`'),
-        ("./models/flux.safetensors", "is a single file, and not a model folder"),
-        ("models/flux.safetensors", "is a single file, and not a model folder"),
+        (
+            "models/flux",
+            'exists beside the manifest: write "./models/flux" for the folder, or give a `revision`',
+        ),
+        ("./models/flux.safetensors", "is a single file, not a model folder"),
+        ("models/flux.safetensors", "is a single file, not a model folder"),
         ("./models/sd.ckpt", "from_single_file"),
         ("models/flux-Q4.gguf", "is a GGUF file, which cannot be loaded"),
         ("./models/flux-Q4.gguf", "is a GGUF file, which cannot be loaded"),
-        (r"C:\models\flux", "that is a path of Windows"),
+        (r"C:\models\flux", "that is a Windows path"),
         ("./models/flxu", "there is no model folder"),
     ],
 )
@@ -123,7 +126,7 @@ def test_offline_a_model_that_is_not_here_is_told(project: Project) -> None:
         outcome = project.runner(command, "night.toml")
         assert outcome.code == 8, outcome
         assert (
-            "night.toml:4:10: model 'some-lab/flux' is not (wholly) on this machine, and HF_HUB_"
+            "night.toml:4:10: model 'some-lab/flux' is not (completely) on this machine, and HF_HUB_"
             in outcome.stderr
         )
         assert (

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 SHIPPED = [*sorted((ROOT / "manifests").glob("*.toml")), ROOT / "plugins/flux/runner_flux/new.toml"]
 
 NO_TOML = {"syntax", "unclosed string", "key twice"}
-# what takes the whole manifest, the command line or the disk to know: `runner validate` tells it
+# what depends on the whole manifest, the command line or the disk: `runner validate` checks it
 BEYOND_A_SCHEMA = {
     "a map's tier",
     "two stages of a name",

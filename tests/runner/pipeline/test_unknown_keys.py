@@ -51,11 +51,11 @@ STAGE = 'uses = "toy.make"'
         (STAGE, "uses = toy.make", "7:8", 'text needs quotes: "toy.make"'),
         ('prompts = ["one"]', "prompts = [one, a red fox]", "14:12", 'text needs quotes: "one"'),
         ('prompts = ["one"]', "file = C:\\prompts.csv", "14:8", "text needs quotes: 'C:\\prompts.csv'"),
-        ("steps = 2", "steps = True", "9:9", "true and false are written small: true"),
+        ("steps = 2", "steps = True", "9:9", "true and false are lower case: true"),
         ("steps = 2", "steps = None", "9:9", "TOML has no None: leave the key out"),
     ],
 )
-def test_it_is_told_where_a_key_belongs_and_what_lacks_quotes(
+def test_the_message_says_where_a_key_belongs_and_what_lacks_quotes(
     toy: Project, old: str, new: str, place: str, words: str
 ) -> None:
     toy.write("toy.toml", GOOD.replace(old, new, 1))
@@ -65,7 +65,7 @@ def test_it_is_told_where_a_key_belongs_and_what_lacks_quotes(
     assert words in outcome.stderr, outcome
 
 
-def test_several_values_without_quotes_are_told_at_once(toy: Project) -> None:
+def test_several_values_without_quotes_are_reported_at_once(toy: Project) -> None:
     text = GOOD.replace('"toy"', "toy").replace('"make"', "make").replace("steps = 2", "stesp = 2")
     toy.write("toy.toml", text.replace('["one"]', "[one, two three]"))
     outcome = toy.invoke("validate", "toy.toml")
@@ -85,7 +85,9 @@ def test_several_values_without_quotes_are_told_at_once(toy: Project) -> None:
         ),
     ],
 )
-def test_it_is_told_how_a_value_is_set_on_the_command_line(toy: Project, override: str, words: str) -> None:
+def test_the_message_says_how_a_value_is_set_on_the_command_line(
+    toy: Project, override: str, words: str
+) -> None:
     toy.write("toy.toml", GOOD)
     outcome = toy.invoke("validate", "toy.toml", "--set", override)
     assert outcome.code == 2, outcome

@@ -135,7 +135,7 @@ def test_types_ranks_and_suffixes_are_checked_before_anything_runs(project: Proj
         assert words in outcome.stderr, outcome
 
 
-def test_a_renamed_source_that_is_not_there_is_told(project: Project) -> None:
+def test_a_renamed_source_that_does_not_exist_is_reported(project: Project) -> None:
     assert "no earlier stage leaves 'pictrue'; did you mean 'picture'?" in refused(
         project, "upscale", "--set", "stage.upscale.from.image=pictrue"
     )

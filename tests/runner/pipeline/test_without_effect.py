@@ -1,4 +1,4 @@
-"""Values of the command line that change nothing, or not all: told. Values that no item takes: checked."""
+"""Values of ``--set`` without effect are reported, and values that no item uses are checked."""
 
 from __future__ import annotations
 
@@ -60,12 +60,14 @@ def warnings(project: Project, text: str, *overrides: str, prompt: str = "") -> 
         ),
     ],
 )
-def test_an_override_without_effect_is_told(toy: Project, text: str, override: str, expected: str) -> None:
+def test_an_override_without_effect_is_reported(
+    toy: Project, text: str, override: str, expected: str
+) -> None:
     expected_lines = [f"warning: --set {override} {expected}"] if expected else []
     assert warnings(toy, text, override) == expected_lines
 
 
-def test_overrides_that_others_replace_are_told(toy: Project) -> None:
+def test_overrides_that_others_replace_are_reported(toy: Project) -> None:
     both = ("stage.make.with.seed=1", "stage.make.with.seed=2")
     expected = (
         "warning: --set stage.make.with.seed=1 changes nothing: --set stage.make.with.seed=2 comes after it"

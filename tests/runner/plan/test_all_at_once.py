@@ -1,4 +1,4 @@
-"""All that is wrong is told at once: tables, parameters, items, plugins and models, each at its place."""
+"""All errors are reported at once: tables, parameters, items, plugins and models, each with its position."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def places(project: Project, *arguments: str) -> dict[str, str]:
     return {f"{p['line']}:{p['column']}" if p["line"] else p["file"]: p["message"] for p in found}
 
 
-def test_tables_parameters_items_and_models_are_told_together(project: Project) -> None:
+def test_tables_parameters_items_and_models_are_reported_together(project: Project) -> None:
     project.write("all.toml", EVERYTHING)
     shutil.copytree(DEMO, project.folder / "broken")
     (project.folder / "broken/vae/diffusion_pytorch_model.safetensors").write_bytes(b"nothing of the kind")

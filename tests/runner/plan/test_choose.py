@@ -1,4 +1,4 @@
-"""The placement that is chosen, what is less than it, and what is said where nothing fits."""
+"""The chosen placement, the lower ones, and the message where nothing fits."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 import pytest
 from hand_built import MIB, card, component, cpu, pipeline
 
+from runner.accelerator.overheads import ESTIMATES
 from runner.errors import BudgetError
 from runner.manifest.problems import ManifestError
 from runner.placements import DEVICE_MAP, MODEL_OFFLOAD, RESIDENT, STREAM
-from runner.plan.choose import StagePlan, plan_stage
-from runner.plan.requirements import CUDA_CONTEXT
+from runner.plan.choose import plan_stage
 
 if TYPE_CHECKING:
     from project import Project
 
     from runner.plan.limits import Limits
+    from runner.plan.stage_plan import StagePlan
 
 KEPT = "freed memory kept for what comes next"
 
@@ -58,7 +59,7 @@ def test_without_a_budget_streaming_is_to_hold_little(project: Project) -> None:
 
 
 def test_the_allocator_may_have_what_the_context_leaves(project: Project) -> None:
-    assert plan(project, card(4000, 4000)).allocatable == 4000 * MIB - CUDA_CONTEXT
+    assert plan(project, card(4000, 4000)).allocatable == 4000 * MIB - ESTIMATES["cuda"].context
     assert plan(project, card(100, 4000)).allocatable == 0
     assert plan(project, cpu(4000)).allocatable is None
     assert plan(project, card(None, 4000)).allocatable is None
@@ -78,10 +79,10 @@ def test_lower_placements_hold_less_and_less(project: Project) -> None:
     assert on_cpu.lower[-1].components[0].resident == 4 * MIB
 
 
-def test_a_placement_that_is_asked_for_is_had_or_refused(project: Project) -> None:
+def test_a_placement_that_is_set_is_used_or_refused(project: Project) -> None:
     assert plan(project, cpu(4000), "placement = 'device-map'").chosen.placement == DEVICE_MAP
     with pytest.raises(
-        BudgetError, match="placement 'group-offload' is not to be had on the CPU; there are: resident"
+        BudgetError, match="placement 'group-offload' is not available on the CPU; there are: resident"
     ):
         plan(project, cpu(4000), "placement = 'group-offload'")
     # of a single component: it is alone in its turn
@@ -95,8 +96,8 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic(project: Project) -> N
     planned = plan(project, cpu(200))
     with pytest.raises(BudgetError) as refused:
         planned.check()
-    told = str(refused.value)
-    lines = [line.strip() for line in told.splitlines()]
+    message = str(refused.value)
+    lines = [line.strip() for line in message.splitlines()]
     assert lines[0] == "stage 'run' does not fit, as device-map (which needs least):"
     assert "40.0 MiB of RAM are missing: it needs 240.0 MiB, and may take 200.0 MiB" in lines[1]
     for size, part in (
@@ -105,7 +106,7 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic(project: Project) -> N
         ("6.0 MiB", "weights in passing"),
         ("50.0 MiB", "activations"),
     ):
-        assert any(line.split("  ")[0] == size and part in line for line in lines), told
+        assert any(line.split("  ")[0] == size and part in line for line in lines), message
     plan(project, cpu(400)).check()
 
 

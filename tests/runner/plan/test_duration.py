@@ -1,4 +1,4 @@
-"""How long a plan says that a run takes: by hand, from what runs measured, and where nobody knows."""
+"""The expected time of stages: computed by hand, from measured runs, and where it is not known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import weighty_plugin
 
-from runner.cli.common import Options, open_pipeline
+from runner.cli.pipelines import open_pipeline
 from runner.machine.timings import RUNS_KEPT, add_measured, measured, timing_key
 from runner.plan.choose import plan_stage
 from runner.plan.duration import START, duration_of, learn
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from project import Project
 
-    from runner.plan.choose import StagePlan
+    from runner.plan.stage_plan import StagePlan
 
 WIDTH, DEPTH = 64, 6
 PARAMETERS = (DEPTH + 1) * (WIDTH * WIDTH + WIDTH)
@@ -48,7 +48,7 @@ def planned(
     project.write("packages/weighty.py", source.replace("import Component", "import Activations, Component"))
     pipeline = open_pipeline(
         project.folder / "weighty.toml",
-        Options(sets=[f"stage.run.{key}={value}" for key, value in table.items()]),
+        [f"stage.run.{key}={value}" for key, value in table.items()],
     )
     (stage,) = pipeline.stages
     rated = replace(LIMITS, ram=None)
@@ -102,7 +102,7 @@ def test_runs_correct_the_speed_and_one_on_a_busy_machine_does_not_count_for_muc
     assert corrected.seconds == pytest.approx(START + LOADED + 4 * ONE)
     assert corrected.basis == "from 3 runs here"
     learn(planned(weighty, dtype='"bfloat16"'), {"first": 50.0}, beside=None)
-    assert duration_of(plan, BOTH) == corrected, "another dtype has a speed of its own"
+    assert duration_of(plan, BOTH) == corrected, "another dtype has its own speed"
 
 
 def test_the_oldest_runs_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,9 +134,9 @@ def test_a_plan_says_what_it_knows_and_a_run_teaches_the_rest(toy: Project) -> N
     before = json.loads(toy.invoke("plan", "toy.toml", "--json").stdout)
     assert before["seconds"] is None
     assert [stage["seconds"] for stage in before["stages"]] == [None, None]
-    told = toy.invoke("plan", "toy.toml").stdout
-    assert "time: not known before its first run" in told
-    assert "in all: about 0.0 s, and make and write, whose time is not known" in told
+    planned = toy.invoke("plan", "toy.toml").stdout
+    assert "time: not known before its first run" in planned
+    assert "in all: about 0.0 s, and make and write, whose time is not known" in planned
 
     assert toy.runner("run", "toy.toml").code == 0
     done = json.loads(toy.invoke("plan", "toy.toml", "--json").stdout)

@@ -58,7 +58,7 @@ PLACEMENTS = {
     "resident": ["budget.ram=6GiB"],
     "stream": ["budget.ram=2GiB"],
     "device-map": ["budget.ram=2GiB", "stage.diffuse.placement=device-map"],
-    "a map of one's own": [
+    "own device map": [
         "budget.ram=3GiB",
         'stage.diffuse.device_map={"single_transformer_blocks"="disk"}',
     ],
@@ -72,7 +72,7 @@ def test_peaks_are_as_predicted_and_pixels_the_same_in_every_placement(wide: Pro
         outcome = wide.runner("run", "wide.toml", "--json", "--fresh", "diffuse", *sets)
         assert outcome.code == 0, outcome
         placements = {e["stage"]: e["placement"] for e in outcome.of("stage_started")}
-        assert placements["diffuse"] == ("device-map" if name == "a map of one's own" else name)
+        assert placements["diffuse"] == ("device-map" if name == "own device map" else name)
         for stage in outcome.of("stage_finished"):
             measured, predicted = stage["measured"]["ram"], stage["predicted"]["ram"]
             assert 0.97 * measured < predicted < 1.1 * measured, (name, stage)

@@ -51,7 +51,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def planned(project: Project, stage: str, *settings: str) -> dict[str, Any]:
     sets = [word for setting in settings for word in ("--set", setting)]
     outcome = project.runner("plan", "kept.toml", "--json", *sets)
-    return next(told for told in json.loads(outcome.stdout)["stages"] if told["stage"] == stage)
+    return next(found for found in json.loads(outcome.stdout)["stages"] if found["stage"] == stage)
 
 
 def test_it_is_kept_where_there_is_room(published: Project) -> None:
@@ -65,8 +65,8 @@ def test_it_is_kept_where_there_is_room(published: Project) -> None:
     assert KEPT not in tight["parts"]["ram"]
 
 
-def test_it_is_not_kept_where_streaming_is_asked_for_without_a_budget(published: Project) -> None:
-    """Whoever does that wants little to be held."""
+def test_it_is_not_kept_where_streaming_is_set_without_a_budget(published: Project) -> None:
+    """Such a stage is meant to hold little."""
     assert KEPT not in planned(published, "diffuse", "stage.diffuse.placement=stream")["parts"]["ram"]
 
 

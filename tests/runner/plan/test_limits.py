@@ -8,26 +8,24 @@ from typing import Any
 import pytest
 from hand_built import MIB
 
-from runner.machine.devices import Accelerator
+from runner.accelerator.device import Device
+from runner.machine.describe import Machine
 from runner.machine.rates import DeviceRates
 from runner.manifest.schema import Budget
 from runner.plan import limits as limits_module
 from runner.plan.limits import FROM_DISK, OVER_THE_BUS, SPARE, Limits, limits_alone, limits_of
 
+MACHINE = Machine(
+    cores=4, total_ram=10_000 * MIB + SPARE, accelerators=(Device("cuda", 0, "card", 8000 * MIB),)
+)
+"""Its workers may take 10000 MiB of RAM, and 8000 of its card."""
 
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A machine of 10000 MiB (beside what the supervisor takes) with a card of 8000."""
-    has: dict[str, Any] = {
-        "ram": 10_000 * MIB + SPARE,
-        "cards": (Accelerator("card", 8000 * MIB),),
-        "rates": None,
-        "disk": None,
-    }
-    monkeypatch.setattr(limits_module, "usable_ram", lambda: has["ram"])
-    monkeypatch.setattr(limits_module, "accelerators", lambda: has["cards"])
-    monkeypatch.setattr("runner.machine.devices.accelerators", lambda: has["cards"])
-    monkeypatch.setattr(limits_module, "cached_device", lambda _: has["rates"])
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The rates that were measured: none of the device or the disk, if a test sets none."""
+    has: dict[str, Any] = {"device": None, "disk": None}
+    monkeypatch.setattr(limits_module, "cached_device", lambda _: has["device"])
     monkeypatch.setattr(limits_module, "cached_disk", lambda _: has["disk"])
     return has
 
@@ -36,42 +34,40 @@ def budget(**fields: Any) -> Budget:
     return Budget.model_validate(fields)
 
 
-@pytest.mark.usefixtures("machine")
 def test_the_machine_is_the_limit_where_the_budget_is_not() -> None:
-    found = limits_of(budget(device="cpu"))
+    found = limits_of(budget(device="cpu"), MACHINE)
     assert (found.vram, found.ram, found.on_cpu) == (None, 10_000 * MIB, True)
     assert "leaves 9.77 GiB of RAM to a worker" in found.notes[0]
-    found = limits_of(budget(device="cpu", ram="4000MiB"))
+    found = limits_of(budget(device="cpu", ram="4000MiB"), MACHINE)
     assert (found.ram, found.notes) == (4000 * MIB, ())
-    found = limits_of(budget(device="cpu", ram="10000MiB"))
+    found = limits_of(budget(device="cpu", ram="10000MiB"), MACHINE)
     assert (found.ram, found.notes) == (10_000 * MIB, ())
-    found = limits_of(budget(device="cpu", ram="10001MiB"))
+    found = limits_of(budget(device="cpu", ram="10001MiB"), MACHINE)
     assert (found.ram, len(found.notes)) == (10_000 * MIB, 1)
 
 
-@pytest.mark.usefixtures("machine")
 def test_so_is_the_card() -> None:
-    found = limits_of(budget(ram="1GiB"))
+    found = limits_of(budget(ram="1GiB"), MACHINE)
     assert (found.device, found.vram) == ("cuda:0", 8000 * MIB)
     assert "the card has 7.81 GiB of VRAM" in found.notes[0]
-    assert limits_of(budget(ram="1GiB", vram="8000MiB")).notes == ()
-    assert limits_of(budget(ram="1GiB", vram="6000MiB")).vram == 6000 * MIB
-    assert limits_of(budget(ram="1GiB", vram="8001MiB")).vram == 8000 * MIB
-    assert limits_of(budget(device="cpu", vram="6000MiB")).vram is None
+    assert limits_of(budget(ram="1GiB", vram="8000MiB"), MACHINE).notes == ()
+    assert limits_of(budget(ram="1GiB", vram="6000MiB"), MACHINE).vram == 6000 * MIB
+    assert limits_of(budget(ram="1GiB", vram="8001MiB"), MACHINE).vram == 8000 * MIB
+    assert limits_of(budget(device="cpu", vram="6000MiB"), MACHINE).vram is None
 
 
-def test_a_card_that_is_not_here_is_planned_for_by_the_budget_alone(machine: dict[str, Any]) -> None:
-    machine["cards"] = ()
-    found = limits_of(budget(device="cuda", vram="9000MiB", ram="90000MiB"))
+def test_a_card_that_is_not_here_is_planned_for_by_the_budget_alone() -> None:
+    without = replace(MACHINE, accelerators=())
+    found = limits_of(budget(device="cuda", vram="9000MiB", ram="90000MiB"), without)
     assert (found.device, found.vram, found.ram) == ("cuda", 9000 * MIB, 90_000 * MIB)
     assert "no such accelerator" in found.notes[0]
 
 
-def test_rates_are_those_that_were_measured(machine: dict[str, Any]) -> None:
-    before = limits_of(budget(device="cpu", threads=3))
+def test_rates_are_those_that_were_measured(measured: dict[str, Any]) -> None:
+    before = limits_of(budget(device="cpu", threads=3), MACHINE)
     assert (before.disk_read, before.bus, before.cores) == (FROM_DISK, OVER_THE_BUS, 3)
-    machine["disk"], machine["rates"] = 5e8, DeviceRates({"float32": 7.0}, 6e9)
-    after = limits_of(budget(device="cpu", threads=3))
+    measured["disk"], measured["device"] = 5e8, DeviceRates({"float32": 7.0}, 6e9)
+    after = limits_of(budget(device="cpu", threads=3), MACHINE)
     assert (after.disk_read, after.bus, after.speed("float32")) == (5e8, 6e9, 21.0)
 
 

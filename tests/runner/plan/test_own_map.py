@@ -1,4 +1,4 @@
-"""A device map of one's own: what it moves, as the plan counts it and as a worker holds it."""
+"""The manifest's device map: the bytes that it moves, as planned and as measured in a worker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import weighty_plugin
 from safetensors.torch import load_file
 
-from runner.plan.own_map import meant
+from runner.plan.own_map import matches
 
 if TYPE_CHECKING:
     from project import Project
@@ -18,13 +18,13 @@ WEIGHTS = ["text_model.layers.0.norm.weight", "text_model.layers.1.norm.weight",
 
 
 def test_names_are_those_of_files_or_the_only_ones_that_end_so() -> None:
-    assert meant("", WEIGHTS) == [""]
-    assert meant("layers", WEIGHTS) == ["layers"]
-    assert meant("text_model.layers.0", WEIGHTS) == ["text_model.layers.0"]
-    assert meant("head.weight", WEIGHTS) == ["head.weight"]
-    assert meant("norm", WEIGHTS) == ["text_model.layers.0.norm", "text_model.layers.1.norm"]
-    assert meant("1.norm", WEIGHTS) == ["text_model.layers.1.norm"]
-    assert meant("lay", WEIGHTS) == []
+    assert matches("", WEIGHTS) == [""]
+    assert matches("layers", WEIGHTS) == ["layers"]
+    assert matches("text_model.layers.0", WEIGHTS) == ["text_model.layers.0"]
+    assert matches("head.weight", WEIGHTS) == ["head.weight"]
+    assert matches("norm", WEIGHTS) == ["text_model.layers.0.norm", "text_model.layers.1.norm"]
+    assert matches("1.norm", WEIGHTS) == ["text_model.layers.1.norm"]
+    assert matches("lay", WEIGHTS) == []
 
 
 LAYER = 1024 * 1024 * 4 + 1024 * 4  # bytes
@@ -44,8 +44,8 @@ def test_what_a_map_moves(
     project: Project, placement: str, device_map: str, moves: int, passing: int
 ) -> None:
     weighty_plugin.install(project, width=1024, depth=6)
-    asked = [f"stage.run.placement={placement}", f"stage.run.device_map={{ {device_map} }}"]
-    words = [word for setting in asked for word in ("--set", setting)]
+    settings = [f"stage.run.placement={placement}", f"stage.run.device_map={{ {device_map} }}"]
+    words = [word for setting in settings for word in ("--set", setting)]
 
     outcome = project.invoke("plan", "weighty.toml", "--json", *words)
     assert outcome.code == 0, outcome

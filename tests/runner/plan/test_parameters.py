@@ -123,7 +123,7 @@ def test_a_text_takes_the_place_of_a_parameter_that_would_refuse_the_word_for_it
     assert project.runner("run", "words.toml", "--json").of("stage_started") == []
 
 
-def test_what_is_wrong_in_a_parameter_that_is_a_table_is_told_by_its_name(project: Project) -> None:
+def test_an_error_in_a_parameter_that_is_a_table_names_it(project: Project) -> None:
     project.plugin("words", WORDS)
     project.write("words.toml", MANIFEST + "[stage.with.how]\nluod = true\n" + items(a={}))
     outcome = project.runner("validate", "words.toml")

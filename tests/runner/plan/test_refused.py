@@ -37,8 +37,8 @@ def test_a_map_that_names_what_is_not_there(weighty: Project) -> None:
 @pytest.mark.parametrize(
     ("formula", "words"),
     [
-        ("-7", "it tells peak = -7, which is no size"),
-        ("Activations(5, passes=None)", "it tells passes = None, which is no size"),
+        ("-7", "it returned peak = -7, which is no size"),
+        ("Activations(5, passes=None)", "it returned passes = None, which is no size"),
         ("exit(9)", "SystemExit: 9"),
     ],
 )
@@ -76,7 +76,7 @@ def test_weights_of_other_shapes_are_a_broken_model(weighty: Project) -> None:
     assert "hold 14 weights of another shape (first.bias (64 in the files, 32 in the class)" in outcome.stderr
 
 
-def test_a_stage_that_cannot_be_sent_to_a_worker_is_told_at_once(weighty: Project) -> None:
+def test_a_stage_that_cannot_be_sent_to_a_worker_is_reported_at_once(weighty: Project) -> None:
     source = weighty_plugin.PLUGIN.replace(
         'Component("net", "weighty_net:Net")',
         'Component("net", "weighty_net:Net", files=(Unsent("*.txt"),))',

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import weighty_plugin
 
+from runner.machine.describe import Machine
 from runner.plan.limits import SPARE
 
 if TYPE_CHECKING:
@@ -21,31 +22,26 @@ def weighty(project: Project) -> Project:
     return project
 
 
-def misfit(project: Project, monkeypatch: pytest.MonkeyPatch, leaves: int, *sets: str) -> list[str]:
+def misfit(project: Project, leaves: int, *sets: str) -> list[str]:
     """What is said of a stage of about 180 MiB, in a container that leaves so many bytes to a worker."""
-    monkeypatch.setattr("runner.plan.limits.usable_ram", lambda: leaves + SPARE)
     words = [word for setting in ("budget.ram=100MiB", *sets) for word in ("--set", setting)]
-    outcome = project.invoke("plan", "weighty.toml", *words)
+    outcome = project.invoke("plan", "weighty.toml", *words, machine=Machine(2, leaves + SPARE))
     assert outcome.code == 5, outcome
     return [line.strip() for line in outcome.stderr.splitlines() if "would fit" in line]
 
 
-def test_a_budget_is_no_larger_than_what_the_machine_leaves(
-    weighty: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert misfit(weighty, monkeypatch, 1 << 30) == ['would fit: a budget of ram = "0.25GiB"']
-    assert misfit(weighty, monkeypatch, 190 * MIB) == ['would fit: a budget of ram = "181MiB"']
+def test_a_budget_is_no_larger_than_what_the_machine_leaves(weighty: Project) -> None:
+    assert misfit(weighty, 1 << 30) == ['would fit: a budget of ram = "0.25GiB"']
+    assert misfit(weighty, 190 * MIB) == ['would fit: a budget of ram = "181MiB"']
 
 
-def test_where_nothing_would_fit_here_the_least_is_said(
-    weighty: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (line,) = misfit(weighty, monkeypatch, 150 * MIB)
+def test_where_nothing_would_fit_here_the_least_is_said(weighty: Project) -> None:
+    (line,) = misfit(weighty, 150 * MIB)
     assert line.startswith("no change is known that would fit here: 180.")
     assert line.endswith("MiB of RAM is the least, and this machine has 150.0 MiB of RAM")
 
 
-def test_a_change_must_fit_with_the_placement_that_is_asked_for(project: Project) -> None:
+def test_a_change_must_fit_with_the_placement_that_is_set(project: Project) -> None:
     weighty_plugin.install(project, width=1024, depth=8)  # 36 MiB
     budget = ["--set", "budget.ram=214MiB", "--set", "item.item.takes=40"]
     outcome = project.invoke("plan", "weighty.toml", *budget)
@@ -56,8 +52,9 @@ def test_a_change_must_fit_with_the_placement_that_is_asked_for(project: Project
     assert "takes =" not in outcome.stderr, "resident it would not fit all the same"
 
 
-def test_new_takes_no_more_than_there_is(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.plan.limits.usable_ram", lambda: SPARE)
-    outcome = project.invoke("new", "--device", "cpu", "--model", "plugin:flux/demo")
+def test_new_takes_no_more_than_there_is(project: Project) -> None:
+    outcome = project.invoke(
+        "new", "--device", "cpu", "--model", "plugin:flux/demo", machine=Machine(2, SPARE)
+    )
     assert outcome.code == 5, outcome
     assert "this machine (or its container) leaves no RAM to a worker" in outcome.stderr

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hand_built import ITEM, MIB, component, pipeline, requirements
+from hand_built import ITEM, MIB, PLUGIN, component, pipeline, requirements
 
 from runner.api import Activations
-from runner.machine import malloc as heap
+from runner.machine import malloc
 from runner.plan.requirements import requirements_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from project import Project
+
+    from runner.api import Sizes
+    from runner.pipeline.binding import Pipeline
 
 
 def test_mixed_items_count_with_the_most_of_everything_and_the_fewest_tokens(project: Project) -> None:
@@ -44,6 +50,63 @@ def test_it_asks_what_would_be_if_the_manifest_said_so(project: Project) -> None
     assert requirements_of(opened, stage, [component()], "cpu", changed={"peak": 20}).item.peak == 20 * MIB
     # what the plugin's model refuses changes nothing
     assert requirements_of(opened, stage, [component()], "cpu", changed={"peak": "no"}).item.peak == 50 * MIB
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Callable[[Pipeline], list[Any]]:
+    """The parameters that the plugin's formula is called with, for all items of a pipeline."""
+
+    def calls(opened: Pipeline) -> list[Any]:
+        found: list[Any] = []
+        formula = sys.modules["formula"].memory
+
+        def memory(params: Any, sizes: Sizes) -> Any:
+            found.append(params)
+            return formula(params, sizes)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sys.modules["formula"], "memory", memory)
+            need = requirements_of(opened, opened.stages[0], [component()], "cpu")
+        assert {item: activations.peak for item, activations in need.each.items()} == {
+            item.id: item.params[0].canonical["peak"] * MIB for item in opened.items
+        }
+        return found
+
+    return calls
+
+
+def test_equal_parameters_are_validated_once(project: Project, seen: Callable[[Pipeline], list[Any]]) -> None:
+    opened = pipeline(project, items=[f"peak = {70 + n % 2}" for n in range(1000)])
+    assert [params.peak for params in seen(opened)] == [70, 71]
+
+
+def test_the_formula_gets_each_of_different_parameters(
+    project: Project, seen: Callable[[Pipeline], list[Any]]
+) -> None:
+    opened = pipeline(project, items=[f'prompt = "{n}"\npeak = {n % 3}' for n in range(9)])
+    assert [params.prompt for params in seen(opened)] == list("012345678")
+
+
+def test_parameters_that_are_equal_in_python_alone_are_different(project: Project) -> None:
+    lines = ("extra = 1", "extra = 1.5", "extra = true", 'extra = "1"', "extra = 1")
+    source = PLUGIN.replace("    peak: int", "    extra: bool | int | float | str = 0\n    peak: int")
+    source = source.replace("params.peak * MIB", "len(str(params.extra)) * MIB")
+    opened = pipeline(project, items=lines, plugin=source)
+    need = requirements_of(opened, opened.stages[0], [component()], "cpu")
+    assert [activations.peak // MIB for activations in need.each.values()] == [1, 3, 4, 1, 1]
+
+
+def test_a_formula_sees_the_parameters_of_earlier_stages(project: Project) -> None:
+    following = (
+        'memory="formula:memory"),\n        Stage("formula.next", "formula:start", inputs=(Text("said"),), '
+        'outputs=(Text("more"),), memory="formula:following"'
+    )
+    source = PLUGIN.replace('memory="formula:memory"', following)
+    source += "\n\ndef following(params, sizes):\n    return sizes.upstream['said'].peak\n"
+    stage = "[[stage]]\nname = 'next'\nuses = 'formula.next'"
+    opened = pipeline(project, stage, items=("peak = 5", "peak = 6", "peak = 5"), plugin=source)
+    need = requirements_of(opened, opened.stages[1], [], "cpu")
+    assert [activations.peak for activations in need.each.values()] == [5, 6, 5]
 
 
 def test_components_without_weights_are_none(project: Project) -> None:
@@ -79,7 +142,7 @@ def test_what_works_beside_the_weights() -> None:
     assert kept.kept == 50 * MIB
     assert requirements().kept == 0
     large = replace(ITEM, peak=900 * MIB)
-    assert requirements(item=large, retains_freed_memory=True).kept == heap.MOST == 224 * MIB
+    assert requirements(item=large, retains_freed_memory=True).kept == malloc.MOST == 224 * MIB
 
 
 def test_what_waits_is_kept_around_too() -> None:
@@ -98,7 +161,7 @@ def test_weights_are_as_they_are_computed_with() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("line", "words"),
     [
         ("suspended = -1", "suspended = -1048576, which is no size"),
         ("leaves = -1", "output_bytes = -1048576, which is no size"),
@@ -106,8 +169,8 @@ def test_weights_are_as_they_are_computed_with() -> None:
         ("passes = -2", "passes = -2, which is no size"),
     ],
 )
-def test_a_formula_that_tells_no_size_is_refused(project: Project, told: str, words: str) -> None:
-    opened: Any = pipeline(project, items=("", told))
+def test_a_formula_that_returns_no_size_is_refused(project: Project, line: str, words: str) -> None:
+    opened: Any = pipeline(project, items=("", line))
     with pytest.raises(Exception, match=words) as refused:
         requirements_of(opened, opened.stages[0], [component()], "cpu")
     assert "of formula.run fails for item 'i1'" in str(refused.value)

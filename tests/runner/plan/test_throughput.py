@@ -34,7 +34,7 @@ def test_a_group_is_not_too_small_for_an_estimate() -> None:
 def test_where_a_pass_or_two_is_all_everybody_shares_it() -> None:
     assert size(passes=1) == size(passes=2) == MOST == 256
     assert size(passes=3) == 4
-    assert size(passes=0) == 4  # not told
+    assert size(passes=0) == 4  # unknown
     assert size(passes=2, items=9) == 9
 
 

@@ -16,7 +16,7 @@ Found = dict[str, dict[str, dict[str, Any]]]
 
 @pytest.fixture
 def check(project: Project) -> Callable[..., tuple[Outcome, Found]]:
-    """Run ``plugins check --json``; what it said, and its verdicts."""
+    """Run ``plugins check --json``; returns the outcome, and the verdicts."""
 
     def call(*arguments: str) -> tuple[Outcome, Found]:
         outcome = project.runner("plugins", "check", *arguments, "--json")

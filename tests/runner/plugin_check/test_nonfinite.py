@@ -1,4 +1,4 @@
-"""Stages that make an output of NaN or infinite numbers are found, and those that look first are not blamed."""
+"""Stages that make an output of NaN or infinite numbers are found; those that check their numbers pass."""
 
 from __future__ import annotations
 
@@ -104,11 +104,11 @@ def test_outputs_that_hide_what_is_not_finite_are_found(project: Project, check:
 
     outcome, found = check("blind", "--manifest", "blind.toml")
 
-    told = {stage: found[f"blind.{stage}"]["finite"] for stage in ("paint", "count", "net")}
-    assert {verdict["status"] for verdict in told.values()} == {"broken"}, outcome
-    assert told["paint"]["told"].startswith("'page' is made of numbers that are not finite")
-    assert told["count"]["told"].endswith("where its inputs are NaN")
-    assert told["net"]["told"].endswith("where its components return infinite numbers")
-    assert 'item.check_finite("t", numbers)' in told["net"]["advice"]
+    verdicts = {stage: found[f"blind.{stage}"]["finite"] for stage in ("paint", "count", "net")}
+    assert {verdict["status"] for verdict in verdicts.values()} == {"broken"}, outcome
+    assert verdicts["paint"]["message"].startswith("'page' is made of numbers that are not finite")
+    assert verdicts["count"]["message"].endswith("when its inputs are NaN")
+    assert verdicts["net"]["message"].endswith("when its components return infinite numbers")
+    assert 'item.check_finite("t", numbers)' in verdicts["net"]["advice"]
     for stage in ("careful", "unused", "seeing"):
         assert found[f"blind.{stage}"]["finite"]["status"] == "ok"

@@ -34,14 +34,14 @@ FILES = {
 def test_one_plugin_however_its_name_is_written(project: Project, name: str) -> None:
     outcome = project.invoke("plugins", "new", name, "--json")
     assert outcome.code == 0, outcome
-    told = json.loads(outcome.stdout)
-    assert (told["name"], told["package"], told["distribution"]) == (
+    written = json.loads(outcome.stdout)
+    assert (written["name"], written["package"], written["distribution"]) == (
         "my_blur",
         "runner_my_blur",
         "runner-my-blur",
     )
-    assert told["folder"] == "my-blur"
-    assert project.files() == {f"my-blur/{path}" for path in FILES} == set(told["files"])
+    assert written["folder"] == "my-blur"
+    assert project.files() == {f"my-blur/{path}" for path in FILES} == set(written["files"])
 
 
 def test_every_file_has_the_names_in_it(project: Project) -> None:
@@ -67,7 +67,7 @@ def test_nothing_is_overwritten(project: Project) -> None:
     for place in ("empty", "empty/README.md"):
         outcome = project.invoke("plugins", "new", "blur", "-o", place)
         assert outcome.code == 2
-        assert f"{place} is there already" in outcome.stderr
+        assert f"{place} exists already" in outcome.stderr
     assert project.files() == before
 
 

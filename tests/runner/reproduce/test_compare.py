@@ -40,4 +40,4 @@ def png(mode: str = "RGB", *, changed: int = 0, size: tuple[int, int] = (8, 4), 
 def test_two_files_are_compared(old: bytes, new: bytes, same: bool, told: str) -> None:
     comparison = compare(old, new)
     assert comparison.same == same
-    assert comparison.told.startswith(told)
+    assert comparison.message.startswith(told)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from scripted import first_stage
 from toy_plugin import MANIFEST
 
-from runner.machine.ram import core_count
+from runner.machine.cpu import core_count
 from runner.supervisor.jobs import make_job
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SETTINGS = [
     "budget.threads=3",
+    "budget.ram=900MiB",
     "stage.make.retries=2",
     "stage.make.timeout=9",
     "stage.make.dtype=bfloat16",
@@ -28,17 +29,15 @@ SETTINGS = [
 
 def made(toy: Project, *sets: str, retains_freed_memory: bool = False, group: int = 1) -> Job:
     stage = first_stage(toy, "toy.toml", sets)
-    placed = replace(stage.plan.chosen, retains_freed_memory=retains_freed_memory)
-    pipeline = stage.assembly.pipeline
-    return make_job(
-        pipeline, stage.plan.stage, stage.tasks, stage.keys, None, stage.plan, placed, group, stage.directory
-    )
+    placed = replace(stage.plan.chosen, retains_freed_memory=retains_freed_memory, group=group)
+    return make_job(stage.work, stage.plan, placed, stage.tasks, None)
 
 
 def test_settings_reach_the_worker(toy: Project) -> None:
     job = made(toy, *SETTINGS)
     assert (job.threads, job.retries, job.timeout, job.checkpoint_every) == (3, 2, 9.0, 7)
     assert (job.name, job.dtype, job.save_dtype, job.device) == ("make", "bfloat16", "float16", "cpu")
+    assert job.ram == 900 << 20
     assert job.distribution == "toy-plugin"
     assert job.model is None
 
@@ -48,6 +47,7 @@ def test_so_does_the_placement(toy: Project) -> None:
     assert made(toy, retains_freed_memory=True, group=4).group == 4
     assert not made(toy).retains_freed_memory
     assert made(toy).vram is None
+    assert made(toy).ram is None
 
 
 def test_without_a_setting_all_cores_compute(toy: Project) -> None:

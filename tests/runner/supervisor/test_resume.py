@@ -149,7 +149,7 @@ def test_a_state_that_is_of_no_use_is_discarded_with_a_line(walk: Project, harm:
         "cut": "it is cut off",
         "threads": "it was saved with threads 1, and this is 2",
     }
-    assert f"walk held begins anew: what it saved is of no use, {words[harm]}" in outcome.stderr
+    assert f"walk held starts again: its saved state cannot be used, {words[harm]}" in outcome.stderr
     pages = {n: d for n, d in walk.outputs("walk").items() if n.endswith(".txt")}
     assert pages.items() <= undisturbed(walk).items()
 

@@ -50,7 +50,7 @@ def test_who_brings_down_a_second_worker_has_failed(stage: Stage) -> None:
     assert stage.ended() == [("a", "done"), ("c", "done"), ("d", "done"), ("b", "failed")]
     error = stage.of("item_finished")[-1]["error"]
     assert error.startswith(
-        "set aside, for a second worker died: stage 'make': its worker exited with code 3"
+        "given up after a second worker died: stage 'make': its worker exited with code 3"
     )
     assert len(stage.of("worker_died")) == 2
 

@@ -24,7 +24,6 @@ from runner.errors import (
 )
 from runner.events import Progress
 from runner.machine.cgroup import MemoryGroup
-from runner.plan.requirements import CUDA_CONTEXT
 from runner.supervisor import connection as conversation
 from runner.supervisor import stage_worker as stage_module
 
@@ -60,7 +59,7 @@ def test_an_item_whose_handoff_is_not_there_has_failed(stage: Stage) -> None:
     )
     assert stage.ended() == [("a", "done"), ("b", "failed"), ("c", "done"), ("d", "done")]
     error = next(e["error"] for e in stage.of("item_finished") if e["item"] == "b")
-    assert error.endswith("is not there, though the stage ended well")
+    assert error.endswith("is missing, though the stage reported success")
     assert stage.settled[1] == ("b", False)
 
 
@@ -144,12 +143,12 @@ def test_items_of_which_one_is_stuck(toy: Project) -> None:
     (died,) = stage.of("worker_died")
     assert died["items"] == []
     error = stage.of("item_finished")[0]
-    assert error["error"] == "it took longer than its timeout of 8 s, and came to no end"
+    assert error["error"] == "it took longer than its timeout of 8 s"
     assert error["seconds"] == 9.0
 
 
 def test_a_worker_that_says_nothing_has_hung(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage_module, "SILENCE", 0.0)
+    monkeypatch.setattr(stage_module, "HEARTBEAT_GRACE", 0.0)
     toy.write("toy.toml", STAGES + ITEMS)
     stage = first_stage(toy, "toy.toml", ["stage.make.timeout=0.5"])
     script = "(done('a'), begin('b'), time.sleep(60)) if worker == 0 else (done(*ids), finish())"
@@ -163,7 +162,7 @@ def test_a_worker_that_says_nothing_has_hung(toy: Project, monkeypatch: pytest.M
 def test_silence_is_no_harm_without_a_timeout_or_an_item(
     toy: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_module, "SILENCE", 0.0)
+    monkeypatch.setattr(stage_module, "HEARTBEAT_GRACE", 0.0)
     toy.write("toy.toml", STAGES + ITEMS)
     for timeout, script in ((None, "begin('a'); time.sleep(0.3)"), ("0.1", "time.sleep(0.4)")):
         stage = first_stage(toy, "toy.toml", [f"stage.make.timeout={timeout}"] if timeout else [])
@@ -175,7 +174,7 @@ def test_silence_is_no_harm_without_a_timeout_or_an_item(
 def test_a_worker_that_shows_that_it_lives_has_not_hung(
     toy: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage_module, "SILENCE", 0.0)
+    monkeypatch.setattr(stage_module, "HEARTBEAT_GRACE", 0.0)
     toy.write("toy.toml", STAGES + ITEMS)
     stage = first_stage(toy, "toy.toml", ["stage.make.timeout=0.6"])
     stage.run("begin('a')\nfor _ in range(10): say('alive'); time.sleep(0.1)\ndone(*ids); finish()")
@@ -196,9 +195,13 @@ def test_a_worker_over_its_ram_is_ended(toy: Project, monkeypatch: pytest.Monkey
 
 
 def test_peaks_are_the_most_that_was_said_or_seen(stage: Stage) -> None:
-    stage.run(f"done(*ids); finish(ram={1 << 40}, vram=1000)")
+    stage.run(f"done(*ids); finish(ram={1 << 40}, vram=1000, vram_reserved=900)")
     (finished,) = stage.of("stage_finished")
-    assert finished["measured"] == {"ram": 1 << 40, "vram": 1000 + CUDA_CONTEXT}
+    assert finished["measured"] == {"ram": 1 << 40, "vram": 1000, "vram_reserved": 900}
+    stage.events.clear()
+    stage.run("done(*ids); finish(vram_reserved=900)")  # the driver reports nothing
+    (finished,) = stage.of("stage_finished")
+    assert (finished["measured"]["vram"], finished["measured"]["vram_reserved"]) == (900, 900)
     stage.events.clear()
     stage.run("done(*ids); finish(ram=1)")
     (finished,) = stage.of("stage_finished")
@@ -241,7 +244,7 @@ def interrupted(stage: Stage, script: str, times: int) -> list[dict[str, Any]]:
             stage.interrupts.count += times
 
     attempts = stage.attempts(script)
-    attempts.announcer.events.listeners.append(on_event)
+    attempts.publisher.events.listeners.append(on_event)
     with pytest.raises(InterruptedRunError, match="stopped in stage 'make'"):
         attempts.run(stage.tasks, 0)
     return stage.events

@@ -1,4 +1,4 @@
-"""The fallback_order: the mildest changes that fit, in its order, and none that turned out needless."""
+"""The mildest changes that make a stage fit, in their order, and none that turned out needless."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Params(BaseModel):
 @hookimpl
 def runner_stages():
     return [
-        Stage("ladder.run", "ladder:start", params="ladder:Params", outputs=(Text("said"), Text("aside", optional=True)),
-              components=(Component("net", "torch:Net"),), memory="fallback_order:memory")
+        Stage("lowering.run", "lowering:start", params="lowering:Params", outputs=(Text("said"), Text("aside", optional=True)),
+              components=(Component("net", "torch:Net"),), memory="lowering:memory")
     ]
 
 
@@ -58,7 +58,7 @@ model = { source = "./model" }
 budget = { device = "cpu", ram = "400MiB" }
 [[stage]]
 name = "one"
-uses = "fallback_order.run"
+uses = "lowering.run"
 MORE
 [batch]
 prompts = ["a"]
@@ -75,8 +75,8 @@ def opened(project: Project) -> Iterator[Callable[..., Pipeline]]:
     """A pipeline of one stage, with more lines in its table; its items take so many MiB, as a formula says."""
 
     def pipeline(lines: str = "", takes: str = "50") -> Pipeline:
-        project.plugin("fallback_order", PLUGIN.replace("TAKES", takes))
-        sys.modules.pop("fallback_order", None)
+        project.plugin("lowering", PLUGIN.replace("TAKES", takes))
+        sys.modules.pop("lowering", None)
         return bind(load(project.write("x.toml", MANIFEST.replace("MORE", lines))), discover())
 
     with project.as_environment():
@@ -142,7 +142,7 @@ def test_a_map_of_ones_own_is_taken_out(opened: Callable[..., Pipeline]) -> None
     assert [plan.chosen.placement for plan in found.plans] == ["device-map"]
 
 
-def test_what_does_not_fit_however_low_is_told_with_what_was_lowered(
+def test_the_message_of_what_does_not_fit_lists_what_was_lowered(
     opened: Callable[..., Pipeline],
 ) -> None:
     with pytest.raises(BudgetError) as refused:
@@ -157,7 +157,7 @@ def test_what_does_not_fit_however_low_is_told_with_what_was_lowered(
 def test_each_change_says_what_it_costs(opened: Callable[..., Pipeline]) -> None:
     costs = {change.key: change.cost for change in fallback_order(opened('placement = "resident"').stages[0])}
     assert costs == {
-        "stage.one.placement": "where weights live is chosen anew; no output changes",
+        "stage.one.placement": "the placement is chosen anew; no output changes",
         TILE: "seams",
         CUT: "another output",
         DTYPE: "other low bits in said",

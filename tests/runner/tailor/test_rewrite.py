@@ -1,4 +1,4 @@
-"""Edits of a manifest's text: what is asked for changes, every other character stays."""
+"""Edits of a manifest's text: the value changes, and every other character stays."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ name = "encode"  # its name
 dtype = 'float32'           # full
 device_map = { "a" = "cpu" }  # a map
 
-# what it is told
+# its parameters
 [stage.with]
 length = 5
 # behind them
@@ -151,7 +151,7 @@ def test_however_tables_are_written(budget: str, stage: str, newline: str, end: 
     text = 'version = 1\nname = "x" # x\n' + "\n".join(tables).rstrip("\n") + end
     text = text.replace("\n", newline)
     comments = [line.partition("#")[2] for line in text.splitlines() if "#" in line]
-    for path, value in EDITS:  # `put` itself holds what it made against what was asked for
+    for path, value in EDITS:  # `put` itself checks the edited data
         text = put(text, path, value)
     assert [line.partition("#")[2] for line in text.splitlines() if "#" in line] == comments
     assert text.count("\n") == text.count(newline)

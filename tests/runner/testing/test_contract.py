@@ -1,4 +1,4 @@
-"""StageContract as an author meets it: what fails, what is skipped, and what is said."""
+"""StageContract in an author's tests: what fails, what is skipped, and the messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runner.testing import Outcome, StageContract
 if TYPE_CHECKING:
     from project import Project
 
-REST = [*checks.STAGE_CHECKS, *checks.TRIALS, checks.IMPORTS]
+REST = [*checks.STAGE_CHECKS, *checks.RUN_CHECKS, checks.IMPORTS]
 TESTS = '''
 from runner.testing import Project, StageContract, project
 
@@ -78,12 +78,12 @@ def test_faults_fail_with_what_is_wrong_and_what_to_do(outcome: Outcome) -> None
         "test_a_run",
     }, outcome
     assert "faulty.shared: 'x' of item 'two' differs when another item is made in turns" in outcome.stdout
-    assert "> keep all that belongs to an item inside the function for one item" in outcome.stdout
+    assert "> keep an item's state inside the function for one item" in outcome.stdout
     assert "no plugin 'no_such' is installed" in outcome.stdout
-    # what the author has not given is made up; in a test of the author's own, refusing it is a fault
+    # what the author does not give is generated; in the author's own test, refusing it is a fault
     assert "faulty.choosy: ValueError: only left or right" in outcome.stdout
-    assert "not come to: runs: ValueError: only left or right" in outcome.stdout
-    # an assertion on an outcome shows what the command said
+    assert "not reached: runs: ValueError: only left or right" in outcome.stdout
+    # an assertion on an outcome shows the output of the command
     assert "$ runner validate paths.toml" in outcome.stdout
 
 

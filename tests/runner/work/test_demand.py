@@ -9,9 +9,10 @@ import pytest
 from scripted import run
 from toy_plugin import MANIFEST
 
-from runner.cli.common import Options, open_pipeline
+from runner.cli.pipelines import open_pipeline
 from runner.work.demand import demand
 from runner.work.models import assemble, run_directory
+from runner.work.work import Work
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,10 +31,10 @@ def ran(toy: Project) -> Project:
 
 def found(toy: Project, fresh: tuple[int, ...] = ()) -> Demand:
     with toy.as_environment():
-        pipeline = open_pipeline(toy.folder / "toy.toml", Options())
+        pipeline = open_pipeline(toy.folder / "toy.toml")
         keys = assemble(pipeline).keys()
         assert keys is not None
-        return demand(pipeline, keys, run_directory(pipeline, toy.folder / "runs"), fresh)
+        return demand(Work(pipeline, keys, run_directory(pipeline, toy.folder / "runs")), fresh)
 
 
 def tasks(demanded: Demand) -> list[list[str]]:

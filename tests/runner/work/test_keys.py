@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import toy_plugin
 
-from runner.cli.common import Options, open_pipeline
+from runner.cli.pipelines import open_pipeline
 from runner.work.keys import keys_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def keys(
     sys.modules.pop("toy", None)
     project.write("toy.toml", toy_plugin.BEHAVING.format("well"))
     with project.as_environment():
-        pipeline = open_pipeline(project.folder / "toy.toml", Options(sets=sets))
+        pipeline = open_pipeline(project.folder / "toy.toml", sets)
         return {item: [k.key for k in keyed] for item, keyed in keys_of(pipeline, prints).items()}
 
 
@@ -85,5 +85,5 @@ def test_stages_of_the_same_ingredients_are_told_apart(project: Project) -> None
     sys.modules.pop("toy", None)
     project.write("toy.toml", toy_plugin.BEHAVING.format("well").replace("toy.make", "toy.made"))
     with project.as_environment():
-        pipeline = open_pipeline(project.folder / "toy.toml", Options())
+        pipeline = open_pipeline(project.folder / "toy.toml")
     assert keys_of(pipeline, ("", ""))["item"][0].key != before[0]

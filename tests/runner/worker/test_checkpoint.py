@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from runner.files import handoff
 from runner.worker.checkpoint import CheckpointFile, DiscardedError, snapshot
@@ -89,6 +89,16 @@ def test_a_state_from_elsewhere_is_refused(path: Path, changed: dict[str, Any], 
     file(path).save(1, 2, {"x": torch.ones(1)}, 1.0)
     with pytest.raises(DiscardedError, match=words):
         file(path, **changed).load()
+
+
+def test_a_state_of_an_earlier_version_is_read(path: Path) -> None:
+    file(path).save(1, 2, {"x": torch.ones(1)}, 1.0)
+    found = handoff.read(path, KEY)
+    names = ("key", "step", "steps", "seconds", "circumstances")
+    path.write_bytes(handoff.seal(save(load(found.data)), {n: found.header.metadata[n] for n in names}))
+    assert file(path).load() is not None
+    with pytest.raises(DiscardedError, match="threads 1, and this is 2"):
+        file(path, threads="2").load()
 
 
 def test_another_keys_state_is_refused(path: Path) -> None:

@@ -71,4 +71,4 @@ def _distance(pairs: straighten.Pairs, place: Place, weights: str) -> float:
     noisy = transformer.Noisy(pairs.canvas, pairs.latents.float(), pairs.noise.float(), half)
     told = model.text(pairs.captions, 24)
     guess = transformer.velocity(model.net, noisy, told, pairs.guidance, place)
-    return float((guess - noisy.way).square().mean())
+    return float((guess - noisy.velocity).square().mean())

@@ -1,4 +1,4 @@
-"""What stands on a terminal while a run goes on, and after it."""
+"""What a terminal shows during a run, and after it."""
 
 from __future__ import annotations
 

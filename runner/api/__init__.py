@@ -1,0 +1,50 @@
+"""The API for plugins, and all of ``runner`` that they import.
+
+A plugin is a module named in the entry-point group ``runner``. It sets ``RUNNER_API = 1``, imports
+nothing heavy, and implements hooks of :mod:`runner.hookspecs` with :data:`hookimpl`. Heavy code is named
+by dotted strings (``"package.module:object"``) and imported in the worker process alone.
+"""
+
+from __future__ import annotations
+
+import pluggy
+
+from runner.api.checks import Facts, Problem
+from runner.api.memory import Activations, Sizes
+from runner.api.runs import ItemResult, Run, StageResult, Summary
+from runner.api.stage import DTYPE_KINDS, Component, File, Output, Stage, Tensor, Text
+from runner.api.templates import Demo, ModelFacts, Recommended, Template
+from runner.api.worker import Context, Item, Saved
+
+API_VERSION = 1
+"""The ``RUNNER_API`` that this version of runner supports."""
+
+hookimpl = pluggy.HookimplMarker("runner")
+"""Marks a function of the plugin's module as the implementation of the hook with the same name."""
+
+__all__ = [
+    "API_VERSION",
+    "DTYPE_KINDS",
+    "Activations",
+    "Component",
+    "Context",
+    "Demo",
+    "Facts",
+    "File",
+    "Item",
+    "ItemResult",
+    "ModelFacts",
+    "Output",
+    "Problem",
+    "Recommended",
+    "Run",
+    "Saved",
+    "Sizes",
+    "Stage",
+    "StageResult",
+    "Summary",
+    "Template",
+    "Tensor",
+    "Text",
+    "hookimpl",
+]

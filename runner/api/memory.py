@@ -1,0 +1,71 @@
+"""The argument and the result of activation formulas (``Stage.memory``)."""
+
+from __future__ import annotations
+
+from dataclasses import InitVar, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What an activation formula may return instead of the peak bytes alone.
+
+    ``peak`` is the most bytes that one item's tensors hold at a time. ``suspended`` are the bytes that it
+    holds while waiting at a block for weights; the default is ``peak``. If it is set, the CPU worker may
+    retain freed memory, which is faster. ``tokens`` are the rows that each weight is applied to in a pass,
+    and ``passes`` the passes over the weights: from them the plan computes how many items must share a pass
+    to hide the transfer of its weights. ``output_bytes`` are the bytes of the item's outputs on the disk, for
+    the check of free space; ``leaves`` is its name in earlier versions, and still accepted.
+    ``operations`` are the floating-point operations of the whole item, from which its time is predicted; the
+    default is two for each weight, token and pass.
+    """
+
+    peak: int
+    suspended: int | None = None
+    tokens: int = 0
+    passes: int = 0
+    output_bytes: int = 0
+    operations: float = 0
+    leaves: InitVar[int | None] = None
+
+    def __post_init__(self, leaves: int | None) -> None:
+        if leaves is not None:
+            object.__setattr__(self, "output_bytes", leaves)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What an activation formula receives besides an item's parameters.
+
+    ``formula(params, sizes)`` returns the most bytes that one item's tensors hold at a time (inputs,
+    activations and outputs, without the weights), or :class:`Activations`. ``params`` is an instance of
+    ``Stage.params``, or None if the stage has none.
+    """
+
+    dtype: str
+    """The stage's compute dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``."""
+    device: str
+    """``"cpu"``, or the kind of the accelerator, such as ``"cuda"``: attention kernels differ in memory."""
+    configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """``config.json`` of each component that has one, by component."""
+    upstream: Mapping[str, Any] = field(default_factory=dict)
+    """The parameters of the stage that each input comes from, for the same item, by input."""
+    save_dtype: str | None = None
+    """The dtype of its floating-point outputs in hand-offs, if it is not ``dtype``."""
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number in ``dtype``."""
+        return _itemsize(self.dtype)
+
+    @property
+    def save_itemsize(self) -> int:
+        """Bytes of one number in a hand-off."""
+        return _itemsize(self.save_dtype or self.dtype)
+
+
+def _itemsize(dtype: str) -> int:
+    return 4 if dtype == "float32" else 2

@@ -1,0 +1,70 @@
+"""What a stage's code receives in the worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Context(Protocol):
+    """The argument of ``start(ctx)``, which is called once in a worker."""
+
+    device: Any
+    """The device to compute on, a ``torch.device``."""
+    dtype: Any
+    """The stage's compute dtype, a ``torch.dtype``."""
+
+    def load(self, component: str) -> Any:
+        """The component of that name, placed as planned; a module is called like any other."""
+
+    def config(self, component: str) -> Mapping[str, Any]:
+        """The component's ``config.json``."""
+
+
+class Saved(NamedTuple):
+    """The state that an interrupted attempt at an item passed to :meth:`Item.step`."""
+
+    step: int
+    """The number of completed steps."""
+    state: Any
+
+
+class Item(Protocol):
+    """The argument of the function for one item."""
+
+    id: str
+    params: Any
+    """The stage's parameters for this item: an instance of ``Stage.params``."""
+    inputs: Mapping[str, Any]
+    """Tensors (on the CPU), strings and paths by name; absent optional inputs are left out."""
+    saved: Saved | None
+    """The state of an earlier, interrupted attempt, from which to resume."""
+
+    def step(self, step: int, steps: int, state: Any = None) -> None:
+        """Report that ``step`` of ``steps`` is done: progress, cancellation and checkpoint in one call.
+
+        ``state`` is a tensor, or a dict of tensors: all that the later steps need. It is saved every
+        ``checkpoint_every`` steps and when the run is interrupted, with the state of the random generators.
+        """
+
+    def warn(self, kind: str, message: str, **details: Any) -> None:
+        """Report that this item's result differs from what was asked for, and continue.
+
+        ``kind`` is a short identifier by which warnings are counted (``"prompt_cut"``), ``message`` one line
+        for the user, ``details`` JSON values for ``run --json`` and the journal. The warning is shown during
+        the run, counted in its last line, and kept in the journal, the report and the provenance of this
+        item's outputs: a later run that reuses its hand-off repeats it.
+        """
+
+    def note(self, message: str) -> None:
+        """Report something that is not specific to this item and no fault; it is shown once a run."""
+
+    def check_finite(self, name: str, values: Any) -> None:
+        """Fail this item if ``values``, a tensor that the output ``name`` is made of, are not finite.
+
+        Returned tensors of floating point are checked by the engine. Call this before numbers are converted
+        to anything else: libraries make black pixels, or some text, of NaN. The error names the remedy (the
+        dtype).
+        """

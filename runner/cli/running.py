@@ -1,0 +1,90 @@
+"""Running a pipeline with its display: what ``run`` and ``demo`` have in common."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runner.cli.display import display_of
+from runner.cli.output import OutputError, print_json
+from runner.cli.pipelines import open_pipeline
+from runner.errors import RunnerError
+from runner.events import Event, Memory, RunFinished, encode
+from runner.report.live import LiveReport
+from runner.rundir.journal import Events, present
+from runner.supervisor.run import RunOptions, Supervisor
+from runner.supervisor.signals import Interrupts
+from runner.work.models import run_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from runner.pipeline.binding import Pipeline
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What the command line says about a run besides its manifest."""
+
+    sets: Sequence[str] = ()
+    prompts: Sequence[str] = ()
+    runs_dir: Path = Path("runs")
+    as_json: bool = False
+    options: RunOptions = field(default_factory=RunOptions)
+
+
+def run_manifest(manifest: Path, request: RunRequest) -> int:
+    """Run a manifest and show its progress; returns the exit code."""
+    with end_event_on_error(as_json=request.as_json):
+        pipeline = open_pipeline(manifest, request.sets, request.prompts)
+        return run_pipeline(pipeline, request, Interrupts())
+
+
+@contextlib.contextmanager
+def end_event_on_error(*, as_json: bool) -> Iterator[None]:
+    """With ``as_json``, print ``run_finished`` for an error that keeps the run from starting."""
+    try:
+        yield
+    except RunnerError as error:
+        if as_json:
+            end = RunFinished(exit_code=error.exit_code, outputs=[], seconds=0.0, error=str(error))
+            print_event(replace(end, time=present()))
+        raise
+
+
+def run_pipeline(
+    pipeline: Pipeline,
+    request: RunRequest,
+    interrupts: Interrupts,
+    listeners: Sequence[Callable[[Event], None]] = (),
+) -> int:
+    """Run a pipeline and show its progress; ``listeners`` get its events too. Returns the exit code.
+
+    Raises:
+        RunnerError: the run could not start. The display shows later errors, and the result as its last line.
+
+    """
+    ends: list[RunFinished] = []
+    events = Events()
+    display = display_of(pipeline, as_json=request.as_json)
+    events.listeners += [display.take, *listeners]
+    if request.as_json:
+        events.listeners.append(print_event)
+    events.listeners.append(lambda event: ends.append(event) if isinstance(event, RunFinished) else None)
+    with display:
+        directory = run_directory(pipeline, request.runs_dir)
+        try:
+            return Supervisor(pipeline, directory, events, request.options, interrupts, [LiveReport]).run()
+        except RunnerError as error:
+            if not ends:
+                raise
+            return error.exit_code
+
+
+def print_event(event: Event) -> None:
+    """Print an event for ``--json``. If that fails the run goes on: its files have the results."""
+    if not isinstance(event, Memory):
+        with contextlib.suppress(OutputError):
+            print_json(encode(event))

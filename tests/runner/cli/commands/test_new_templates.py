@@ -1,0 +1,157 @@
+"""Templates of plugins: which one `runner new` starts from, and what is wrong with others."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import tomli
+
+if TYPE_CHECKING:
+    from project import Project
+
+
+def test_a_model_that_no_template_serves(project: Project) -> None:
+    project.write("model/model_index.json", '{"_class_name": "WeatherPipeline"}')
+    made = project.invoke("new", "--vram", "8GiB", "--ram", "30GiB", "--model", "./model")
+    assert made.code == 4, made
+    assert (
+        "'./model' is of class WeatherPipeline, and no installed plugin has a template for that"
+        in made.stderr
+    )
+    assert "flux (FluxPipeline, from runner-flux)" in made.stderr
+
+
+PLUGIN = """
+from pydantic import BaseModel
+from runner.api import Stage, Template, Text, hookimpl
+
+RUNNER_API = 1
+
+class Params(BaseModel):
+    prompt: str
+
+@hookimpl
+def runner_stages():
+    return [Stage("{name}.say", "{name}:start", params="{name}:Params", outputs=(Text("said"),))]
+
+@hookimpl
+def runner_templates():
+    return [{templates}]
+"""
+TEMPLATE = """
+# Purpose:   says it, on {hardware}
+# Command:   runner run {manifest}
+version = 1
+name = "says"
+[[stage]]  # the only one
+name = "say"
+uses = "third.say"
+[batch]
+prompts = ["{hardware} is no blank here"]
+"""
+
+
+def third(project: Project, *templates: str, name: str = "third") -> Project:
+    """Another plugin with templates, in a package of its own."""
+    source = PLUGIN.replace("{name}", name).replace("{templates}", ", ".join(templates))
+    project.plugin(name, source)
+    module = project.packages / f"{name}.py"
+    project.write(f"packages/{name}/__init__.py", module.read_text())
+    module.unlink()
+    sys.modules.pop(name, None)  # another test's
+    project.write(f"packages/{name}/new.toml", TEMPLATE)
+    return project
+
+
+def test_a_template_of_another_plugin(project: Project) -> None:
+    third(project, 'Template("saying", ("SayPipeline",), "new.toml")')
+    project.write("model/model_index.json", '{"_class_name": "SayPipeline"}')
+    made = project.invoke("new", "--vram", "1GiB", "--ram", "2GiB", "--model", "./model", "-o", "say.toml")
+    assert made.code == 0, made
+    text = (project.folder / "say.toml").read_text()
+    assert text.startswith(
+        "# Purpose:   says it, on a CUDA card with 1 GiB, 2 GiB of RAM.\n# Command:   runner run say.toml\n"
+    )
+    assert "[[stage]]  # the only one\n# predicted: resident, VRAM" in text
+    assert "without activations: the plugin has no formula" in text
+    assert '"{hardware} is no blank here"' in text
+    assert tomli.loads(text)["model"] == {"source": "./model"}
+    assert project.invoke("plan", "say.toml").code == 0
+
+
+def test_where_several_templates_could_be_meant_one_is_named(project: Project) -> None:
+    templates = [f'Template("{name}", ("SayPipeline",), "new.toml")' for name in ("saying", "shouting")]
+    third(project, *templates)
+    arguments = ["new", "--vram", "1GiB", "--ram", "2GiB"]
+    made = project.invoke(*arguments)
+    assert made.code == 2, made
+    assert "several templates match, choose with --model or --template: " in made.stderr
+    assert project.invoke(*arguments, "--template", "shouting").code == 0
+    project.write("model/model_index.json", '{"_class_name": "SayPipeline"}')
+    made = project.invoke(*arguments, "--model", "./model")
+    assert made.code == 2, made
+    assert "choose with --template: saying (SayPipeline, from third-plugin), shouting" in made.stderr
+    project.write("model/model_index.json", "[]")
+    made = project.invoke(*arguments, "--model", "./model")
+    assert made.code == 8, made
+    assert "model_index.json of model './model' names no pipeline" in made.stderr
+
+
+@pytest.mark.parametrize(
+    ("templates", "words"),
+    [
+        (["'new.toml'"], "runner_templates returned 'new.toml', which is not a Template"),
+        (
+            ['Template("t", "SayPipeline", "new.toml")'],
+            "pipelines is 'SayPipeline', not a tuple of str: write ('SayPipeline',)",
+        ),
+        (['Template("t", (), "../new.toml")'], "path is not inside the plugin's folder: '../new.toml'"),
+        (['Template("t", (), "/new.toml")'], "path is not inside the plugin's folder: '/new.toml'"),
+        (['Template("t", (), None)'], "path is not a string: None"),
+        (["1 / 0"], "ZeroDivisionError"),
+    ],
+)
+def test_a_plugin_whose_templates_break_the_contract_is_set_aside(
+    project: Project, templates: list[str], words: str
+) -> None:
+    third(project, *templates)
+    report = json.loads(project.invoke("plugins", "list", "--json").stdout)
+    assert [broken["name"] for broken in report["broken"]] == ["third"]
+    assert words in report["broken"][0]["reason"]
+
+
+def test_a_template_has_no_place_in_a_single_module(project: Project) -> None:
+    source = PLUGIN.replace("{name}", "alone").replace("{templates}", 'Template("t", (), "new.toml")')
+    project.plugin("alone", source)
+    told = json.loads(project.invoke("plugins", "list", "--json").stdout)
+    assert (
+        "alone is a single module; a template must be in the folder of a package"
+        in told["broken"][0]["reason"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("version = ", "new.toml:1:11: "),
+        (TEMPLATE.replace("uses", "used"), "unknown key 'used'; did you mean 'uses'?"),
+        (TEMPLATE.replace("third.say", "third.sing"), "stage 'third.sing' is offered by no installed plugin"),
+    ],
+    ids=["absent", "syntax", "key", "stage"],
+)
+def test_a_template_that_is_broken_is_exit_4_and_the_plugins_stages_still_work(
+    project: Project, text: str | None, words: str
+) -> None:
+    third(project, 'Template("saying", (), "new.toml")')
+    template = project.packages / "third/new.toml"
+    project.write("run.toml", TEMPLATE)
+    template.unlink() if text is None else template.write_text(text)
+    made = project.invoke("new", "--vram", "1GiB", "--ram", "2GiB", "--template", "saying")
+    assert made.code == 4, made
+    assert "the template 'saying' of plugin 'third' (from third-plugin) is broken:" in made.stderr
+    assert words in made.stderr
+    assert project.invoke("validate", "run.toml").code == 0
