@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
-import importlib.util
 import sys
 from functools import partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import spec_from_loader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +16,7 @@ from plain_tower import Layer, Tower, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 HIDDEN = (40, 8, 33, 40, 16, 24)
 
@@ -74,14 +76,33 @@ class Case(NamedTuple):
     lending: bool = False
     closed: bool = True
     """Whether the stream is closed at the end, rather than dropped while copies are under way."""
+    registers: bool = True
+    """Whether the device's runtime can pin memory that it has not allocated itself."""
     device: str = "sim:0"
 
 
-def stream(folder: str, case: Case, changes: Sequence[Change] = ()) -> Streamed:
-    """Run calls of different sizes in lockstep on a device, and compare with the CPU."""
+def caught(
+    folder: str, cases: Sequence[Case], policies: Sequence[str], changes: Sequence[Change]
+) -> tuple[str, Case, Streamed] | None:
+    """The first case, under one of the policies, in which a changed engine does not work; None if all do."""
     import torch_sim
 
     _import_changed(changes)
+    for case in cases:
+        for policy in policies:
+            torch_sim.set_policy(policy, 0)
+            found = stream(folder, case)
+            if not found.clean:
+                return policy, case, found
+    return None
+
+
+def stream(folder: str, case: Case) -> Streamed:
+    """Run calls of different sizes in lockstep on a device, and compare with the CPU."""
+    import torch_sim
+
+    if not case.registers:
+        torch_sim.device.DeviceModule.host_register = None
     try:
         right = _stream(Path(folder), case)
         torch.accelerator.synchronize(case.device)
@@ -123,25 +144,31 @@ def _empty(case: Case) -> Tower:
 
 def _use_memory(device: torch.device) -> None:
     """Give the device work on memory that is freed at once, and so is used again by what comes next."""
-    for _ in range(4):
-        torch.ones(1 << 15, device=device).mul_(3).sum()
+    held = [torch.ones(256 * n, device=device).mul_(3) for n in range(1, 80)]
+    held[-1].sum()
+
+
+class _Changing(MetaPathFinder, Loader):
+    """Imports modules with their sources changed."""
+
+    def __init__(self, changes: Sequence[Change]) -> None:
+        self._changes = changes
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        found = PathFinder.find_spec(fullname, path, target)
+        if found is None or fullname not in {change.module for change in self._changes}:
+            return None
+        return spec_from_loader(fullname, self, origin=found.origin)
+
+    def exec_module(self, module: ModuleType) -> None:
+        source = Path(module.__spec__.origin or "").read_text(encoding="utf-8") if module.__spec__ else ""
+        for _, old, new in (change for change in self._changes if change.module == module.__name__):
+            assert source.count(old) == 1, (source.count(old), module.__name__, old)
+            source = source.replace(old, new)
+        exec(compile(source, module.__name__, "exec"), module.__dict__)
 
 
 def _import_changed(changes: Sequence[Change]) -> None:
-    """Import modules with their sources changed; nothing may have imported them before."""
+    """Have modules imported with their sources changed; nothing may have imported them before."""
     assert not {change.module for change in changes} & {*sys.modules}
-    sources: dict[str, str] = {}
-    for module, old, new in changes:
-        source = sources.get(module) or Path(_spec(module).origin or "").read_text(encoding="utf-8")
-        assert source.count(old) == 1, (source.count(old), module, old)
-        sources[module] = source.replace(old, new)
-    for name, source in sources.items():
-        module_ = importlib.util.module_from_spec(_spec(name))
-        sys.modules[name] = module_
-        exec(compile(source, name, "exec"), module_.__dict__)
-
-
-def _spec(module: str) -> ModuleSpec:
-    spec = importlib.util.find_spec(module)
-    assert spec is not None
-    return spec
+    sys.meta_path.insert(0, _Changing(changes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from runner.accelerator.names import CUDA, MPS, XPU, kind_of
+from runner.accelerator.names import CUDA, MPS, XPU, is_accelerator, kind_of
 
 MIB = 1 << 20
 
@@ -28,10 +28,14 @@ ESTIMATES = {
     XPU: Overheads(ram=700 * MIB, context=560 * MIB, workspaces=72 * MIB),
     MPS: Overheads(workspaces=72 * MIB),
 }
-"""Estimates, until ``runner doctor`` has measured the context; other kinds are taken to have none."""
+"""Estimates, until ``runner doctor`` has measured the context."""
+SEGMENTS = Overheads(workspaces=22 * MIB)
+"""Of other kinds: torch's allocator reserves 2 MiB at a time for small tensors, 20 for middle-sized ones."""
 
 
 def overheads_of(device: str, context: int | None = None) -> Overheads:
     """The overheads of a device, by torch's name; ``context`` is what was measured there, if it was."""
-    estimate = ESTIMATES.get(kind_of(device), NONE)
+    if not is_accelerator(device):
+        return NONE
+    estimate = ESTIMATES.get(kind_of(device), SEGMENTS)
     return estimate if context is None else replace(estimate, context=context)

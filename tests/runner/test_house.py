@@ -10,17 +10,15 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("api", "placements", "redact", "units"),
-    ("errors", "hookspecs", "declarations", "events"),
-    ("plugins", "files", "accelerator"),
-    ("manifest", "rundir"),
-    ("machine", "report"),
-    ("model",),
-    ("protocol", "stream"),
-    ("pipeline", "placement"),
-    ("plan", "work", "worker"),
-    ("supervisor", "tailor"),
-    ("plugin_check", "reproduce"),
+    ("api", "events", "placements", "redact", "units"),
+    ("declarations", "errors", "hookspecs"),
+    ("accelerator", "files", "plugins"),
+    ("machine", "manifest", "rundir"),
+    ("model", "pipeline", "report"),
+    ("plan", "protocol", "stream", "work"),
+    ("placement", "supervisor", "tailor"),
+    ("reproduce", "worker"),
+    ("plugin_check",),
     ("cli", "testing"),
 )
 """From the bottom up: a room imports from lower floors and from its own."""

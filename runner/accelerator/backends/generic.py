@@ -126,7 +126,7 @@ class AcceleratorBackend(Backend):
     def _register_functions(self) -> tuple[Callable[[int, int], int], Callable[[int], int]] | None:
         """Functions of the device's runtime that pin and unpin memory; None where it has none."""
         module = self._module
-        if not hasattr(module, "host_register"):
+        if getattr(module, "host_register", None) is None:
             return None
         return module.host_register, module.host_unregister
 
