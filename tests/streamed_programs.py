@@ -144,8 +144,9 @@ def _empty(case: Case) -> Tower:
 
 def _use_memory(device: torch.device) -> None:
     """Give the device work on memory that is freed at once, and so is used again by what comes next."""
-    held = [torch.ones(256 * n, device=device).mul_(3) for n in range(1, 80)]
-    held[-1].sum()
+    for size in (1 << 10, 1 << 12, 1 << 13, 1 << 15):
+        for _ in range(4):
+            torch.ones(size, device=device).mul_(3).sum()
 
 
 class _Changing(MetaPathFinder, Loader):

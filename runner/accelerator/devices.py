@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 VARIABLE = "RUNNER_ACCELERATOR"
+NOT_BUILT = "the PyTorch that is installed is not built for it"
 PATIENCE = 120.0  # seconds for torch to be imported and its devices to be counted
 _DECIDES = ("SIM_", "CUDA_", "HIP_", "ROCR_", "ZE_", "ONEAPI_", "TORCH_", VARIABLE)
 """Beginnings of the environment variables that decide which devices there are."""
@@ -72,8 +73,9 @@ def choose_device(device: str, *, vram: int | None, found: Sequence[Device] | No
         return here[0].id
     if vram is None:
         return CPU
+    why = "" if found is not None else "".join(f" ({kind}: {why})" for kind, why in reasons().items())
     raise BudgetError(
-        "the budget gives vram, and this machine has no accelerator (or no driver for it); "
+        f"the budget gives vram, and this machine has no accelerator (or no driver for it){why}; "
         "to run on the CPU all the same, slowly: --set budget.device=cpu"
     )
 
@@ -86,14 +88,17 @@ def _which(device: str, here: Sequence[Device]) -> str:
 
 def torch_built_for() -> dict[str, str]:
     """What the torch that is installed was built for beside the CPU: versions by "cuda", "hip" and "xpu"."""
-    spec = find_spec("torch")
-    if spec is None or not spec.submodule_search_locations:
-        return {}
     try:
-        text = Path(spec.submodule_search_locations[0], "version.py").read_text(encoding="utf-8")
-    except OSError:
+        file = Path(str(metadata.distribution("torch").locate_file("torch/version.py")))
+        text = file.read_text(encoding="utf-8")
+    except (metadata.PackageNotFoundError, OSError):
         return {}
     return dict(re.findall(r"^(cuda|hip|xpu)\b[^=\n]*= '([^']+)'", text, re.MULTILINE))
+
+
+def reasons() -> dict[str, str]:
+    """Why kinds of accelerators that ``auto`` looks for are not here, by their names."""
+    return {kind: find(kind).reason for kind in _kinds() if not find(kind).devices}
 
 
 def _kinds() -> tuple[str, ...]:
@@ -111,11 +116,14 @@ def _find(kind: str, _environment: tuple[tuple[str, str], ...]) -> Found:
     built = torch_built_for()
     if kind == CUDA and "hip" not in built:
         devices, reason = nvml.devices()
+        if devices and CUDA not in built:
+            here = " and ".join(dict.fromkeys(device.name for device in devices))
+            return Found(reason=f"{here} is here, and {NOT_BUILT}")
         return Found(devices, reason)
     if kind == SIM and os.environ.get(VARIABLE) != SIM:
         return Found(reason=f"it is simulated, for tests: set {VARIABLE}={SIM}")
     if kind == "xpu" and "xpu" not in built:
-        return Found(reason="the torch installed here is not built for it")
+        return Found(reason="PyTorch is not built for it")
     if kind == "mps" and sys.platform != "darwin":
         return Found(reason="it is Apple's")
     return _probe(kind)

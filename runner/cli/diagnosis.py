@@ -13,7 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.accelerator.devices import torch_built_for
+from runner.accelerator.devices import NOT_BUILT, reasons, torch_built_for
+from runner.accelerator.names import CUDA
 from runner.machine import rates
 from runner.machine.cgroup import MemoryGroup
 from runner.machine.describe import LIBRARIES
@@ -84,9 +85,13 @@ def _devices(machine: Machine, *, measure: bool, busy: bool) -> Iterator[Check]:
     if not machine.accelerators:
         yield Check(
             "accelerator",
-            "none, or no driver for it: stages run on the CPU",
+            f"none, or no driver for it: stages run on the CPU{_why_none()}",
             "fine for small models; for an NVIDIA card, install its driver (`nvidia-smi` shows it then)",
         )
+
+
+def _why_none() -> str:
+    return "".join(f"; {kind}: {reason}" for kind, reason in reasons().items())
 
 
 def _speed(speed: rates.DeviceRates | None, cores: int) -> str:
@@ -198,21 +203,18 @@ def _software(machine: Machine) -> Iterator[Check]:
     advice = f"not installed: {', '.join(absent)}; what needs them will fail: pip install {' '.join(absent)}"
     yield Check("versions", message, advice if absent else "", facts={"versions": versions, "absent": absent})
     if "torch" in versions:
-        yield _torch(has_accelerator=bool(machine.accelerators))
+        yield _torch(machine)
 
 
-def _torch(*, has_accelerator: bool) -> Check:
+def _torch(machine: Machine) -> Check:
     """What torch was built for, read from its files: importing it would take seconds and memory."""
     built = torch_built_for()
     names = {"cuda": "CUDA", "hip": "ROCm", "xpu": "XPU"}
     targets = " and ".join(f"{names[kind]} {version}" for kind, version in built.items()) or "the CPU only"
-    advice = "the accelerator cannot be used: install a CUDA build, see https://pytorch.org/get-started"
-    return Check(
-        "torch",
-        f"built for {targets}",
-        advice if has_accelerator and not built else "",
-        facts={"built_for": built},
-    )
+    advice = "an accelerator cannot be used: install a build for it, see https://pytorch.org/get-started"
+    unused = not built and any(device.kind == CUDA for device in machine.accelerators)
+    unused |= any(NOT_BUILT in reason for reason in reasons().values())
+    return Check("torch", f"built for {targets}", advice if unused else "", facts={"built_for": built})
 
 
 def _plugins() -> Iterator[Check]:

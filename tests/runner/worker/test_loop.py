@@ -178,7 +178,7 @@ def test_random_numbers_depend_on_the_key_alone(tmp_path: Path) -> None:
 
 def test_a_device_that_torch_cannot_use_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(BudgetError, match="no CUDA support"):
+    with pytest.raises(BudgetError, match="PyTorch installed here has no support"):
         run(job_of([item_of(tmp_path, "a")], device="cuda:0"), x)
 
 

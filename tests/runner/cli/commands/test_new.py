@@ -208,7 +208,7 @@ def test_without_a_card_it_is_for_the_cpu(flux: Project) -> None:
     [
         (["--vram", "8"], 2, '--vram: write a size with its unit, such as "8GiB"'),
         (["--ram", ""], 2, "--ram: write a size with its unit"),
-        (["--device", "gpu"], 2, "there is no such device; write auto, cpu, cuda or cuda:N"),
+        (["--device", "gpu"], 2, "there is no such device; write auto, cpu, cuda[:N]"),
         (["--name", "a/b"], 2, "the name 'a/b' cannot be a folder's"),
         (["--model", "flux"], 2, "--model: 'flux' is not a model source"),
         (["--model", "./nowhere"], 8, "there is no model folder"),
