@@ -57,7 +57,7 @@ class MemoryRequirements:
     retains_freed_memory: bool = False
     """Whether the worker retains freed RAM for later allocations."""
     beside: frozenset[str] = frozenset()
-    """Libraries imported for other stages: on the CPU all workers are forked from one server."""
+    """Libraries imported for other stages: all workers are forked from one server."""
 
     @property
     def items(self) -> int:
@@ -149,7 +149,7 @@ def requirements_of(
         has_formula=bool(stage.spec.memory),
         on_cpu=on_cpu,
         overheads=overheads,
-        beside=_preloaded(pipeline) if on_cpu else frozenset(),
+        beside=_preloaded(pipeline),
     )
 
 

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
     from runner.events import Event
 
 
-def serve(commands: IO[bytes], events: int) -> int:
-    """Run the request from ``commands``, write events to the descriptor ``events``; returns an exit code."""
+def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
+    """Run the request from ``commands``, write events to the descriptor ``events``; returns an exit code.
+
+    ``forked``: the process is a fork, so that an accelerator may refuse it.
+    """
     lock = threading.Lock()
 
     def report(event: Event) -> None:
@@ -40,6 +43,9 @@ def serve(commands: IO[bytes], events: int) -> int:
     try:
         from runner.worker.loop import Loop
 
+        if forked and not _can_use(job.device):
+            report(Failed(code=ExitCode.STAGE, error=f"a fork cannot use {job.device}", cannot_fork=True))
+            return ExitCode.STAGE
         loop = Loop(job, report)
         parent_watch.watch(commands, loop.stop)
         loop.run()
@@ -61,6 +67,13 @@ def serve(commands: IO[bytes], events: int) -> int:
         report(Failed(code=ExitCode.STAGE, error=f"{type(error).__name__}: {error}"))
         return ExitCode.STAGE
     return ExitCode.DONE
+
+
+def _can_use(device: str) -> bool:
+    """Whether this process, a fork, can use the device; other errors are left to the loop."""
+    from runner.accelerator.backends import backend_of
+
+    return backend_of(device).survives_fork()
 
 
 def _check(request: ModelCheck, report: Callable[[Event], None]) -> int:

@@ -48,6 +48,10 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def survives_fork(self) -> bool:
+        """Whether this process, which was forked, can use it: its first use is tried."""
+
+    @abstractmethod
     def make_current(self) -> None:
         """Have this thread use it where torch and libraries take the current device."""
 

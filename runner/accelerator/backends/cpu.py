@@ -18,6 +18,9 @@ class CpuBackend(Backend):
     def check(self) -> None:
         pass
 
+    def survives_fork(self) -> bool:
+        return True
+
     def make_current(self) -> None:
         pass
 

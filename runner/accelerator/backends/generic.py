@@ -44,6 +44,17 @@ class AcceleratorBackend(Backend):
         if (self.device.index or 0) >= module.device_count():
             raise BudgetError(f"the device is {self.device}, and PyTorch sees {module.device_count()} here")
 
+    def survives_fork(self) -> bool:
+        in_bad_fork = getattr(self._module, "_is_in_bad_fork", None)
+        if in_bad_fork is not None and in_bad_fork():
+            return False
+        try:
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # the latter: torch has no support for it
+            # the driver was initialised before the fork, by a library that torch knows nothing of
+            return is_out_of_memory(error) or "initialization error" not in str(error)
+        return True
+
     def make_current(self) -> None:
         torch.accelerator.set_device_index(self.device.index)
 
