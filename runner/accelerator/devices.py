@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING
 
 from runner.accelerator import nvml
 from runner.accelerator.device import Device
-from runner.accelerator.names import AUTO, CPU, CUDA, KINDS, SIM, index_of, kind_of
+from runner.accelerator.names import AUTO, CPU, CUDA, KINDS, MPS, SIM, XPU, index_of, kind_of
 from runner.errors import BudgetError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 VARIABLE = "RUNNER_ACCELERATOR"
+BUILDS = {CUDA: "CUDA", "hip": "ROCm", XPU: "XPU"}
+"""What torch can be built for, by the names in its version file."""
 NOT_BUILT = "the PyTorch that is installed is not built for it"
 PATIENCE = 120.0  # seconds for torch to be imported and its devices to be counted
 _DECIDES = ("SIM_", "CUDA_", "HIP_", "ROCR_", "ZE_", "ONEAPI_", "TORCH_", VARIABLE)
@@ -87,7 +89,7 @@ def _which(device: str, here: Sequence[Device]) -> str:
 
 
 def torch_built_for() -> dict[str, str]:
-    """What the torch that is installed was built for beside the CPU: versions by "cuda", "hip" and "xpu"."""
+    """What the torch that is installed was built for beside the CPU: versions by the names there."""
     try:
         file = Path(str(metadata.distribution("torch").locate_file("torch/version.py")))
         text = file.read_text(encoding="utf-8")
@@ -122,9 +124,9 @@ def _find(kind: str, _environment: tuple[tuple[str, str], ...]) -> Found:
         return Found(devices, reason)
     if kind == SIM and os.environ.get(VARIABLE) != SIM:
         return Found(reason=f"it is simulated, for tests: set {VARIABLE}={SIM}")
-    if kind == "xpu" and "xpu" not in built:
+    if kind == XPU and XPU not in built:
         return Found(reason="PyTorch is not built for it")
-    if kind == "mps" and sys.platform != "darwin":
+    if kind == MPS and sys.platform != "darwin":
         return Found(reason="it is Apple's")
     return _probe(kind)
 
