@@ -37,7 +37,7 @@ def make_job(
         # only the budget is enforced: the RAM that the machine has to spare limits the plan, and changes
         ram=stage.budget.ram,
         retains_freed_memory=placed.retains_freed_memory,
-        placements=placed.placings,
+        placements=placed.placements,
         group=placed.group,
         model=model.folder if model else None,
         variant=model.variant if model else None,

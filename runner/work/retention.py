@@ -16,7 +16,7 @@ from runner.manifest.load import load
 from runner.pipeline.binding import Pipeline, bind
 from runner.rundir.history import read_runs
 from runner.work.demand import demand
-from runner.work.models import assemble
+from runner.work.models import resolve_models
 from runner.work.work import Work
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def needs_of(directory: RunDirectory, plugins: Plugins) -> RetentionSet:
     needs = RetentionSet()
     seen = []
     for pipeline in _pipelines(directory, plugins):
-        resolved = assemble(pipeline)
+        resolved = resolve_models(pipeline)
         keys = resolved.keys()
         if keys is None:
             absent = ", ".join(source.source for source, model in resolved.models.items() if model is None)

@@ -72,9 +72,9 @@ def job(folder: Path, start: str) -> Job:
 
 
 def ended(folder: Path, process: Process, start: str) -> tuple[int | None, list[dict[str, Any]]]:
-    conversation = WorkerConnection(process, job(folder, start))
-    events = [encode(event) for event in conversation.events() if event is not None]
-    return conversation.exit_code, events
+    connection = WorkerConnection(process, job(folder, start))
+    events = [encode(event) for event in connection.events() if event is not None]
+    return connection.exit_code, events
 
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
