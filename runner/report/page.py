@@ -32,7 +32,7 @@ RUNS = 12  # latest runs, which are shown stage by stage
 MANIFEST_LIMIT = 100_000  # characters that are shown
 _HEAD = 1 << 17  # characters that hold the page's style, its markup, and the beginning of its data
 _FOLDER = Path(__file__).with_name("assets")
-_SCRIPTS = ("base.js", "gallery.js", "viewer.js", "troubles.js", "stages.js", "page.js")
+_SCRIPTS = ("base.js", "gallery.js", "viewer.js", "problems.js", "stages.js", "page.js")
 
 
 class Page:

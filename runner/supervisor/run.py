@@ -11,7 +11,7 @@ from runner.files.storage import write_atomically
 from runner.machine import cgroup
 from runner.manifest.record import as_run
 from runner.rundir.journal import Events, Journal
-from runner.supervisor.devices import DeviceLocks
+from runner.supervisor.device_locks import DeviceLocks
 from runner.supervisor.event_publisher import EventPublisher
 from runner.supervisor.execution import Execution
 from runner.supervisor.launch import Launchers

@@ -13,7 +13,7 @@ import pytest
 from runner.machine.cgroup import MemoryGroup
 from runner.rundir.lock import Lock, held_by
 from runner.supervisor import devices
-from runner.supervisor.devices import DeviceLocks
+from runner.supervisor.device_locks import DeviceLocks
 from runner.supervisor.limits import limited
 
 if TYPE_CHECKING:
