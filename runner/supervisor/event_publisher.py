@@ -113,7 +113,7 @@ class EventPublisher:
         self.events.emit(ev.WorkerDied(stage=stage, items=list(items), error=error))
 
     def warning(self, event: ev.Warned) -> None:
-        """Something differs from what was asked for; a warning that was emitted before is dropped."""
+        """A result differs from what the manifest says; repeated warnings are dropped."""
         content = hash((event.kind, event.message, event.stage, event.item))
         if content not in self._warned:
             self._warned.add(content)
