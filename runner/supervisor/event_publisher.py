@@ -145,6 +145,6 @@ class EventPublisher:
     def _params(self, item: ItemResult) -> dict[str, Any]:
         """The item's parameters of this stage and the earlier ones: the prompt is logged for each stage."""
         params: dict[str, Any] = {}
-        for bound in self._items[item.item].params[: self._stages[item.stage].index + 1]:
-            params |= bound.canonical
+        for params_of_stage in self._items[item.item].params[: self._stages[item.stage].index + 1]:
+            params |= params_of_stage.canonical
         return params

@@ -54,7 +54,7 @@ def _job_item(work: Work, stage: PipelineStage, task: Task, model: Model | None)
     return JobItem(
         id=task.item.id,
         key=key,
-        params=task.item.params[stage.index].given,
+        params=task.item.params[stage.index].raw,
         inputs=_inputs(work, stage, task.item.id),
         handoff=handoff,
         state=directory.state(stage.name, key),
