@@ -11,7 +11,7 @@ from runner.accelerator.overheads import NONE, Overheads
 from runner.api import Activations, Sizes
 from runner.errors import PluginError
 from runner.machine import malloc
-from runner.pipeline.params import raw_params, instance
+from runner.pipeline.params import instance, raw_params
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
