@@ -1,4 +1,4 @@
-"""The accelerators of this machine, found without importing torch here: that is the workers' to import."""
+"""Finds the accelerators of this machine without importing torch into this process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUILDS = {CUDA: "CUDA", "hip": "ROCm", XPU: "XPU"}
 NOT_BUILT = "the PyTorch that is installed is not built for it"
 PATIENCE = 120.0  # seconds for torch to be imported and its devices to be counted
 _DECIDES = ("SIM_", "CUDA_", "HIP_", "ROCR_", "ZE_", "ONEAPI_", "TORCH_", VARIABLE)
-"""Beginnings of the environment variables that decide which devices there are."""
+"""Prefixes of the environment variables that decide which devices there are."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def find(kind: str) -> Found:
 
 
 def device_named(name: str, devices: Iterable[Device]) -> Device | None:
-    """The one of the devices that torch's name means; None if it is none of them, or the CPU."""
+    """The device with that torch name; None if it is not among them, or the CPU."""
     kind, index = kind_of(name), index_of(name)
     return next((device for device in devices if (device.kind, device.index) == (kind, index)), None)
 
@@ -105,12 +105,12 @@ def reasons() -> dict[str, str]:
 
 def _kinds() -> tuple[str, ...]:
     """The kinds that ``auto`` looks for; the simulated one only if the environment asks for it."""
-    asked = os.environ.get(VARIABLE)
-    if not asked:
-        return tuple(kind for kind in KINDS if kind != SIM)
-    if asked not in KINDS:
-        raise BudgetError(f"{VARIABLE}={asked}: there is no such kind of accelerator; {', '.join(KINDS)}")
-    return (asked,)
+    kind = os.environ.get(VARIABLE)
+    if not kind:
+        return tuple(one for one in KINDS if one != SIM)
+    if kind not in KINDS:
+        raise BudgetError(f"{VARIABLE}={kind}: no such kind of accelerator; one of {', '.join(KINDS)}")
+    return (kind,)
 
 
 @cache
@@ -132,7 +132,7 @@ def _find(kind: str, _environment: tuple[tuple[str, str], ...]) -> Found:
 
 
 def _probe(kind: str) -> Found:
-    """Ask torch in a process of its own."""
+    """Have torch list the devices, in a child process."""
     command = [sys.executable, "-P", "-m", "runner.accelerator.probe", kind]
     try:
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False, text=True)
@@ -140,6 +140,6 @@ def _probe(kind: str) -> Found:
         return Found(reason=str(error))
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        return Found(reason=f"torch cannot be asked: {last[0]}")
+        return Found(reason=f"torch failed to list devices: {last[0]}")
     devices = tuple(Device(kind, n, **facts) for n, facts in enumerate(json.loads(done.stdout)))
     return Found(devices, "" if devices else "torch sees none")

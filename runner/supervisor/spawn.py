@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from runner.accelerator.names import BUS_ORDER
 from runner.files.storage import open_in_place
-from runner.machine import malloc as heap
+from runner.machine import malloc
 from runner.redact import SECRETS
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 WORKER_ENVIRONMENT = {
-    **heap.ENVIRONMENT,
+    **malloc.ENVIRONMENT,
     # the supervisor fetches models: workers stay offline
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",

@@ -282,9 +282,9 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
         Limits("cpu", None, parse_size(asked.ram)) if on_cpu else Limits("cuda", parse_size(asked.vram), None)
     )
     placed = next(c for c in candidates(need, limits, None) if c.placement == STREAM)
-    placer = ComponentLoader(device, torch.bfloat16)
-    (placing,) = placed.placings.values()
-    transformer = placer.load(FluxTransformer2DModel, files, placing)
+    loader = ComponentLoader(device, torch.bfloat16)
+    (placement,) = placed.placements.values()
+    transformer = loader.load(FluxTransformer2DModel, files, placement)
     if on_cpu:
         retain_freed_memory()
 
@@ -299,7 +299,7 @@ def _ours(asked: argparse.Namespace, device: Any) -> Callable[[int], list[Any]]:
 
         for first in range(0, count, placed.group):
             group = range(first, min(count, first + placed.group))
-            placer.stream.run([make(n) for n in group], lambda: None)
+            loader.stream.run([make(n) for n in group], lambda: None)
         return pictures
 
     return run

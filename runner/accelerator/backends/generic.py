@@ -1,4 +1,4 @@
-"""Any accelerator, by what torch offers for all kinds, and where that is too little, for its own."""
+"""Any accelerator, through torch.accelerator, or its kind's own module where that lacks a function."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class AcceleratorBackend(Backend):
         torch.accelerator.synchronize(self.device)
 
     def stream(self) -> torch.Stream:
-        """A new stream: what is given to it runs beside what is given to others."""
+        """A new stream; its work runs in parallel with that of others."""
         return torch.Stream(self.device)
 
     def current_stream(self) -> torch.Stream:
@@ -90,7 +90,7 @@ class AcceleratorBackend(Backend):
         return int(torch.accelerator.max_memory_reserved(self.device))
 
     def reset_peak(self) -> int:
-        """Start to measure peaks anew; returns the bytes of tensors now."""
+        """Reset the peaks; returns the bytes of tensors now."""
         torch.accelerator.reset_peak_memory_stats(self.device)
         return int(torch.accelerator.memory_allocated(self.device))
 
@@ -116,13 +116,12 @@ class AcceleratorBackend(Backend):
         return found
 
     def pinned(self, size: int) -> torch.Tensor:
-        """Bytes of RAM that the device copies from by itself.
+        """Bytes of pinned RAM, which the device copies from by itself.
 
-        Exactly as many where its runtime can register memory, else torch's allocator may take up to twice
-        as many.
+        If its runtime cannot register memory, torch's allocator pins it, and may take up to twice as much.
 
         Raises:
-            MemoryError: so many cannot be had.
+            MemoryError: so many cannot be pinned.
 
         """
         functions = self._register_functions()
@@ -148,7 +147,7 @@ class AcceleratorBackend(Backend):
             return True
         if not isinstance(error, RuntimeError):
             return False
-        try:  # a library's own error may come of one of the device that is yet to be reported
+        try:  # a library's error may follow from a device error that is not reported yet
             self.synchronize()
         except torch.AcceleratorError:
             return True
