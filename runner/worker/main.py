@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 from runner.errors import ExitCode, RunnerError
 from runner.events import Checked, Failed
 from runner.machine.active_time import CLOCK
+from runner.plugins import collection_paused
 from runner.protocol import ModelCheck, encode_event, receive
 from runner.redact import redact
 from runner.worker import parent_watch
@@ -38,7 +39,8 @@ def serve(commands: IO[bytes], events: int) -> int:
         parent_watch.watch(commands, lambda: os._exit(1))
         return _check(job, report)
     try:
-        from runner.worker.loop import Loop
+        with collection_paused():
+            from runner.worker.loop import Loop  # imports torch
 
         loop = Loop(job, report)
         parent_watch.watch(commands, loop.stop)
@@ -65,7 +67,8 @@ def serve(commands: IO[bytes], events: int) -> int:
 
 def _check(request: ModelCheck, report: Callable[[Event], None]) -> int:
     """Check components one by one."""
-    from runner.worker.check import problem_of
+    with collection_paused():
+        from runner.worker.check import problem_of  # imports torch
 
     for check in request.checks:
         report(Checked(problem=problem_of(check)))
