@@ -20,7 +20,7 @@ from runner.errors import RunnerError
 from runner.plugin_check.checks import BROKEN, LOADS, NOT_RUN, RUNS, Verdict
 from runner.plugin_check.reporter import Reporter
 from runner.plugin_check.requests import CheckRequest
-from runner.plugins import GROUP, discover, load_object
+from runner.plugins import GROUP, collection_paused, discover, load_object
 from runner.supervisor.launch import CAN_FORK
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def main(request: CheckRequest, reporter: Reporter) -> None:
     if request.plugin:
         reporter.packages.add(_entry(request).module.partition(".")[0])
     if len(request.stages) > 1:
-        import runner.plugin_check.stage_checks  # noqa: F401 - torch, once for all forks
+        with collection_paused():
+            import runner.plugin_check.stage_checks  # noqa: F401 - torch, once for all forks
     for stage in request.stages:
         reporter.check_started(RUNS, stage)
         _in_fork(partial(reporter.verdicts, _stage_verdicts(request, stage, reporter)), reporter)
@@ -99,7 +100,8 @@ def _stage_verdicts(request: CheckRequest, stage: str, reporter: Reporter) -> It
     except RunnerError as error:
         yield Verdict(stage, RUNS, BROKEN, str(error))
         return
-    from runner.plugin_check.stage_checks import check_stage  # imports torch: only where a stage runs
+    with collection_paused():
+        from runner.plugin_check.stage_checks import check_stage  # imports torch: only where a stage runs
 
     yield from check_stage(harness, reporter, synthetic=synthetic)
 

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 from runner.errors import ExitCode, RunnerError
 from runner.events import Checked, Failed
 from runner.machine.active_time import CLOCK
+from runner.plugins import collection_paused
 from runner.protocol import ModelCheck, encode_event, receive
 from runner.redact import redact
 from runner.worker import parent_watch
@@ -41,7 +42,8 @@ def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
         parent_watch.watch(commands, lambda: os._exit(1))
         return _check(job, report)
     try:
-        from runner.worker.loop import Loop
+        with collection_paused():
+            from runner.worker.loop import Loop  # imports torch
 
         if forked and not _can_use(job.device):
             report(Failed(code=ExitCode.STAGE, error=f"a fork cannot use {job.device}", cannot_fork=True))
@@ -78,7 +80,8 @@ def _can_use(device: str) -> bool:
 
 def _check(request: ModelCheck, report: Callable[[Event], None]) -> int:
     """Check components one by one."""
-    from runner.worker.check import problem_of
+    with collection_paused():
+        from runner.worker.check import problem_of  # imports torch
 
     for check in request.checks:
         report(Checked(problem=problem_of(check)))

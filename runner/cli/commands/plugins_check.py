@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from runner.plugin_check.checks import Verdict
 
-_SUMMARY = {BROKEN: "broken", WARN: "to look at", NOT_RUN: "not run", OK: "well"}
+_SUMMARY = {BROKEN: "broken", WARN: "to look at", NOT_RUN: "not run", OK: "ok"}
 
 
 def check_plugins(

@@ -135,7 +135,7 @@ def test_a_hub_that_breaks_for_good_is_exit_8_and_what_came_is_kept(project: Pro
     outcome = project.runner("run", "hub.toml")
     assert outcome.code == 8, outcome
     assert "could not be fetched completely" in outcome.stderr
-    assert "run it again: files that have arrived whole are kept" in outcome.stderr
+    assert "run it again: files that are complete are kept" in outcome.stderr
     assert "Traceback" not in outcome.stderr
 
     repository.cuts.clear()

@@ -129,6 +129,4 @@ def test_offline_a_model_that_is_not_here_is_told(project: Project) -> None:
             "night.toml:4:10: model 'some-lab/flux' is not (completely) on this machine, and HF_HUB_"
             in outcome.stderr
         )
-        assert (
-            "or have `source` name a folder on this machine, which starts with ./, / or ~" in outcome.stderr
-        )
+        assert "or set `source` to a folder on this machine, which starts with ./, / or ~" in outcome.stderr

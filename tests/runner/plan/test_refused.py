@@ -87,7 +87,7 @@ def test_a_stage_that_cannot_be_sent_to_a_worker_is_reported_at_once(weighty: Pr
     weighty.plugin("weighty", source.replace("@hookimpl", unsent, 1))
     outcome = weighty.runner("run", "weighty.toml", seconds=100)
     assert outcome.code == 4, outcome
-    assert "the stage cannot be pickled, to be sent to its worker: TypeError" in outcome.stderr
+    assert "the stage cannot be pickled to be sent to its worker: TypeError" in outcome.stderr
 
 
 def test_lists_of_blocks_are_found_under_names_with_digits(weighty: Project) -> None:

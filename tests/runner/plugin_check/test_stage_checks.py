@@ -97,7 +97,7 @@ def test_stages_with_a_model_are_checked_on_a_manifest(project: Project, check: 
     assert set(statuses(found, "netted.net").values()) == {"ok"}
     assert found["netted.net"]["streams"]["message"] == "bit-identical"
     assert {c for c, s in statuses(found, "netted.keeping").items() if s != "ok"} == {"streams"}
-    assert "outside of its own block's or layer's call" in found["netted.keeping"]["streams"]["message"]
+    assert "outside the call of its own block or layer" in found["netted.keeping"]["streams"]["message"]
     assert outcome.code == 4
 
 
