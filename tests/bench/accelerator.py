@@ -36,7 +36,6 @@ from bench.accelerator_parts import PARTS
 from bench.accelerator_results import FAILED, OK, TIMED_OUT, Part, Results
 from bench.accelerator_sizes import SIZES, Size, check_disk, largest_for
 
-from runner.accelerator import nvml
 from runner.accelerator.devices import accelerators, choose_device, device_named, reasons
 from runner.accelerator.names import AUTO, CPU, CUDA
 from runner.errors import BudgetError
@@ -138,7 +137,7 @@ def _run(part: Part, settings: dict[str, str], limit: float, log: Path, results:
     """Run a part in a process of its own, and take its rows as they come."""
     parts = Path(__file__).with_name("accelerator_parts.py")
     command = [sys.executable, str(parts), part.name, json.dumps(settings)]
-    environment = os.environ | WORKER_ENVIRONMENT | nvml.ORDER
+    environment = os.environ | WORKER_ENVIRONMENT
     environment["RUNNER_CACHE"] = str(Path(settings["folder"]) / "cache")
     started = time.monotonic()
     with log.open("w") as errors:

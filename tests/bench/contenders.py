@@ -145,8 +145,8 @@ def streamed(work: Work, items: int, steps: int) -> Streamed:
     limits = Limits("cpu", None, work.limit) if on_cpu else Limits(work.device, work.limit, None)
     placed = next(c for c in candidates(need, limits, None) if c.placement == STREAM)
     loader = ComponentLoader(torch.device(work.device), torch.bfloat16)
-    (placing,) = placed.placings.values()
-    transformer = loader.load(FluxTransformer2DModel, files, placing)
+    (placement,) = placed.placements.values()
+    transformer = loader.load(FluxTransformer2DModel, files, placement)
     if on_cpu:
         retain_freed_memory()
 
