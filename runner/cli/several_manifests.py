@@ -125,7 +125,7 @@ class Turn:
         if self.code is not None or self.pipeline is None:
             say(f"{self.manifest} is left out")
             return
-        outlook = Turn(self.manifest)
+        outlook = Turn(self.manifest)  # prints the errors, and leaves this turn as it is
         with outlook.errors_recorded():
             missing.check()
             _check_machine(self.pipeline)

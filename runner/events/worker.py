@@ -53,9 +53,9 @@ class Failed(Event, kind="failed"):
     device_lost: bool = False
     """The device failed, and this process can no longer use it; another one may."""
     vram: int | None = None
-    """Bytes of the device's memory that the worker holds by its driver; None where that does not say."""
+    """Bytes of the device's memory that the worker holds; None if the driver does not report them."""
     vram_reserved: int | None = None
-    """The most that torch's allocator had of it; None on the CPU."""
+    """The most bytes that torch's allocator has reserved; None on the CPU."""
     ram: int | None = None
 
 

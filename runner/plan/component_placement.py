@@ -32,7 +32,7 @@ class PlacedComponent:
     moved: int = 0
     """Bytes that are moved to the device each time that the component runs."""
     read: int = 0
-    """Bytes of these that are read from the disk."""
+    """The part of ``moved`` that is read from the disk."""
     streamed: tuple[str, ...] = ()
     """Blocks that are loaded into slots."""
     on_demand: bool = False
@@ -56,11 +56,8 @@ def mapped(
     streamed = {weight for block in blocks for weight in shapes.blocks[block]}
     resident = waiting = read = one_by_one = 0
     for weight in shapes.tensors:
-        tier, loaded, stored = (
-            placement.tier(weight),
-            shapes.tensor_bytes(weight, need.dtype),
-            shapes.stored_of(weight),
-        )
+        tier = placement.tier(weight)
+        loaded, stored = shapes.tensor_bytes(weight, need.dtype), shapes.stored_of(weight)
         if tier == "disk":
             read += stored
         elif tier == "cpu" and not need.on_cpu:

@@ -51,6 +51,7 @@ class Journal:
         self._path = path
         with storage_errors(path):
             self._descriptor = open_in_place(path, os.O_RDWR | os.O_APPEND)
+            # whether the file ends in an incomplete line
             self._torn = not _ends_line(self._descriptor)
 
     def __call__(self, event: Event) -> None:

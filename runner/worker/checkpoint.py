@@ -75,12 +75,12 @@ class CheckpointFile:
         except handoff.DamagedError as error:
             raise DiscardedError(str(error)) from error
         try:
-            return self._found(found)
+            return self._restored(found)
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             # the seal is intact, but `save` did not write it
             raise DiscardedError(f"it is not a checkpoint: {type(error).__name__}: {error}") from error
 
-    def _found(self, found: handoff.Handoff) -> SavedCheckpoint:
+    def _restored(self, found: handoff.Handoff) -> SavedCheckpoint:
         metadata = found.header.metadata
         before = json.loads(metadata.get("environment") or metadata["circumstances"])
         for name, now in self._environment.items():
