@@ -151,7 +151,7 @@ def _run(part: Part, settings: dict[str, str], limit: float, log: Path, results:
                 results.compare(row)
                 part.rows.append(row)
         except queue.Empty:
-            part.status, part.reason = TIMED_OUT, f"not done after {limit:.0f} s"
+            part.status, part.reason = TIMED_OUT, f"not done after {round(limit, 1):g} s"
         finally:
             _end(process)
     part.seconds = time.monotonic() - started
