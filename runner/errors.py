@@ -75,6 +75,10 @@ class StageError(RunnerError):
     exit_code = ExitCode.STAGE
 
 
+class CannotForkError(StageError):
+    """A forked worker cannot use its device; a spawned one can."""
+
+
 class WorkerDiedError(StageError):
     """A worker crashed, hung or was killed; its items are retried in a new worker."""
 

@@ -25,7 +25,7 @@ class ComponentPlacement:
     """How one component's weights are placed.
 
     ``device_map`` assigns a tier, ``"cpu"`` or ``"disk"``, to names of blocks, modules or single weights, as
-    the files or the modules spell them. All other weights stay on the device. ``""`` is the whole component.
+    in the files or in the modules. All other weights stay on the device. ``""`` is the whole component.
     """
 
     placement: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -201,3 +202,32 @@ def swapped() -> dict[str, Any]:
         "counted": int(parts[0].calls.item()),
         "violations": violations(),
     }
+
+
+def timed() -> dict[str, Any]:
+    """Two items in turns: the first gives the device much to do, the second waits for all of it."""
+    from runner.worker.device_timer import DeviceTimer, DeviceTurns
+
+    device = torch.device("sim:0")
+    turns = DeviceTurns(backend_of(device))  # type: ignore[arg-type]
+    heavy, light = DeviceTimer(None, turns), DeviceTimer(None, turns)
+    matrix = torch.ones(500, 500, device=device)
+    waited = 0.0
+    torch.accelerator.synchronize()
+    for _ in range(3):
+        with heavy:
+            for _ in range(20):
+                matrix = (matrix @ matrix).clamp(0, 1)
+        began = time.perf_counter()
+        with light:
+            one = torch.ones(1, device=device) * 2
+            one.cpu()
+        waited += time.perf_counter() - began
+    with light:
+        light.settle()
+        runs = light.runs
+        at_once = light.seconds
+    with heavy:
+        heavy.settle()
+    ended = [heavy.runs, light.runs]
+    return {"heavy": heavy.seconds, "light": at_once, "waited": waited, "runs": runs, "ended": ended}

@@ -30,19 +30,35 @@ CHUNK = 1 << 24  # random numbers that are drawn; every tensor is a stretch of t
 Shapes = dict[str, tuple[int, ...]]
 
 
-def make_full_flux(folder: Path, *, double: int = DOUBLE, single: int = SINGLE, sparse: bool = True) -> Path:
-    """A FLUX.1-dev checkpoint in bfloat16; ``sparse`` files have headers and zeros that take no room."""
+def make_full_flux(
+    folder: Path,
+    *,
+    double: int = DOUBLE,
+    single: int = SINGLE,
+    sparse: bool = True,
+    device: str = "cpu",
+) -> Path:
+    """A FLUX.1-dev checkpoint in bfloat16; ``sparse`` files have headers and zeros that take no room.
+
+    Weights of other files are drawn on the ``device``.
+    """
     write_tokenizers(folder)
     FlowMatchEulerDiscreteScheduler(**DEV).save_pretrained(folder / "scheduler")
     shutil.copy(DEMO / "model_index.json", folder)
     with torch.device("meta"):
         clip, t5, vae = CLIPTextModel(_clip()), T5EncoderModel(_t5()), AutoencoderKL(**VAE)
-    write(folder / "text_encoder", clip, "model", sparse=sparse, prefix="text_model.")
+    write(folder / "text_encoder", clip, "model", sparse=sparse, prefix="text_model.", device=device)
     write(
-        folder / "text_encoder_2", t5, "model", sparse=sparse, shard=5_000_000_000, without=("shared.weight",)
+        folder / "text_encoder_2",
+        t5,
+        "model",
+        sparse=sparse,
+        shard=5_000_000_000,
+        without=("shared.weight",),
+        device=device,
     )
-    make_transformer(folder / "transformer", double=double, single=single, sparse=sparse)
-    write(folder / "vae", vae, "diffusion_pytorch_model", sparse=sparse)
+    make_transformer(folder / "transformer", double=double, single=single, sparse=sparse, device=device)
+    write(folder / "vae", vae, "diffusion_pytorch_model", sparse=sparse, device=device)
     return folder
 
 
@@ -64,13 +80,15 @@ def write_tokenizers(folder: Path) -> None:
     (folder / "tokenizer_2/tokenizer.json").write_text(json.dumps(table))
 
 
-def make_transformer(folder: Path, *, double: int, single: int, sparse: bool = False) -> Path:
+def make_transformer(
+    folder: Path, *, double: int, single: int, sparse: bool = False, device: str = "cpu"
+) -> Path:
     """FLUX.1-dev's transformer at full width, with as many blocks; 2 and 6 of them are 3 GB."""
     with torch.device("meta"):
         transformer = FluxTransformer2DModel(
             num_layers=double, num_single_layers=single, guidance_embeds=True
         )
-    write(folder, transformer, "diffusion_pytorch_model", sparse=sparse)
+    write(folder, transformer, "diffusion_pytorch_model", sparse=sparse, device=device)
     return folder
 
 
@@ -114,6 +132,7 @@ def write(
     shard: int = SHARD,
     prefix: str = "",
     without: tuple[str, ...] = (),
+    device: str = "cpu",
 ) -> None:
     """Write a model that is on the meta device: its config, and its shapes filled with something."""
     folder.mkdir(parents=True)
@@ -129,7 +148,7 @@ def write(
     }
     shards = _shards(shapes, shard)
     if len(shards) == 1:
-        _write_file(folder / f"{stem}.safetensors", shards[0], sparse=sparse)
+        _write_file(folder / f"{stem}.safetensors", shards[0], sparse=sparse, device=device)
         return
     names = [f"{stem}-{n + 1:05}-of-{len(shards):05}.safetensors" for n in range(len(shards))]
     weights = {tensor: name for name, part in zip(names, shards, strict=True) for tensor in part}
@@ -137,7 +156,7 @@ def write(
     index = {"metadata": {"total_size": total}, "weight_map": weights}
     (folder / f"{stem}.safetensors.index.json").write_text(json.dumps(index))
     for name, part in zip(names, shards, strict=True):
-        _write_file(folder / name, part, sparse=sparse)
+        _write_file(folder / name, part, sparse=sparse, device=device)
 
 
 def _shards(shapes: Shapes, limit: int) -> list[Shapes]:
@@ -152,7 +171,7 @@ def _shards(shapes: Shapes, limit: int) -> list[Shapes]:
     return shards
 
 
-def _write_file(path: Path, shapes: Mapping[str, tuple[int, ...]], *, sparse: bool) -> None:
+def _write_file(path: Path, shapes: Mapping[str, tuple[int, ...]], *, sparse: bool, device: str) -> None:
     offset, tables = 0, {}
     for name, shape in shapes.items():
         size = 2 * math.prod(shape)
@@ -165,7 +184,8 @@ def _write_file(path: Path, shapes: Mapping[str, tuple[int, ...]], *, sparse: bo
         if sparse:
             file.truncate(8 + len(header) + offset)
             return
-        numbers = torch.randn(CHUNK, generator=torch.Generator().manual_seed(len(shapes)))
+        generator = torch.Generator(device).manual_seed(len(shapes))
+        numbers = torch.randn(CHUNK, generator=generator, device=device)
         scaled: dict[int, Any] = {}  # by the number of inputs: computed once for all tensors that share it
         for shape in shapes.values():
             inputs = math.prod(shape[1:])
@@ -176,7 +196,7 @@ def _write_file(path: Path, shapes: Mapping[str, tuple[int, ...]], *, sparse: bo
 
 def _raw(numbers: torch.Tensor) -> Any:
     """The bytes of the numbers in bfloat16."""
-    return numbers.to(torch.bfloat16).view(torch.uint8).numpy()
+    return numbers.to(torch.bfloat16).cpu().view(torch.uint8).numpy()
 
 
 def _write_tensor(file: Any, shape: tuple[int, ...], numbers: Any) -> None:

@@ -23,7 +23,7 @@ from runner.supervisor.signals import Interrupts
 from runner.supervisor.spawn import _Spawned, environment
 from runner.supervisor.stage_runner import StageRunner
 from runner.work.demand import demand
-from runner.work.models import assemble, run_directory
+from runner.work.models import resolve_models, run_directory
 from runner.work.work import Work
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def first_stage(project: Project, manifest: str, sets: Sequence[str] = ()) -> St
     """The stage as a run would come to it; plugins are imported in this process."""
     with project.as_environment():
         pipeline = open_pipeline(project.folder / manifest, sets)
-        resolved = assemble(pipeline)
+        resolved = resolve_models(pipeline)
         work = Work(pipeline, resolved.keys() or {}, run_directory(pipeline, project.folder / "runs"))
         stage = pipeline.stages[0]
         plan = plan_stage(pipeline, stage, resolved.shapes(stage))

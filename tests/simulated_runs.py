@@ -48,12 +48,12 @@ def run(manifest: str, runs: str, sets: Sequence[str]) -> Ran:
     from runner.plan.choose import plan_stage
     from runner.supervisor.jobs import make_job
     from runner.work.demand import demand
-    from runner.work.models import assemble, run_directory
+    from runner.work.models import resolve_models, run_directory
     from runner.work.work import Work
     from runner.worker.loop import Loop
 
     pipeline = open_pipeline(Path(manifest), sets)
-    models = assemble(pipeline)
+    models = resolve_models(pipeline)
     work = Work(pipeline, models.keys() or {}, run_directory(pipeline, Path(runs)))
     predicted: list[int | None] = []
     events: list[Event] = []

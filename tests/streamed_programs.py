@@ -28,6 +28,8 @@ class Streamed(NamedTuple):
     """Whether all results have the bits of the CPU's."""
     violations: list[str]
     error: str = ""
+    touched: tuple[bool, bool] = (True, False)
+    """For each device, whether it was used."""
 
     @property
     def clean(self) -> bool:
@@ -108,7 +110,8 @@ def stream(folder: str, case: Case) -> Streamed:
         torch.accelerator.synchronize(case.device)
     except Exception as error:
         return Streamed(False, torch_sim.take_violations(), f"{type(error).__name__}: {error}")
-    return Streamed(right, torch_sim.take_violations())
+    touched = torch_sim.is_touched(0), torch_sim.is_touched(1)
+    return Streamed(right, torch_sim.take_violations(), touched=touched)
 
 
 def _stream(folder: Path, case: Case) -> bool:
@@ -123,6 +126,7 @@ def _stream(folder: Path, case: Case) -> bool:
     resident = as_resident(folder, case.dtype, model=_empty(case))
     expected = [call(resident, n, torch.device("cpu")) for n in range(case.calls)]
     device = torch.device(case.device)
+    torch.accelerator.set_device_index(device.index)  # as a worker does
     _use_memory(device)
     kept = {f"blocks.{n}" for n in case.in_ram}
     tower, blocks = as_streamed(

@@ -1,4 +1,4 @@
-"""What is known of an accelerator without using it."""
+"""The description of an accelerator."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Device:
     memory: int
     """Bytes that programs may use."""
     uuid: str = ""
-    """Tells it from all others, whatever its number here; empty where the driver does not say."""
+    """Identifies it whatever its number; empty where the driver has none."""
     context: int | None = None
-    """Bytes of its memory that a process holds before its first tensor; None where that was not measured."""
+    """Bytes of its memory that a process holds before its first tensor; None if not measured."""
 
     @property
     def id(self) -> str:

@@ -6,6 +6,8 @@ import re
 
 CPU, AUTO = "cpu", "auto"
 CUDA, XPU, MPS, SIM = "cuda", "xpu", "mps", "sim"
+BUS_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""The environment of workers, so that their ``cuda:N`` is the N-th card of NVML and of ``nvidia-smi``."""
 KINDS = (CUDA, XPU, MPS, SIM)
 """Kinds of accelerators, by torch's names, in the order in which ``auto`` looks for one. ROCm is ``cuda``."""
 PATTERN = r"^(auto|cpu|mps|(cuda|xpu|sim)(:\d+)?)$"

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-"""The environment of workers, so that their ``cuda:N`` is the N-th card here."""
 
 
 def devices() -> tuple[tuple[Device, ...], str]:

@@ -48,7 +48,7 @@ class Sizes:
     dtype: str
     """The stage's compute dtype: ``"float32"``, ``"bfloat16"``, ``"float16"``."""
     device: str
-    """``"cpu"``, or the kind of the accelerator, such as ``"cuda"``: attention kernels differ in memory."""
+    """``"cpu"``, or torch's name for the kind of accelerator: attention kernels differ in memory."""
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """``config.json`` of each component that has one, by component."""
     upstream: Mapping[str, Any] = field(default_factory=dict)

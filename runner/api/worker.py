@@ -50,7 +50,7 @@ class Item(Protocol):
         """
 
     def warn(self, kind: str, message: str, **details: Any) -> None:
-        """Report that this item's result differs from what was asked for, and continue.
+        """Report that this item's result differs from what the manifest says, and continue.
 
         ``kind`` is a short identifier by which warnings are counted (``"prompt_cut"``), ``message`` one line
         for the user, ``details`` JSON values for ``run --json`` and the journal. The warning is shown during

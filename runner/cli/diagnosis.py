@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.accelerator.devices import NOT_BUILT, reasons, torch_built_for
+from runner.accelerator.discovery import BUILDS, NOT_BUILT, reasons, torch_built_for
 from runner.accelerator.names import CUDA
 from runner.machine import rates
 from runner.machine.cgroup import MemoryGroup
@@ -209,8 +209,7 @@ def _software(machine: Machine) -> Iterator[Check]:
 def _torch(machine: Machine) -> Check:
     """What torch was built for, read from its files: importing it would take seconds and memory."""
     built = torch_built_for()
-    names = {"cuda": "CUDA", "hip": "ROCm", "xpu": "XPU"}
-    targets = " and ".join(f"{names[kind]} {version}" for kind, version in built.items()) or "the CPU only"
+    targets = " and ".join(f"{BUILDS[kind]} {version}" for kind, version in built.items()) or "the CPU only"
     advice = "an accelerator cannot be used: install a build for it, see https://pytorch.org/get-started"
     unused = not built and any(device.kind == CUDA for device in machine.accelerators)
     unused |= any(NOT_BUILT in reason for reason in reasons().values())

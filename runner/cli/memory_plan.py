@@ -77,7 +77,7 @@ def _reasons(plan: StagePlan) -> list[str]:
     lines = []
     for placed in plan.chosen.components:
         name = placed.shapes.component.name
-        lines.append(f"{name}: {placed.placing.placement}: {plan.reasons[name]}")
+        lines.append(f"{name}: {placed.placement.placement}: {plan.reasons[name]}")
         if tiers := tiers_of(placed):
             lines.append(f"  {tiers}")
     return lines

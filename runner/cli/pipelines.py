@@ -58,7 +58,7 @@ def warn_of_overrides(pipeline: Pipeline) -> None:
         say(f"warning: {line}")
 
 
-def check_stages(assembly: ResolvedModels, stages: Iterable[PipelineStage]) -> None:
+def check_stages(resolved: ResolvedModels, stages: Iterable[PipelineStage]) -> None:
     """Check that models and parameters fit their stages; prints a line for each warning.
 
     Raises:
@@ -66,8 +66,8 @@ def check_stages(assembly: ResolvedModels, stages: Iterable[PipelineStage]) -> N
 
     """
     stages = list(stages)
-    findings = look(assembly, stages)
-    check_components(assembly, stages, findings)
+    findings = look(resolved, stages)
+    check_components(resolved, stages, findings)
     for warning in findings.warnings:
         say(f"warning: {warning}")
     findings.problems.check()

@@ -17,7 +17,7 @@ from runner.plan.as_json import as_dict
 from runner.plan.choose import plan_stage
 from runner.plan.duration import Duration, duration_of, in_all
 from runner.work.demand import Demand, Task, demand
-from runner.work.models import ResolvedModels, assemble, forced_stages, run_directory
+from runner.work.models import ResolvedModels, forced_stages, resolve_models, run_directory
 from runner.work.resume import SavedStep, saved_step
 from runner.work.work import Work
 
@@ -50,7 +50,7 @@ class PlanRequest:
 
 @dataclass(frozen=True)
 class _Planned:
-    assembly: ResolvedModels
+    resolved: ResolvedModels
     stages: list[StagePlan]
     demand: Demand | None
     """None where keys are pending: a model is not here, or not hashed yet, and a plan never hashes."""
@@ -79,30 +79,30 @@ def show_plan(manifest: Path, request: PlanRequest) -> int:
     misfits = [stage.misfit for stage in planned.stages if stage.misfit]
     for misfit in misfits:
         say(f"error: {misfit}")
-    if unreachable := _unreachable(planned.assembly):
+    if unreachable := _unreachable(planned.resolved):
         say(f"error: {unreachable}")
         return ExitCode.MODEL
     return ExitCode.BUDGET if misfits else ExitCode.DONE
 
 
 def _plan(pipeline: Pipeline, request: PlanRequest) -> _Planned:
-    assembly = assemble(pipeline)
+    resolved = resolve_models(pipeline)
     forced = forced_stages(pipeline, request.fresh)
-    check_stages(assembly, pipeline.stages)
-    keys = assembly.keys(hash_missing=False)
+    check_stages(resolved, pipeline.stages)
+    keys = resolved.keys(hash_missing=False)
     directory = run_directory(pipeline, request.runs_dir)
     found = demand(Work(pipeline, keys, directory), forced) if keys is not None else None
     stages = [
-        plan_stage(pipeline, stage, assembly.shapes(stage), machine=request.machine)
+        plan_stage(pipeline, stage, resolved.shapes(stage), machine=request.machine)
         for stage in pipeline.stages
     ]
-    return _Planned(assembly, stages, found, directory, [_duration(stage, found) for stage in stages])
+    return _Planned(resolved, stages, found, directory, [_duration(stage, found) for stage in stages])
 
 
-def _unreachable(assembly: ResolvedModels) -> str:
+def _unreachable(resolved: ResolvedModels) -> str:
     """Why a run could not download a model that is not here; "" if it could."""
     try:
-        assembly.refuse_unreachable()
+        resolved.refuse_unreachable()
     except RunnerError as error:
         return str(error)
     return ""
@@ -119,7 +119,7 @@ def _as_json(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
     return {
         "name": pipeline.manifest.table.name,
         "items": len(pipeline.items),
-        "models": _models(planned.assembly),
+        "models": _models(planned.resolved),
         "seconds": in_all(planned.durations),
         "stages": [_stage_as_json(planned, stage) for stage in pipeline.stages],
     }
@@ -142,12 +142,12 @@ def _stage_as_json(planned: _Planned, stage: PipelineStage) -> dict[str, Any]:
     }
 
 
-def _models(assembly: ResolvedModels) -> list[dict[str, Any]]:
+def _models(resolved: ResolvedModels) -> list[dict[str, Any]]:
     """The source of each model, and the commit of one on the hub."""
-    commits = assembly.commits()
+    commits = resolved.commits()
     return [
         {**source.model_dump(), "commit": commits.get(source), "here": model is not None}
-        for source, model in assembly.models.items()
+        for source, model in resolved.models.items()
     ]
 
 
@@ -166,20 +166,20 @@ def _show(pipeline: Pipeline, planned: _Planned) -> None:
     shown = console()
     todo = [_to_do(planned, stage) for stage in pipeline.stages]
     show_memory(shown, planned.stages, todo, planned.durations)
-    for line in _model_lines(planned.assembly):
+    for line in _model_lines(planned.resolved):
         shown.print(line)
     _show_reasons(shown.print, pipeline, planned)
 
 
-def _model_lines(assembly: ResolvedModels) -> list[str]:
+def _model_lines(resolved: ResolvedModels) -> list[str]:
     """The commit of each model on the hub, and notes about models."""
     lines = []
-    for source, commit in assembly.commits().items():
-        where = "in the hub's cache" if assembly.models[source] else "the latest on the hub when last asked"
+    for source, commit in resolved.commits().items():
+        where = "in the hub's cache" if resolved.models[source] else "the latest on the hub at the last check"
         if commit:
             moves = "" if commit == source.revision else "; `runner fetch --refresh` asks where it stands now"
             lines.append(f"{title(source)}: commit {commit[:COMMIT_WIDTH]}, {where}{moves}")
-    notes = [note for stage in assembly.pipeline.stages for note in assembly.notes(stage)]
+    notes = [note for stage in resolved.pipeline.stages for note in resolved.notes(stage)]
     return [*lines, *(f"note: {note}" for note in dict.fromkeys(notes))]
 
 
@@ -195,7 +195,7 @@ def _to_do(planned: _Planned, stage: PipelineStage) -> str:
 
 def _show_reasons(show: Callable[[str], None], pipeline: Pipeline, planned: _Planned) -> None:
     if planned.demand is None:
-        absent = [source for source, model in planned.assembly.models.items() if model is None]
+        absent = [source for source, model in planned.resolved.models.items() if model is None]
         states = [
             damage_in_cache(source, pipeline.components_of(source)) or f"{source.source} is not here yet"
             for source in absent
@@ -209,8 +209,8 @@ def _show_reasons(show: Callable[[str], None], pipeline: Pipeline, planned: _Pla
     for stage in pipeline.stages:
         tasks = planned.demand.tasks[stage.index]
         for task in tasks[:SHOWN_TASKS]:
-            sharing = f" (and for {', '.join(task.duplicate_items)})" if task.duplicate_items else ""
-            show(f"{stage.name}: {task.item.id}{sharing}: {task.reason}")
+            duplicates = f" (and for {', '.join(task.duplicate_items)})" if task.duplicate_items else ""
+            show(f"{stage.name}: {task.item.id}{duplicates}: {task.reason}")
         if more := sum(len(task.items) for task in tasks[SHOWN_TASKS:]):
             show(f"{stage.name}: and {more} more")
         _show_saved(show, planned, stage)

@@ -24,7 +24,7 @@ from runner.rundir.journal import present
 from runner.supervisor.signals import Interrupts
 from runner.units import format_duration
 from runner.work.checks import check_models
-from runner.work.models import assemble, forced_stages
+from runner.work.models import forced_stages, resolve_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -182,9 +182,9 @@ def _check_machine(pipeline: Pipeline) -> None:
     """
     for stage in pipeline.stages:
         _ = stage.device  # raises where it is not here
-    assembly = assemble(pipeline)
+    resolved = resolve_models(pipeline)
     for stage in pipeline.stages:
-        plan_stage(pipeline, stage, assembly.shapes(stage)).check()
+        plan_stage(pipeline, stage, resolved.shapes(stage)).check()
 
 
 def _show(turns: Sequence[Turn]) -> None:

@@ -48,6 +48,8 @@ class Failed(Event, kind="failed"):
     code: int
     error: str
     out_of_memory: bool = False
+    cannot_fork: bool = False
+    """The worker was forked, and the device's runtime refuses forks: a new process can use it."""
     device_lost: bool = False
     """The device failed, and this process can no longer use it; another one may."""
     vram: int | None = None

@@ -1,4 +1,4 @@
-"""Where runner keeps what it can make again."""
+"""The cache folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where runner keeps what it can make again: ``RUNNER_CACHE``, else the user's cache folder."""
+    """The folder for data that can be computed again: ``RUNNER_CACHE``, else in the user's cache folder."""
     if own := os.environ.get("RUNNER_CACHE"):
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")

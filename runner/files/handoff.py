@@ -1,8 +1,8 @@
 """Hand-offs: safetensors files that carry an item from stage to stage, sealed with a digest.
 
-A hand-off's metadata say what it is (``key``, ``item``, ``stage``), what it is made from (``lineage``), on
-what (``versions``, ``device``, ``threads``), and carry what is no tensor: ``text`` outputs and the digests
-of ``files`` that lie beside it.
+Its metadata name it (``key``, ``item``, ``stage``), record what it was made from (``lineage``) and with
+(``versions``, ``device``, ``threads``), and hold what is not a tensor: ``text`` outputs, and the digests of
+``files`` beside it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BESIDE = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class DamagedError(Exception):
-    """A hand-off that cannot be trusted; it is made again."""
+    """A hand-off that was cut off or altered, or has another key; it is made again."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Handoff:
 
 
 def seal(serialized: bytes, metadata: Mapping[str, str]) -> bytes:
-    """A safetensors file with metadata and the digest of all the rest; the same bytes for the same content.
+    """A safetensors file with metadata and a digest of its content; equal content gives equal bytes.
 
     ``serialized`` is a safetensors file without metadata. (The library writes metadata in an order that
     changes from process to process.)
@@ -77,10 +77,10 @@ def seal(serialized: bytes, metadata: Mapping[str, str]) -> bytes:
 
 
 def read(path: Path, key: str | None = None) -> Handoff:
-    """Read a hand-off and hold it against its digest, and against the key it should have.
+    """Read a hand-off; check its digest and, if given, its key.
 
     Raises:
-        DamagedError: it is cut, altered, or another's.
+        DamagedError: it is cut off or altered, or its key is another.
         OSError: it cannot be read.
 
     """
@@ -90,7 +90,7 @@ def read(path: Path, key: str | None = None) -> Handoff:
             start = file.read(8)
             start += file.read(header_length(start, size))
             header = parse_header(start[8:])
-            check_size(header, size)  # before memory is taken for it
+            check_size(header, size)  # before memory is allocated for it
         except HeaderError as error:
             raise DamagedError(str(error)) from error
         file.seek(0)
@@ -109,12 +109,12 @@ def read(path: Path, key: str | None = None) -> Handoff:
 
 
 def record_of_file(name: str, data: bytes) -> dict[str, str]:
-    """What a hand-off says of a file beside it."""
+    """The entry for a file beside a hand-off in its metadata."""
     return {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 def _check_metadata(found: Handoff) -> None:
-    """A digest says that nothing was altered, not who wrote it: what is read later must be of its type."""
+    """Check the types of what is read later: the digest proves that nothing was altered, not who wrote it."""
     try:
         whole = (
             all(isinstance(text, str) for text in found.text.values())
@@ -124,11 +124,11 @@ def _check_metadata(found: Handoff) -> None:
     except (ValueError, RecursionError, AttributeError, TypeError, KeyError):
         whole = False
     if not whole:
-        raise DamagedError("its metadata are not what a stage leaves")
+        raise DamagedError("its metadata are malformed")
 
 
 def _is_there(path: Path, record: Mapping[str, str]) -> bool:
-    """Whether a file that a hand-off names is beside it, under its key, with the content it should have."""
+    """Whether a file that a hand-off lists is beside it, named after its key, with the recorded content."""
     name = record["name"]
     if not isinstance(name, str) or not _BESIDE.fullmatch(name) or not name.startswith(f"{path.stem}."):
         return False
@@ -140,11 +140,11 @@ def _is_there(path: Path, record: Mapping[str, str]) -> bool:
 
 
 def _digest(header: Header, data: bytes) -> str:
-    """SHA-256 of what tells: names, types, shapes, order, metadata, and the data."""
+    """SHA-256 of the tensors' names, dtypes, shapes, order and data, and of the metadata."""
     start = min((info.start for info in header.tensors.values()), default=len(data))
     table = {n: [i.dtype, i.shape, i.start - start] for n, i in header.tensors.items()}
     metadata = {name: value for name, value in header.metadata.items() if name != DIGEST}
-    told = json.dumps([table, metadata], sort_keys=True).encode()
-    hashed = hashlib.sha256(told)
+    description = json.dumps([table, metadata], sort_keys=True).encode()
+    hashed = hashlib.sha256(description)
     hashed.update(memoryview(data)[start:])
     return hashed.hexdigest()

@@ -1,4 +1,4 @@
-"""Headers of safetensors files, read without torch and without a byte of the weights.
+"""Reads and checks headers of safetensors files, without torch and without reading weights.
 
 The format: 8 bytes with the header's length (little endian), the header (JSON: a table a tensor with
 ``dtype``, ``shape`` and ``data_offsets``, and ``__metadata__``), then the data without gaps.
@@ -46,11 +46,11 @@ DTYPE_BITS = {
 
 
 class HeaderError(ValueError):
-    """The file is no whole safetensors file; the message says what is wrong with it."""
+    """The file is not a complete safetensors file; the message says what is wrong."""
 
 
 class UnreadDtypeError(HeaderError):
-    """The file is whole as far as can be told, and holds numbers of a kind that is not read here."""
+    """The file seems complete, but has a dtype that is not supported here."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def read_header(path: Path) -> Header:
     """Read and check a header against the file's size.
 
     Raises:
-        HeaderError: it is cut off, damaged or no safetensors file at all.
-        UnreadDtypeError: it holds a dtype that is not read here.
+        HeaderError: it is cut off, damaged, or not a safetensors file.
+        UnreadDtypeError: it has a dtype that is not supported here.
         OSError: it cannot be read.
 
     """
@@ -93,7 +93,7 @@ def read_header(path: Path) -> Header:
 
 
 def header_length(start: bytes, size: int | None) -> int:
-    """Bytes of the header of a file that starts so and is ``size`` bytes long, if that is known.
+    """Bytes of the header, from a file's first 8 bytes and, if known, its size.
 
     Raises:
         HeaderError: it does not fit into the file.
@@ -110,7 +110,7 @@ def header_length(start: bytes, size: int | None) -> int:
 
 
 def check_size(header: Header, size: int) -> None:
-    """See that a file is as long as its header says.
+    """Check that a file is as long as its header says.
 
     Raises:
         HeaderError: it is not.
@@ -122,14 +122,14 @@ def check_size(header: Header, size: int) -> None:
 
 
 def parse_header(raw: bytes) -> Header:
-    """Parse a header's JSON; offsets are moved to count from the start of the file.
+    """Parse a header's JSON; offsets are converted to count from the start of the file.
 
     Raises:
-        HeaderError: it is not what the format says.
+        HeaderError: it violates the format.
 
     """
     try:
-        # as text: of bytes, Python would take UTF-16 and halves of characters too
+        # decoded first: from bytes, Python would accept UTF-16 and lone surrogates too
         tables = json.loads(raw.decode(), object_pairs_hook=_table, parse_constant=_refused)
     except HeaderError:
         raise
@@ -173,7 +173,7 @@ def _tensor(name: str, table: Any, base: int) -> TensorInfo:
 
 
 def _size(shape: tuple[int, ...], bits: int) -> int | None:
-    """Bytes of a tensor; None where any step to it is more than a file can hold, as the library has it."""
+    """Bytes of a tensor; None if a partial product exceeds the limit, as in the safetensors library."""
     elements = 1
     for dimension in shape:
         elements *= dimension
@@ -190,4 +190,4 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refused(constant: str) -> None:
-    raise ValueError(constant)  # NaN and its kin are Python's, not JSON's
+    raise ValueError(constant)  # NaN and Infinity: Python's json accepts them, JSON does not

@@ -1,6 +1,6 @@
 """What a file was made from, kept in the file itself: text chunks in a PNG, else a sidecar beside it.
 
-A file is known again by its key: that is how a run tells its own finished outputs from others.
+A run recognises its finished outputs by the key in this record.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 KEY_CHUNK = "runner-key"
 PROVENANCE_CHUNK = "runner"
 PARAMETERS_CHUNK = "parameters"
-_TEXT_CHUNKS = (b"iTXt", b"tEXt", b"zTXt")  # we write the first; editors save them as another
+_TEXT_CHUNKS = (b"iTXt", b"tEXt", b"zTXt")  # we write the first; image editors may save it as another
 _TEXT_LIMIT = 64 << 20  # bytes
 SIDECAR_SUFFIX = ".runner.json"
 _IHDR_END = 8 + 4 + 4 + 13 + 4  # signature, then length, type, data and checksum of the first chunk
@@ -46,7 +46,7 @@ def with_provenance(data: bytes, provenance: Mapping[str, Any]) -> bytes:
 
 
 def write_with_provenance(path: Path, data: bytes, provenance: Mapping[str, Any]) -> None:
-    """Write an output so that :func:`is_of_key` knows it.
+    """Write an output with its record, by which :func:`is_of_key` recognises it.
 
     Raises:
         StorageError: it cannot be written.
@@ -68,14 +68,14 @@ def _sidecar_bytes(path: Path) -> bytes:
 
 
 def _is_png(data: bytes) -> bool:
-    """A whole PNG with nothing behind it."""
+    """Whether it is a complete PNG with nothing after its end."""
     return data.startswith(PNG_SIGNATURE) and data.endswith(PNG_END)
 
 
 def is_of_key(path: Path, key: str) -> bool:
-    """Whether the file is whole, as far as its ends tell, and was made under this key.
+    """Whether the file is complete, judging by its beginning and end, and was made under this key.
 
-    A run asks this of each of its outputs, so it makes few calls to the system.
+    A run checks each of its outputs with it, so it makes few system calls.
     """
     try:
         head, size, end = read_ends(path, _HEAD, len(PNG_END))
@@ -88,7 +88,7 @@ def is_of_key(path: Path, key: str) -> bool:
 
 
 def read_provenance(path: Path) -> dict[str, Any] | None:
-    """What an output was made from; None for a file that does not tell, in itself or beside it.
+    """The record of an output; None for a file that has none, in itself or beside it.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and that lie where their path says."""
+"""Writes files atomically, and opens only regular files: no pipe, device or (to write) symbolic link."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".tmp"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
-# systems that lack one have no use for it
+# 0 on systems without the flag
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # a pipe at the file's place is refused, not waited for
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # do not block on a pipe, which is refused
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that after any interruption, a power cut too, it is either whole or absent.
+    """Write a file so that after any interruption, even a power cut, it is either complete or absent.
 
-    A symbolic link in its place is replaced, and what it points to left alone. The folder is not synced: a
+    A symbolic link in its place is replaced; its target is not touched. The folder is not synced: a
     rename that is lost costs the work of one item, a sync costs every item.
 
     Raises:
@@ -50,7 +50,7 @@ def _open_anew(path: Path) -> BufferedWriter:
         return path.open("xb")
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:  # of a process with our number that was killed here
+    except FileExistsError:  # left by a killed process that had our pid
         path.unlink()
     return path.open("xb")
 
@@ -71,7 +71,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def open_in_place(path: Path, flags: int) -> int:
-    """A descriptor of a file that is written where it lies: a log, a journal. It is made if it is not there.
+    """Open a file to be written in place, such as a log or a journal; create it if it is absent.
 
     ``flags`` are those of ``os.open`` besides ``O_CREAT``.
 
@@ -83,7 +83,7 @@ def open_in_place(path: Path, flags: int) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_symlink():
             raise StorageError(f"cannot write {path}: it is a symbolic link to another file; remove the link")
-        # the flag closes the gap between look and leap
+        # the flag refuses a link that was made after the check
         return _open_regular(str(path), flags | os.O_CREAT | _NO_LINK)
 
 
@@ -95,7 +95,7 @@ def remove_if_empty(path: Path) -> None:
 
 
 def open_to_read(path: Path) -> BufferedReader:
-    """Open a file whose content others chose: it may be anything, but it is a file.
+    """Open an untrusted path for reading, if it is a regular file.
 
     Raises:
         OSError: it cannot be opened, or is a pipe or a device, which may have no end.
@@ -105,7 +105,7 @@ def open_to_read(path: Path) -> BufferedReader:
 
 
 def read_regular(path: Path) -> bytes:
-    """All of such a file, in as few calls to the system as can be.
+    """Read all of a regular file, with few system calls.
 
     Raises:
         OSError: as :func:`open_to_read`.
@@ -115,7 +115,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def read_ends(path: Path, first: int | None, last: int) -> tuple[bytes, int, bytes]:
-    """The first bytes of such a file (None: all), its size, and its last bytes.
+    """Read the first bytes of a regular file (None: all), its size, and its last bytes.
 
     Raises:
         OSError: as :func:`open_to_read`.
@@ -132,12 +132,12 @@ def read_ends(path: Path, first: int | None, last: int) -> tuple[bytes, int, byt
 
 
 def is_lfs_pointer(data: bytes) -> bool:
-    """Whether a file that begins so is a pointer of git-lfs: the file itself was not checked out."""
+    """Whether a file's first bytes are a git-lfs pointer's: the file itself was not checked out."""
     return data.startswith(LFS_POINTER)
 
 
 def refuse_linked_folders(folder: Path) -> None:
-    """See that no folder below ``folder`` is a symbolic link, so that what is written in it stays in it.
+    """Check that no folder below ``folder`` is a symbolic link, so that no write leaves it.
 
     Raises:
         StorageError: one is.
@@ -155,7 +155,7 @@ def refuse_linked_folders(folder: Path) -> None:
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a failing write into the error that users read."""
+    """Turn an OSError into a StorageError that names the file."""
     try:
         yield
     except OSError as error:

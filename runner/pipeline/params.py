@@ -25,35 +25,35 @@ if TYPE_CHECKING:
 class StageParams:
     """An item's parameters at one stage: as given, and in canonical form, which keys are made from."""
 
-    given: RawParams = field(default_factory=RawParams)
+    raw: RawParams = field(default_factory=RawParams)
     canonical: Mapping[str, Any] = field(default_factory=dict)
     as_written: Mapping[str, str] = field(default_factory=dict)
     """Strings that the plugin's model converted to values that it would not read back as the same."""
 
 
-def given_params(stage: PipelineStage, bound: StageParams) -> RawParams:
+def raw_params(stage: PipelineStage, stage_params: StageParams) -> RawParams:
     """An item's parameters at a stage as given, with "text" for each one that is wired to an earlier stage.
 
     The real text is known only when the stage runs.
     """
     if stage.params is None or not stage.wires:
-        return bound.given
+        return stage_params.raw
     texts = {name: "text" for name in params.names_of(stage.params) if name in stage.wires}
-    return RawParams({**bound.given.values, **texts}, bound.given.text_only)
+    return RawParams({**stage_params.raw.values, **texts}, stage_params.raw.text_only)
 
 
-def instance(stage: PipelineStage, bound: StageParams, changed: Mapping[str, Any]) -> Any:
+def instance(stage: PipelineStage, stage_params: StageParams, changed: Mapping[str, Any]) -> Any:
     """An item's parameters at a stage as the plugin's model; None where the stage has none.
 
     ``changed`` parameters take the place of the item's, unless the model refuses them.
     """
     if stage.params is None:
         return None
-    given = given_params(stage, bound)
-    for values in ({**given.values, **changed}, given.values):
+    raw = raw_params(stage, stage_params)
+    for values in ({**raw.values, **changed}, raw.values):
         with contextlib.suppress(ValidationError):
-            return params.validate(stage.params, RawParams(values, given.text_only))
-    return stage.params.model_construct(**given.values)  # the model refuses the word "text"
+            return params.validate(stage.params, RawParams(values, raw.text_only))
+    return stage.params.model_construct(**raw.values)  # the model refuses the word "text"
 
 
 class ParamsBinder:
@@ -79,10 +79,10 @@ class ParamsBinder:
         """The item's parameters at this stage; errors are added to the problems."""
         own = {name: value for name, value in item.fields.items() if name in self._names}
         values = {**self._with, **own}
-        given = RawParams({n: v for n, v in values.items() if n not in self._wired}, item.text_only)
-        canonical = self._check(given, item)
-        changed = {n: v for n, v in given.values.items() if isinstance(v, str) and canonical.get(n) != v}
-        return StageParams(given, canonical, changed if changed and not self._is_stable(canonical) else {})
+        raw = RawParams({n: v for n, v in values.items() if n not in self._wired}, item.text_only)
+        canonical = self._check(raw, item)
+        changed = {n: v for n, v in raw.values.items() if isinstance(v, str) and canonical.get(n) != v}
+        return StageParams(raw, canonical, changed if changed and not self._is_stable(canonical) else {})
 
     def _is_stable(self, canonical: Mapping[str, Any]) -> bool:
         """Whether reading the canonical form again, with values as strings, gives the same."""
@@ -91,7 +91,7 @@ class ParamsBinder:
         except ValidationError:
             return False
 
-    def _canonical(self, given: RawParams) -> dict[str, Any]:
+    def _canonical(self, raw: RawParams) -> dict[str, Any]:
         """The canonical form.
 
         Raises:
@@ -99,18 +99,18 @@ class ParamsBinder:
 
         """
         assert self._model is not None  # noqa: S101 - not called for stages without parameters
-        standing_in = RawParams({**given.values, **dict.fromkeys(self._wired, "text")}, given.text_only)
+        standing_in = RawParams({**raw.values, **dict.fromkeys(self._wired, "text")}, raw.text_only)
         shown = params.canonical(params.validate(self._model, standing_in))
         return {name: value for name, value in shown.items() if name not in self._wired}
 
-    def _check(self, given: RawParams, item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
+    def _check(self, raw: RawParams, item: BatchItem, *, partial: bool = False) -> dict[str, Any]:
         if self._model is None:
             return {}
         try:
-            return self._canonical(given)
+            return self._canonical(raw)
         except ValidationError as error:
             self._report(error, item, partial=partial)
-            return dict(given.values)
+            return dict(raw.values)
 
     def _report(self, error: ValidationError, item: BatchItem, *, partial: bool) -> None:
         """Add one problem per field; pydantic has an error for each type of a union."""

@@ -28,14 +28,14 @@ class _Part:
 
     def view(self, memory: torch.Tensor) -> torch.Tensor:
         weight = self.weights[0]
-        # as a copy of it would have them: its own, if they leave no gaps
+        # those of a copy: its own, unless they leave gaps
         strides = torch.empty_like(weight, device="meta").stride()
         flat = memory[self.offset : self.offset + self.size].view(self.dtype)
         return flat.as_strided(weight.shape, strides)
 
 
 class Slab:
-    """The places of weights in ``size`` bytes of memory."""
+    """The layout of weights in ``size`` bytes of memory."""
 
     def __init__(
         self, weights: Iterable[torch.Tensor], dtype_of: Callable[[torch.Tensor], torch.dtype]
@@ -58,7 +58,7 @@ class Slab:
             part.view(memory).copy_(part.weights[0].detach())
 
     def bind(self, memory: torch.Tensor) -> None:
-        """Have the weights' tensors use the memory, and what is in it."""
+        """Make the weights' tensors views of the memory."""
         for part in self._parts.values():
             view = part.view(memory)
             for weight in part.weights:

@@ -15,7 +15,7 @@ def tiers_of(placed: PlacedComponent) -> str:
     """The parts of a component that are not on the device: ``disk: transformer_blocks 3-18``."""
     runs: dict[tuple[str, str], list[int]] = defaultdict(list)
     loose = []
-    for name, tier in placed.placing.device_map.items():
+    for name, tier in placed.placement.device_map.items():
         match = re.fullmatch(r"(.+)\.(\d+)", name)
         if match and tier != "device":
             runs[tier, match[1]].append(int(match[2]))
@@ -51,8 +51,12 @@ def as_dict(plan: StagePlan) -> dict[str, Any]:
         "output_bytes": plan.need.item.output_bytes,
         "leaves": plan.need.item.output_bytes,  # its name in earlier versions
         "group": plan.chosen.group,
-        "seconds_a_pass": {"disk": plan.pace.disk, "bus": plan.pace.bus, "compute": plan.pace.compute},
-        "bound": plan.pace.bound,
+        "seconds_a_pass": {
+            "disk": plan.pass_time.disk,
+            "bus": plan.pass_time.bus,
+            "compute": plan.pass_time.compute,
+        },
+        "bound": plan.pass_time.bound,
         "faster": plan.faster and {"dtype": "float32", "time": plan.faster.part, "ram": plan.faster.more},
         "lower": [candidate.placement for candidate in plan.lower],
         "components": [_component(placed, plan) for placed in plan.chosen.components],
@@ -67,8 +71,8 @@ def _component(placed: PlacedComponent, plan: StagePlan) -> dict[str, Any]:
         "bytes": shapes.stored_bytes,
         "dtypes": shapes.dtypes,
         "blocks": len(shapes.blocks),
-        "placement": placed.placing.placement,
-        "device_map": dict(placed.placing.device_map),
+        "placement": placed.placement.placement,
+        "device_map": dict(placed.placement.device_map),
         "loaded": placed.loaded,
         "resident": placed.resident,
         "moved": placed.moved,

@@ -126,8 +126,8 @@ class PlacementOption:
         return self.lack(limits) == 0
 
     @property
-    def placings(self) -> dict[str, ComponentPlacement]:
-        return {placed.shapes.component.name: placed.placing for placed in self.components}
+    def placements(self) -> dict[str, ComponentPlacement]:
+        return {placed.shapes.component.name: placed.placement for placed in self.components}
 
 
 def candidates(

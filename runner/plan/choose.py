@@ -16,7 +16,7 @@ from runner.plan.reasons import reasons_for
 from runner.plan.remedies import remedies
 from runner.plan.requirements import MemoryRequirements, requirements_of
 from runner.plan.stage_plan import StagePlan
-from runner.plan.throughput import FEW_PASSES, pace_of
+from runner.plan.throughput import FEW_PASSES, pass_time_of
 from runner.units import format_size
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def plan_stage(
         allowed = _with_retained_memory(stage, allowed, need.keeping, limits)
     fitting = [candidate for candidate in allowed if candidate.fits(limits)]
     chosen = fitting[0] if fitting else min(allowed, key=lambda c: c.lack(limits))
-    pace = pace_of(chosen.components, chosen.group, need, limits)
-    reasons = reasons_for(stage, limits, chosen, known, pace)
+    pass_time = pass_time_of(chosen.components, chosen.group, need, limits)
+    reasons = reasons_for(stage, limits, chosen, known, pass_time)
     last = lowest(need, limits) if stage.table.device_map is None else None
     lower = _lower(chosen, [*known, last] if last else known)
-    plan = StagePlan(pipeline, stage, tuple(shapes), need, limits, chosen, pace, reasons, lower)
+    plan = StagePlan(pipeline, stage, tuple(shapes), need, limits, chosen, pass_time, reasons, lower)
     misfit = "" if fitting else _misfit(plan)
     return replace(plan, misfit=misfit, faster=float32_instead(plan, rated))
 
@@ -117,7 +117,7 @@ def _with_retained_memory(
 
 def _is_hidden(candidate: PlacementOption, need: MemoryRequirements, limits: Limits) -> bool:
     """Whether loading the weights is hidden behind the computation."""
-    return pace_of(candidate.components, candidate.group, need, limits).bound == "compute"
+    return pass_time_of(candidate.components, candidate.group, need, limits).bound == "compute"
 
 
 def _lower(chosen: PlacementOption, known: list[PlacementOption]) -> tuple[PlacementOption, ...]:
@@ -127,7 +127,7 @@ def _lower(chosen: PlacementOption, known: list[PlacementOption]) -> tuple[Place
         return candidate.ram if candidate.vram is None else candidate.vram
 
     def is_chosen(candidate: PlacementOption) -> bool:  # whether or not it retains freed memory
-        return (candidate.placings, candidate.group) == (chosen.placings, chosen.group)
+        return (candidate.placements, candidate.group) == (chosen.placements, chosen.group)
 
     less = [c for c in known if held(c) < held(chosen) and not is_chosen(c)]
     return tuple(sorted(less, key=held, reverse=True))

@@ -24,7 +24,7 @@ class PlacedComponent:
     """A placed component, with the bytes of its weights."""
 
     shapes: ComponentShapes
-    placing: ComponentPlacement
+    placement: ComponentPlacement
     loaded: int
     """Bytes of all of its weights in the dtype that they compute in."""
     resident: int
@@ -40,41 +40,41 @@ class PlacedComponent:
 
 
 def whole(
-    shapes: ComponentShapes, dtype: str, placing: ComponentPlacement, *, stays: bool
+    shapes: ComponentShapes, dtype: str, placement: ComponentPlacement, *, stays: bool
 ) -> PlacedComponent:
     """A component that stays on the device as a whole, or is moved there as a whole each time."""
     loaded = shapes.loaded_bytes(dtype)
-    return PlacedComponent(shapes, placing, loaded, loaded if stays else 0, 0 if stays else loaded)
+    return PlacedComponent(shapes, placement, loaded, loaded if stays else 0, 0 if stays else loaded)
 
 
 def mapped(
-    shapes: ComponentShapes, need: MemoryRequirements, placement: str, device_map: Mapping[str, str]
+    shapes: ComponentShapes, need: MemoryRequirements, name: str, device_map: Mapping[str, str]
 ) -> PlacedComponent:
     """A component placed by a device map; if all of it stays on the device, it is resident."""
-    placing = ComponentPlacement(placement, device_map)
-    blocks = tuple(placing.streamed(shapes.blocks)) if placement == STREAM else ()
-    streamed = {name for block in blocks for name in shapes.blocks[block]}
+    placement = ComponentPlacement(name, device_map)
+    blocks = tuple(placement.streamed(shapes.blocks)) if name == STREAM else ()
+    streamed = {weight for block in blocks for weight in shapes.blocks[block]}
     resident = waiting = read = one_by_one = 0
-    for name in shapes.tensors:
+    for weight in shapes.tensors:
         tier, loaded, stored = (
-            placing.tier(name),
-            shapes.tensor_bytes(name, need.dtype),
-            shapes.stored_of(name),
+            placement.tier(weight),
+            shapes.tensor_bytes(weight, need.dtype),
+            shapes.stored_of(weight),
         )
         if tier == "disk":
             read += stored
         elif tier == "cpu" and not need.on_cpu:
             # streamed weights wait and are copied in the stored dtype; others are cast first
-            waiting += stored if name in streamed else loaded
+            waiting += stored if weight in streamed else loaded
         else:
             resident += loaded
             continue
-        one_by_one += name not in streamed
+        one_by_one += weight not in streamed
     if not waiting + read:
-        placing, blocks = ComponentPlacement(RESIDENT), ()
+        placement, blocks = ComponentPlacement(RESIDENT), ()
     total = shapes.loaded_bytes(need.dtype)
     return PlacedComponent(
-        shapes, placing, total, resident, waiting + read, read, blocks, on_demand=one_by_one > 0
+        shapes, placement, total, resident, waiting + read, read, blocks, on_demand=one_by_one > 0
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from runner.plan.candidates import fastest_that_fits
 from runner.plan.stage_plan import Faster
-from runner.plan.throughput import pace_of
+from runner.plan.throughput import pass_time_of
 
 if TYPE_CHECKING:
     from runner.plan.candidates import PlacementOption
@@ -44,5 +44,5 @@ def float32_instead(plan: StagePlan, limits: Limits) -> Faster | None:
 
 def _time_per_item(candidate: PlacementOption, need: MemoryRequirements, limits: Limits) -> float:
     """Seconds of a pass, divided by the items that share it."""
-    pace = pace_of(candidate.components, candidate.group, need, limits)
-    return max(pace.disk, pace.compute or 0.0) / candidate.group
+    pass_time = pass_time_of(candidate.components, candidate.group, need, limits)
+    return max(pass_time.disk, pass_time.compute or 0.0) / candidate.group

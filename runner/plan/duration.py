@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from runner.machine.timings import add_measured, measured
 from runner.placements import RESIDENT, STREAM
 from runner.plan.learned import OPERATION, from_runs, key_of, measured_work, work_of
-from runner.plan.throughput import pace_of
+from runner.plan.throughput import pass_time_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -61,8 +61,8 @@ def learn(plan: StagePlan, seconds: Mapping[str, float], beside: float | None) -
 
 def _running(plan: StagePlan, computing: list[float]) -> float:
     """Seconds of all items: streamed weights are loaded while a group of items computes."""
-    pace, group = pace_of(plan.chosen.components, 1, plan.need, plan.limits), plan.chosen.group
-    loading = (pace.disk + pace.bus) * max(1, plan.need.item.passes)
+    pass_time, group = pass_time_of(plan.chosen.components, 1, plan.need, plan.limits), plan.chosen.group
+    loading = (pass_time.disk + pass_time.bus) * max(1, plan.need.item.passes)
     if plan.chosen.placement != STREAM:
         return sum(computing) + loading * len(computing)
     groups = (computing[at : at + group] for at in range(0, len(computing), group))

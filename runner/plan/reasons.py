@@ -21,7 +21,7 @@ def reasons_for(
     limits: Limits,
     chosen: PlacementOption,
     known: list[PlacementOption],
-    pace: PassTime,
+    pass_time: PassTime,
 ) -> dict[str, str]:
     """A sentence for each component with weights, by its name."""
     found = {}
@@ -31,12 +31,12 @@ def reasons_for(
             sentence = f"the manifest asks for {stage.table.placement}: {sentence}"
         elif chosen.placement == RESIDENT:
             sentence = f"all of the stage fits: {sentence}"
-        elif placed.placing.placement == RESIDENT:
+        elif placed.placement.placement == RESIDENT:
             sentence = f"small beside the others: {sentence}"
         else:
             sentence = f"{_why_not_faster(limits, chosen, known)}, so {sentence}"
         if placed.moved:
-            sentence += _pass_time(pace, chosen.group)
+            sentence += _pass_time(pass_time, chosen.group)
         found[placed.shapes.component.name] = sentence
     return found
 
@@ -61,7 +61,7 @@ def _lacking(candidate: PlacementOption, limits: Limits) -> str:
 
 def _sentence(placed: PlacedComponent, limits: Limits) -> str:
     place = "RAM" if limits.on_cpu else "VRAM"
-    placement = placed.placing.placement
+    placement = placed.placement.placement
     if placement == RESIDENT:
         return f"its {format_size(placed.loaded)} stay in {place}"
     if placement == MODEL_OFFLOAD:
@@ -78,12 +78,12 @@ def _sentence(placed: PlacedComponent, limits: Limits) -> str:
     return sentence
 
 
-def _pass_time(pace: PassTime, group: int) -> str:
+def _pass_time(pass_time: PassTime, group: int) -> str:
     items = f" for {group} items at a time" if group > 1 else ""
-    transfer = max(pace.disk, pace.bus)
-    if pace.compute is None:
+    transfer = max(pass_time.disk, pass_time.bus)
+    if pass_time.compute is None:
         return f"{items} (about {_rough(transfer)} a pass)"
-    compute = f"{_rough(pace.compute)} to compute: {pace.bound} bounds it"
+    compute = f"{_rough(pass_time.compute)} to compute: {pass_time.bound} bounds it"
     return f"{items} (about {_rough(transfer)} a pass, and {compute})"
 
 
@@ -92,5 +92,5 @@ def _rough(seconds: float) -> str:
 
 
 def _count(placed: PlacedComponent, tier: str) -> str:
-    count = sum(1 for found in placed.placing.device_map.values() if found == tier)
+    count = sum(1 for found in placed.placement.device_map.values() if found == tier)
     return f"{count} block{'' if count == 1 else 's'}"

@@ -11,7 +11,7 @@ from runner.accelerator.overheads import NONE, Overheads
 from runner.api import Activations, Sizes
 from runner.errors import PluginError
 from runner.machine import malloc
-from runner.pipeline.params import given_params, instance
+from runner.pipeline.params import instance, raw_params
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class MemoryRequirements:
     retains_freed_memory: bool = False
     """Whether the worker retains freed RAM for later allocations."""
     beside: frozenset[str] = frozenset()
-    """Libraries imported for other stages: on the CPU all workers are forked from one server."""
+    """Libraries imported for other stages: all workers are forked from one server."""
 
     @property
     def items(self) -> int:
@@ -149,7 +149,7 @@ def requirements_of(
         has_formula=bool(stage.spec.memory),
         on_cpu=on_cpu,
         overheads=overheads,
-        beside=_preloaded(pipeline) if on_cpu else frozenset(),
+        beside=_preloaded(pipeline),
     )
 
 
@@ -173,9 +173,9 @@ def _activations(
     known: dict[str, Activations] = {}
     found = {}
     for item in pipeline.items:
-        given = [given_params(read, item.params[read.index]) for read in (stage, *sources)]
+        raw = [raw_params(read, item.params[read.index]) for read in (stage, *sources)]
         # as text, since it tells 1, 1.0 and true apart, and values may be lists
-        key = repr([(params.values, params.text_only) for params in given])
+        key = repr([(params.values, params.text_only) for params in raw])
         if key not in known:
             try:
                 upstream = {

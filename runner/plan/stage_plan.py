@@ -68,7 +68,7 @@ class StagePlan:
     limits: Limits
     chosen: PlacementOption
     """The fastest placement that fits; the one that lacks least if none does."""
-    pace: PassTime
+    pass_time: PassTime
     reasons: Mapping[str, str]
     """For each component with weights, by name: why it is placed so, in one sentence."""
     lower: tuple[PlacementOption, ...] = ()

@@ -34,7 +34,7 @@ class PassTime:
         return max(parts, key=lambda name: parts[name])
 
 
-def pace_of(
+def pass_time_of(
     components: Sequence[PlacedComponent], group: int, need: MemoryRequirements, limits: Limits
 ) -> PassTime:
     """The pass time of placed components for a group of items, from the speeds in ``limits``."""

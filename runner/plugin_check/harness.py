@@ -26,7 +26,7 @@ from runner.plan.choose import plan_stage
 from runner.plugins import Plugin
 from runner.supervisor.jobs import make_job
 from runner.work.demand import demand
-from runner.work.models import assemble, run_directory
+from runner.work.models import resolve_models, run_directory
 from runner.work.work import Work
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _write_inputs(harness: Harness, source: Stage, item: str, inputs: Inputs) ->
 
 
 def _harness(pipeline: Pipeline, name: str, runs: Path) -> Harness:
-    models = assemble(pipeline)
+    models = resolve_models(pipeline)
     keys = models.keys()
     if keys is None:
         raise ModelError("the model is not on this machine: run the manifest once")

@@ -1,7 +1,7 @@
-"""``report.html``: what a run made, how it went and what it took, as one page that needs nothing else.
+"""``report.html``: a run's outputs, stages, failures and warnings on one self-contained page.
 
-The page shows what the journal tells and what lies in the run directory, so that it can be written at any
-time, after a kill too; :class:`~runner.report.live.LiveReport` does so while a run goes on.
+The page is made from the journal and the run directory alone, so it can be written at any time, also after a
+kill; :class:`~runner.report.live.LiveReport` updates it during a run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def write(directory: Path) -> Path:
-    """Write the page of a run directory anew, and return where it is.
+    """Write the page of a run directory; returns its path.
 
     Raises:
         StorageError: it cannot be written.

@@ -1,4 +1,4 @@
-"""The cards of the gallery: the files in ``outputs/``, which are the truth, with what is known of each."""
+"""The cards of the gallery: one for each file in ``outputs/`` and for each unfinished item."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EXCERPT = 400  # characters of a text that a card shows
 
 
 class Gallery:
-    """Cards as JSON, in the order that the page has them."""
+    """Cards as JSON, in the order of the page."""
 
     def __init__(self, outputs: Path, items: Items) -> None:
         self._outputs = outputs
@@ -30,22 +30,22 @@ class Gallery:
         self._excerpts: dict[str, str] = {}
 
     def cards(self) -> Iterator[str]:
-        """Outputs that are asked for, what failed, what is unfinished, outputs of earlier manifests."""
+        """Expected outputs, failed items, unfinished items, then outputs of earlier manifests."""
         items = self._items
         files = self._files()
-        current = dict.fromkeys(name for begin in items.wanted for name in files.get(begin, []))
+        current = dict.fromkeys(name for prefix in items.expected for name in files.get(prefix, []))
         there = sorted(name for names in files.values() for name in names)
-        if not items.wanted.known:
+        if not items.expected.known:
             current |= dict.fromkeys(there)
         yield from self._made(current, "done")
         for status in ("failed", "unfinished"):
             yield from (json.dumps(one) for one in items.open.values() if one["status"] == status)
-        known = [name for begin in reversed(items.made) for name in files.get(begin, [])]
+        known = [name for prefix in reversed(items.made) for name in files.get(prefix, [])]
         earlier = dict.fromkeys([*known, *there])
         yield from self._made((name for name in earlier if name not in current), "earlier")
 
     def _files(self) -> dict[str, list[str]]:
-        """Names of outputs, by item and key, which they begin with."""
+        """Names of output files, by their prefix: item and key."""
         found: dict[str, list[str]] = {}
         try:
             names = sorted(entry.name for entry in os.scandir(self._outputs) if entry.is_file())
@@ -63,30 +63,26 @@ class Gallery:
             head: dict[str, Any] = {"file": name, "status": status}
             if name.endswith(".txt"):
                 head["text"] = self._excerpt(name)
-            # two objects in one: what is known of ten thousand items is not taken apart again
+            # joined as text: the records of ten thousand items are not parsed again
             yield f"{json.dumps(head)[:-1]}, {self._record(name)[1:]}"
 
     def _record(self, name: str) -> str:
         _, rest = key_and_rest(name)
-        begin = name[: len(name) - len(rest)]
-        if (
-            begin not in self._items.made
-        ):  # the journal does not know it: it was linked, or the journal is gone
-            self._items.made[begin] = json.dumps(self._from_file(name, begin))
-        return self._items.made[begin]
+        prefix = name[: len(name) - len(rest)]
+        if prefix not in self._items.made:  # not in the journal: it was linked, or the journal was removed
+            self._items.made[prefix] = json.dumps(self._from_file(name, prefix))
+        return self._items.made[prefix]
 
-    def _from_file(self, name: str, begin: str) -> dict[str, Any]:
-        """What the file itself tells."""
-        key = begin[-KEY_IN_NAME:]
+    def _from_file(self, name: str, prefix: str) -> dict[str, Any]:
+        """The record in the file itself."""
+        key = prefix[-KEY_IN_NAME:]
         params: dict[str, Any] = {}
-        with contextlib.suppress(
-            OSError, KeyError, TypeError, AttributeError
-        ):  # anybody may put a file there
-            told = provenance.read_provenance(self._outputs / name) or {}
-            key = str(told["key"])
-            for stage in told["lineage"].values():
+        with contextlib.suppress(OSError, KeyError, TypeError, AttributeError):  # anyone may put a file there
+            record = provenance.read_provenance(self._outputs / name) or {}
+            key = str(record["key"])
+            for stage in record["lineage"].values():
                 params |= stage["params"]
-        return {"id": begin[: -KEY_IN_NAME - 1], "key": key, "params": exact(params), "seconds": {}}
+        return {"id": prefix[: -KEY_IN_NAME - 1], "key": key, "params": exact(params), "seconds": {}}
 
     def _excerpt(self, name: str) -> str:
         if name not in self._excerpts:

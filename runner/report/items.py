@@ -1,4 +1,4 @@
-"""What a journal tells of items: what is under way or failed, and what the outputs are made from."""
+"""Items as the journal records them: finished, unfinished and failed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from runner.rundir.directory import KEY_IN_NAME, key_and_rest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-TRACEBACKS = 100  # of failed items that are kept: one may have 20 KB, and ten thousand may fail
-_EXACT = 2**53  # a browser's numbers are exact up to here; seeds go further
+TRACEBACKS = 100  # kept, of failed items: one may have 20 KB, and ten thousand may fail
+_EXACT = 2**53  # JavaScript's numbers are exact up to here; seeds may be larger
 
 
 class Items:
-    """Learns from events.
+    """Records of items, updated by events.
 
     A record of an item has ``id``, ``key``, ``params``, ``seconds`` by stage, the last ``stage`` and its
     ``time``; of one that failed also ``error``, ``attempts`` and ``traceback``.
@@ -26,16 +26,16 @@ class Items:
 
     def __init__(self) -> None:
         self.made: dict[str, str] = {}
-        """Records of finished items as JSON, by what the names of their outputs begin with, as made."""
+        """Records of finished items as JSON, by the prefix of their outputs' names, in the order made."""
         self.open: dict[str, dict[str, Any]] = {}
         """Records of items of the latest run that are not finished, by id."""
-        self.wanted = ExpectedItems()
+        self.expected = ExpectedItems()
         self._last_stages: set[str] = set()
         self._tracebacks = 0
 
     def take(self, event: ev.Event) -> None:
-        """Learn from the next event."""
-        self.wanted.take(event)
+        """Update with the next event."""
+        self.expected.take(event)
         match event:
             case ev.RunStarted():
                 self.open.clear()
@@ -60,10 +60,10 @@ class Items:
         if event.failed:
             self.open[event.item] = {**record, "status": "failed", **self._failure(event)}
         elif event.stage in self._last_stages:
-            begin = f"{event.item}-{event.key[:KEY_IN_NAME]}"
-            self.made.pop(begin, None)
-            self.made[begin] = json.dumps(record)
-            self.wanted.add(begin)
+            prefix = f"{event.item}-{event.key[:KEY_IN_NAME]}"
+            self.made.pop(prefix, None)
+            self.made[prefix] = json.dumps(record)
+            self.expected.add(prefix)
         else:
             self.open[event.item] = {**record, "status": "unfinished"}
 
@@ -76,39 +76,38 @@ class Items:
 
 
 class ExpectedItems:
-    """The outputs that are asked for: by the manifest, and by a command line that asked for others.
+    """Prefixes of the outputs of the current manifest, and of the latest command line with overrides.
 
-    Outputs are named by what their files' names begin with. A manifest asks for what its latest run to come
-    to an end has listed, until a run of the changed manifest ends; what ``--prompt`` or ``--set`` have a run
-    make instead is asked for until the next run ends.
+    A manifest's outputs are those listed by its last finished run, until a run of the changed manifest ends.
+    Outputs of a run with ``--prompt`` or ``--set`` count until the next run ends.
     """
 
     def __init__(self) -> None:
         self.known = False
-        """Whether a run has ended, and so told what it asks for."""
+        """Whether a run has ended, and so listed its outputs."""
         self._run = ev.RunStarted(run="", manifest="", stages=[], items=0)
         self._content = ""
-        """The digest of the manifest that asks for ``_own``."""
+        """The digest of the manifest that ``_own`` belongs to."""
         self._own: dict[str, None] = {}
         self._other: dict[str, None] = {}
         self._newer: dict[str, ev.RunStarted] = {}
-        """What was made since a run ended, and by which run."""
+        """Outputs that were made since a run ended, and by which run."""
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys([*self._newer, *self._other, *self._own]))
 
     def take(self, event: ev.Event) -> None:
-        """Learn from the next event."""
+        """Update with the next event."""
         match event:
             case ev.RunStarted():
                 self._run = event
             case ev.RunFinished(outputs=[_, *_]):
-                self._end(dict.fromkeys(_begins(event.outputs)))
+                self._end(dict.fromkeys(_prefixes(event.outputs)))
 
-    def add(self, begin: str) -> None:
+    def add(self, prefix: str) -> None:
         """An output was made."""
-        self._newer.pop(begin, None)
-        self._newer[begin] = self._run
+        self._newer.pop(prefix, None)
+        self._newer[prefix] = self._run
 
     def _end(self, listed: dict[str, None]) -> None:
         run = self._run
@@ -122,15 +121,15 @@ class ExpectedItems:
         self.known = True
 
 
-def _begins(paths: Iterable[str]) -> Iterator[str]:
-    """What the names of outputs begin with: item and key."""
+def _prefixes(paths: Iterable[str]) -> Iterator[str]:
+    """The prefixes of outputs' names: item and key."""
     for path in paths:
         name = PurePath(path).name
         yield name.removesuffix(key_and_rest(name)[1])
 
 
 def exact(value: Any) -> Any:
-    """A JSON value in which numbers that a browser has not are text."""
+    """A JSON value in which numbers that JavaScript cannot represent are text."""
     if isinstance(value, dict):
         return {name: exact(one) for name, one in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Keeping the page up to date while a run goes on, at its own pace: the run never waits for it."""
+"""Updates the page during a run, in a thread of its own: the run never waits for it."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from runner.rundir.directory import RunDirectory
 
 FIRST = 1.0  # seconds until the page is first written
-PAUSE = 5.0  # seconds between two writings
-SHARE = 0.02  # of the time, at most, goes into writing, however large the page is
+PAUSE = 5.0  # seconds between two writes
+SHARE = 0.02  # of the time is spent writing, at most, however large the page is
 
 
 class LiveReport:
-    """Writes ``report.html`` as a run goes on: a listener, to be closed when the run has ended.
+    """Writes ``report.html`` during a run: a listener, to be closed when the run has ended.
 
-    A thread of its own does the work. That the page cannot be written costs a line, and never the run.
+    If the page cannot be written, that is one line on stderr, and the run is not affected.
     """
 
     def __init__(self, directory: RunDirectory) -> None:
@@ -40,7 +40,7 @@ class LiveReport:
         self._events.put(event)
 
     def close(self) -> None:
-        """Write the page as it stays."""
+        """Write the page's final state."""
         self._events.put(None)
         self._thread.join()
         if self._trouble:
@@ -67,23 +67,23 @@ class LiveReport:
             self._write(fresh, live=False)
 
     def _pause(self, fresh: list[Event], due: float) -> float | None:
-        """Seconds until the page is to be written; None while there is nothing to tell.
+        """Seconds until the page is written next; None while there is nothing new to show.
 
-        That a run began or ended is nothing: it may have found nothing to do, and is closed when it ends.
+        A run's start and end alone do not count: it may have had nothing to do, and `close` writes the end.
         """
-        telling = not all(isinstance(event, RunStarted | RunFinished) for event in fresh)
-        return max(0.0, due - time.monotonic()) if telling else None
+        has_news = not all(isinstance(event, RunStarted | RunFinished) for event in fresh)
+        return max(0.0, due - time.monotonic()) if has_news else None
 
     @staticmethod
     def _was_idle(fresh: list[Event]) -> bool:
-        """Whether the run began and ended, and there was nothing to do."""
+        """Whether the run had nothing to do."""
         match fresh:
             case [RunStarted(), RunFinished(exit_code=0)]:
                 return True
         return False
 
     def _write(self, fresh: list[Event], *, live: bool) -> None:
-        """Tell the page what is new, and write it."""
+        """Pass the new events to the page, and write it."""
         if self._before is not None:
             self._page.read(self._before)
             self._before = None

@@ -1,4 +1,4 @@
-"""The page: what is known of a run directory as JSON, in a template of our own."""
+"""The page: a run directory's data as JSON, in an HTML template."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from runner.units import format_size
 if TYPE_CHECKING:
     from runner.rundir.directory import RunDirectory
 
-RUNS = 12  # the latest ones, which are shown stage by stage
+RUNS = 12  # latest runs, which are shown stage by stage
 MANIFEST_LIMIT = 100_000  # characters that are shown
 _HEAD = 1 << 17  # characters that hold the page's style, its markup, and the beginning of its data
 _FOLDER = Path(__file__).with_name("assets")
-_SCRIPTS = ("base.js", "gallery.js", "viewer.js", "troubles.js", "stages.js", "page.js")
+_SCRIPTS = ("base.js", "gallery.js", "viewer.js", "problems.js", "stages.js", "page.js")
 
 
 class Page:
-    """The page of a run directory: takes the journal's events from the first on, then a live run's."""
+    """The page of a run directory, from the journal's events and then a live run's."""
 
     def __init__(self, directory: RunDirectory) -> None:
         self._directory = directory
@@ -49,7 +49,7 @@ class Page:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the page is there, and tells all that the journal has."""
+        """Whether the page exists, is up to date with the journal, and shows no run in progress."""
         try:
             newer = self._directory.report.stat().st_mtime_ns >= self._directory.journal.stat().st_mtime_ns
             with self._directory.report.open(encoding="utf-8") as file:
@@ -58,17 +58,17 @@ class Page:
             return False
 
     def keep(self) -> None:
-        """Leave the page as it is: what the journal has got since is not worth telling."""
+        """Mark the page as up to date without writing it: the journal's new events change nothing on it."""
         self._directory.report.touch()
 
     def read(self, until: int | None = None) -> None:
-        """Take what the journal has so far, or had when it was ``until`` bytes long."""
+        """Take all events of the journal, or those in its first ``until`` bytes."""
         if self._directory.journal.exists():
             for event in read_journal(self._directory.journal, until):
                 self.take(event)
 
     def take(self, event: ev.Event) -> None:
-        """Learn from the next event."""
+        """Update with the next event."""
         self._items.take(event)
         match event:
             case ev.Memory():
@@ -81,20 +81,20 @@ class Page:
             case ev.StageStarted():
                 self._memory = Series()
             case ev.ItemFinished():
-                event = replace(event, traceback=None)  # ten thousand may fail, and the items keep some
+                event = replace(event, traceback=None)  # ten thousand may fail; `Items` keeps some
         self._activity = _activity(event)
-        if self._run is not None:  # else the journal has lost the beginning
+        if self._run is not None:  # else the beginning of the journal is missing
             self._run.take(event)
 
     def _take_memory(self, event: ev.Memory) -> None:
-        """A sample of the stage that goes on; the journal has its series when it has ended."""
+        """Add a sample to the running stage; the journal has the whole series once it has ended."""
         stage = self._run.current if self._run else None
         if stage is not None and stage.started is not None and event.time is not None:
             self._memory.add((event.time - stage.started).total_seconds(), event.ram)
             stage.memory = self._memory.points
 
     def write(self, *, live: bool) -> None:
-        """Write the page; ``live`` if the run goes on, and the page will be written again.
+        """Write the page; with ``live`` the run goes on, and the page reloads itself.
 
         Raises:
             StorageError: it cannot be written.
@@ -118,7 +118,7 @@ class Page:
             runs.append(json.dumps(exact(as_json(self._run, going=live))))
         cards = ",\n".join(self._gallery.cards())
         text = f'{json.dumps(head)[:-1]}, "runs": [{",".join(runs)}], "cards": [{cards}]}}'
-        return text.replace("<", "\\u003c")  # nothing in it may end the element that it stands in
+        return text.replace("<", "\\u003c")  # so that nothing in it ends the script element
 
     def _manifest(self) -> str:
         try:
@@ -130,7 +130,7 @@ class Page:
 
 
 def _activity(event: ev.Event) -> str:
-    """What goes on, as the page says it; "" where the event does not tell."""
+    """What the run is doing, in words; "" for events that do not show it."""
     match event:
         case ev.Progress():
             return f"{event.stage}: {event.item}, {event.step} of {event.steps}"
@@ -141,7 +141,7 @@ def _activity(event: ev.Event) -> str:
 
 
 def _rendered(**values: str) -> str:
-    """The template with the values in place; what stands in a value is left as it is."""
+    """The template with the values filled in; values are not expanded again."""
     fixed = _fixed()
     parts = re.split(r"\{\{(\w+)\}\}", fixed["template"])
     names = {**fixed, **values}
@@ -150,7 +150,7 @@ def _rendered(**values: str) -> str:
 
 @cache
 def _fixed() -> dict[str, str]:
-    """Template, style and script, and the policy that lets no other script or style work, and no network."""
+    """Template, style, script, and a content security policy: no other script or style, no network."""
     read = {
         name: (_FOLDER / name).read_text(encoding="utf-8") for name in ("page.html", "style.css", *_SCRIPTS)
     }

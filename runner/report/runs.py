@@ -1,4 +1,4 @@
-"""A run's history in the shape that the page's script reads."""
+"""A run's history as JSON for the page's script."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NEITHER: dict[str, int | None] = {"vram": None, "ram": None}
 
 
 def as_json(run: RunHistory, *, going: bool) -> dict[str, Any]:
-    """What the page shows of a run; ``going`` if it has not ended."""
+    """A run as the page shows it; ``going``: it has not ended."""
     counts = run.counts
     lasted = run.seconds if run.seconds is not None else _seconds(run.started, run.latest)
     return {
@@ -48,7 +48,7 @@ def _warnings(group: WarningGroup) -> dict[str, Any]:
 def _state(run: RunHistory, *, going: bool) -> str:
     if run.exit_code is None:
         return "running" if going else "not ended"
-    meaning = next((told for code, told in EXIT_MEANINGS.items() if code == run.exit_code), "ended")
+    meaning = next((text for code, text in EXIT_MEANINGS.items() if code == run.exit_code), "ended")
     return meaning.partition(";")[0]
 
 

@@ -22,7 +22,7 @@ from runner.work.differences import (
     versions_here,
 )
 from runner.work.keys import keys_of
-from runner.work.models import assemble
+from runner.work.models import resolve_models
 from runner.work.work import output_paths
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _check_devices(provenance: Provenance, pipeline: Pipeline) -> None:
 def _key_mismatches(originals: Sequence[Original], pipeline: Pipeline) -> list[Differing]:
     """How each original's keys differ from those here; without hashes while a model is not here."""
     try:
-        resolved = assemble(pipeline)
+        resolved = resolve_models(pipeline)
     except ManifestError as error:
         if error.exit_code != ExitCode.MODEL:
             raise

@@ -1,4 +1,4 @@
-"""How the bytes of a block get from its files, or from RAM, to the memory that it computes from."""
+"""Transfers of a block's bytes from its files, or from RAM, to the slot that it computes from."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Transfer(Protocol):
-    """One slot's way of getting filled; ``memory`` are the slot's bytes, on the device that computes."""
+    """Fills one slot; ``memory`` are the slot's bytes, on the device that computes."""
 
     memory: torch.Tensor
 
     def fill(self, block: Block) -> None:
-        """Get a block's bytes into ``memory``. Called in another thread than the other methods.
+        """Load a block's bytes into ``memory``; called in another thread than the other methods.
 
         Raises:
             ModelError: a file was changed or cut, or cannot be read.
@@ -32,17 +32,17 @@ class Transfer(Protocol):
         """
 
     def await_arrival(self) -> None:
-        """Have what is computed from now on wait for the bytes."""
+        """Make later computations wait for the bytes."""
 
     def computed(self) -> None:
-        """Have the next filling wait for what has been computed so far."""
+        """Make the next `fill` wait for the computations so far."""
 
     def seconds_stalled(self) -> float:
-        """How long the device has waited for bytes, as far as is known by now; starts anew at 0."""
+        """Seconds that the device has waited for bytes since the last call, as far as is known."""
 
 
 class HostTransfer:
-    """The CPU computes from the RAM that files are read into."""
+    """For the CPU, which computes from the RAM that files are read into."""
 
     def __init__(self, size: int, reader: Reader) -> None:
         self.memory = torch.empty(size, dtype=torch.uint8)
@@ -82,7 +82,7 @@ class PinnedBlocks:
 
 
 class DeviceTransfer:
-    """An accelerator copies from pinned RAM, in a stream of its own, while it computes in another one."""
+    """For an accelerator, which copies from pinned RAM in one stream while it computes in another."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class DeviceTransfer:
         self.memory = torch.empty(size, dtype=torch.uint8, device=backend.device)
         self.memory.record_stream(stream)
         self._arrived, self._computed = backend.event(), backend.event()
-        # the memory may be recycled, and what was given to the device before may still use it
+        # the allocator may have reused memory that queued computations still read
         self.computed()
         self._stalls: deque[tuple[torch.Event, torch.Event]] = deque()
 
@@ -146,7 +146,7 @@ def transfers(size: int, backend: Backend, reader: Reader) -> Transfers:
     """Transfers for slots of ``size`` bytes, of the kind that the device needs.
 
     Raises:
-        MemoryError: RAM cannot be had, or not be pinned.
+        MemoryError: RAM cannot be allocated or pinned.
 
     """
     if not isinstance(backend, AcceleratorBackend):

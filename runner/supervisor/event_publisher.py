@@ -113,7 +113,7 @@ class EventPublisher:
         self.events.emit(ev.WorkerDied(stage=stage, items=list(items), error=error))
 
     def warning(self, event: ev.Warned) -> None:
-        """Something differs from what was asked for; a warning that was emitted before is dropped."""
+        """A result differs from what the manifest says; repeated warnings are dropped."""
         content = hash((event.kind, event.message, event.stage, event.item))
         if content not in self._warned:
             self._warned.add(content)
@@ -145,6 +145,6 @@ class EventPublisher:
     def _params(self, item: ItemResult) -> dict[str, Any]:
         """The item's parameters of this stage and the earlier ones: the prompt is logged for each stage."""
         params: dict[str, Any] = {}
-        for bound in self._items[item.item].params[: self._stages[item.stage].index + 1]:
-            params |= bound.canonical
+        for params_of_stage in self._items[item.item].params[: self._stages[item.stage].index + 1]:
+            params |= params_of_stage.canonical
         return params

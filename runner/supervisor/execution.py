@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from runner.pipeline.stage import PipelineStage
     from runner.plan.stage_plan import StagePlan
-    from runner.supervisor.devices import DeviceLocks
+    from runner.supervisor.device_locks import DeviceLocks
     from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.launch import Launchers
     from runner.supervisor.signals import Interrupts

@@ -47,15 +47,16 @@ class ForkServer:
         self._log = log
         self._exits: dict[int, int] = {}
         self._spawner = Spawner(threads, inherit)
-        self._threads_started: int | None = None
+        self._forkable: bool | None = None
         preloads = dict.fromkeys((*ENGINE_PRELOAD, *preload))
         ours.sendall(json.dumps({"preload": list(preloads)}).encode())
 
     def start(self, log: Path) -> Process:
-        """Fork a worker; spawn one if the imports started threads, which a fork would not have."""
-        if self._threads_started is None:
-            self._threads_started = int(self._answer("threads")["threads"])
-        if self._threads_started > 0:
+        """Fork a worker; spawn one if the imports started threads or used a device: forks lack both."""
+        if self._forkable is None:
+            imports = self._answer("threads")
+            self._forkable = imports["threads"] <= 0 and not imports["used_device"]
+        if not self._forkable:
             return self._spawner.start(log)
         log_write = open_in_place(log, os.O_WRONLY | os.O_APPEND)
         commands_read, commands_write = os.pipe()

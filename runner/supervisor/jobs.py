@@ -37,7 +37,7 @@ def make_job(
         # only the budget is enforced: the RAM that the machine has to spare limits the plan, and changes
         ram=stage.budget.ram,
         retains_freed_memory=placed.retains_freed_memory,
-        placements=placed.placings,
+        placements=placed.placements,
         group=placed.group,
         model=model.folder if model else None,
         variant=model.variant if model else None,
@@ -54,7 +54,7 @@ def _job_item(work: Work, stage: PipelineStage, task: Task, model: Model | None)
     return JobItem(
         id=task.item.id,
         key=key,
-        params=task.item.params[stage.index].given,
+        params=task.item.params[stage.index].raw,
         inputs=_inputs(work, stage, task.item.id),
         handoff=handoff,
         state=directory.state(stage.name, key),

@@ -1,7 +1,8 @@
 """Chooses how workers are started: forked from a server, or spawned.
 
-CUDA does not survive a fork, and forking a process with Apple's frameworks loaded is unsafe: workers are
-forked only on Linux, for the CPU.
+Forking a process with Apple's frameworks loaded is unsafe: workers are forked only on Linux. A worker for an
+accelerator is forked too, as the server imports libraries without using a device; if a forked worker cannot
+use it all the same, workers for that device are spawned from then on.
 """
 
 from __future__ import annotations
@@ -23,17 +24,26 @@ CAN_FORK = sys.platform == "linux"
 
 
 class Launchers:
-    """The launchers of a run: a fork server per thread count for stages on the CPU, else spawners."""
+    """The launchers of a run: a fork server per thread count, or spawners where forks cannot be used."""
 
     def __init__(self, pipeline: Pipeline, directory: RunDirectory, inherit: Sequence[int]) -> None:
         self._specs = [stage.spec for stage in pipeline.stages]
         self._directory = directory
         self._inherit = inherit
         self._started: dict[tuple[bool, int], Launcher] = {}
+        self._spawn_only: set[str] = set()
+
+    def forks(self, device: str) -> bool:
+        """Whether workers for the device are forked."""
+        return CAN_FORK and device not in self._spawn_only
+
+    def spawn_only(self, device: str) -> None:
+        """Fork no more workers for a device: one could not use it."""
+        self._spawn_only.add(device)
 
     def get(self, device: str, threads: int) -> Launcher:
         """The launcher for a device and number of threads, started at the first call."""
-        fork = CAN_FORK and device == "cpu"
+        fork = self.forks(device)
         launcher = self._started.get((fork, threads))
         if launcher is None or not launcher.usable:
             if launcher is not None:

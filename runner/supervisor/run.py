@@ -11,13 +11,13 @@ from runner.files.storage import write_atomically
 from runner.machine import cgroup
 from runner.manifest.record import as_run
 from runner.rundir.journal import Events, Journal
-from runner.supervisor.devices import DeviceLocks
+from runner.supervisor.device_locks import DeviceLocks
 from runner.supervisor.event_publisher import EventPublisher
 from runner.supervisor.execution import Execution
 from runner.supervisor.launch import Launchers
 from runner.supervisor.signals import Interrupts
 from runner.work.checks import look
-from runner.work.models import assemble, forced_stages
+from runner.work.models import forced_stages, resolve_models
 from runner.work.work import Work
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Supervisor:
         """
         devices = [stage.device for stage in self.pipeline.stages]
         forced = forced_stages(self.pipeline, self.options.fresh)
-        resolved = assemble(self.pipeline)
+        resolved = resolve_models(self.pipeline)
         here = [stage for stage in self.pipeline.stages if not stage.spec.components or resolved.model(stage)]
         findings = look(resolved, here)
         findings.problems.check()

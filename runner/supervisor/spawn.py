@@ -9,8 +9,9 @@ import subprocess
 import sys
 from typing import IO, TYPE_CHECKING, Protocol
 
+from runner.accelerator.names import BUS_ORDER
 from runner.files.storage import open_in_place
-from runner.machine import malloc as heap
+from runner.machine import malloc
 from runner.redact import SECRETS
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 WORKER_ENVIRONMENT = {
-    **heap.ENVIRONMENT,
+    **malloc.ENVIRONMENT,
     # the supervisor fetches models: workers stay offline
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
@@ -31,6 +32,12 @@ WORKER_ENVIRONMENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TQDM_DISABLE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    # cuda:N is the N-th card here too
+    **BUS_ORDER,
+    # looking for cards must not initialise the driver: a fork could not use it
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+    # a fixed size: with less memory cuBLAS would take another algorithm, and give other low bits
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
 }
 
 

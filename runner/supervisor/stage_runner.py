@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from runner.api import StageResult
-from runner.errors import ItemFailedError, OutOfMemoryError, WorkerDiedError
+from runner.errors import CannotForkError, ItemFailedError, OutOfMemoryError, WorkerDiedError
 from runner.machine.active_time import active_seconds
 from runner.plan.duration import learn
 from runner.supervisor.jobs import make_job
@@ -122,6 +122,10 @@ class StageRunner:
             worker = self._worker(unsuspected or left, self.placed.group if unsuspected else 1)
             try:
                 worker.run(self.launchers, self.work.directory.log(stage))
+            except CannotForkError:
+                if not self.launchers.forks(self.plan.limits.device):
+                    raise
+                self.launchers.spawn_only(self.plan.limits.device)
             except WorkerDiedError as error:
                 self._death = error
                 self.publisher.worker_died(stage, list(worker.in_flight), str(error))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner import events as ev
-from runner.errors import InterruptedRunError, OutOfMemoryError, WorkerDiedError, error_of
+from runner.errors import CannotForkError, InterruptedRunError, OutOfMemoryError, WorkerDiedError, error_of
 from runner.machine.active_time import active_seconds
 from runner.supervisor.connection import WorkerConnection
 from runner.supervisor.limits import limited
@@ -58,6 +58,7 @@ class StageWorker:
 
         Raises:
             WorkerDiedError: the worker crashed or hung, while it made the items of ``in_flight``.
+            CannotForkError: the worker was forked, and cannot use the device.
             OutOfMemoryError: the worker held more RAM than its budget, or could not allocate more.
             InterruptedRunError: the user asked to stop.
             RunnerError: an error that the worker reports (storage, model, budget).
@@ -169,6 +170,10 @@ class StageWorker:
             message = f"stage '{self._job.name}': {self._failure.error}"
             if self._failure.out_of_memory:
                 raise OutOfMemoryError(message)
+            if self._failure.cannot_fork:
+                raise CannotForkError(message)
+            if self._failure.device_lost:
+                raise WorkerDiedError(f"{message}\n{_tail(log)}")
             raise error_of(self._failure.code, f"{message}\n{_tail(log)}")
         if not self._finished:
             how = f"was ended by signal {-code}" if code and code < 0 else f"exited with code {code}"

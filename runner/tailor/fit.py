@@ -11,7 +11,7 @@ from runner.pipeline.binding import bind
 from runner.plan.choose import plan_stage
 from runner.plan.limits import limits_alone
 from runner.tailor.changes import Change, apply, fallback_order
-from runner.work.models import assemble
+from runner.work.models import resolve_models
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -37,7 +37,7 @@ class Fitted:
 
 
 @dataclass(frozen=True)
-class _Trial:
+class _Attempt:
     """A stage with some changes."""
 
     changes: Mapping[Path, Change]
@@ -57,8 +57,8 @@ def shapes_of(pipeline: Pipeline) -> Shapes:
         ModelError: a model is missing or damaged, or cannot be reached.
 
     """
-    assembly = assemble(pipeline)
-    return [assembly.shapes(stage) for stage in pipeline.stages]
+    resolved = resolve_models(pipeline)
+    return [resolved.shapes(stage) for stage in pipeline.stages]
 
 
 def fit(pipeline: Pipeline, shapes: Shapes, machine: Machine | None = None) -> Fitted:
@@ -74,12 +74,12 @@ def fit(pipeline: Pipeline, shapes: Shapes, machine: Machine | None = None) -> F
     changes: list[Change] = []
     misfits = []
     for n in range(len(pipeline.stages)):
-        trial = _StageFit(pipeline, n, shapes[n], machine).mildest()
-        if not trial.fits:
-            misfits.append(_message(trial))
-        elif trial.changes:  # a later stage's formula may see an earlier one's parameters
-            pipeline = _changed(pipeline, trial.changes.values())
-            changes += trial.changes.values()
+        attempt = _StageFit(pipeline, n, shapes[n], machine).mildest()
+        if not attempt.fits:
+            misfits.append(_message(attempt))
+        elif attempt.changes:  # a later stage's formula may see an earlier one's parameters
+            pipeline = _changed(pipeline, attempt.changes.values())
+            changes += attempt.changes.values()
     if misfits:
         raise BudgetError("\n".join(misfits))
     return Fitted(pipeline.manifest, _plans(pipeline, shapes, machine), tuple(changes))
@@ -134,11 +134,11 @@ def _changed(pipeline: Pipeline, changes: Iterable[Change]) -> Pipeline:
     return bind(apply(pipeline.manifest, changes), pipeline.plugins)
 
 
-def _message(trial: _Trial) -> str:
-    if not trial.changes:
-        return trial.misfit
-    made = ", ".join(f"{c.key} {'removed' if c.new is None else c.new}" for c in trial.changes.values())
-    return f"{trial.misfit}\n  (lowered already: {made})"
+def _message(attempt: _Attempt) -> str:
+    if not attempt.changes:
+        return attempt.misfit
+    made = ", ".join(f"{c.key} {'removed' if c.new is None else c.new}" for c in attempt.changes.values())
+    return f"{attempt.misfit}\n  (lowered already: {made})"
 
 
 class _StageFit:
@@ -153,29 +153,29 @@ class _StageFit:
         self._machine = machine
         self._steps = list(fallback_order(pipeline.stages[n]))
 
-    def mildest(self) -> _Trial:
+    def mildest(self) -> _Attempt:
         """The first changes that fit, without needless ones; if nothing fits, all changes."""
-        trial = self._try({})
+        attempt = self._try({})
         for step in self._steps:
-            if trial.fits:
+            if attempt.fits:
                 break
-            tried = self._try({**trial.changes, step.path: step})
-            trial = tried if tried.plan is not None else trial
-        return self._without_needless(trial) if trial.fits else trial
+            tried = self._try({**attempt.changes, step.path: step})
+            attempt = tried if tried.plan is not None else attempt
+        return self._without_needless(attempt) if attempt.fits else attempt
 
-    def _without_needless(self, trial: _Trial) -> _Trial:
+    def _without_needless(self, attempt: _Attempt) -> _Attempt:
         """Undo changes that later ones made needless, or use milder values if those are enough."""
-        for path, made in trial.changes.items():
+        for path, made in attempt.changes.items():
             options = [step for step in self._steps if step.path == path]
-            milder = [{**trial.changes, path: step} for step in options[: options.index(made)]]
-            without = {p: change for p, change in trial.changes.items() if p != path}
+            milder = [{**attempt.changes, path: step} for step in options[: options.index(made)]]
+            without = {p: change for p, change in attempt.changes.items() if p != path}
             tries = (self._try(changes) for changes in (without, *milder))
-            trial = next((tried for tried in tries if tried.fits), trial)
-        return trial
+            attempt = next((tried for tried in tries if tried.fits), attempt)
+        return attempt
 
-    def _try(self, changes: Mapping[Path, Change]) -> _Trial:
+    def _try(self, changes: Mapping[Path, Change]) -> _Attempt:
         try:
             pipeline = _changed(self._pipeline, changes.values()) if changes else self._pipeline
-            return _Trial(changes, *try_plan(pipeline, self._n, self._shapes, self._machine))
+            return _Attempt(changes, *try_plan(pipeline, self._n, self._shapes, self._machine))
         except ManifestError as error:
-            return _Trial(changes, None, str(error))
+            return _Attempt(changes, None, str(error))

@@ -12,7 +12,7 @@ from runner.pipeline.binding import bind
 from runner.plugins import load_object
 from runner.tailor.changes import Change, apply, reread
 from runner.tailor.rewrite import remark
-from runner.work.models import assemble
+from runner.work.models import resolve_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -94,7 +94,7 @@ def _named(change: Change, manifest: Manifest) -> str:
 
 def _card(pipeline: Pipeline) -> tuple[Mapping[str, Any], list[str]]:
     """The metadata of the model's card, and a note if it cannot be read; empty if there is no card here."""
-    for model in assemble(pipeline).models.values():
+    for model in resolve_models(pipeline).models.values():
         path = model.folder / CARD if model else None
         if path is not None and path.is_file() and path.stat().st_size <= CARD_LIMIT:
             return _metadata(path)

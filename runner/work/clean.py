@@ -77,7 +77,7 @@ def _kind_of_handoff(made: StageKey, needs: RetentionSet, selection: CleanSelect
     if stage in needs.last_stages or stage not in needs.stages:
         # a stage that the manifests no longer have may have been terminal
         return "outputs" if selection.outputs else None
-    return "handoffs" if selection.handoffs or made not in needs.asked else None
+    return "handoffs" if selection.handoffs or made not in needs.results else None
 
 
 def _made(folder: Path) -> Iterator[tuple[Path, StageKey]]:

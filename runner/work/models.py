@@ -174,7 +174,7 @@ class ResolvedModels:
                 raise ModelError("the model's files were changed since the run began: run it again")
 
 
-def assemble(pipeline: Pipeline) -> ResolvedModels:
+def resolve_models(pipeline: Pipeline) -> ResolvedModels:
     """Find every model on this machine and open its files, without the network.
 
     Raises:
@@ -188,7 +188,7 @@ def assemble(pipeline: Pipeline) -> ResolvedModels:
 
 
 def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
-    """Like :func:`assemble`, but adds errors to ``problems``, at the model's source.
+    """Like :func:`resolve_models`, but adds errors to ``problems``, at the model's source.
 
     The pipeline may be incomplete: see :func:`~runner.pipeline.binding.bind_what_is_right`.
     """

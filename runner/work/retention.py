@@ -16,7 +16,7 @@ from runner.manifest.load import load
 from runner.pipeline.binding import Pipeline, bind
 from runner.rundir.history import read_runs
 from runner.work.demand import demand
-from runner.work.models import assemble
+from runner.work.models import resolve_models
 from runner.work.work import Work
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ class RetentionSet:
     stages: set[str] = field(default_factory=set)
     last_stages: set[str] = field(default_factory=set)
     """Terminal stages: their hand-offs, if any, are outputs."""
-    asked: set[StageKey] = field(default_factory=set)
+    results: set[StageKey] = field(default_factory=set)
     """All results of the manifests, made or not."""
     to_make: set[StageKey] = field(default_factory=set)
     """Results that are missing."""
     taken: set[StageKey] = field(default_factory=set)
-    """Hand-offs that the next run would read or find done, if it has anything to do."""
+    """Hand-offs that the next run would read or find complete, if it has anything to do."""
     outputs: set[Path] = field(default_factory=set)
     """Outputs that such a run would find done."""
 
@@ -46,17 +46,17 @@ def needs_of(directory: RunDirectory, plugins: Plugins) -> RetentionSet:
     """What must be kept for the next run of each manifest that was run in this directory.
 
     Raises:
-        RunnerError: it is unknown, for a manifest is invalid, or a plugin or model is not here.
+        RunnerError: a manifest is invalid, or a plugin or model is missing.
 
     """
     needs = RetentionSet()
     seen = []
     for pipeline in _pipelines(directory, plugins):
-        resolved = assemble(pipeline)
+        resolved = resolve_models(pipeline)
         keys = resolved.keys()
         if keys is None:
             absent = ", ".join(source.source for source, model in resolved.models.items() if model is None)
-            raise ModelError(f"{absent} is not here any more")
+            raise ModelError(f"{absent} is no longer here")
         stages_and_keys = ([stage.name for stage in pipeline.stages], keys)
         if stages_and_keys not in seen:  # manifest.toml is usually the same as the manifest file
             seen.append(stages_and_keys)
@@ -81,7 +81,7 @@ def _add(needs: RetentionSet, work: Work) -> None:
     needs.stages |= {stage.name for stage in stages}
     needs.last_stages |= {stage.name for stage in terminal}
     for stage in stages:
-        needs.asked |= {(stage.name, key) for key in work.stage_keys(stage)}
+        needs.results |= {(stage.name, key) for key in work.stage_keys(stage)}
         for task in found.tasks[stage.index]:
             needs.to_make.add((stage.name, task.keyed.key))
             needs.taken |= work.sources(task.item.id, stage)

@@ -1,8 +1,8 @@
 """Imports libraries once and forks workers (``python -m runner.worker.forkserver SOCKET PARENT``).
 
-Importing torch, diffusers and transformers takes seconds, a fork milliseconds. Threads do not survive a fork,
-so this process only imports; it then reports the threads that the imports started (numpy's recover by
-themselves), and the supervisor does not fork if there are any.
+Importing torch, diffusers and transformers takes seconds, a fork milliseconds. Threads and accelerators in
+use do not survive a fork, so this process only imports; it then reports the threads that the imports started
+(numpy's recover by themselves) and whether they used a device: the supervisor does not fork then.
 
 Requests and answers are JSON packets on a socket; a request to fork carries three descriptors: commands to
 read, events to write, log to write. The supervisor's side is :class:`runner.supervisor.forked.ForkServer`.
@@ -41,7 +41,7 @@ class WorkerForker:
         hello = self._receive()
         if hello is None:
             return
-        self._send(threads=_preload(hello[0]["preload"]))
+        self._send(threads=_preload(hello[0]["preload"]), used_device=_used_device())
         with selectors.DefaultSelector() as selector:
             selector.register(self._control, selectors.EVENT_READ)
             selector.register(self._wake_read, selectors.EVENT_READ)
@@ -88,7 +88,7 @@ class WorkerForker:
             os.dup2(log, 2)
             os.close(log)
             sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-            code = serve(os.fdopen(commands, "rb"), events)
+            code = serve(os.fdopen(commands, "rb"), events, forked=True)
             sys.stdout.flush()
         finally:
             os._exit(code)
@@ -118,6 +118,12 @@ def _preload(modules: list[str]) -> int:
             before = _threads()
     gc.freeze()
     return _threads() - before
+
+
+def _used_device() -> bool:
+    """Whether the imports used an accelerator; finding out does not."""
+    backends = sys.modules.get("runner.accelerator.backends")
+    return backends is not None and backends.accelerator_in_use() is not None
 
 
 def _threads() -> int:

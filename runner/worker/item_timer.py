@@ -42,6 +42,9 @@ class ItemTimer:
     def __exit__(self, *_: object) -> None:
         self._spent, self._since = self.seconds, None
 
+    def settle(self) -> None:
+        """Wait for what was computed so far, so that ``seconds`` and errors of it are this item's."""
+
     def check(self) -> None:
         """Raise :class:`TimedOutError` if the limit is reached."""
         if self.limit is not None and self.seconds > self.limit:

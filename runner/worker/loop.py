@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runner.accelerator.backends import backend_of
+from runner.accelerator.backends.generic import AcceleratorBackend
 from runner.events import Alive, Finished, ItemFinished, Ready, Stuck
 from runner.machine.describe import installed_versions
 from runner.machine.malloc import retain_freed_memory
 from runner.plugins import load_object
 from runner.worker.checkpoint import CheckpointFile
 from runner.worker.context import WorkerContext
-from runner.worker.held import memory_held
+from runner.worker.device_timer import DeviceTimer, DeviceTurns
 from runner.worker.inputs import read_inputs
 from runner.worker.item import TRACEBACK_LIMIT, CancelledError, ItemRun, WorkerItem
 from runner.worker.item_timer import ItemTimer, Watchdog
+from runner.worker.memory_held import memory_held
 from runner.worker.output_writer import Outputs, check_outputs, write_outputs
 from runner.worker.scheduler import schedule
 
@@ -52,6 +54,8 @@ class Loop:
         self._start = start
         self._write = write
         self._backend = backend_of(job.device)
+        backend = self._backend
+        self._turns = DeviceTurns(backend) if isinstance(backend, AcceleratorBackend) else None
         self._stopping = threading.Event()
         self._group: list[ItemRun] = []
         """The items that run now."""
@@ -100,7 +104,7 @@ class Loop:
     def _item_run(self, item: JobItem) -> ItemRun:
         job = self._job
         file = CheckpointFile(item.state, item.key, torch.device(job.device), self._environment)
-        timer = ItemTimer(job.timeout)
+        timer = DeviceTimer(job.timeout, self._turns) if self._turns else ItemTimer(job.timeout)
         return ItemRun(
             job.name, item, file, timer, self._report, self._stopping, job.checkpoint_every, job.dtype
         )
@@ -128,6 +132,7 @@ class Loop:
             run.finite.raise_if_seen()
             outputs = check_outputs(stage, returned, self._save_dtype)
             self._write(item, outputs, self._provenance(run, inputs.lineage))
+            run.timer.settle()
         self._report_outcome(run)
 
     def _provenance(self, run: ItemRun, lineage: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from runner.events import Event
 
 
-def serve(commands: IO[bytes], events: int) -> int:
-    """Run the request from ``commands``, write events to the descriptor ``events``; returns an exit code."""
+def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
+    """Run the request from ``commands``, write events to the descriptor ``events``; returns an exit code.
+
+    ``forked``: the process is a fork, so that an accelerator may refuse it.
+    """
     lock = threading.Lock()
 
     def report(event: Event) -> None:
@@ -42,6 +45,9 @@ def serve(commands: IO[bytes], events: int) -> int:
         with collection_paused():
             from runner.worker.loop import Loop  # imports torch
 
+        if forked and not _can_use(job.device):
+            report(Failed(code=ExitCode.STAGE, error=f"a fork cannot use {job.device}", cannot_fork=True))
+            return ExitCode.STAGE
         loop = Loop(job, report)
         parent_watch.watch(commands, loop.stop)
         loop.run()
@@ -51,7 +57,7 @@ def serve(commands: IO[bytes], events: int) -> int:
     except BaseException as error:
         sys.stderr.write(redact(traceback.format_exc()))
         from runner.accelerator.backends import DeviceLostError, is_out_of_memory
-        from runner.worker.held import memory_held
+        from runner.worker.memory_held import memory_held
 
         if is_out_of_memory(error):
             message, held = f"out of memory: {error}", memory_held(job.device)
@@ -63,6 +69,13 @@ def serve(commands: IO[bytes], events: int) -> int:
         report(Failed(code=ExitCode.STAGE, error=f"{type(error).__name__}: {error}"))
         return ExitCode.STAGE
     return ExitCode.DONE
+
+
+def _can_use(device: str) -> bool:
+    """Whether this process, a fork, can use the device; other errors are left to the loop."""
+    from runner.accelerator.backends import backend_of
+
+    return backend_of(device).survives_fork()
 
 
 def _check(request: ModelCheck, report: Callable[[Event], None]) -> int:

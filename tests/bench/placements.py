@@ -1,19 +1,17 @@
-"""Every placement on the same pictures: predicted and measured peaks, seconds, and whether the pixels are equal.
+"""Every placement on the CPU on the same pictures: predicted and measured peaks, seconds, equality of pixels.
 
-    python tests/bench/placements.py --device cuda --vram 8GiB --full-size
-    python tests/bench/placements.py --ram 3GiB              # on the CPU, 2 double and 6 single blocks
+    python tests/bench/placements.py --ram 3GiB
 
-The three stages of FLUX.1 run through `runner run` from a random checkpoint in the published layout, made once
-in the temporary folder. `resident` runs without a limit: it is what the others are held against.
+The three stages of FLUX.1 run through `runner run` from a random checkpoint in the published layout with 2
+double and 6 single blocks of full width, made once in the temporary folder. `resident` runs without a limit: it
+is what the others are held against. (On an accelerator: tests/bench/accelerator.py.)
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,120 +19,59 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
+from bench.pipeline_runs import Settings, run, write_manifest
 from checkpoints import make_flux
-from large import DOUBLE, SINGLE, make_full_flux, make_transformer
+from large import make_transformer
 
 from runner.units import format_size
 
-MANIFEST = """
-version = 1
-name = "placements"
-[model]
-source = "{model}"
-[budget]
-device = "{device}"
-[[stage]]
-name = "encode"
-uses = "flux.encode"
-dtype = "{encode}"
-save_dtype = "bfloat16"
-[[stage]]
-name = "diffuse"
-uses = "flux.diffuse"
-dtype = "bfloat16"
-[stage.with]
-steps = {steps}
-height = {side}
-width = {side}
-[[stage]]
-name = "decode"
-uses = "flux.decode"
-dtype = "bfloat16"
-[batch]
-prompts = ["a red fox in the snow", "a harbour town in the rain"]
-seeds = [0]
-"""
-ON_CPU = ("resident", "stream", "device-map")
-ON_CUDA = (*ON_CPU, "model-offload", "group-offload", "sequential-offload")
+PLACEMENTS = ("resident", "stream", "device-map")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--vram", help="the limit on a card")
     parser.add_argument("--ram", help="the limit of RAM")
-    parser.add_argument(
-        "--full-size", action="store_true", help="FLUX.1-dev's own size, 34 GB, 1024 x 1024 pixels"
-    )
     parser.add_argument("--steps", type=int, default=2)
-    parser.add_argument("--only", nargs="+", choices=ON_CUDA)
+    parser.add_argument("--only", nargs="+", choices=PLACEMENTS)
     asked = parser.parse_args()
-    model = _checkpoint(full=asked.full_size)
     work = Path(tempfile.mkdtemp(prefix="placements-"))
-    filled = {
-        "model": model,
-        "device": asked.device,
-        "steps": asked.steps,
-        "side": 1024 if asked.full_size else 256,
-    }
-    (work / "m.toml").write_text(
-        MANIFEST.format(**filled, encode="bfloat16" if asked.full_size else "float32")
-    )
-    print(f"{platform.machine()}, {asked.device}, VRAM limit {asked.vram}, RAM limit {asked.ram}\n")
-    print(
-        "| asked for | stage | ran as | seconds | VRAM predicted | measured | RAM predicted | measured | pixels |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
-    pictures: dict[str, dict[str, bytes]] = {}
-    for placement in asked.only or (ON_CUDA if asked.device == "cuda" else ON_CPU):
-        limits = {"vram": asked.vram, "ram": asked.ram} if placement != "resident" else {}
-        pictures[placement] = _run(work, placement, limits, next(iter(pictures.values()), None))
+    write_manifest(work / "m.toml", Settings(_checkpoint(), "cpu", asked.steps, 256))
+    print(f"{platform.machine()}, RAM limit {asked.ram}\n")
+    print("| asked for | stage | ran as | seconds | RAM predicted | measured | pixels |")
+    print("|---|---|---|---|---|---|---|")
+    pictures: dict[str, dict[str, str]] = {}
+    for placement in asked.only or PLACEMENTS:
+        ram = asked.ram if placement != "resident" else None
+        pictures[placement] = _run(work, placement, ram, next(iter(pictures.values()), None))
     shutil.rmtree(work)
 
 
-def _checkpoint(*, full: bool) -> Path:
-    double, single = (DOUBLE, SINGLE) if full else (2, 6)
-    folder = Path(tempfile.gettempdir()) / f"flux-model-{double}-{single}"
-    if folder.exists():
-        return folder
-    if full:
-        return make_full_flux(folder, sparse=False)
-    make_flux(folder, text=(768, 4096))
-    shutil.rmtree(folder / "transformer")
-    make_transformer(folder / "transformer", double=double, single=single)
+def _checkpoint() -> Path:
+    folder = Path(tempfile.gettempdir()) / "flux-model-2-6"
+    if not folder.exists():
+        make_flux(folder, text=(768, 4096))
+        shutil.rmtree(folder / "transformer")
+        make_transformer(folder / "transformer", double=2, single=6)
     return folder
 
 
-def _run(
-    work: Path, placement: str, limits: dict[str, str | None], expected: dict[str, bytes] | None
-) -> dict[str, bytes]:
-    sets = [f"name={placement}", f"stage.diffuse.placement={placement}"]
-    sets += [f"budget.{name}={limit}" for name, limit in limits.items() if limit]
-    command = [sys.executable, "-m", "runner", "run", "m.toml", "--json"]
-    command += [word for setting in sets for word in ("--set", setting)]
-    done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
-    events = [json.loads(line) for line in done.stdout.splitlines()]
-    if done.returncode:
-        print(
-            f"| {placement} | exit code {done.returncode}: {done.stderr.strip().splitlines()[0][:120]} |",
-            flush=True,
-        )
-    folder = work / "runs" / placement / "outputs"
-    pictures = {p.name: p.read_bytes() for p in sorted(folder.glob("*.png"))} if folder.exists() else {}
+def _run(work: Path, placement: str, ram: str | None, expected: dict[str, str] | None) -> dict[str, str]:
+    limit = {"budget.ram": ram} if ram else {}
+    ran = run(work / "m.toml", placement, {"stage.diffuse.placement": placement, **limit})
+    if ran.code:
+        print(f"| {placement} | exit code {ran.code}: {ran.error[:120]} |", flush=True)
+    pictures = ran.pictures()
     pixels = "-" if expected is None else "equal" if pictures == expected else "DIFFER"
-    started = {e["stage"]: e["placement"] for e in events if e["event"] == "stage_started"}
-    for event in events:
-        if event["event"] == "stage_finished":
-            print(f"| {placement} | {_cells(event, started[event['stage']])} | {pixels} |", flush=True)
+    started = ran.of("stage_started")
+    for stage, event in ran.of("stage_finished").items():
+        print(f"| {placement} | {_cells(event, started[stage]['placement'])} | {pixels} |", flush=True)
     return pictures
 
 
 def _cells(event: dict[str, Any], placement: str) -> str:
+    sizes = (event["predicted"]["ram"], event["measured"]["ram"])
     cells = [event["stage"], placement, f"{event['seconds']:.1f}"]
-    for kind in ("vram", "ram"):
-        sizes = (event["predicted"][kind], event["measured"][kind])
-        cells += [format_size(size) if size else "-" for size in sizes]
-    return " | ".join(cells)
+    return " | ".join(cells + [format_size(size) if size else "-" for size in sizes])
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ class Copy:
         before, times = path.read_bytes(), path.stat()
         self._changes += 1
         path.write_text(text, encoding="utf-8")
-        # compiled modules are told apart by sizes and seconds
+        # compiled modules are distinguished by sizes and seconds
         os.utime(path, (self._changes, self._changes))
         try:
             yield
@@ -121,7 +121,7 @@ def _interpreter(folder: Path, tree: Path) -> str:
     return str(environment / "bin/python")
 
 
-class Trial:
+class Sandbox:
     """Tries faults, each in one of some copies that is free."""
 
     def __init__(self, copies: Sequence[Copy]) -> None:
@@ -150,8 +150,8 @@ class Trial:
             with copy.changed(mutant.file, text):
                 # a test that hangs fails before the limit, and says where
                 code, printed = copy.test(mutant.tests, LIMIT, "-x", "--timeout", str(LIMIT * 0.75))
-        told = "late" if code < 0 else {PASSED: "SURVIVED", FAILED: "killed"}.get(code, f"error {code}")
-        return told, time.monotonic() - began, printed
+        verdict = "late" if code < 0 else {PASSED: "SURVIVED", FAILED: "killed"}.get(code, f"error {code}")
+        return verdict, time.monotonic() - began, printed
 
     def _failures(self, ids: Sequence[str]) -> str:
         with self._copy() as copy:
@@ -183,16 +183,19 @@ def main() -> int:
     chosen = [m for m in read(options.table) if any(w in f"{m.file} {m.promise} {m.tests}" for w in words)]
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
-        trial = Trial([stack.enter_context(copied()) for _ in range(options.jobs)])
-        if not options.skip_unchanged and (printed := trial.unchanged(chosen)):
+        sandbox = Sandbox([stack.enter_context(copied()) for _ in range(options.jobs)])
+        if not options.skip_unchanged and (printed := sandbox.unchanged(chosen)):
             print(printed, "\nthese tests fail without any fault", sep="")
             return 1
-        for mutant, (told, seconds, printed) in zip(chosen, trial.verdicts(chosen), strict=True):
-            counts[told.split()[0]] += 1
-            print(f"{told:<9} {seconds:5.1f} s  {mutant.file}: {mutant.promise}", flush=True)
-            if options.verbose or told.startswith("error"):
+        for mutant, (verdict, seconds, printed) in zip(chosen, sandbox.verdicts(chosen), strict=True):
+            counts[verdict.split()[0]] += 1
+            print(f"{verdict:<9} {seconds:5.1f} s  {mutant.file}: {mutant.promise}", flush=True)
+            if options.verbose or verdict.startswith("error"):
                 print(f"{mutant.old}\n{mutant.new}\n{printed}")
-    print(f"{len(chosen)} faults: " + ", ".join(f"{count} {told}" for told, count in sorted(counts.items())))
+    print(
+        f"{len(chosen)} faults: "
+        + ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    )
     return 0 if counts["killed"] == len(chosen) else 1
 
 

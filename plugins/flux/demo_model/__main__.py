@@ -82,8 +82,8 @@ def main() -> None:
         "--work", type=Path, default=Path(".demo-model"), help="unfinished and finished parts"
     )
     parser.add_argument("--out", type=Path, required=True, help="the checkpoint's folder")
-    best = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", choices=("cpu", "cuda"), default=best)
+    best = torch.accelerator.current_accelerator() or "cpu"
+    parser.add_argument("--device", default=str(best), help="torch's name (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--only", choices=names, help="this part alone")

@@ -1,4 +1,4 @@
-"""What the engine asks of a device."""
+"""The engine's interface to a device."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _OUT_OF_MEMORY = re.compile(
 
 
 class DeviceLostError(Exception):
-    """The device failed in a way that this process cannot go on from: another process may."""
+    """The device failed, and this process can no longer use it; another process may."""
 
 
 class Backend(ABC):
     """A device; ``backend_of`` gives it. Sizes are bytes."""
 
     tokens_to_measure: int
-    """Rows of a matrix product that are enough for the device to come to its pace."""
+    """Rows of a matrix product that are enough for the device's full speed."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -48,21 +48,25 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def survives_fork(self) -> bool:
+        """Whether this process, which was forked, can use it: its first use is tried."""
+
+    @abstractmethod
     def make_current(self) -> None:
-        """Have this thread use it where torch and libraries take the current device."""
+        """Make it this thread's current device, for torch and libraries."""
 
     @abstractmethod
     def synchronize(self) -> None:
-        """Wait until everything that was given to it is done.
+        """Wait until all of its queued work is done.
 
         Raises:
-            torch.AcceleratorError: something of it failed.
+            torch.AcceleratorError: some of the work failed.
 
         """
 
     @abstractmethod
     def limit_memory(self, limit: int | None) -> None:
-        """Have torch's allocator refuse to reserve more; None for no limit."""
+        """Limit what torch's allocator may reserve; None for no limit."""
 
     @abstractmethod
     def reserved_peak(self) -> int | None:
@@ -70,11 +74,11 @@ class Backend(ABC):
 
     @abstractmethod
     def process_memory(self) -> int | None:
-        """What this process holds of the device's memory, by the driver; None where it does not say."""
+        """Bytes of the device that this process holds, as its driver reports; None where it does not."""
 
     @abstractmethod
     def generators(self) -> Sequence[torch.Generator]:
-        """The default random generators of all devices of this kind, the CPU's apart."""
+        """The default random generators of all devices of this kind; none for the CPU."""
 
     @abstractmethod
     def generator(self) -> torch.Generator | None:

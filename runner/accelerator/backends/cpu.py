@@ -1,4 +1,4 @@
-"""The CPU in the place of an accelerator: there is nothing to wait for, to pin or to limit."""
+"""The CPU as a device: there is nothing to wait for, to pin or to limit."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ class CpuBackend(Backend):
 
     def check(self) -> None:
         pass
+
+    def survives_fork(self) -> bool:
+        return True
 
     def make_current(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Any accelerator, by what torch offers for all kinds, and where that is too little, for its own."""
+"""Any accelerator, through torch.accelerator, or its kind's own module where that lacks a function."""
 
 from __future__ import annotations
 
@@ -44,6 +44,17 @@ class AcceleratorBackend(Backend):
         if (self.device.index or 0) >= module.device_count():
             raise BudgetError(f"the device is {self.device}, and PyTorch sees {module.device_count()} here")
 
+    def survives_fork(self) -> bool:
+        in_bad_fork = getattr(self._module, "_is_in_bad_fork", None)
+        if in_bad_fork is not None and in_bad_fork():
+            return False
+        try:
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # the latter: torch has no support for it
+            # the driver was initialised before the fork, by a library that torch knows nothing of
+            return is_out_of_memory(error) or "initialization error" not in str(error)
+        return True
+
     def make_current(self) -> None:
         torch.accelerator.set_device_index(self.device.index)
 
@@ -51,7 +62,7 @@ class AcceleratorBackend(Backend):
         torch.accelerator.synchronize(self.device)
 
     def stream(self) -> torch.Stream:
-        """A new stream: what is given to it runs beside what is given to others."""
+        """A new stream; its work runs in parallel with that of others."""
         return torch.Stream(self.device)
 
     def current_stream(self) -> torch.Stream:
@@ -79,7 +90,7 @@ class AcceleratorBackend(Backend):
         return int(torch.accelerator.max_memory_reserved(self.device))
 
     def reset_peak(self) -> int:
-        """Start to measure peaks anew; returns the bytes of tensors now."""
+        """Reset the peaks; returns the bytes of tensors now."""
         torch.accelerator.reset_peak_memory_stats(self.device)
         return int(torch.accelerator.memory_allocated(self.device))
 
@@ -105,13 +116,12 @@ class AcceleratorBackend(Backend):
         return found
 
     def pinned(self, size: int) -> torch.Tensor:
-        """Bytes of RAM that the device copies from by itself.
+        """Bytes of pinned RAM, which the device copies from by itself.
 
-        Exactly as many where its runtime can register memory, else torch's allocator may take up to twice
-        as many.
+        If its runtime cannot register memory, torch's allocator pins it, and may take up to twice as much.
 
         Raises:
-            MemoryError: so many cannot be had.
+            MemoryError: so many cannot be pinned.
 
         """
         functions = self._register_functions()
@@ -137,7 +147,7 @@ class AcceleratorBackend(Backend):
             return True
         if not isinstance(error, RuntimeError):
             return False
-        try:  # a library's own error may come of one of the device that is yet to be reported
+        try:  # a library's error may follow from a device error that is not reported yet
             self.synchronize()
         except torch.AcceleratorError:
             return True

@@ -13,7 +13,7 @@ class MpsBackend(AcceleratorBackend):
     """The device of ``torch.mps``, whose functions take none."""
 
     def in_use(self) -> bool:
-        """Always, where there is one: torch does not say."""
+        """Always true: torch cannot report it."""
         return True
 
     def name(self) -> str:
@@ -30,7 +30,7 @@ class MpsBackend(AcceleratorBackend):
             torch.mps.set_per_process_memory_fraction(min(1.0, limit / self.total_memory()))
 
     def reserved_peak(self) -> None:
-        """Not counted: torch counts what is reserved now."""
+        """None: torch has no peak, only what is reserved now."""
 
     def process_memory(self) -> int:
         return int(torch.mps.driver_allocated_memory())

@@ -1,4 +1,4 @@
-"""RAM that a device copies from by itself, registered page by page: no byte more than is asked for."""
+"""Pinned RAM of exactly the requested size, rounded up to whole pages."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def registered(
     """Bytes in pages of their own, pinned by a runtime's functions; None where the runtime cannot.
 
     ``register(address, size)`` and ``unregister(address)`` return the runtime's error numbers, 0 for none.
-    The pages are released with the last tensor that lies in them, and not before the device has copied what
-    it was given (``synchronize``).
+    The pages are released with the last tensor that lies in them, after the device has finished its copies
+    (``synchronize``).
 
     Raises:
-        MemoryError: the system does not let so many be pinned.
+        MemoryError: the system refuses to pin so many.
 
     """
     # private, else a fork would share them; whole pages, for two registrations cannot share one

@@ -42,14 +42,14 @@ def explain(
     """
     from runner.cli.pipelines import open_pipeline
     from runner.work.explain import Explainer
-    from runner.work.models import assemble, forced_stages, run_directory
+    from runner.work.models import forced_stages, resolve_models, run_directory
 
     pipeline = open_pipeline(manifest, sets or [], prompts or [])
     items = _chosen("item", item, [one.id for one in pipeline.items])
     names = _chosen("stage", stage, [one.name for one in pipeline.stages])
     stages = [one for one in pipeline.stages if one.name in names]
     directory = run_directory(pipeline, runs_dir)
-    explainer = Explainer(assemble(pipeline), directory, forced_stages(pipeline, fresh))
+    explainer = Explainer(resolve_models(pipeline), directory, forced_stages(pipeline, fresh))
     explained = {id_: [explainer.explain(id_, one) for one in stages] for id_ in items}
     if as_json:
         found = [{"item": id_, "stages": list(map(_as_json, many))} for id_, many in explained.items()]

@@ -57,7 +57,7 @@ def _fetch(pipeline: Pipeline, *, refresh: bool, as_json: bool) -> None:
     from runner.events import Fetched
     from runner.rundir.journal import Events, present
     from runner.supervisor.event_publisher import EventPublisher
-    from runner.work.models import assemble, fetch_missing, run_directory
+    from runner.work.models import fetch_missing, resolve_models, run_directory
 
     events = Events()
     display = display_of(pipeline)
@@ -65,7 +65,7 @@ def _fetch(pipeline: Pipeline, *, refresh: bool, as_json: bool) -> None:
     if as_json:
         events.listeners.append(print_event)
     publisher = EventPublisher(pipeline, run_directory(pipeline, RUNS), events)
-    before = assemble(pipeline)
+    before = resolve_models(pipeline)
     with display:
         after = fetch_missing(before, publisher, refresh=refresh)
     for source, model in after.models.items():

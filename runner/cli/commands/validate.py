@@ -13,20 +13,20 @@ def validate(manifest: Manifest, sets: Sets = None, prompts: Prompts = None, as_
     Example: runner validate demo.toml
     """
     from runner.cli.pipelines import check_stages, open_pipeline
-    from runner.work.models import assemble
+    from runner.work.models import resolve_models
 
     pipeline = open_pipeline(manifest, sets or [], prompts or [])
-    assembly = assemble(pipeline)
-    assembly.refuse_unreachable()
-    check_stages(assembly, [s for s in pipeline.stages if not s.spec.components or assembly.model(s)])
-    notes = [note for stage in pipeline.stages if assembly.model(stage) for note in assembly.notes(stage)]
+    resolved = resolve_models(pipeline)
+    resolved.refuse_unreachable()
+    check_stages(resolved, [s for s in pipeline.stages if not s.spec.components or resolved.model(s)])
+    notes = [note for stage in pipeline.stages if resolved.model(stage) for note in resolved.notes(stage)]
     for note in dict.fromkeys(notes):
         say(f"note: {note}")
     stages, items = [stage.name for stage in pipeline.stages], len(pipeline.items)
     if as_json:
         print_json({"ok": True, "exit_code": 0, "stages": stages, "items": items})
     else:
-        absent = [source.source for source, model in assembly.models.items() if model is None]
+        absent = [source.source for source, model in resolved.models.items() if model is None]
         here = f"; not here yet: {', '.join(absent)}" if absent else ""
         say(f"{manifest}: ok ({' > '.join(stages)}; {items} items{here})")
     return ExitCode.DONE

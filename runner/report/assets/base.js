@@ -3,7 +3,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 
-/** An element. What comes from a run reaches the page as text and as attributes alone, never as markup. */
+/** An element. A run's data become text and attributes, never markup. */
 function el(tag, attributes = {}, ...children) {
   return fill(document.createElement(tag), attributes, children);
 }
@@ -50,7 +50,7 @@ function clock(time, style = { hour: "2-digit", minute: "2-digit", second: "2-di
 
 const date = (time) => clock(time, { dateStyle: "medium", timeStyle: "short" });
 
-/** Kept while the page is open, over its reloads; a browser may refuse it. */
+/** State that outlives reloads of the page; the browser may refuse to store it. */
 const session = {
   get(name) {
     try {
@@ -63,7 +63,7 @@ const session = {
     try {
       sessionStorage.setItem(`runner-${name}`, JSON.stringify(value));
     } catch {
-      // then a reload begins anew
+      // then a reload forgets it
     }
   },
 };

@@ -9,7 +9,7 @@ data.cards.forEach((card) => {
   card.link = card.file && `outputs/${encodeURIComponent(card.file)}`;
 });
 
-/** What the outputs are called: pictures or texts, where all files are. */
+/** The heading: pictures or texts, if all files are. */
 function outputsName() {
   const files = data.cards.map((card) => card.file).filter(Boolean);
   if (!files.length) return "Outputs";
@@ -17,7 +17,7 @@ function outputsName() {
   return files.every((file) => TEXTS.test(file)) ? "Texts" : "Outputs";
 }
 
-const MARGIN = 0.7; // of a screen, above and below, that is drawn too
+const MARGIN = 0.7; // screens above and below the visible part that are drawn too
 
 const gallery = {
   list: byId("gallery"),
@@ -29,13 +29,13 @@ const gallery = {
     byId("outputs-title").textContent = outputsName();
     byId("search").value = this.view.query;
     byId("order").value = this.view.order;
-    byId("search").addEventListener("input", (event) => this.look({ query: event.target.value }));
-    byId("order").addEventListener("change", (event) => this.look({ order: event.target.value }));
+    byId("search").addEventListener("input", (event) => this.update({ query: event.target.value }));
+    byId("order").addEventListener("change", (event) => this.update({ order: event.target.value }));
     this.list.addEventListener("keydown", (event) => this.move(event));
     window.addEventListener("scroll", () => requestAnimationFrame(() => this.draw()), { passive: true });
     new ResizeObserver(() => this.draw()).observe(this.list);
     this.offerStatuses();
-    this.look({});
+    this.update({});
   },
 
   offerStatuses() {
@@ -46,7 +46,7 @@ const gallery = {
       return;
     }
     const chip = (status, label, number) =>
-      el("button", { type: "button", "data-status": status, click: () => this.look({ status }) },
+      el("button", { type: "button", "data-status": status, click: () => this.update({ status }) },
         `${label} ${number.toLocaleString()}`);
     byId("statuses").replaceChildren(
       chip("", "All", data.cards.length),
@@ -54,8 +54,8 @@ const gallery = {
     );
   },
 
-  /** Show what is looked for. */
-  look(change) {
+  /** Apply a change of search, status or order. */
+  update(change) {
     Object.assign(this.view, change);
     session.set("view", this.view);
     const { query, status, order } = this.view;
@@ -77,10 +77,10 @@ const gallery = {
     byId("count").textContent = this.shown.length === all
       ? all.toLocaleString() : `${this.shown.length.toLocaleString()} of ${all.toLocaleString()}`;
     byId("nothing").hidden = this.shown.length > 0;
-    byId("nothing").textContent = all ? "Nothing here is like that." : "There is nothing yet.";
+    byId("nothing").textContent = all ? "Nothing matches." : "There is nothing yet.";
   },
 
-  /** Columns, and the pixels from row to row. */
+  /** The number of columns, and the height of a row in pixels. */
   grid() {
     const style = getComputedStyle(this.list);
     const tracks = style.gridTemplateColumns.split(" ");
@@ -89,7 +89,7 @@ const gallery = {
     return { columns: tracks.length, row: parseFloat(tracks[0]) + caption + parseFloat(style.rowGap) };
   },
 
-  /** Draw the rows in sight, and leave room for the others: ten thousand pictures cost what a screen of them does. */
+  /** Draw the visible rows and pad for the others, so that ten thousand pictures cost as much as a screenful. */
   draw() {
     const { columns, row } = this.grid();
     const { top } = this.list.getBoundingClientRect();
@@ -99,9 +99,9 @@ const gallery = {
     const to = within(Math.ceil((-top + (1 + MARGIN) * innerHeight) / row));
     this.list.style.paddingBlock = `${from * row}px ${(rows - to) * row}px`;
     const cards = this.shown.slice(from * columns, to * columns);
-    const wanted = new Set(cards);
+    const visible = new Set(cards);
     for (const [card, cell] of this.cells) {
-      if (!wanted.has(card)) {
+      if (!visible.has(card)) {
         cell.remove();
         this.cells.delete(card);
       }
@@ -111,11 +111,11 @@ const gallery = {
       const [cell, there] = [this.cells.get(card), this.list.children[n]];
       cell.setAttribute("aria-posinset", from * columns + n + 1);
       cell.setAttribute("aria-setsize", this.shown.length);
-      if (cell !== there) this.list.insertBefore(cell, there ?? null); // those that stay keep the focus
+      if (cell !== there) this.list.insertBefore(cell, there ?? null); // unmoved cells keep the focus
     });
   },
 
-  /** Arrows go from picture to picture. */
+  /** Arrow keys move the focus between cards. */
   move(event) {
     const at = this.shown.findIndex((card) => this.cells.get(card)?.contains(event.target));
     const { columns } = this.grid();
@@ -165,7 +165,7 @@ function cardOf(card) {
 
 function thumbnail(card) {
   if (card.file && IMAGES.test(card.file)) {
-    const gone = (event) => event.target.replaceWith(el("span", { class: "glyph" }, "not there"));
+    const gone = (event) => event.target.replaceWith(el("span", { class: "glyph" }, "missing"));
     return el("img", { src: card.link, alt: "", loading: "lazy", decoding: "async", error: gone });
   }
   if (card.text !== undefined) return el("span", { class: "excerpt" }, card.text);

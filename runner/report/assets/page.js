@@ -75,13 +75,13 @@ function showMachine() {
   byId("machine").hidden = !list.children.length;
 }
 
-/** Light or dark: the system's wish, until somebody says otherwise. */
+/** Light or dark: the system's setting until the user switches. */
 function startTheme() {
   const root = document.documentElement;
   try {
     root.dataset.theme = localStorage.getItem("runner-theme") ?? "";
   } catch {
-    // the system's wish then
+    // not stored: the system's setting
   }
   byId("theme").addEventListener("click", () => {
     const dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
@@ -89,18 +89,18 @@ function startTheme() {
     try {
       localStorage.setItem("runner-theme", root.dataset.theme);
     } catch {
-      // then it lasts until the page is left
+      // not stored: it lasts until the page is closed
     }
   });
 }
 
-/** While the run goes on the file is written anew: read it again, unless somebody is in the middle of something. */
+/** Reload the page while the run goes on, unless the user is busy with it. */
 function startUpdates() {
   if (!data.live) return;
   const button = byId("updates");
   let paused = Boolean(session.get("paused"));
   const show = () => {
-    button.textContent = paused ? "Go on updating" : "Pause updates";
+    button.textContent = paused ? "Resume updates" : "Pause updates";
     button.setAttribute("aria-pressed", String(paused));
   };
   button.hidden = false;
@@ -114,7 +114,7 @@ function startUpdates() {
     || !getSelection().isCollapsed;
   setInterval(() => busy() || location.reload(), RELOAD_SECONDS * 1000);
   if (Date.now() - Date.parse(data.updated) > QUIET_SECONDS * 1000) {
-    notice(`Nothing was heard of this run since ${date(data.updated)}. If it was killed, run it again: it goes on from here.`, "warn");
+    notice(`No news of this run since ${date(data.updated)}. If it was killed, run it again: it continues from here.`, "warn");
   }
 }
 

@@ -64,11 +64,11 @@ function stageRow(stage, most) {
       `Ran out of memory as ${fall.placement}`,
       fall.measured.ram ? `, which held ${size(fall.measured.ram)} of RAM` : null,
       fall.measured.vram ? ` and ${size(fall.measured.vram)} of VRAM` : null,
-      fall.next ? `; went on as ${fall.next}.` : "; nothing holds less.")),
+      fall.next ? `; continued as ${fall.next}.` : "; no placement holds less.")),
   );
 }
 
-/** Memory over a stage's time. Heights are shared by all stages of a run, so that they can be compared. */
+/** Memory over a stage's time. All stages of a run share one scale. */
 function chart(stage, most) {
   const points = stage.memory;
   const box = el("div", { class: "chart", role: "img", "aria-label": spoken(stage) });
@@ -98,7 +98,7 @@ function chart(stage, most) {
   return box;
 }
 
-/** What was held where the pointer is. */
+/** Show the memory at the pointer's position. */
 function readOff(box, points, last) {
   const mark = el("div", { class: "hover", hidden: "" }, el("span"));
   box.append(mark);
@@ -123,7 +123,7 @@ function spoken(stage) {
   ].filter(Boolean).join(", ");
 }
 
-/** A peak beside its prediction (the tick), on the scale of the budget. */
+/** A measured peak and its prediction (the tick), on the scale of the budget. */
 function meter(label, stage, kind) {
   const [measured, predicted, budget] = [stage.measured[kind], stage.predicted[kind], stage.budget[kind]];
   if (!measured && !predicted) return null;

@@ -1,4 +1,4 @@
-/** One picture by itself, with all that is known of it. */
+/** The dialog: one output at full size, with its record. */
 const viewer = {
   dialog: byId("viewer"),
   card: null,
@@ -23,7 +23,7 @@ const viewer = {
       el("p", { class: "full" }, card.prompt || card.id),
       facts([
         ["Status", STATUSES[card.status]],
-        ...Object.entries(card.params).filter(([name, value]) => name !== "prompt" && value !== null).map(([name, value]) => [name, told(value)]),
+        ...Object.entries(card.params).filter(([name, value]) => name !== "prompt" && value !== null).map(([name, value]) => [name, asText(value)]),
         null,
         ...Object.entries(card.seconds).map(([stage, seconds]) => [stage, duration(seconds)]),
         card.time ? ["Made", date(card.time)] : null,
@@ -46,9 +46,9 @@ const viewer = {
   },
 };
 
-const told = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
-/** Names and values; null is a rule between two groups. */
+/** A list of names and values; null draws a rule between two groups. */
 function facts(pairs) {
   const rows = [];
   for (const pair of pairs) {

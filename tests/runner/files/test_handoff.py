@@ -87,7 +87,7 @@ def sealed(tmp_path: Path, **metadata: Any) -> Path:
 )
 def test_metadata_are_what_a_stage_leaves(tmp_path: Path, metadata: dict[str, Any]) -> None:
     """A digest says that nothing was altered, not who wrote it."""
-    with pytest.raises(DamagedError, match="metadata are not what a stage leaves"):
+    with pytest.raises(DamagedError, match="metadata are malformed"):
         read(sealed(tmp_path, **metadata))
 
 

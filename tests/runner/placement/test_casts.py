@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from component_loading import place, reference
 from diffusers import ConfigMixin, ModelMixin, WanTransformer3DModel
 from diffusers.configuration_utils import register_to_config
-from placing import place, reference
 from safetensors.torch import load_file, save_file
 from towers import numbers, stored_bytes
 from transformers import T5Config, T5EncoderModel

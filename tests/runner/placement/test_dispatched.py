@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from checkpoints import DEMO, make_flux
+from component_loading import place
 from diffusers import AutoencoderKL, FluxTransformer2DModel
 from diffusers.hooks.group_offloading import ModuleGroup
-from placing import place
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, T5EncoderModel
 

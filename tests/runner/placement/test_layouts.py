@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from checkpoints import DEMO
+from component_loading import place, reference
 from diffusers import AutoencoderKL
-from placing import place, reference
 from safetensors.torch import load_file, save_file
 from towers import Tower
 from transformers import CLIPTextModel, T5EncoderModel

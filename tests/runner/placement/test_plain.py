@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import weighty_plugin
-from placing import place
+from component_loading import place
 from safetensors.torch import load_file, save_file
 from towers import stored_bytes
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import DEMO
+from component_loading import place
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
-from placing import place
 from transformers import CLIPTextModel, T5EncoderModel
 
 from runner.errors import ModelError

@@ -51,7 +51,7 @@ def mib(parts: Mapping[str, int] | None) -> dict[str, int]:
 
 
 def away(candidate: PlacementOption, n: int = 0) -> dict[str, str]:
-    return dict(candidate.components[n].placing.device_map)
+    return dict(candidate.components[n].placement.device_map)
 
 
 def test_resident_on_the_cpu() -> None:
@@ -104,7 +104,7 @@ def test_streamed_to_hold_little_nothing_stays() -> None:
 def test_all_blocks_that_stay_are_no_stream() -> None:
     found = of(requirements(), cpu(1000), STREAM)
     assert mib(found.ram_parts) == {PROCESS: 180, STAY: 44, ACTIVATIONS: 50}
-    assert (found.group, found.components[0].placing) == (1, ComponentPlacement(RESIDENT))
+    assert (found.group, found.components[0].placement) == (1, ComponentPlacement(RESIDENT))
 
 
 def test_a_cast_passes_too() -> None:
@@ -198,7 +198,7 @@ def test_offloads_of_whole_components_and_of_layers() -> None:
     sequential = of(need, card(None, None), SEQUENTIAL_OFFLOAD)
     assert mib(sequential.vram_parts)[PASSING] == 8
     assert mib(sequential.ram_parts)[WAITING] == 112
-    assert [p.placing.device_map for p in sequential.components] == [{"": "cpu"}] * 2
+    assert [p.placement.device_map for p in sequential.components] == [{"": "cpu"}] * 2
 
 
 def test_small_components_stay_beside_others() -> None:
@@ -209,7 +209,7 @@ def test_small_components_stay_beside_others() -> None:
     assert mib(grouped.ram_parts)["weights in RAM, and pinned"] == 88
     streamed = of(need, card(None, None), STREAM, fill=False)
     assert mib(streamed.vram_parts)[STAY] == 8
-    assert streamed.components[1].placing == ComponentPlacement(RESIDENT)
+    assert streamed.components[1].placement == ComponentPlacement(RESIDENT)
 
 
 def test_what_each_device_has() -> None:

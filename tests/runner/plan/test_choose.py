@@ -74,7 +74,9 @@ def test_lower_placements_hold_less_and_less(project: Project) -> None:
     on_cpu = plan(project, cpu(2000))
     assert on_cpu.chosen.retains_freed_memory
     # the same with less kept is no other placement
-    assert all((c.placings, c.group) != (on_cpu.chosen.placings, on_cpu.chosen.group) for c in on_cpu.lower)
+    assert all(
+        (c.placements, c.group) != (on_cpu.chosen.placements, on_cpu.chosen.group) for c in on_cpu.lower
+    )
     assert on_cpu.lower[-1].placement == STREAM
     assert on_cpu.lower[-1].components[0].resident == 4 * MIB
 

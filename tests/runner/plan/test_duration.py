@@ -15,7 +15,7 @@ from runner.machine.timings import RUNS_KEPT, add_measured, measured, timing_key
 from runner.plan.choose import plan_stage
 from runner.plan.duration import START, duration_of, learn
 from runner.plan.limits import Limits
-from runner.work.models import assemble
+from runner.work.models import resolve_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def planned(
     )
     (stage,) = pipeline.stages
     rated = replace(LIMITS, ram=None)
-    return plan_stage(pipeline, stage, assemble(pipeline).shapes(stage), rated)
+    return plan_stage(pipeline, stage, resolve_models(pipeline).shapes(stage), rated)
 
 
 ONE = 2 * PARAMETERS * 10 * 3 / 2e6

@@ -9,7 +9,7 @@ from hand_built import ITEM, MIB, card, component, cpu, requirements
 
 from runner.placements import RESIDENT, STREAM, ComponentPlacement
 from runner.plan.component_placement import whole
-from runner.plan.throughput import MOST, PassTime, group_size, pace_of
+from runner.plan.throughput import MOST, PassTime, group_size, pass_time_of
 
 ROOM = 1000 * 6 * MIB  # for as many as there may be
 
@@ -59,18 +59,20 @@ def test_no_more_than_there_are() -> None:
     assert size(tokens=1) == MOST
 
 
-def test_the_pace_of_a_pass() -> None:
+def test_the_time_of_a_pass() -> None:
     net = component()  # 44 MiB in float32, 11 Mi parameters
     placed = whole(net, "float32", ComponentPlacement(STREAM), stays=False)
     placed = replace(placed, read=10 * MIB)
-    pace = pace_of([placed, placed], 3, requirements(net), card(None, None))
-    assert pace.disk == pytest.approx(20 * MIB / 1e9)
-    assert pace.bus == pytest.approx(88 * MIB / 1e10)
-    assert pace.compute == pytest.approx(2 * 11 * MIB * 1000 * 3 / 2e12)
-    assert pace_of([placed], 3, requirements(net), cpu(None)).bus == 0.0
-    assert pace_of([placed], 1, requirements(net, item=replace(ITEM, tokens=0)), cpu(None)).compute is None
+    pass_time = pass_time_of([placed, placed], 3, requirements(net), card(None, None))
+    assert pass_time.disk == pytest.approx(20 * MIB / 1e9)
+    assert pass_time.bus == pytest.approx(88 * MIB / 1e10)
+    assert pass_time.compute == pytest.approx(2 * 11 * MIB * 1000 * 3 / 2e12)
+    assert pass_time_of([placed], 3, requirements(net), cpu(None)).bus == 0.0
+    assert (
+        pass_time_of([placed], 1, requirements(net, item=replace(ITEM, tokens=0)), cpu(None)).compute is None
+    )
     stays = whole(net, "float32", ComponentPlacement(RESIDENT), stays=True)
-    assert pace_of([stays], 1, requirements(net), card(None, None)).bus == 0.0
+    assert pass_time_of([stays], 1, requirements(net), card(None, None)).bus == 0.0
 
 
 def test_what_bounds_a_pass() -> None:

@@ -197,7 +197,7 @@ def test_a_fall_and_a_stopped_run_are_told(browser: Any, told: Telling) -> None:
     )
     with visit(browser, told.page()) as seen:
         assert seen.texts(".fall") == [
-            "Ran out of memory as resident, which held 3.00 GiB of RAM; went on as stream."
+            "Ran out of memory as resident, which held 3.00 GiB of RAM; continued as stream."
         ]
         assert seen.texts(".notice") == ["stage 'draw': its <i>worker</i> died"]
         assert seen.texts("#nothing") == ["There is nothing yet."]

@@ -15,7 +15,7 @@ import pytest
 from runner.errors import LockedError, StorageError
 from runner.rundir.directory import RunDirectory
 from runner.rundir.lock import Lock, held_by, holder_of
-from runner.supervisor.devices import DeviceLocks
+from runner.supervisor.device_locks import DeviceLocks
 
 if TYPE_CHECKING:
     from pathlib import Path

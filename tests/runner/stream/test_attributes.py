@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from component_loading import place, reference
 from diffusers import AutoencoderKLWan
-from placing import place, reference
 from towers import WIDTH, Tower, as_streamed, make, numbers, together
 
 from runner.placement.loader import ComponentLoader

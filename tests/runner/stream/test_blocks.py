@@ -232,7 +232,7 @@ def test_a_streamed_model_takes_what_a_plain_one_does(tmp_path: Path) -> None:
 def test_a_vae_in_a_view_of_its_own(tmp_path: Path) -> None:
     """As runner_flux.decode makes one for each item's tiles."""
     from checkpoints import DEMO
-    from placing import place
+    from component_loading import place
 
     from runner.placement.loader import ComponentLoader
 

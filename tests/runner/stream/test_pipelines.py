@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from checkpoints import make_flux, weight_names
+from component_loading import place, reference
 from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     SD3Transformer2DModel,
@@ -16,7 +17,6 @@ from diffusers import (
     WanPipeline,
     WanTransformer3DModel,
 )
-from placing import place, reference
 from towers import stored_bytes, together
 from transformers import (
     CLIPTextModel,

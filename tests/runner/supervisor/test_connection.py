@@ -16,7 +16,7 @@ from worker_job import item_of, job_of
 from runner.api import Component
 from runner.errors import PluginError
 from runner.events import Checked, Event, ItemStarted
-from runner.supervisor import connection as conversation_module
+from runner.supervisor import connection as connection_module
 from runner.supervisor.connection import WorkerConnection
 from runner.supervisor.spawn import _Spawned
 
@@ -36,21 +36,21 @@ def talk(script: str, job: Job | None = None, first: str = READ) -> WorkerConnec
     return WorkerConnection(_Spawned(popen), job or job_of([]))
 
 
-def heard(conversation: WorkerConnection) -> list[Event]:
-    return [event for event in conversation.events() if event is not None]
+def heard(connection: WorkerConnection) -> list[Event]:
+    return [event for event in connection.events() if event is not None]
 
 
 def test_every_event_to_the_last() -> None:
     said = '{"event": "item_started", "item": "%d"}'
-    conversation = talk(f"for n in range(500): print({said!r} % n)\nsys.stdout.flush()\nos._exit(4)")
-    assert heard(conversation) == [ItemStarted(item=str(n)) for n in range(500)]
-    assert conversation.exit_code == 4
+    connection = talk(f"for n in range(500): print({said!r} % n)\nsys.stdout.flush()\nos._exit(4)")
+    assert heard(connection) == [ItemStarted(item=str(n)) for n in range(500)]
+    assert connection.exit_code == 4
 
 
 def test_half_a_line_is_no_event() -> None:
     line = '{"event": "item_started", "item": "a"}'
-    conversation = talk(f"print({line!r}); sys.stdout.write({line!r}); sys.stdout.flush()")
-    assert heard(conversation) == [ItemStarted(item="a")]
+    connection = talk(f"print({line!r}); sys.stdout.write({line!r}); sys.stdout.flush()")
+    assert heard(connection) == [ItemStarted(item="a")]
 
 
 def test_what_this_version_does_not_know_is_passed_over() -> None:
@@ -63,41 +63,41 @@ def test_what_this_version_does_not_know_is_passed_over() -> None:
 
 
 def test_there_is_time_to_look_around_while_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation_module, "SAMPLE_SECONDS", 0.001)
-    conversation = talk('print(\'{"event": "alive"}\', flush=True)\nsys.stdin.readline()')
+    monkeypatch.setattr(connection_module, "SAMPLE_SECONDS", 0.001)
+    connection = talk('print(\'{"event": "alive"}\', flush=True)\nsys.stdin.readline()')
     looks: list[None] = []
     begun = False
-    for event in conversation.events():
+    for event in connection.events():
         begun = begun or event is not None
         if begun and event is None:
             looks.append(None)
             if len(looks) == 5:
-                conversation.ask_to_stop()
+                connection.ask_to_stop()
     assert len(looks) >= 5
-    assert conversation.exit_code == 0
+    assert connection.exit_code == 0
 
 
 def test_a_worker_that_has_just_ended_is_not_seen_to_hold_nothing() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    memory = conversation_module.Memory(now=5, peak=7)
+    memory = connection_module.Memory(now=5, peak=7)
     memory.sample(ended.pid)
     assert (memory.now, memory.peak) == (5, 7)
 
 
 def test_the_peak_of_memory_is_kept() -> None:
     held = 64 << 20
-    conversation = talk(f"kept = b'x' * {held}\nsys.stdin.readline()\ndel kept\nsys.stdin.readline()")
+    connection = talk(f"kept = b'x' * {held}\nsys.stdin.readline()\ndel kept\nsys.stdin.readline()")
     asked = 0
-    for _ in conversation.events():
-        if asked == 0 and conversation.memory.now > held:
-            conversation.ask_to_stop()
+    for _ in connection.events():
+        if asked == 0 and connection.memory.now > held:
+            connection.ask_to_stop()
             asked = 1
-        elif asked == 1 and conversation.memory.now < held:
-            conversation.ask_to_stop()
+        elif asked == 1 and connection.memory.now < held:
+            connection.ask_to_stop()
             asked = 2
-    assert held < conversation.memory.peak
-    assert conversation.memory.now < held
+    assert held < connection.memory.peak
+    assert connection.memory.now < held
 
 
 def test_a_child_that_keeps_the_pipe_open_keeps_nobody_waiting_and_is_ended() -> None:
@@ -108,9 +108,9 @@ if child == 0:
 print('{"event": "checked", "problem": "%d"}' % child, flush=True)
 os._exit(0)
 """
-    conversation = talk(script)
-    (event,) = heard(conversation)
-    assert conversation.exit_code == 0
+    connection = talk(script)
+    (event,) = heard(connection)
+    assert connection.exit_code == 0
     assert isinstance(event, Checked)
     child = int(event.problem or "")
     wait_until(
@@ -121,10 +121,10 @@ os._exit(0)
 
 
 def test_a_worker_that_does_not_exit_after_its_last_word_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversation_module, "GRACE_SECONDS", 0.2)
-    conversation = talk("os.close(1)\ntime.sleep(300)")
-    assert heard(conversation) == []
-    assert conversation.exit_code == -9
+    monkeypatch.setattr(connection_module, "GRACE_SECONDS", 0.2)
+    connection = talk("os.close(1)\ntime.sleep(300)")
+    assert heard(connection) == []
+    assert connection.exit_code == -9
 
 
 @pytest.fixture
@@ -136,15 +136,15 @@ def large() -> Job:
 def test_a_job_larger_than_a_pipe_is_no_reason_to_wait(large: Job) -> None:
     """A worker that is still importing does not read yet."""
     said = '{"event": "checked", "problem": "%d items"}'
-    conversation = talk(f"print({said!r} % len(job.items), flush=True)", large)
-    assert heard(conversation) == [Checked(problem="1200 items")]
+    connection = talk(f"print({said!r} % len(job.items), flush=True)", large)
+    assert heard(connection) == [Checked(problem="1200 items")]
 
 
 def test_a_worker_that_dies_before_it_reads_its_job_tells_by_its_exit(large: Job) -> None:
-    conversation = talk("", large, first="import os; os._exit(5)")
-    assert heard(conversation) == []
-    assert conversation.exit_code == 5
-    conversation.ask_to_stop()  # it is gone, and that is no error
+    connection = talk("", large, first="import os; os._exit(5)")
+    assert heard(connection) == []
+    assert connection.exit_code == 5
+    connection.ask_to_stop()  # it is gone, and that is no error
 
 
 def test_a_stage_that_cannot_be_sent_is_its_plugins_fault() -> None:
@@ -164,7 +164,7 @@ def test_no_descriptor_is_left_open() -> None:
         return len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0  # noqa: PTH110, PTH208
 
     before = descriptors()
-    conversations = [talk("") for _ in range(3)]
-    for conversation in conversations:
-        heard(conversation)
+    connections = [talk("") for _ in range(3)]
+    for connection in connections:
+        heard(connection)
     assert descriptors() == before

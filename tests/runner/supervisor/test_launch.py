@@ -46,8 +46,15 @@ def test_cpu_stages_of_as_many_threads_share_a_server(launchers: Launchers) -> N
     assert again.usable
 
 
-def test_accelerators_are_not_forked_to(launchers: Launchers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accelerators_are_forked_to_until_a_fork_cannot_use_one(
+    launchers: Launchers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = launchers.get("cuda:0", 1)
+    assert isinstance(server, ForkServer)
+    assert launchers.get("cpu", 1) is server
+    launchers.spawn_only("cuda:0")
     assert isinstance(launchers.get("cuda:0", 1), Spawner)
+    assert launchers.get("cuda:1", 1) is server
     monkeypatch.setattr(launch, "CAN_FORK", False)
     assert isinstance(launchers.get("cpu", 4), Spawner)
 

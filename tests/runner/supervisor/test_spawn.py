@@ -12,7 +12,7 @@ from worker_job import STAGE, item_of, job_of
 from runner.api import Stage
 from runner.errors import ExitCode, StorageError, WorkerDiedError
 from runner.events import encode
-from runner.machine import malloc as heap
+from runner.machine import malloc
 from runner.supervisor import forked
 from runner.supervisor.connection import WorkerConnection
 from runner.supervisor.forked import ForkServer
@@ -72,9 +72,9 @@ def job(folder: Path, start: str) -> Job:
 
 
 def ended(folder: Path, process: Process, start: str) -> tuple[int | None, list[dict[str, Any]]]:
-    conversation = WorkerConnection(process, job(folder, start))
-    events = [encode(event) for event in conversation.events() if event is not None]
-    return conversation.exit_code, events
+    connection = WorkerConnection(process, job(folder, start))
+    events = [encode(event) for event in connection.events() if event is not None]
+    return connection.exit_code, events
 
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
@@ -118,7 +118,7 @@ def test_a_worker_has_surroundings_of_its_own(endings: Path, monkeypatch: pytest
         "HF_TOKEN": None,
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "2",
-        "MALLOC_MMAP_THRESHOLD_": heap.ENVIRONMENT["MALLOC_MMAP_THRESHOLD_"],
+        "MALLOC_MMAP_THRESHOLD_": malloc.ENVIRONMENT["MALLOC_MMAP_THRESHOLD_"],
         "OTHER": "kept",
     }
     # so that a Ctrl-C in the terminal is not the worker's, and what it starts can be ended with it

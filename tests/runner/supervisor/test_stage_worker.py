@@ -24,7 +24,7 @@ from runner.errors import (
 )
 from runner.events import Progress
 from runner.machine.cgroup import MemoryGroup
-from runner.supervisor import connection as conversation
+from runner.supervisor import connection
 from runner.supervisor import stage_worker as stage_module
 
 if TYPE_CHECKING:
@@ -283,13 +283,13 @@ def test_to_fail_fast_is_to_stop_at_the_first_failure(stage: Stage) -> None:
 
 def test_no_worker_is_left_behind_after_an_error_here(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     pids: list[int] = []
-    start = conversation.WorkerConnection.__init__
+    start = connection.WorkerConnection.__init__
 
     def noted(self: Any, process: Any, job: Any) -> None:
         pids.append(process.pid)
         start(self, process, job)
 
-    monkeypatch.setattr(conversation.WorkerConnection, "__init__", noted)
+    monkeypatch.setattr(connection.WorkerConnection, "__init__", noted)
 
     def full(_task: object, _done: bool) -> None:
         raise StorageError("no room")

@@ -11,7 +11,7 @@ from toy_plugin import MANIFEST
 
 from runner.cli.pipelines import open_pipeline
 from runner.work.demand import demand
-from runner.work.models import assemble, run_directory
+from runner.work.models import resolve_models, run_directory
 from runner.work.work import Work
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def ran(toy: Project) -> Project:
 def found(toy: Project, fresh: tuple[int, ...] = ()) -> Demand:
     with toy.as_environment():
         pipeline = open_pipeline(toy.folder / "toy.toml")
-        keys = assemble(pipeline).keys()
+        keys = resolve_models(pipeline).keys()
         assert keys is not None
         return demand(Work(pipeline, keys, run_directory(pipeline, toy.folder / "runs")), fresh)
 

@@ -26,8 +26,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / f"{KEY}.safetensors"
 
 
-def file(path: Path, key: str = KEY, **circumstances: Any) -> CheckpointFile:
-    return CheckpointFile(path, key, CPU, {**HERE, **circumstances})
+def file(path: Path, key: str = KEY, **environment: Any) -> CheckpointFile:
+    return CheckpointFile(path, key, CPU, {**HERE, **environment})
 
 
 def test_a_state_comes_back_as_it_was_saved(path: Path) -> None:

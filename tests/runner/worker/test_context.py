@@ -46,9 +46,9 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def context(folder: Path | None, placing: ComponentPlacement | None = None) -> WorkerContext:
+def context(folder: Path | None, placement: ComponentPlacement | None = None) -> WorkerContext:
     component = Component("net", "here:Net")
-    placements = {"net": placing} if placing else {}
+    placements = {"net": placement} if placement else {}
     stage = replace(STAGE, components=(component,))
     return WorkerContext(job_of([], stage=stage, model=folder, placements=placements))
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 LISTENING = """
 import sys, threading
-from runner.worker import parent_watch as lifeline
-lifeline.watch(sys.stdin.buffer, lambda: print("stopped", flush=True))
+from runner.worker import parent_watch
+parent_watch.watch(sys.stdin.buffer, lambda: print("stopped", flush=True))
 threading.Event().wait()
 """
 
@@ -50,8 +50,8 @@ def test_the_end_of_the_pipe_is_no_word_to_stop(listening: subprocess.Popen[byte
 
 BOUND = """
 import os, threading
-from runner.worker import parent_watch as lifeline
-lifeline.bind_to_parent({parent})
+from runner.worker import parent_watch
+parent_watch.bind_to_parent({parent})
 print("bound", flush=True)
 threading.Event().wait()
 """

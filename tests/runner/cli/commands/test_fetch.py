@@ -109,7 +109,7 @@ def test_a_branch_stays_where_it_was_until_it_is_asked_for(project: Project, hub
 
 def test_of_a_model_that_is_not_here_the_plan_says_where_it_stands(project: Project, hub: Hub) -> None:
     planned = project.runner("plan", "hub.toml")
-    assert f"commit {COMMIT[:12]}, the latest on the hub when last asked" in planned.stdout
+    assert f"commit {COMMIT[:12]}, the latest on the hub at the last check" in planned.stdout
     assert 'here": false' in project.runner("plan", "hub.toml", "--json").stdout
     assert hub.downloads
 

@@ -65,9 +65,7 @@ Locked::Locked() {
   if (state) PyEval_RestoreThread(state);
 }
 
-Engine::Engine(int devices) : devices_(devices), queues_(devices), started_(steady_seconds()) {}
-
-double Engine::now() const { return steady_seconds() - started_; }
+Engine::Engine(int devices) : devices_(devices), queues_(devices) {}
 
 void Engine::set_policy(Policy policy, uint64_t seed) {
   Locked lock;
@@ -98,7 +96,7 @@ void Engine::issue(int stream, const std::string& name, const std::vector<Range>
   merge(queue.seen, host_);  // the host issues it after all that it has waited for
   ++queue.issued;
   if (detecting_) check_races(stream, name, ranges);
-  push(stream, {std::move(work), nullptr, nullptr, at::get_num_threads(), now()});
+  push(stream, {std::move(work), nullptr, nullptr, at::get_num_threads()});
 }
 
 void Engine::issue_host_read(int stream, const std::string& name, const std::vector<Range>& ranges, HostRead read,
@@ -116,14 +114,14 @@ std::shared_ptr<Mark> Engine::record(int stream) {
   mark->stream = stream;
   mark->clock = queue.seen;
   merge(mark->clock, only(stream, queue.issued));
-  push(stream, {nullptr, nullptr, mark, 0, now()});
+  push(stream, {nullptr, nullptr, mark, 0});
   return mark;
 }
 
 void Engine::wait(int stream, const std::shared_ptr<Mark>& mark) {
   Locked lock;
   merge(queues_.at(stream).seen, mark->clock);
-  push(stream, {nullptr, mark, nullptr, 0, now()});
+  push(stream, {nullptr, mark, nullptr, 0});
 }
 
 void Engine::push(int stream, Task task) {
@@ -152,7 +150,6 @@ void Engine::run_one(int stream) {
   queues_[stream].tasks.pop_front();
   if (task.waits) run_until(task.waits);
   auto& time = queues_[stream].time;
-  time = std::max(time, task.issued);
   if (task.waits) time = std::max(time, task.waits->time);
   if (task.work) {
     const int own = at::get_num_threads();

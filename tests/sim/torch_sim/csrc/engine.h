@@ -22,7 +22,7 @@ struct Mark {
   int stream;
   VectorClock clock;
   bool done = false;
-  double time = 0;  // seconds of the device's own time; valid once done
+  double time = 0;  // seconds that the stream, and those it waited for, have computed; valid once done
 };
 
 // Bytes that a task reads or writes, by address.
@@ -89,7 +89,6 @@ class Engine {
     std::function<void()> work;  // empty for a wait or a recording
     std::shared_ptr<Mark> waits, records;
     int threads = 0;  // of whoever issued it: the order of sums depends on it
-    double issued = 0;
   };
   struct Queue {
     std::deque<Task> tasks;
@@ -122,9 +121,7 @@ class Engine {
   uint64_t host_waits_ = 0;
   std::mt19937_64 random_;
   std::string error_;
-  double started_;
 
-  double now() const;
   void push(int stream, Task task);
   void run_one(int stream);
   void run_until(const std::shared_ptr<Mark>& mark);

@@ -1,7 +1,8 @@
-"""The accelerators of this machine, found without importing torch here: that is the workers' to import."""
+"""Finds the accelerators of this machine without importing torch into this process."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -11,21 +12,25 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.accelerator import nvml
 from runner.accelerator.device import Device
-from runner.accelerator.names import AUTO, CPU, CUDA, KINDS, SIM, index_of, kind_of
-from runner.errors import BudgetError
+from runner.accelerator.names import AUTO, CPU, CUDA, KINDS, MPS, SIM, XPU, index_of, kind_of
+from runner.errors import BudgetError, StorageError
+from runner.files.cache import cache_folder
+from runner.files.storage import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 VARIABLE = "RUNNER_ACCELERATOR"
+BUILDS = {CUDA: "CUDA", "hip": "ROCm", XPU: "XPU"}
+"""What torch can be built for, by the names in its version file."""
 NOT_BUILT = "the PyTorch that is installed is not built for it"
 PATIENCE = 120.0  # seconds for torch to be imported and its devices to be counted
 _DECIDES = ("SIM_", "CUDA_", "HIP_", "ROCR_", "ZE_", "ONEAPI_", "TORCH_", VARIABLE)
-"""Beginnings of the environment variables that decide which devices there are."""
+"""Prefixes of the environment variables that decide which devices there are."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def find(kind: str) -> Found:
 
 
 def device_named(name: str, devices: Iterable[Device]) -> Device | None:
-    """The one of the devices that torch's name means; None if it is none of them, or the CPU."""
+    """The device with that torch name; None if it is not among them, or the CPU."""
     kind, index = kind_of(name), index_of(name)
     return next((device for device in devices if (device.kind, device.index) == (kind, index)), None)
 
@@ -87,7 +92,7 @@ def _which(device: str, here: Sequence[Device]) -> str:
 
 
 def torch_built_for() -> dict[str, str]:
-    """What the torch that is installed was built for beside the CPU: versions by "cuda", "hip" and "xpu"."""
+    """What the torch that is installed was built for beside the CPU: versions by the names there."""
     try:
         file = Path(str(metadata.distribution("torch").locate_file("torch/version.py")))
         text = file.read_text(encoding="utf-8")
@@ -103,12 +108,12 @@ def reasons() -> dict[str, str]:
 
 def _kinds() -> tuple[str, ...]:
     """The kinds that ``auto`` looks for; the simulated one only if the environment asks for it."""
-    asked = os.environ.get(VARIABLE)
-    if not asked:
-        return tuple(kind for kind in KINDS if kind != SIM)
-    if asked not in KINDS:
-        raise BudgetError(f"{VARIABLE}={asked}: there is no such kind of accelerator; {', '.join(KINDS)}")
-    return (asked,)
+    kind = os.environ.get(VARIABLE)
+    if not kind:
+        return tuple(one for one in KINDS if one != SIM)
+    if kind not in KINDS:
+        raise BudgetError(f"{VARIABLE}={kind}: no such kind of accelerator; one of {', '.join(KINDS)}")
+    return (kind,)
 
 
 @cache
@@ -122,15 +127,55 @@ def _find(kind: str, _environment: tuple[tuple[str, str], ...]) -> Found:
         return Found(devices, reason)
     if kind == SIM and os.environ.get(VARIABLE) != SIM:
         return Found(reason=f"it is simulated, for tests: set {VARIABLE}={SIM}")
-    if kind == "xpu" and "xpu" not in built:
+    if kind == XPU and XPU not in built:
         return Found(reason="PyTorch is not built for it")
-    if kind == "mps" and sys.platform != "darwin":
+    if kind == MPS and sys.platform != "darwin":
         return Found(reason="it is Apple's")
-    return _probe(kind)
+    entry = f"{kind} {metadata.version('torch')} {_boot_id()} {_environment}"
+    kept = _read_cache().get(entry)
+    if kept is not None:
+        return _found(kind, kept)
+    found = _probe(kind)
+    if isinstance(found, Found):
+        return found
+    with contextlib.suppress(StorageError):  # without a cache the next command asks again
+        write_atomically(_cache_file(), json.dumps({**_read_cache(), entry: found}).encode())
+    return _found(kind, found)
 
 
-def _probe(kind: str) -> Found:
-    """Ask torch in a process of its own."""
+def forget() -> None:
+    """Have the next question answered by torch, whatever was cached since the machine was started."""
+    _find.cache_clear()
+    _cache_file().unlink(missing_ok=True)
+
+
+def _found(kind: str, facts: list[dict[str, Any]]) -> Found:
+    devices = tuple(Device(kind, n, **fact) for n, fact in enumerate(facts))
+    return Found(devices, "" if devices else "torch sees none")
+
+
+def _cache_file() -> Path:
+    return cache_folder() / "accelerators.json"
+
+
+def _read_cache() -> dict[str, Any]:
+    try:
+        cached = json.loads(_cache_file().read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return cached if isinstance(cached, dict) else {}
+
+
+def _boot_id() -> str:
+    """Changes when the machine starts: cards may have been changed before; empty where it is not known."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _probe(kind: str) -> list[dict[str, Any]] | Found:
+    """Have torch list the devices, in a child process: it takes seconds to import."""
     command = [sys.executable, "-P", "-m", "runner.accelerator.probe", kind]
     try:
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False, text=True)
@@ -138,6 +183,6 @@ def _probe(kind: str) -> Found:
         return Found(reason=str(error))
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        return Found(reason=f"torch cannot be asked: {last[0]}")
-    devices = tuple(Device(kind, n, **facts) for n, facts in enumerate(json.loads(done.stdout)))
-    return Found(devices, "" if devices else "torch sees none")
+        return Found(reason=f"torch failed to list devices: {last[0]}")
+    facts: list[dict[str, Any]] = json.loads(done.stdout)
+    return facts

@@ -1,4 +1,4 @@
-/** What did not go as it was asked for: failures, and the warnings of the latest run that had something to do. */
+/** Failures, and the warnings of the latest run that had something to do. */
 const FAILURES = 100; // the others are among the outputs
 
 function showFailures() {

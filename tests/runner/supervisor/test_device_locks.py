@@ -12,8 +12,8 @@ import pytest
 
 from runner.machine.cgroup import MemoryGroup
 from runner.rundir.lock import Lock, held_by
-from runner.supervisor import devices
-from runner.supervisor.devices import DeviceLocks
+from runner.supervisor import device_locks
+from runner.supervisor.device_locks import DeviceLocks
 from runner.supervisor.limits import limited
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the locks of a machine with no accelerator lie."""
     monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(devices, "accelerators", list)
+    monkeypatch.setattr(device_locks, "accelerators", list)
     return tmp_path
 
 
