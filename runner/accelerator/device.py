@@ -1,4 +1,4 @@
-"""The description of an accelerator."""
+"""An accelerator as this machine has it: its name for torch, memory, and the UUID that identifies it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Device:
     memory: int
     """Bytes that programs may use."""
     uuid: str = ""
-    """Identifies it whatever its number; empty where the driver has none."""
+    """Tells it from other devices, whatever its number; empty where the driver has none."""
     context: int | None = None
     """Bytes of its memory that a process holds before its first tensor; None if not measured."""
 

@@ -1,7 +1,7 @@
 """NVIDIA's cards as their driver's management library (NVML) reports them: no CUDA context is made.
 
-They are numbered as ``nvidia-smi`` does, by their place on the bus; workers number them so too, for they are
-started with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``.
+They are numbered in the order of the bus, as by ``nvidia-smi``. CUDA uses the same numbers in workers, which
+are started with ``CUDA_DEVICE_ORDER=PCI_BUS_ID``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def devices() -> tuple[tuple[Device, ...], str]:
 
 
 def process_memory(uuid: str, pid: int) -> int | None:
-    """Bytes of a card's memory that a process holds, its context with them; None where it is not reported.
+    """Bytes of a card's memory that a process holds, including its context; None where it is not reported.
 
     Inside a container the driver may know the process by another number.
     """

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.display.lines import work_of
+from runner.cli.display.lines import item_count
 from runner.cli.memory_plan import show_memory
 from runner.cli.output import console, print_json, say
 from runner.cli.pipelines import check_stages, open_pipeline
@@ -189,7 +189,7 @@ def _to_do(planned: _Planned, stage: PipelineStage) -> str:
     todo, distinct = planned.demand.items(stage.index), len(planned.demand.tasks[stage.index])
     if not todo:
         return "nothing"
-    of = work_of(todo + planned.demand.cached[stage.index], None)
+    of = item_count(todo + planned.demand.cached[stage.index], None)
     return f"{todo} of {of}" + (f" ({distinct} distinct)" if distinct != todo else "")
 
 

@@ -1,0 +1,1 @@
+"""Files on disk: atomic writes, hand-offs, safetensors headers, provenance records, the cache folder."""

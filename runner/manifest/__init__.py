@@ -1,0 +1,1 @@
+"""Reads manifests: TOML, overrides, schema, items; errors are shown with their line."""

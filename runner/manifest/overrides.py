@@ -1,4 +1,4 @@
-"""Applies ``--set stage.diffuse.with.steps=4``: values that the command line overrides."""
+"""Parses and applies ``--set stage.diffuse.with.steps=4``: values that the command line overrides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hub models in huggingface_hub's cache: finds, checks and downloads the files that components need."""
+"""Hub models in huggingface_hub's cache: finds, checks and downloads the needed files, damaged ones again."""
 
 from __future__ import annotations
 

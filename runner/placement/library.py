@@ -102,8 +102,8 @@ def _compare_with_plan(mapped: MappedModule, component: Component, dtype: torch.
     """Warn if other weights stay in float32 than the plugin declares, which the plan relies on."""
     if dtype == torch.float32:
         return
-    beside = str(dtype).removeprefix("torch.")
-    declared = {*component.float32.get(beside, ())}
+    loaded_in = str(dtype).removeprefix("torch.")
+    declared = {*component.float32.get(loaded_in, ())}
     wrong = {
         name: weight.numel() * (4 - dtype.itemsize)
         for name, weight in mapped.module.named_parameters()
@@ -113,7 +113,11 @@ def _compare_with_plan(mapped: MappedModule, component: Component, dtype: torch.
         _log.warning(
             "%s: the weights that stay in float32 when it is loaded in %s are not those that its "
             "Component.float32 declares; %d weights differ (such as %s); the plan is off by %s",
-            *(component.name, beside, len(wrong), next(iter(wrong)), format_size(sum(wrong.values()))),
+            component.name,
+            loaded_in,
+            len(wrong),
+            next(iter(wrong)),
+            format_size(sum(wrong.values())),
         )
 
 

@@ -71,9 +71,7 @@ class ComponentLoader:
         blocks = {placements.own_name(block, names) for block in placement.streamed(files.shapes.blocks)}
         named = placement.with_module_names(names)
         self.stream.add(
-            *(mapped.module, files, blocks.__contains__),
-            in_ram=named.in_ram,
-            dtype_of=mapped.dtype_of,
+            mapped.module, files, blocks.__contains__, in_ram=named.in_ram, dtype_of=mapped.dtype_of
         )
         dispatched.offload(mapped, files, self._device, named)
 

@@ -28,6 +28,7 @@ from runner.plan.component_placement import (
     whole,
 )
 from runner.plan.own_map import in_file_names
+from runner.plan.placement_option import PlacementOption
 from runner.plan.throughput import group_size
 
 if TYPE_CHECKING:
@@ -44,26 +45,7 @@ WAITING = "weights that wait in RAM"
 
 
 @dataclass(frozen=True)
-class Peak:
-    """The predicted peak of a worker's "VRAM" or "RAM", which ``kind`` names."""
-
-    kind: str
-    parts: Mapping[str, int]
-    """Bytes by what they are for, in words."""
-    limit: int | None
-
-    @property
-    def size(self) -> int:
-        return sum(self.parts.values())
-
-    @property
-    def lack(self) -> int:
-        """Bytes beyond the limit."""
-        return 0 if self.limit is None else max(0, self.size - self.limit)
-
-
-@dataclass(frozen=True)
-class Passing:
+class TransientMemory:
     """Bytes that hold weights only while a block or layer needs them."""
 
     slots: int = 0
@@ -83,51 +65,6 @@ class Passing:
     def staged(self) -> int:
         """RAM beside an accelerator."""
         return self.slots + self.buffers
-
-
-@dataclass(frozen=True)
-class PlacementOption:
-    """A placement of every component, with its predicted peaks."""
-
-    placement: str
-    components: tuple[PlacedComponent, ...]
-    ram_parts: Mapping[str, int]
-    """Bytes of the RAM peak by what they are for, in words."""
-    vram_parts: Mapping[str, int] | None = None
-    """None on the CPU."""
-    group: int = 1
-    """Items that share one pass over streamed weights."""
-    retains_freed_memory: bool = False
-    """Whether the worker retains freed RAM for later allocations: faster, on the CPU."""
-
-    @property
-    def ram(self) -> int:
-        return sum(self.ram_parts.values())
-
-    @property
-    def vram(self) -> int | None:
-        return None if self.vram_parts is None else sum(self.vram_parts.values())
-
-    @property
-    def predicted(self) -> dict[str, int | None]:
-        """Peaks in bytes of "vram" (None on the CPU) and "ram"."""
-        return {"vram": self.vram, "ram": self.ram}
-
-    def peaks(self, limits: Limits) -> list[Peak]:
-        """Each peak with its limit; no VRAM on the CPU."""
-        vram = [] if self.vram_parts is None else [Peak("VRAM", self.vram_parts, limits.vram)]
-        return [*vram, Peak("RAM", self.ram_parts, limits.ram)]
-
-    def lack(self, limits: Limits) -> int:
-        """Bytes beyond the limits, of RAM and VRAM together."""
-        return sum(peak.lack for peak in self.peaks(limits))
-
-    def fits(self, limits: Limits) -> bool:
-        return self.lack(limits) == 0
-
-    @property
-    def placements(self) -> dict[str, ComponentPlacement]:
-        return {placed.shapes.component.name: placed.placement for placed in self.components}
 
 
 def candidates(
@@ -180,7 +117,7 @@ def _model_offload(need: MemoryRequirements) -> PlacementOption:
         whole(shapes, need.dtype, ComponentPlacement(MODEL_OFFLOAD), stays=False) for shapes in need.shapes
     ]
     host = {WAITING: sum(p.loaded for p in placed)}
-    return _candidate(MODEL_OFFLOAD, need, placed, host, Passing(layer=max(p.loaded for p in placed)))
+    return _candidate(MODEL_OFFLOAD, need, placed, host, TransientMemory(layer=max(p.loaded for p in placed)))
 
 
 def _offload(need: MemoryRequirements, placement: str, device_map: Mapping[str, str]) -> PlacementOption:
@@ -196,32 +133,32 @@ def _offload(need: MemoryRequirements, placement: str, device_map: Mapping[str, 
             need,
             placed,
             {"weights in RAM, and pinned": int(moved * PINNED)},
-            Passing(layer=2 * layer),
+            TransientMemory(layer=2 * layer),
         )
-    return _candidate(placement, need, placed, {WAITING: moved}, Passing(layer=layer))
+    return _candidate(placement, need, placed, {WAITING: moved}, TransientMemory(layer=layer))
 
 
 def _device_map(need: MemoryRequirements, limits: Limits) -> PlacementOption:
     """Blocks on the device as long as they fit, then in RAM, then on disk."""
     blocks = blocks_of(need)
     layer = max(_largest_layer(shapes, need.dtype) for shapes in need.shapes)
-    room, ram = _rooms(need, limits, sum(blocks.values()), Passing(layer=layer))
+    room, ram = _rooms(need, limits, sum(blocks.values()), TransientMemory(layer=layer))
     maps = maps_of(need, blocks, in_one_stretch(blocks, room), ram, as_stored=False)
     placed = [mapped(s, need, DEVICE_MAP, m) for s, m in zip(need.shapes, maps, strict=True)]
-    return _loaded_when_run(DEVICE_MAP, need, placed, Passing(layer=layer))
+    return _loaded_when_run(DEVICE_MAP, need, placed, TransientMemory(layer=layer))
 
 
 def _stream(need: MemoryRequirements, limits: Limits, *, fill: bool) -> PlacementOption:
     """Two slots of the largest block; the rest of the room keeps blocks on the device, then in pinned RAM."""
     blocks = blocks_of(need)
-    passing = _slots([(s, names) for s in need.shapes for names in s.blocks.values()], need.dtype)
-    room, ram = _rooms(need, limits, sum(blocks.values()), passing)
+    transient = _slots([(s, names) for s in need.shapes for names in s.blocks.values()], need.dtype)
+    room, ram = _rooms(need, limits, sum(blocks.values()), transient)
     group = group_size(need, limits, room)
     waiting = (group - 1) * need.suspended
     stay = evenly(blocks, room - waiting) if fill else []
     maps = maps_of(need, blocks, stay, ram, as_stored=True)
     placed = [mapped(s, need, STREAM, m) for s, m in zip(need.shapes, maps, strict=True)]
-    return _loaded_when_run(STREAM, need, placed, passing, group)
+    return _loaded_when_run(STREAM, need, placed, transient, group)
 
 
 def _as_mapped(
@@ -233,20 +170,22 @@ def _as_mapped(
     blocks = [(p.shapes, p.shapes.blocks[block]) for p in placed for block in p.streamed]
     # weights outside of blocks are moved one by one
     layer = max((_largest_layer(p.shapes, need.dtype) for p in placed if p.on_demand), default=0)
-    passing = replace(_slots(blocks, need.dtype), layer=layer)
+    transient = replace(_slots(blocks, need.dtype), layer=layer)
     group = 1
     if blocks:
-        room, _ = _rooms(need, limits, sum(p.moved for p in placed), passing)
+        room, _ = _rooms(need, limits, sum(p.moved for p in placed), transient)
         group = group_size(need, limits, room)
-    return _loaded_when_run(placement, need, placed, passing, group)
+    return _loaded_when_run(placement, need, placed, transient, group)
 
 
-def _rooms(need: MemoryRequirements, limits: Limits, in_blocks: int, passing: Passing) -> tuple[int, int]:
+def _rooms(
+    need: MemoryRequirements, limits: Limits, in_blocks: int, transient: TransientMemory
+) -> tuple[int, int]:
     """Bytes left for blocks on the device, and in RAM (0 on the CPU)."""
-    taken = need.working + need.weights - in_blocks + passing.on_device
+    taken = need.working + need.weights - in_blocks + transient.on_device
     if limits.on_cpu:
-        return _room(limits.ram, taken + passing.buffers + need.process), 0
-    in_ram = need.process + passing.staged + _largest_weight(need)
+        return _room(limits.ram, taken + transient.buffers + need.process), 0
+    in_ram = need.process + transient.staged + _largest_weight(need)
     return _room(limits.vram, taken), _room(limits.ram, in_ram)
 
 
@@ -254,7 +193,7 @@ def _room(limit: int | None, taken: int) -> int:
     return 1 << 62 if limit is None else max(0, int(limit * (1 - MARGIN)) - taken)
 
 
-def _slots(blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], dtype: str) -> Passing:
+def _slots(blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], dtype: str) -> TransientMemory:
     """What streaming takes: two slots of the largest block as stored, its cast, and read buffers.
 
     A block is its component and the names of its weights.
@@ -264,7 +203,7 @@ def _slots(blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], dtype: str) 
         stored = sum(shapes.stored_of(name) for name in names)
         loaded = sum(shapes.tensor_bytes(name, dtype) for name in names)
         largest, cast = max(largest, stored), max(cast, loaded if loaded != stored else 0)
-    return Passing(2 * largest, cast, buffers=STREAM_READERS * STREAM_CHUNK if largest else 0)
+    return TransientMemory(2 * largest, cast, buffers=STREAM_READERS * STREAM_CHUNK if largest else 0)
 
 
 def _largest_weight(need: MemoryRequirements) -> int:
@@ -280,16 +219,20 @@ def _largest_layer(shapes: ComponentShapes, dtype: str) -> int:
 
 
 def _loaded_when_run(
-    placement: str, need: MemoryRequirements, placed: list[PlacedComponent], passing: Passing, group: int = 1
+    placement: str,
+    need: MemoryRequirements,
+    placed: list[PlacedComponent],
+    transient: TransientMemory,
+    group: int = 1,
 ) -> PlacementOption:
     """A candidate whose blocks are loaded when they run: from disk, or beside an accelerator from RAM."""
     moving = any(p.moved for p in placed)
     host = {} if need.on_cpu else {WAITING: sum(p.moved - p.read for p in placed)}
     if placement == STREAM and not need.on_cpu and moving:
-        host["blocks on their way"] = passing.staged
+        host["blocks on their way"] = transient.staged
     if not moving:
-        passing, group = Passing(), 1
-    return _candidate(placement, need, placed, host, passing, group)
+        transient, group = TransientMemory(), 1
+    return _candidate(placement, need, placed, host, transient, group)
 
 
 def _candidate(
@@ -297,20 +240,20 @@ def _candidate(
     need: MemoryRequirements,
     placed: list[PlacedComponent],
     host: Mapping[str, int] | None = None,
-    passing: Passing | None = None,
+    transient: TransientMemory | None = None,
     group: int = 1,
 ) -> PlacementOption:
     """A candidate with its peaks; ``host`` are bytes that wait in RAM for an accelerator."""
-    passing = passing or Passing()
+    transient = transient or TransientMemory()
     resident = sum(p.resident for p in placed)
-    in_passing = passing.on_device + (passing.buffers if need.on_cpu else 0)
-    on_device = {"weights that stay": resident, "weights in passing": in_passing}
+    transient_bytes = transient.on_device + (transient.buffers if need.on_cpu else 0)
+    on_device = {"weights that stay": resident, "weights in passing": transient_bytes}
     on_device["activations"] = need.activations
     if group > 1:
         on_device[f"of {group - 1} items that wait"] = (group - 1) * need.suspended
     process = {"Python and libraries": need.process}
     if need.on_cpu:
-        kept = {"freed memory kept for what comes next": need.kept} if need.kept else {}
+        kept = {"freed memory kept for what comes next": need.retained} if need.retained else {}
         parts = {**process, **on_device, **kept}
         return PlacementOption(
             placement, tuple(placed), parts, group=group, retains_freed_memory=need.retains_freed_memory

@@ -1,4 +1,4 @@
-"""Choosing the placement of a stage: the fastest that fits, or what is missing and what would help."""
+"""Chooses the placement of a stage: the fastest that fits, else the one that exceeds its limits least."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import TYPE_CHECKING
 
 from runner.errors import BudgetError
 from runner.placements import MODEL_OFFLOAD, RESIDENT, STREAM
-from runner.plan.candidates import PlacementOption, candidates, lowest
+from runner.plan.candidates import candidates, lowest
 from runner.plan.dtypes import float32_instead
 from runner.plan.learned import learned
 from runner.plan.limits import Limits, limits_of
+from runner.plan.misfit import misfit_of
 from runner.plan.own_map import check_map
 from runner.plan.reasons import reasons_for
-from runner.plan.remedies import remedies
 from runner.plan.requirements import MemoryRequirements, requirements_of
 from runner.plan.stage_plan import StagePlan
 from runner.plan.throughput import FEW_PASSES, pass_time_of
-from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
+    from runner.plan.placement_option import PlacementOption
 
 AUTO = "auto"
 
@@ -56,8 +56,8 @@ def plan_stage(
     fill = budget is not None or stage.table.placement != STREAM
     known = list(candidates(need, limits, stage.table.device_map, fill=fill))
     allowed = _allowed(stage, known, need, limits)
-    if need.keeping and fill:
-        allowed = _with_retained_memory(stage, allowed, need.keeping, limits)
+    if need.retaining and fill:
+        allowed = _with_retained_memory(stage, allowed, need.retaining, limits)
     fitting = [candidate for candidate in allowed if candidate.fits(limits)]
     chosen = fitting[0] if fitting else min(allowed, key=lambda c: c.lack(limits))
     pass_time = pass_time_of(chosen.components, chosen.group, need, limits)
@@ -65,16 +65,8 @@ def plan_stage(
     last = lowest(need, limits) if stage.table.device_map is None else None
     lower = _lower(chosen, [*known, last] if last else known)
     plan = StagePlan(pipeline, stage, tuple(shapes), need, limits, chosen, pass_time, reasons, lower)
-    misfit = "" if fitting else _misfit(plan)
+    misfit = "" if fitting else misfit_of(plan)
     return replace(plan, misfit=misfit, faster=float32_instead(plan, rated))
-
-
-def _device_here(stage: PipelineStage) -> str | None:
-    """The stage's device; None if this machine has no such device."""
-    try:
-        return stage.device
-    except BudgetError:
-        return None
 
 
 def _allowed(
@@ -131,25 +123,3 @@ def _lower(chosen: PlacementOption, known: list[PlacementOption]) -> tuple[Place
 
     less = [c for c in known if held(c) < held(chosen) and not is_chosen(c)]
     return tuple(sorted(less, key=held, reverse=True))
-
-
-def _misfit(plan: StagePlan) -> str:
-    """The message for a stage that does not fit: what is missing, and what would fit."""
-    least, limits = plan.chosen, plan.limits
-    lines = [f"stage '{plan.stage.name}' does not fit, as {least.placement} (which needs least):"]
-    for peak in least.peaks(limits):
-        if peak.lack:
-            needs, may = format_size(peak.size), format_size(peak.limit or 0)
-            lack = f"{format_size(peak.lack)} of {peak.kind}"
-            lines.append(f"  {lack} are missing: it needs {needs}, and may take {may}")
-            lines += [f"    {format_size(size):>11}  {part}" for part, size in peak.parts.items() if size]
-    lines += [f"  {note}" for note in limits.notes]
-    changes = list(remedies(plan))
-    lines += [f"  would fit: {change}" for change in changes]
-    if not changes:
-        needs = " and ".join(f"{format_size(p.size)} of {p.kind}" for p in least.peaks(limits) if p.lack)
-        has = " and ".join(f"{format_size(size)} of {kind}" for kind, size in limits.most.items())
-        lines.append(
-            f"  no change is known that would fit here: {needs} is the least, and this machine has {has}"
-        )
-    return "\n".join(lines)

@@ -9,8 +9,8 @@ from runner.plan.stage_plan import Faster
 from runner.plan.throughput import pass_time_of
 
 if TYPE_CHECKING:
-    from runner.plan.candidates import PlacementOption
     from runner.plan.limits import Limits
+    from runner.plan.placement_option import PlacementOption
     from runner.plan.requirements import MemoryRequirements
     from runner.plan.stage_plan import StagePlan
 

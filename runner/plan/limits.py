@@ -24,9 +24,9 @@ SPARE = 400 << 20
 """RAM in bytes that no worker gets: the supervisor (90 MiB), and the fork server with its libraries."""
 GUESS = "a guess: neither a run nor `runner doctor` has measured it here"
 # estimates until `runner doctor` has measured this machine
-FROM_DISK = 1e9  # bytes a second, low for an SSD
-OVER_THE_BUS = 12e9  # bytes a second from pinned RAM to a card, over eight lanes of PCIe 4
-OF_A_CORE, OF_A_CARD = 7.5e10, 5e13  # operations a second in float32; high, so that groups are large enough
+DISK_SPEED = 1e9  # bytes a second, low for an SSD
+BUS_SPEED = 12e9  # bytes a second from pinned RAM to a card, over eight lanes of PCIe 4
+CORE_SPEED, CARD_SPEED = 7.5e10, 5e13  # operations a second in float32; high, so that groups are large enough
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Limits:
     vram: int | None
     ram: int | None
     notes: tuple[str, ...] = ()
-    """Where a limit is not the budget's own: why."""
+    """The reason for each limit that is not the budget's own."""
     cores: int = 8
-    disk_read: float = FROM_DISK
+    disk_read: float = DISK_SPEED
     """Bytes a second."""
-    bus: float = OVER_THE_BUS
+    bus: float = BUS_SPEED
     """Bytes a second."""
     measured: Mapping[str, float] = field(default_factory=dict)
     """Measured operations a second by dtype, of one core or of the card."""
@@ -60,14 +60,14 @@ class Limits:
 
     @property
     def overheads(self) -> Overheads:
-        """What the device's runtime takes besides tensors."""
+        """Memory that the device's runtime takes besides tensors."""
         return overheads_of(self.device, self.context)
 
     def speed(self, dtype: str) -> float:
         """Operations a second of all cores, or of the card."""
         if not self.on_cpu:
-            return self.measured.get(dtype, OF_A_CARD * (1 if dtype == "float32" else 2))
-        float32 = self.measured.get("float32", OF_A_CORE)
+            return self.measured.get(dtype, CARD_SPEED * (1 if dtype == "float32" else 2))
+        float32 = self.measured.get("float32", CORE_SPEED)
         return self.measured.get(dtype, float32 * speed_beside_float32(dtype, self.flags)) * self.cores
 
 
@@ -108,14 +108,12 @@ def ram_for_a_worker(machine: Machine) -> int:
 def _at_its_speed(limits: Limits) -> Limits:
     """The limits with the measured speeds of this machine's device and of the disk of this folder."""
     rates = cached_device(limits.device)
-    limits = replace(limits, disk_read=cached_disk(Path()) or FROM_DISK, flags=cpu_flags())
+    limits = replace(limits, disk_read=cached_disk(Path()) or DISK_SPEED, flags=cpu_flags())
     if rates is None:
         return limits
     basis = f"from doctor's measurement{' of a busy machine' if rates.busy else ''}"
     context = rates.context if limits.context is None else limits.context
-    return replace(
-        limits, bus=rates.bus or OVER_THE_BUS, measured=rates.compute, basis=basis, context=context
-    )
+    return replace(limits, bus=rates.bus or BUS_SPEED, measured=rates.compute, basis=basis, context=context)
 
 
 def limits_alone(budget: Budget, machine: Machine | None = None) -> Limits:

@@ -10,9 +10,9 @@ from runner.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.candidates import PlacementOption
     from runner.plan.component_placement import PlacedComponent
     from runner.plan.limits import Limits
+    from runner.plan.placement_option import PlacementOption
     from runner.plan.throughput import PassTime
 
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.candidates import Peak
     from runner.plan.limits import Limits
+    from runner.plan.placement_option import Peak
     from runner.plan.stage_plan import StagePlan
 
 MIB = 1 << 20

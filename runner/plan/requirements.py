@@ -87,12 +87,12 @@ class MemoryRequirements:
         return PROCESS + RUNNING + imported + self.overheads.ram
 
     @property
-    def kept(self) -> int:
+    def retained(self) -> int:
         """Freed RAM that is retained beside the activations."""
         return malloc.retained(self.activations) if self.retains_freed_memory else 0
 
     @property
-    def keeping(self) -> MemoryRequirements | None:
+    def retaining(self) -> MemoryRequirements | None:
         """The same in a worker that retains freed RAM; None where that is not allowed.
 
         It is allowed on the CPU, if the formula of every item gives ``suspended``.
@@ -105,7 +105,7 @@ class MemoryRequirements:
     def working(self) -> int:
         """Bytes beside the weights on the device that computes: RAM on the CPU, else VRAM."""
         if self.on_cpu:
-            return self.activations + self.kept
+            return self.activations + self.retained
         beside = self.overheads.context + self.overheads.workspaces
         return beside + int(self.activations * (1 + FRAGMENTATION))
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.candidates import PlacementOption
     from runner.plan.limits import Limits
+    from runner.plan.placement_option import PlacementOption
     from runner.plan.throughput import PassTime
 
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from runner.plan.limits import Limits
     from runner.plan.requirements import MemoryRequirements
 
-LEAST = 4  # items of a group: rates are estimates at best, and a few more items cost little
+MIN_GROUP = 4  # items of a group: rates are estimates at best, and a few more items cost little
 FEW_PASSES = 2  # such as those of a text encoder
-MOST = 256  # items of a group: more would save next to nothing
+MAX_GROUP = 256  # items of a group: more would save next to nothing
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def group_size(need: MemoryRequirements, limits: Limits, room: int) -> int:
     """
     itemsize = 4 if need.dtype == "float32" else 2
     tokens = limits.speed(need.dtype) / limits.disk_read * itemsize / 2
-    wanted = max(LEAST, ceil(tokens / need.item.tokens)) if need.item.tokens else MOST
+    wanted = max(MIN_GROUP, ceil(tokens / need.item.tokens)) if need.item.tokens else MAX_GROUP
     if 0 < need.item.passes <= FEW_PASSES:
-        wanted = MOST
-    fitting = 1 + room // need.suspended if need.suspended else MOST
-    return max(1, min(wanted, fitting, need.items, MOST))
+        wanted = MAX_GROUP
+    fitting = 1 + room // need.suspended if need.suspended else MAX_GROUP
+    return max(1, min(wanted, fitting, need.items, MAX_GROUP))

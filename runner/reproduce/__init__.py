@@ -1,0 +1,1 @@
+"""Makes outputs again from the provenance records in them, and compares."""

@@ -88,6 +88,7 @@ def reproduce(
 
 
 def _check_devices(provenance: Provenance, pipeline: Pipeline) -> None:
+    """Check that this machine has each stage's device; the error names the device in the record."""
     for stage in pipeline.stages:
         try:
             _ = stage.device

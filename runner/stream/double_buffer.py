@@ -30,7 +30,7 @@ class _Slot:
 
 
 class DoubleBuffer:
-    """Loads blocks and prefetches the next: the one that followed last time, at first in the order given."""
+    """Loads blocks, and prefetches the one that followed last time; at first, the next in ``blocks``."""
 
     def __init__(self, blocks: Sequence[Block], device: torch.device, reader: Reader) -> None:
         self._next = dict(zip(blocks, [*blocks[1:], blocks[0]], strict=True))
@@ -51,7 +51,7 @@ class DoubleBuffer:
 
     @property
     def waited(self) -> float:
-        """Seconds that the computation has waited for weights, as far as the device has got."""
+        """Seconds that the computation has waited for weights, as far as is known yet."""
         self._waited += sum(slot.transfer.seconds_stalled() for slot in self._slots)
         return self._waited
 

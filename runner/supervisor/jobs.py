@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from runner.model.sources import Model
     from runner.pipeline.stage import PipelineStage
-    from runner.plan.candidates import PlacementOption
+    from runner.plan.placement_option import PlacementOption
     from runner.plan.stage_plan import StagePlan
     from runner.work.demand import Task
     from runner.work.work import Work

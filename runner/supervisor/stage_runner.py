@@ -17,7 +17,7 @@ from runner.supervisor.stage_worker import StageWorker
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from runner.plan.candidates import PlacementOption
+    from runner.plan.placement_option import PlacementOption
     from runner.plan.stage_plan import StagePlan
     from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.launch import Launchers
@@ -76,13 +76,15 @@ class StageRunner:
 
     def _run_with_fallbacks(self, tasks: list[Task]) -> None:
         """Run the tasks, with the next smaller placement after memory ran out."""
-        for lower in (*self._fallbacks(), None):
+        fallbacks = iter(self._fallbacks())
+        while True:
             try:
                 self._run_tasks(tasks)
             except OutOfMemoryError as error:
-                # the same placement again helps only if memory was left behind by items before
+                lower = next(fallbacks, None)
+                # the same placement again helps only if earlier items left memory behind
                 if lower is self.placed and not self.outcome.done:
-                    lower = None  # noqa: PLW2901
+                    lower = None
                 next_ = lower.placement if lower is not None else None
                 self.publisher.out_of_memory(
                     self.plan.stage.name,
@@ -97,12 +99,12 @@ class StageRunner:
                 self.placed = lower
                 self.outcome.vram, self.outcome.ram = None, 0
             else:
-                break
+                return
 
     def _fallbacks(self) -> tuple[PlacementOption, ...]:
         """Placements to use after running out of memory, in this order.
 
-        If there is no smaller one, the same again: a new process is without what items before left behind.
+        If there is no smaller one, the same again: earlier items have left no memory behind in a new process.
         """
         if self.work.pipeline.manifest.table.run.on_oom == "fail":
             return ()

@@ -1,4 +1,4 @@
-"""Runs one worker of a stage: handles its events, enforces its limits, and finds out how it ended."""
+"""Runs one worker of a stage: handles its events, ends it above its RAM limit, and finds out how it ended."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runner import events as ev
 from runner.errors import CannotForkError, InterruptedRunError, OutOfMemoryError, WorkerDiedError, error_of
 from runner.machine.active_time import active_seconds
 from runner.supervisor.connection import WorkerConnection
-from runner.supervisor.limits import limited
+from runner.supervisor.control_group import limited
 from runner.units import format_size
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class StageWorker:
                 if event is not None:
                     self._take(event)
                 else:
-                    self._check(connection, process, log)
+                    self._check_sample(connection, process, log)
                     stops = self._stop_if_requested(connection, stops)
         except BaseException:
             connection.kill()
@@ -138,8 +138,8 @@ class StageWorker:
         self.recorder.end(event.item, event.seconds, f"it {message}", traceback=event.traceback)
         raise WorkerDiedError(f"stage '{self._job.name}': item '{event.item}' {message}")
 
-    def _check(self, connection: WorkerConnection, process: Process, log: Path) -> None:
-        """Look at the worker's memory, its heartbeat, and whether it is suspended; called at each tick."""
+    def _check_sample(self, connection: WorkerConnection, process: Process, log: Path) -> None:
+        """Check the sampled memory against the limit, the heartbeat, and for suspension; at each tick."""
         held = connection.memory.now
         self._publisher.memory(self._job.name, held)
         self._check_heartbeat(log)

@@ -1,8 +1,7 @@
 """Edits of a manifest's text: one value is set or removed, and every other character stays.
 
-tomlkit alone would lose comments: it counts a comment above a table to the table before, removes it with
-that one, and puts new keys behind it. So tomlkit only renders values and edits inline tables here; the
-offsets are those of :mod:`runner.manifest.positions`.
+tomlkit alone would lose comments: for it, a comment above a table belongs to the table before. Here it only
+renders values and edits inline tables; the offsets come from :mod:`runner.manifest.positions`.
 """
 
 from __future__ import annotations

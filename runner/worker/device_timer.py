@@ -1,7 +1,7 @@
-"""Times of items on an accelerator, which computes later than it is told to.
+"""Times items on an accelerator, which computes after the call that queued the work has returned.
 
-The host's clock would charge whichever item waits for the device with the work of all items before it. So
-each turn of an item is marked by events, and its time is what the device took between them.
+By the host's clock, the item that waits for the device would pay for the work of all items before it. So an
+event is recorded at the start and the end of each turn of an item, and the time between the two is counted.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class DeviceTurns:
             self._queue[-1].end = self._mark()
 
     def settle(self) -> None:
-        """Wait until the device has done the present turn's work so far.
+        """Wait until the device has done the current turn's work so far.
 
         Raises:
-            torch.AcceleratorError: something of it failed.
+            torch.AcceleratorError: the work failed.
 
         """
         with self._lock:
@@ -70,7 +70,7 @@ class DeviceTurns:
                 self._head_since = active_seconds()
 
     def seconds_on_device(self, timer: DeviceTimer) -> float:
-        """How long the device has been at the turn of this item; 0 if it is at another one's."""
+        """How long the device has worked on the current turn of this item; 0 if it works on another item."""
         with self._lock:
             at_it = bool(self._queue) and self._queue[0].timer is timer
             return active_seconds() - self._head_since if at_it else 0.0

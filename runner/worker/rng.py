@@ -1,4 +1,7 @@
-"""The global random generators: seeded per item, saved in and restored from checkpoints."""
+"""The global random generators: seeded from an item's key, saved in and restored from checkpoints.
+
+A seed in a manifest is a parameter: ``manifest/items.py`` gives it to items, and the stage's code uses it.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from runner.accelerator.overheads import overheads_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from runner.plan.candidates import PlacementOption
+    from runner.plan.placement_option import PlacementOption
     from runner.stream.stream import Stream
 
 TEXT = 64  # tokens of the prompt
@@ -141,7 +141,7 @@ def streamed(work: Work, items: int, steps: int) -> Streamed:
         on_cpu=on_cpu,
         overheads=overheads_of(work.device, work.context),
     )
-    need = need.keeping or need
+    need = need.retaining or need
     limits = Limits("cpu", None, work.limit) if on_cpu else Limits(work.device, work.limit, None)
     placed = next(c for c in candidates(need, limits, None) if c.placement == STREAM)
     loader = ComponentLoader(torch.device(work.device), torch.bfloat16)

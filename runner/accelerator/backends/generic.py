@@ -51,7 +51,7 @@ class AcceleratorBackend(Backend):
         try:
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError) as error:  # the latter: torch has no support for it
-            # the driver was initialised before the fork, by a library that torch knows nothing of
+            # the driver was initialised before the fork, by another library than torch
             return is_out_of_memory(error) or "initialization error" not in str(error)
         return True
 
@@ -70,7 +70,7 @@ class AcceleratorBackend(Backend):
         return torch.accelerator.current_stream(self.device)
 
     def stream_in_use(self) -> torch.Stream:
-        """The current stream of the current device, whichever of this kind that is."""
+        """The current stream of the current device, which may be another one of this kind."""
         return torch.accelerator.current_stream()
 
     def event(self, *, timing: bool = False) -> torch.Event:
@@ -81,7 +81,7 @@ class AcceleratorBackend(Backend):
         return int(torch.accelerator.get_memory_info(self.device)[1])
 
     def limit_memory(self, limit: int | None) -> None:
-        # torch.accelerator has no such function, and not every kind's module
+        # torch.accelerator has no such function, and only some kinds' modules do
         fraction = getattr(self._module, "set_per_process_memory_fraction", None)
         if limit is not None and fraction is not None:
             fraction(min(1.0, limit / self.total_memory()), self.device)
@@ -102,7 +102,7 @@ class AcceleratorBackend(Backend):
         return None
 
     def context_size(self) -> int | None:
-        """What this process holds of its memory beside tensors; None where that cannot be measured."""
+        """Bytes of the device's memory that this process holds besides tensors; None if not measurable."""
         torch.zeros(1, device=self.device)  # its first use makes the context
         size = getattr(self._module, "context_size", None)
         return int(size(self.device)) if size else None
@@ -121,7 +121,7 @@ class AcceleratorBackend(Backend):
         If its runtime cannot register memory, torch's allocator pins it, and may take up to twice as much.
 
         Raises:
-            MemoryError: so many cannot be pinned.
+            MemoryError: the RAM cannot be pinned.
 
         """
         functions = self._register_functions()

@@ -34,7 +34,7 @@ class Lines:
         match event:
             case ev.StageStarted():
                 self._idle = False
-                return [Line(f"{event.stage}: {work_of(event.items, event.distinct)} ({event.placement})")]
+                return [Line(f"{event.stage}: {item_count(event.items, event.distinct)} ({event.placement})")]
             case ev.Resumed():
                 return [
                     Line(f"{event.stage} {event.item} goes on from step {event.step} of {event.steps}", "dim")
@@ -58,7 +58,7 @@ class Lines:
         return [*lines, Line(run_line(event, idle=self._idle))]
 
 
-def work_of(items: int, distinct: int | None) -> str:
+def item_count(items: int, distinct: int | None) -> str:
     """The number of items, and of distinct ones if some share a key: ``"3 items (2 distinct)"``."""
     shared = f" ({distinct} distinct)" if distinct is not None and distinct != items else ""
     return f"{count_of(items, 'item')}{shared}"

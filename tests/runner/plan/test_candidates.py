@@ -22,13 +22,14 @@ from runner.placements import (
     STREAM,
     ComponentPlacement,
 )
-from runner.plan.candidates import Peak, candidates, lowest
+from runner.plan.candidates import candidates, lowest
+from runner.plan.placement_option import Peak
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from runner.plan.candidates import PlacementOption
     from runner.plan.limits import Limits
+    from runner.plan.placement_option import PlacementOption
     from runner.plan.requirements import MemoryRequirements
 
 PROCESS, STAY, PASSING, ACTIVATIONS = (
@@ -117,7 +118,7 @@ def test_a_cast_passes_too() -> None:
 
 
 def test_freed_memory_that_is_kept_is_counted() -> None:
-    need = requirements().keeping
+    need = requirements().retaining
     assert need is not None
     found = of(need, cpu(None), RESIDENT)
     assert mib(found.ram_parts)["freed memory kept for what comes next"] == 50

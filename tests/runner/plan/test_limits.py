@@ -13,7 +13,7 @@ from runner.machine.describe import Machine
 from runner.machine.rates import DeviceRates
 from runner.manifest.schema import Budget
 from runner.plan import limits as limits_module
-from runner.plan.limits import FROM_DISK, OVER_THE_BUS, SPARE, Limits, limits_alone, limits_of
+from runner.plan.limits import BUS_SPEED, DISK_SPEED, SPARE, Limits, limits_alone, limits_of
 
 MACHINE = Machine(
     cores=4, total_ram=10_000 * MIB + SPARE, accelerators=(Device("cuda", 0, "card", 8000 * MIB),)
@@ -65,7 +65,7 @@ def test_a_card_that_is_not_here_is_planned_for_by_the_budget_alone() -> None:
 
 def test_rates_are_those_that_were_measured(measured: dict[str, Any]) -> None:
     before = limits_of(budget(device="cpu", threads=3), MACHINE)
-    assert (before.disk_read, before.bus, before.cores) == (FROM_DISK, OVER_THE_BUS, 3)
+    assert (before.disk_read, before.bus, before.cores) == (DISK_SPEED, BUS_SPEED, 3)
     measured["disk"], measured["device"] = 5e8, DeviceRates({"float32": 7.0}, 6e9)
     after = limits_of(budget(device="cpu", threads=3), MACHINE)
     assert (after.disk_read, after.bus, after.speed("float32")) == (5e8, 6e9, 21.0)
@@ -73,13 +73,13 @@ def test_rates_are_those_that_were_measured(measured: dict[str, Any]) -> None:
 
 def test_speed() -> None:
     cpu = Limits("cpu", None, None, cores=4)
-    assert cpu.speed("bfloat16") == cpu.speed("float32") == 4 * limits_module.OF_A_CORE
+    assert cpu.speed("bfloat16") == cpu.speed("float32") == 4 * limits_module.CORE_SPEED
     known = replace(cpu, flags=("avx512_bf16",))
-    assert known.speed("bfloat16") == 2 * known.speed("float32") == 8 * limits_module.OF_A_CORE
+    assert known.speed("bfloat16") == 2 * known.speed("float32") == 8 * limits_module.CORE_SPEED
     assert replace(known, measured={"float32": 5.0}).speed("bfloat16") == 40.0
     assert replace(known, measured={"float32": 5.0, "bfloat16": 7.0}).speed("bfloat16") == 28.0
     card = Limits("cuda:0", None, None, cores=4)
-    assert card.speed("float16") == 2 * card.speed("float32") == 2 * limits_module.OF_A_CARD
+    assert card.speed("float16") == 2 * card.speed("float32") == 2 * limits_module.CARD_SPEED
 
 
 def test_a_plan_for_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,12 +34,12 @@ def test_one_item_that_does_not_say_what_it_holds_waiting_speaks_for_all(project
     opened = pipeline(project, items=("suspended = 9", "", "peak = 60"))
     known = requirements_of(opened, opened.stages[0], [component()], "cpu")
     assert known.suspended == 9 * MIB
-    assert known.keeping is not None
+    assert known.retaining is not None
     opened = pipeline(project, items=("suspended = 9", "suspended = 99", "peak = 60"))
     unknown = requirements_of(opened, opened.stages[0], [component()], "cpu")
     assert unknown.item.suspended is None
     assert unknown.suspended == 60 * MIB
-    assert unknown.keeping is None
+    assert unknown.retaining is None
 
 
 def test_it_asks_what_would_be_if_the_manifest_said_so(project: Project) -> None:
@@ -139,10 +139,10 @@ def test_what_works_beside_the_weights() -> None:
     assert requirements(on_cpu=False).working == (560 + 72 + 53) * MIB  # 50, and 6 percent
     kept = requirements(retains_freed_memory=True)
     assert kept.working == 100 * MIB  # as much again
-    assert kept.kept == 50 * MIB
-    assert requirements().kept == 0
+    assert kept.retained == 50 * MIB
+    assert requirements().retained == 0
     large = replace(ITEM, peak=900 * MIB)
-    assert requirements(item=large, retains_freed_memory=True).kept == malloc.MOST == 224 * MIB
+    assert requirements(item=large, retains_freed_memory=True).retained == malloc.MOST == 224 * MIB
 
 
 def test_what_waits_is_kept_around_too() -> None:

@@ -9,7 +9,7 @@ from hand_built import ITEM, MIB, card, component, cpu, requirements
 
 from runner.placements import RESIDENT, STREAM, ComponentPlacement
 from runner.plan.component_placement import whole
-from runner.plan.throughput import MOST, PassTime, group_size, pass_time_of
+from runner.plan.throughput import MAX_GROUP, PassTime, group_size, pass_time_of
 
 ROOM = 1000 * 6 * MIB  # for as many as there may be
 
@@ -32,14 +32,14 @@ def test_a_group_is_not_too_small_for_an_estimate() -> None:
 
 
 def test_where_a_pass_or_two_is_all_everybody_shares_it() -> None:
-    assert size(passes=1) == size(passes=2) == MOST == 256
+    assert size(passes=1) == size(passes=2) == MAX_GROUP == 256
     assert size(passes=3) == 4
     assert size(passes=0) == 4  # unknown
     assert size(passes=2, items=9) == 9
 
 
 def test_without_tokens_all_share() -> None:
-    assert size(tokens=0) == MOST
+    assert size(tokens=0) == MAX_GROUP
 
 
 def test_room_is_for_those_that_wait() -> None:
@@ -56,7 +56,7 @@ def test_room_is_for_those_that_wait() -> None:
 
 def test_no_more_than_there_are() -> None:
     assert size(tokens=100, items=3) == 3
-    assert size(tokens=1) == MOST
+    assert size(tokens=1) == MAX_GROUP
 
 
 def test_the_time_of_a_pass() -> None:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
-import sys
 import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-from runner.machine.cgroup import MemoryGroup
 from runner.rundir.lock import Lock, held_by
 from runner.supervisor import device_locks
 from runner.supervisor.device_locks import DeviceLocks
-from runner.supervisor.limits import limited
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,24 +49,3 @@ def test_locks_are_for_all_users(cards: Path) -> None:
     with contextlib.ExitStack() as stack:
         DeviceLocks(["cuda:0"], stack)
         assert (cards / "runner-cuda-0.lock").stat().st_mode & 0o777 == 0o666
-
-
-def test_without_a_limit_there_is_no_group() -> None:
-    with limited(1, None) as group:
-        assert group is None
-
-
-def test_a_worker_is_in_a_group_of_its_own_as_long_as_it_is_watched() -> None:
-    possible = MemoryGroup.make(1 << 28)
-    if possible is None:
-        pytest.skip("no control group can be made here")
-    possible.close()
-    with (
-        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as worker,
-        limited(worker.pid, 1 << 28) as group,
-    ):
-        inside = group is not None and (group.folder / "cgroup.procs").read_text().split()
-        worker.kill()
-        assert group is not None
-        assert str(worker.pid) in (inside or ())
-    assert not group.folder.exists()

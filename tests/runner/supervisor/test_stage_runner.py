@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from project import Project
     from scripted import Stage
 
-    from runner.plan.candidates import PlacementOption
+    from runner.plan.placement_option import PlacementOption
 
 ITEMS = "".join(f'[[item]]\nid = "{name}"\nprompt = "{name}"\n' for name in "abcd")
 

@@ -1,4 +1,4 @@
-"""Limits a worker's RAM by a control group."""
+"""Has the kernel limit a worker's RAM, by a control group; the sampled limit is in ``stage_worker.py``."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def limited(pid: int, ram: int | None) -> Iterator[MemoryGroup | None]:
     """Put a process into a control group that limits it to ``ram`` bytes; removed afterwards.
 
-    Yields None where there is no limit, or no group can be made: then only the supervisor's samples of the
-    worker's memory limit it.
+    Yields None where there is no limit, or no group can be made: then the worker is limited only by the
+    supervisor, which samples its memory.
     """
     group = MemoryGroup.make(ram) if ram is not None else None
     if group is None:
