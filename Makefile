@@ -22,17 +22,21 @@ sim: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e tests/sim
 	$(BIN)/pytest -n 2 tests/sim
 
-# compiled first: the tests start the command a thousand times, and it writes no byte code itself
+# compiled first: the tests start the command a thousand times, and it writes no byte code itself;
+# the simulated accelerator is built where there is a compiler
 test: $(READY)
 	$(BIN)/python -m compileall -q runner plugins/flux/runner_flux
+	! command -v g++ >/dev/null || $(BIN)/python tests/sim/build.py
 	$(BIN)/pytest -n 2
 
 # the inner loop, within a minute on two idle cores: --fast skips tests that start the command, and the folders
 # and files of SLOW compute much, or start processes of other kinds
-SLOW := chaos fuzz packaging plugins test_manifests.py docs mutants \
+SLOW := chaos fuzz packaging plugins sim test_manifests.py docs mutants runner/accelerator \
 	runner/cli runner/plugin_check runner/placement runner/report runner/testing runner/machine/test_rates.py \
 	runner/model/test_remote.py runner/model/test_remote_refused.py runner/plan/test_full_width.py \
-	runner/stream/test_pipelines.py runner/stream/test_property.py runner/supervisor/test_memory.py
+	runner/stream/test_pipelines.py runner/stream/test_property.py runner/stream/test_device.py \
+	runner/supervisor/test_memory.py runner/supervisor/test_simulated.py runner/worker/test_simulated.py \
+	runner/worker/test_device_timer.py
 test-fast: $(READY)
 	$(BIN)/pytest -n 2 --fast $(SLOW:%=--ignore=tests/%)
 

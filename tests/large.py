@@ -186,18 +186,23 @@ def _write_file(path: Path, shapes: Mapping[str, tuple[int, ...]], *, sparse: bo
             return
         generator = torch.Generator(device).manual_seed(len(shapes))
         numbers = torch.randn(CHUNK, generator=generator, device=device)
+        scaled: dict[int, Any] = {}  # by the number of inputs: computed once for all tensors that share it
         for shape in shapes.values():
-            _write_tensor(file, shape, numbers)
+            inputs = math.prod(shape[1:])
+            if len(shape) > 1 and inputs not in scaled:
+                scaled[inputs] = _raw(numbers / math.sqrt(inputs))
+            _write_tensor(file, shape, scaled[inputs] if len(shape) > 1 else numbers)
 
 
-def _write_tensor(file: Any, shape: tuple[int, ...], numbers: torch.Tensor) -> None:
-    """Normal weights of deviation 1/sqrt(inputs); norms' scales are around one, biases small."""
+def _raw(numbers: torch.Tensor) -> Any:
+    """The bytes of the numbers in bfloat16."""
+    return numbers.to(torch.bfloat16).cpu().view(torch.uint8).numpy()
+
+
+def _write_tensor(file: Any, shape: tuple[int, ...], numbers: Any) -> None:
+    """Normal weights of deviation 1/sqrt(inputs), given as bytes; norms' scales are around one, biases small."""
     count = math.prod(shape)
-    if len(shape) > 1:
-        scaled = numbers / math.sqrt(math.prod(shape[1:]))
-    else:
-        scaled = numbers[:count] * 0.02 + (1 if shape[0] <= 128 else 0)
-    raw = scaled.to(torch.bfloat16).cpu().view(torch.uint8).numpy()
+    raw = numbers if len(shape) > 1 else _raw(numbers[:count] * 0.02 + (1 if shape[0] <= 128 else 0))
     start = (file.tell() * 7919) % CHUNK & ~1  # another stretch for every tensor
     left = 2 * count
     while left > 0:

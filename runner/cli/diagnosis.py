@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.accelerator.devices import BUILDS, NOT_BUILT, reasons, torch_built_for
+from runner.accelerator.discovery import BUILDS, NOT_BUILT, reasons, torch_built_for
 from runner.accelerator.names import CUDA
 from runner.machine import rates
 from runner.machine.cgroup import MemoryGroup

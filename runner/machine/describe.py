@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from runner.accelerator.devices import accelerators
+from runner.accelerator.discovery import accelerators
 from runner.machine.cgroup import container_limit
 from runner.machine.cpu import core_count, cpu_flags
 from runner.machine.ram import total_ram

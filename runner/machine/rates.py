@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, TypeGuard
 
-from runner.accelerator.devices import accelerators, device_named
+from runner.accelerator.discovery import accelerators, device_named
 from runner.accelerator.names import is_accelerator
 from runner.errors import StorageError
 from runner.files.cache import cache_folder

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from runner.accelerator.devices import choose_device
+from runner.accelerator.discovery import choose_device
 from runner.api import File, Stage, Tensor, Text
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.accelerator.devices import choose_device, device_named
+from runner.accelerator.discovery import choose_device, device_named
 from runner.accelerator.names import CUDA, is_accelerator
 from runner.accelerator.overheads import Overheads, overheads_of
 from runner.errors import BudgetError

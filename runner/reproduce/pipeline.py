@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomlkit
 
-from runner.accelerator.devices import accelerators
+from runner.accelerator.discovery import accelerators
 from runner.accelerator.names import CPU, CUDA
 from runner.manifest.batch_item import BatchItem, at
 from runner.manifest.load import parse

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.accelerator.devices import accelerators, device_named
+from runner.accelerator.discovery import accelerators, device_named
 from runner.rundir.lock import Lock
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from runner.accelerator.devices import device_named
+from runner.accelerator.discovery import device_named
 from runner.accelerator.names import AUTO, CHOICES, is_accelerator, is_device
 from runner.errors import BudgetError, UsageError
 from runner.placements import ACCELERATOR_ONLY

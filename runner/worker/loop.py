@@ -21,10 +21,10 @@ from runner.plugins import load_object
 from runner.worker.checkpoint import CheckpointFile
 from runner.worker.context import WorkerContext
 from runner.worker.device_timer import DeviceTimer, DeviceTurns
-from runner.worker.held import memory_held
 from runner.worker.inputs import read_inputs
 from runner.worker.item import TRACEBACK_LIMIT, CancelledError, ItemRun, WorkerItem
 from runner.worker.item_timer import ItemTimer, Watchdog
+from runner.worker.memory_held import memory_held
 from runner.worker.output_writer import Outputs, check_outputs, write_outputs
 from runner.worker.scheduler import schedule
 

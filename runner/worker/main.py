@@ -57,7 +57,7 @@ def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
     except BaseException as error:
         sys.stderr.write(redact(traceback.format_exc()))
         from runner.accelerator.backends import DeviceLostError, is_out_of_memory
-        from runner.worker.held import memory_held
+        from runner.worker.memory_held import memory_held
 
         if is_out_of_memory(error):
             message, held = f"out of memory: {error}", memory_held(job.device)

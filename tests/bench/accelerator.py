@@ -36,7 +36,7 @@ from bench.accelerator_parts import PARTS
 from bench.accelerator_results import FAILED, OK, TIMED_OUT, Part, Results
 from bench.accelerator_sizes import SIZES, Size, check_disk, largest_for
 
-from runner.accelerator.devices import accelerators, choose_device, device_named, reasons
+from runner.accelerator.discovery import accelerators, choose_device, device_named, reasons
 from runner.accelerator.names import AUTO, CPU, CUDA
 from runner.errors import BudgetError
 from runner.supervisor.spawn import WORKER_ENVIRONMENT
@@ -151,7 +151,7 @@ def _run(part: Part, settings: dict[str, str], limit: float, log: Path, results:
                 results.compare(row)
                 part.rows.append(row)
         except queue.Empty:
-            part.status, part.reason = TIMED_OUT, f"not done after {limit:.0f} s"
+            part.status, part.reason = TIMED_OUT, f"not done after {round(limit, 1):g} s"
         finally:
             _end(process)
     part.seconds = time.monotonic() - started

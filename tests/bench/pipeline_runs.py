@@ -79,11 +79,12 @@ class PipelineRun:
         return (seconds_of(progress[-1]) - seconds_of(ready)) / len(progress)
 
     def pictures(self) -> dict[str, str]:
-        """SHA-256 of each picture's pixels, by its file's name."""
+        """SHA-256 of each picture's pixels, by its item."""
         found = {}
         for path in sorted((self.directory / "outputs").glob("*.png")):
             with Image.open(path) as picture:
-                found[path.name] = hashlib.sha256(picture.tobytes()).hexdigest()
+                item = path.stem.rpartition("-")[0]  # the rest is the start of the result's key
+                found[item] = hashlib.sha256(picture.tobytes()).hexdigest()
         return found
 
 

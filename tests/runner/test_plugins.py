@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
+from runner.errors import PluginError
+from runner.plugins import load_object
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from project import Project
 
 HEAD = """
@@ -206,3 +212,18 @@ def test_lifecycle_hooks_are_called_and_one_that_raises_does_not_stop_the_run(to
         ["stage done", "write", 2, True],
         ["run done", 0, ["one", "two"]],
     ]
+
+
+@pytest.mark.parametrize("last", ["", "raise ValueError"])
+def test_garbage_is_collected_again_after_an_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "imported" if not last else "imported_with_an_error"
+    (tmp_path / f"{name}.py").write_text(f"import gc\ncollects = gc.isenabled()\n{last}\n")
+    if last:
+        with pytest.raises(PluginError, match="ValueError"):
+            load_object(f"{name}:collects")
+    else:
+        assert load_object(f"{name}:collects") is False
+    assert gc.isenabled()

@@ -31,10 +31,13 @@ def doctor(
 
     Example: runner doctor --no-measure
     """
+    from runner.accelerator.discovery import forget
     from runner.cli.diagnosis import diagnose
     from runner.machine.describe import Machine
 
     measure = not no_measure
+    if measure:
+        forget()
     if measure and not as_json:
         say("measuring disks and devices, up to 10 s each (--no-measure leaves it out) ...")
     checks = diagnose(context.obj or Machine.here(), RUNS, measure=measure)

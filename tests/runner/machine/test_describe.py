@@ -6,7 +6,7 @@ import os
 import platform
 from importlib import metadata
 
-from runner.accelerator.devices import accelerators
+from runner.accelerator.discovery import accelerators
 from runner.machine.describe import Machine, describe_machine, installed_versions, installed_with
 from runner.machine.ram import usable_ram
 

@@ -122,7 +122,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_was(project: Project, hub: 
     shard = next(name for name in repository.files if name.startswith(SHARD))
     assert len(repository.files[shard]) > PIECE
     repository.cuts[shard] = [PIECE + 1000] * 2  # the first request is for the header alone
-    outcome = project.runner("run", "hub.toml")
+    outcome = project.runner("fetch", "hub.toml")
     assert outcome.code == 0, outcome
     asked = [wanted for name, wanted in hub.downloads if name == shard]
     assert asked[asked.index(None) :][:2] == [None, f"bytes={PIECE}-"], "after its header"
@@ -141,7 +141,7 @@ def test_a_hub_that_breaks_for_good_is_exit_8_and_what_came_is_kept(project: Pro
     repository.cuts.clear()
     before = len({name for name, _ in hub.downloads})
     hub.downloads.clear()
-    outcome = project.runner("run", "hub.toml")
+    outcome = project.runner("fetch", "hub.toml")
     assert outcome.code == 0, outcome
     fetched = [name for name, _ in hub.downloads]
     assert shard in fetched
@@ -158,7 +158,7 @@ def test_ctrl_c_ends_a_download_at_once(project: Project, hub: Hub) -> None:
     assert json.loads(stdout.splitlines()[-1])["exit_code"] == 130
     hub.stopped.set()
     hub.repositories["some-lab/tiny-flux"].stalled = False
-    assert project.runner("run", "hub.toml").code == 0
+    assert project.runner("fetch", "hub.toml").code == 0
 
 
 def test_a_gated_model_says_how_to_get_in(project: Project, hub: Hub) -> None:

@@ -65,14 +65,14 @@ def start(ctx):
     return lambda item: {"prompt_embeds": item.inputs["prompt_embeds"].repeat(1, item.params.times)}
 """
 ITEMS: list[dict[str, Any]] = [
-    {"id": "wide", "prompt": "a red circle", "seed": 1, "steps": 24, "height": 48, "width": 64},
+    {"id": "wide", "prompt": "a red circle", "seed": 1, "steps": 14, "height": 48, "width": 64},
     {"id": "fails", "prompt": "a star", "steps": 5, "height": 64, "width": 64, "times": 2},
-    {"id": "tall", "prompt": "a blue star", "seed": 2, "steps": 8, "height": 64, "width": 32},
+    {"id": "tall", "prompt": "a blue star", "seed": 2, "steps": 5, "height": 64, "width": 32},
     {
         "id": "cfg",
         "prompt": "a yellow heart",
         "seed": 3,
-        "steps": 9,
+        "steps": 6,
         "height": 32,
         "width": 64,
         "negative_prompt": "black",

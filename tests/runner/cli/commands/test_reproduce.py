@@ -307,11 +307,11 @@ def test_what_cannot_be_made_again_is_reported_with_the_reason(
     before = again.files()
     code, words = REFUSED[change]
 
-    outcome = again.runner("reproduce", str(picture), "--json", *arguments)
+    outcome = again.invoke("reproduce", str(picture), "--json", *arguments)
 
     assert outcome.code == code, outcome
     assert [(line["ok"], line["exit_code"]) for line in results(outcome)] == [(False, code)]
-    shown = again.runner("reproduce", str(picture), *arguments)
+    shown = again.invoke("reproduce", str(picture), *arguments)
     assert words in shown.stderr, shown
     assert "Traceback" not in shown.stderr
     assert "\x1b" not in shown.stderr

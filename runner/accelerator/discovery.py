@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -11,12 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.accelerator import nvml
 from runner.accelerator.device import Device
 from runner.accelerator.names import AUTO, CPU, CUDA, KINDS, MPS, SIM, XPU, index_of, kind_of
-from runner.errors import BudgetError
+from runner.errors import BudgetError, StorageError
+from runner.files.cache import cache_folder
+from runner.files.storage import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -128,11 +131,51 @@ def _find(kind: str, _environment: tuple[tuple[str, str], ...]) -> Found:
         return Found(reason="PyTorch is not built for it")
     if kind == MPS and sys.platform != "darwin":
         return Found(reason="it is Apple's")
-    return _probe(kind)
+    entry = f"{kind} {metadata.version('torch')} {_boot_id()} {_environment}"
+    kept = _read_cache().get(entry)
+    if kept is not None:
+        return _found(kind, kept)
+    found = _probe(kind)
+    if isinstance(found, Found):
+        return found
+    with contextlib.suppress(StorageError):  # without a cache the next command asks again
+        write_atomically(_cache_file(), json.dumps({**_read_cache(), entry: found}).encode())
+    return _found(kind, found)
 
 
-def _probe(kind: str) -> Found:
-    """Have torch list the devices, in a child process."""
+def forget() -> None:
+    """Have the next question answered by torch, whatever was cached since the machine was started."""
+    _find.cache_clear()
+    _cache_file().unlink(missing_ok=True)
+
+
+def _found(kind: str, facts: list[dict[str, Any]]) -> Found:
+    devices = tuple(Device(kind, n, **fact) for n, fact in enumerate(facts))
+    return Found(devices, "" if devices else "torch sees none")
+
+
+def _cache_file() -> Path:
+    return cache_folder() / "accelerators.json"
+
+
+def _read_cache() -> dict[str, Any]:
+    try:
+        cached = json.loads(_cache_file().read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return cached if isinstance(cached, dict) else {}
+
+
+def _boot_id() -> str:
+    """Changes when the machine starts: cards may have been changed before; empty where it is not known."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _probe(kind: str) -> list[dict[str, Any]] | Found:
+    """Have torch list the devices, in a child process: it takes seconds to import."""
     command = [sys.executable, "-P", "-m", "runner.accelerator.probe", kind]
     try:
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False, text=True)
@@ -141,5 +184,5 @@ def _probe(kind: str) -> Found:
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         return Found(reason=f"torch failed to list devices: {last[0]}")
-    devices = tuple(Device(kind, n, **facts) for n, facts in enumerate(json.loads(done.stdout)))
-    return Found(devices, "" if devices else "torch sees none")
+    facts: list[dict[str, Any]] = json.loads(done.stdout)
+    return facts
