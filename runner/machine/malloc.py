@@ -1,8 +1,8 @@
 """Settings of glibc's malloc: whether freed memory goes back to the system or is retained for reuse.
 
-Returned at once, a worker holds what its tensors hold, to 12 MiB; but the system clears every page that it
-hands out anew, which takes longer than small layers take to compute (1.3 to 1.7 times in all, measured with
-FLUX's blocks in bfloat16 on a CPU with AMX). Retained, the gaps between tensors are held as well.
+If it goes back at once, a worker holds its tensors and at most 12 MiB more. But the system clears each page
+that it hands out again, which takes longer than small layers compute: a stage takes 1.3 to 1.7 times as long
+(FLUX's blocks in bfloat16 on a CPU with AMX). If it is retained, a worker holds the gaps between tensors too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ def retain_freed_memory() -> None:
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_RETAINED)
         libc.mallopt(M_TRIM_THRESHOLD, MOST_ON_TOP)
-        libc.mallopt(M_ARENA_MAX, 1)  # items in lockstep have their own threads, of which one runs at a time
+        libc.mallopt(
+            M_ARENA_MAX, 1
+        )  # one heap for all threads: each further one would retain gaps of its own
 
 
 def retained(activations: int) -> int:

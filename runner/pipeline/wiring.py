@@ -80,8 +80,8 @@ def _source(
         return None
     mismatch = _mismatch(_output(stages[found.stage], output), tables[found.stage], needed)
     if mismatch:
-        left = f"stage '{tables[found.stage].name}' leaves '{output}'"
-        problems.add(where, f"{left} {mismatch[0]}, and stage '{table.name}' needs {mismatch[1]}")
+        start = f"stage '{tables[found.stage].name}' leaves '{output}'"
+        problems.add(where, f"{start} {mismatch[0]}, and stage '{table.name}' needs {mismatch[1]}")
         return None
     return found
 
@@ -90,14 +90,14 @@ def _named(
     tables: Sequence[StageTable], stages: Sequence[Stage | None], n: int, stage: str, output: str
 ) -> Source | None:
     for earlier in range(n):
-        left = _output(stages[earlier], output)
-        if tables[earlier].name == stage and left:
-            return Source(earlier, output, left.optional)
+        offered = _output(stages[earlier], output)
+        if tables[earlier].name == stage and offered:
+            return Source(earlier, output, offered.optional)
     return None
 
 
 def _latest(stages: Sequence[Stage | None], name: str) -> Source | None:
-    found = [(n, left) for n, stage in enumerate(stages) if (left := _output(stage, name))]
+    found = [(n, offered) for n, stage in enumerate(stages) if (offered := _output(stage, name))]
     return Source(found[-1][0], name, found[-1][1].optional) if found else None
 
 
@@ -120,25 +120,25 @@ def _absent(
     return message + hint
 
 
-def _mismatch(left: Output | None, table: StageTable, needed: Output) -> tuple[str, str] | None:
+def _mismatch(offered: Output | None, table: StageTable, needed: Output) -> tuple[str, str] | None:
     """An output and the input that it does not fit, both in words; None if they fit."""
-    if isinstance(left, Tensor) and isinstance(needed, Tensor):
-        stored = left.dtype
+    if isinstance(offered, Tensor) and isinstance(needed, Tensor):
+        stored = offered.dtype
         if table.save_dtype and (stored == "floating" or stored in DTYPE_KINDS["floating"]):
             stored = table.save_dtype
         if not _fits(stored, needed.dtype):
             return f"as {stored}", needed.dtype
-        if left.shape is None or needed.shape is None:
+        if offered.shape is None or needed.shape is None:
             return None
-        if not _same_shape(left.shape, needed.shape):
-            return f"with shape {_shown(left.shape)}", _shown(needed.shape)
+        if not _same_shape(offered.shape, needed.shape):
+            return f"with shape {_shown(offered.shape)}", _shown(needed.shape)
         return None
-    if type(left) is not type(needed):
-        return f"as {_kind(left)}", _kind(needed)
-    if not (isinstance(left, File) and isinstance(needed, File)):
+    if type(offered) is not type(needed):
+        return f"as {_kind(offered)}", _kind(needed)
+    if not (isinstance(offered, File) and isinstance(needed, File)):
         return None
-    same = needed.suffix in ("", left.suffix)
-    return None if same else (f"as a {left.suffix} file", f"a {needed.suffix} file")
+    same = needed.suffix in ("", offered.suffix)
+    return None if same else (f"as a {offered.suffix} file", f"a {needed.suffix} file")
 
 
 def _fits(stored: str, needed: str) -> bool:
@@ -147,10 +147,10 @@ def _fits(stored: str, needed: str) -> bool:
     return bool({*DTYPE_KINDS.get(stored, (stored,))} & {*DTYPE_KINDS.get(needed, (needed,))})
 
 
-def _same_shape(left: tuple[int | str, ...], needed: tuple[int | str, ...]) -> bool:
+def _same_shape(offered: tuple[int | str, ...], needed: tuple[int | str, ...]) -> bool:
     numbers = (int, int)
-    return len(left) == len(needed) and all(
-        a == b for a, b in zip(left, needed, strict=True) if (type(a), type(b)) == numbers
+    return len(offered) == len(needed) and all(
+        a == b for a, b in zip(offered, needed, strict=True) if (type(a), type(b)) == numbers
     )
 
 

@@ -89,7 +89,9 @@ class ExpectedItems:
         self._content = ""
         """The digest of the manifest that ``_own`` belongs to."""
         self._own: dict[str, None] = {}
+        """Outputs of the manifest without overrides."""
         self._other: dict[str, None] = {}
+        """Outputs of the latest run, if it had overrides."""
         self._newer: dict[str, ev.RunStarted] = {}
         """Outputs that were made since a run ended, and by which run."""
 
@@ -114,7 +116,11 @@ class ExpectedItems:
         if not run.overridden:
             self._content, self._own, self._other = run.content, listed, {}
         else:
-            made = [b for b, by in self._newer.items() if not by.overridden and by.content == run.content]
+            made = [
+                prefix
+                for prefix, by in self._newer.items()
+                if not by.overridden and by.content == run.content
+            ]
             kept = self._own if self._content == run.content else {}
             self._content, self._own, self._other = run.content, dict.fromkeys([*made, *kept]), listed
         self._newer.clear()

@@ -14,9 +14,9 @@ from runner.placements import STREAM_READERS as READERS
 from runner.stream.file_range import PAGE, OpenFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from runner.stream.blocks import Block
+    from runner.stream.blocks import Block, Weight
 
 GAP = 1 << 20  # bytes; a smaller gap between two weights is read, too
 
@@ -97,13 +97,16 @@ def _plan(block: Block) -> list[_Read]:
     for file, first, last in stretches:
         for at in range(first - first % PAGE, last, CHUNK):
             until = min(at + CHUNK, last)
-            copies = [
-                (max(at, w.range.offset) - at, w.offset + max(0, at - w.range.offset), size)
-                for w in weights
-                if w.range.file is file
-                for size in [min(until, w.range.offset + w.range.size) - max(at, w.range.offset)]
-                if size > 0
-            ]
             length = -(-(until - at) // PAGE) * PAGE
+            copies = list(_copies([w for w in weights if w.range.file is file], at, until))
             reads.append(_Read(file, at, length, until - at, copies))
     return reads
+
+
+def _copies(weights: Iterable[Weight], start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The copies, as in :class:`_Read`, of the parts of weights between two offsets in their file."""
+    for weight in weights:
+        first = max(start, weight.range.offset)
+        size = min(end, weight.range.offset + weight.range.size) - first
+        if size > 0:
+            yield first - start, weight.offset + first - weight.range.offset, size

@@ -66,9 +66,8 @@ class WorkerForker:
         pid = os.fork()
         if pid == 0:
             self._become_worker(parent, commands, events, log)
-        with contextlib.suppress(
-            OSError
-        ):  # here too: the supervisor may kill the group as soon as it has the pid
+        # in this process too: the supervisor may kill the group as soon as it has the pid
+        with contextlib.suppress(OSError):
             os.setpgid(pid, pid)
         for descriptor in (commands, events, log):
             os.close(descriptor)

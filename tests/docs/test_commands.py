@@ -36,6 +36,7 @@ ELSEWHERE = {
     "python -m venv": "the Makefile's own way, without make",
     ".venv/bin/pip": "it installs from the network",
     ".venv/bin/pytest": "these tests",
+    "python tests/bench/accelerator.py": "it needs an accelerator; tests/test_accelerator_bench.py starts it",
     "docker ": "it needs a daemon and the network; tests/packaging reads the commands",
     "runner doctor": "it measures for long; its own tests run it",
     "hf auth login": "the hub's own client asks for a token",
