@@ -36,7 +36,8 @@ SLOW := chaos fuzz packaging plugins sim test_manifests.py docs mutants runner/a
 	runner/model/test_remote.py runner/model/test_remote_refused.py runner/plan/test_full_width.py \
 	runner/stream/test_pipelines.py runner/stream/test_property.py runner/stream/test_device.py \
 	runner/supervisor/test_memory.py runner/supervisor/test_simulated.py runner/worker/test_simulated.py \
-	runner/worker/test_device_timer.py
+	runner/worker/test_device_timer.py test_accelerator_bench.py runner/model/test_layouts.py \
+	runner/model/test_fingerprint.py runner/model/checks/test_classes.py runner/rundir/test_history.py
 test-fast: $(READY)
 	$(BIN)/pytest -n 2 --fast $(SLOW:%=--ignore=tests/%)
 
