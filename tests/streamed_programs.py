@@ -163,6 +163,16 @@ def idle_after_closing(folder: str) -> list[bool]:
     return [copies.query() for copies in made]
 
 
+def bytes_read(folder: str) -> int:
+    """Bytes that are read when a model whose blocks stay in RAM runs twice."""
+    from towers import as_streamed
+
+    tower, blocks = as_streamed(Path(folder), device=torch.device("sim:0"), in_ram=lambda _block: True)
+    for _ in range(2):
+        tower(numbers(1).to("sim:0"))
+    return blocks.bytes_read
+
+
 def stalled(finished: int) -> list[float]:
     """Seconds that three waits of 5 ms count for when some of them are over, and when all are."""
     from runner.accelerator.backends.generic import AcceleratorBackend

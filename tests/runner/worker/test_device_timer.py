@@ -108,5 +108,7 @@ def test_after_settling_nothing_is_charged_twice(card: Card) -> None:
         card.compute(3)
         card.wait(1)
         assert light.seconds == 3.0
+        light.settle()
+        assert light.seconds == 5.0
     card.wait(2)
     assert (heavy.seconds, light.seconds) == (4.0, 5.0)
