@@ -190,11 +190,14 @@ def swapped() -> dict[str, Any]:
         expected, there = plain[n](expected), parts[n](there)
         devices.append([str(part.weight.device.type) for part in parts])
     right = torch.equal(expected, there.cpu())
+    lies = parts[0].weight.data_ptr()
     parts[0](there)
+    stays = parts[0].weight.data_ptr() == lies
     parts[1](there)
     largest = 5000 * 8 * 4
     return {
         "right": right,
+        "stays": stays,
         "devices": devices,
         "tied": parts[0].weight.data_ptr() == parts[0].same.data_ptr(),
         "peak": (backend.allocated_peak() - before) // 2**17,

@@ -141,6 +141,119 @@ def _stream(folder: Path, case: Case) -> bool:
     return all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def idle_after_closing(folder: str) -> list[bool]:
+    """For each stream that copied weights, whether it has nothing left to do when the blocks are closed."""
+    from towers import as_streamed
+
+    from runner.accelerator.backends import backend_of
+
+    device = torch.device("sim:0")
+    backend: Any = backend_of(device)
+    made: list[torch.Stream] = []
+
+    def stream() -> torch.Stream:
+        made.append(torch.Stream(device))
+        return made[-1]
+
+    backend.stream = stream
+    _, blocks = as_streamed(Path(folder), device=device)
+    kept = blocks._buffer
+    blocks.close()
+    assert kept is not None, "the slots' memory, whose release is work for the streams"
+    return [copies.query() for copies in made]
+
+
+def bytes_read(folder: str) -> int:
+    """Bytes that are read when a model whose blocks stay in RAM runs twice."""
+    from towers import as_streamed
+
+    tower, blocks = as_streamed(Path(folder), device=torch.device("sim:0"), in_ram=lambda _block: True)
+    for _ in range(2):
+        tower(numbers(1).to("sim:0"))
+    return blocks.bytes_read
+
+
+def stalled(finished: int) -> list[float]:
+    """Seconds that three waits of 5 ms count for when some of them are over, and when all are."""
+    from runner.accelerator.backends.generic import AcceleratorBackend
+    from runner.stream.reader import Reader
+    from runner.stream.transfer import DeviceTransfer, PinnedBlocks
+
+    ended: list[bool] = []
+
+    class Mark:
+        def record(self, stream: torch.Stream) -> None:
+            self.at = len(ended)
+            ended.append(len(ended) < 2 * finished)
+
+        def query(self) -> bool:
+            return ended[self.at]
+
+        def elapsed_time(self, end: Mark) -> float:
+            return 5.0 * (end.at - self.at)
+
+    class Timed(AcceleratorBackend):
+        def event(self, *, timing: bool = False) -> Any:
+            return Mark() if timing else super().event()
+
+    backend, reader = Timed(torch.device("sim:0")), Reader()
+    transfer = DeviceTransfer(64, backend, backend.stream(), reader, PinnedBlocks(backend, reader))
+    for _ in range(3):
+        transfer.await_arrival()
+    found = [transfer.seconds_stalled(), transfer.seconds_stalled()]
+    ended[:] = [True] * len(ended)
+    return [*found, transfer.seconds_stalled(), transfer.seconds_stalled()]
+
+
+class OwnStreams(NamedTuple):
+    """What came of calls that compute in streams of their own."""
+
+    right: list[bool]
+    kept: list[bool]
+    """For each call, whether it found the stream or device that it had set after each block, and began with
+    the one that was set outside."""
+    violations: list[str]
+
+
+def own_streams(folder: str) -> OwnStreams:
+    """Run calls in lockstep, some of them in a stream of their own, one with another current device."""
+    import torch_sim
+    from towers import as_resident, as_streamed, together
+
+    device = torch.device("sim:0")
+    tower, blocks = as_streamed(Path(folder), device=device)
+    plain = as_resident(Path(folder))
+    outside = torch.accelerator.current_stream()
+    kept = [True] * 4
+
+    def call(number: int) -> torch.Tensor:
+        kept[number] = torch.accelerator.current_stream() == outside
+        own = torch.Stream(device) if number in (1, 2) else outside
+        if number == 3:
+            torch.accelerator.set_device_index(1)
+            own = torch.accelerator.current_stream()
+        if number in (1, 2):
+            own.wait_stream(outside)  # which has copied the resident weights
+        with own:
+            x = numbers(number, rows=3 + number).to(device)
+            for block in (tower.first, *tower.blocks):
+                x = block(x)
+                kept[number] &= torch.accelerator.current_stream() == own
+            return x.cpu()
+
+    found = together(blocks, [partial(call, number) for number in range(4)])
+    kept.append(torch.accelerator.current_stream() == outside)
+    right = []
+    for number, result in enumerate(found):
+        x = numbers(number, rows=3 + number)
+        for block in (plain.first, *plain.blocks):
+            x = block(x)
+        right.append(torch.equal(x, result))
+    blocks.close()
+    torch.accelerator.synchronize()
+    return OwnStreams(right, kept, torch_sim.take_violations())
+
+
 def _empty(case: Case) -> Tower:
     with torch.device("meta"):
         return LendingTower() if case.lending else Tower(HIDDEN)

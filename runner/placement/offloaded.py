@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.hooks import ModelHook, add_hook_to_module
 
+from runner.stream.blocks import set_weight
+
 if TYPE_CHECKING:
     from runner.accelerator.backends.generic import AcceleratorBackend
     from runner.placement.library import MappedModule
@@ -82,6 +84,26 @@ def load_in_groups(mapped: MappedModule, device: torch.device) -> torch.nn.Modul
     from diffusers.hooks import apply_group_offloading
 
     module = mapped.materialize(HOST)
+    _separate_tied(module)
+    _keep_buffers(module, device)
     # layers need the least memory on the device, and with overlapping copies are as fast as blocks
     apply_group_offloading(module, device, HOST, offload_type="leaf_level", use_stream=device.type != "cpu")
     return module
+
+
+def _separate_tied(module: torch.nn.Module) -> None:
+    """Give each module its own parameter: to move one layer's would move another's while it computes."""
+    seen: set[torch.nn.Parameter] = set()
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False, remove_duplicate=False):
+            if parameter in seen:
+                set_weight(part, name, torch.nn.Parameter(parameter.data, requires_grad=False))
+            seen.add(parameter)
+
+
+def _keep_buffers(module: torch.nn.Module, device: torch.device) -> None:
+    """Keep buffers on the device, as plain attributes: group offloading loses what is written to them."""
+    for part in module.modules():
+        for name, buffer in list(part.named_buffers(recurse=False)):
+            delattr(part, name)
+            setattr(part, name, buffer.to(device))

@@ -55,7 +55,7 @@ class CallState:
         """A copy for another call."""
         copied = CallState(self.generators.copy(), list(self.filters), self.attributes.copy())
         copied.inference, copied.settings, copied.modes = self.inference, self.settings, self.modes
-        copied.stream = self.stream
+        copied.streams = self.streams
         return copied
 
     def save(self) -> None:
@@ -68,7 +68,7 @@ class CallState:
         self.inference = torch.is_inference_mode_enabled()
         self.settings = [get() for get, _ in _SETTINGS]
         accelerator = accelerator_in_use()
-        self.stream = accelerator.stream_in_use() if accelerator else None
+        self.streams = accelerator.current_streams() if accelerator else []
         self.modes = _modes()
 
 
@@ -114,8 +114,8 @@ class ContextSwitcher:
                 pass
         if before.modes != state.modes:
             _set_modes(state.modes)
-        if state.stream is not None and before.stream != state.stream:
-            torch.accelerator.set_stream(state.stream)  # and its device
+        if before.streams != state.streams:
+            _set_streams(before.streams, state.streams)
         state.generators.restore()
         state.attributes.restore()
 
@@ -146,3 +146,18 @@ def _set_modes(modes: list[Any]) -> None:
         torch._C._pop_torch_function_stack()  # noqa: SLF001
     for mode in modes:
         torch._C._push_on_torch_function_stack(mode)  # noqa: SLF001
+
+
+def _set_streams(before: list[torch.Stream], streams: list[torch.Stream]) -> None:
+    """Make streams their devices' current ones, and the last one's device the current one.
+
+    A device whose stream stays the same is left alone: to select it would make a context there.
+    """
+    old = {stream.device_index: stream for stream in before}
+    for stream in streams:
+        if old[stream.device_index] != stream:
+            # blocks arrive and leave in the order of the calls, whatever streams these compute in
+            stream.wait_stream(old[stream.device_index])
+            torch.accelerator.set_stream(stream)  # and its device
+    if torch.accelerator.current_device_index() != streams[-1].device_index:
+        torch.accelerator.set_stream(streams[-1])

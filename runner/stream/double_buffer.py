@@ -109,8 +109,6 @@ class DoubleBuffer:
             self._bound = None
 
     def _fill(self, slot: _Slot, block: Block) -> None:
-        if slot.filling is not None:
-            slot.filling.exception()  # waits; its error does not matter, as the block is not used
         if block not in self._transfers.pinned:
             self.bytes_read += block.stored
         slot.block = block

@@ -69,9 +69,11 @@ class AcceleratorBackend(Backend):
         """The stream that this thread computes in."""
         return torch.accelerator.current_stream(self.device)
 
-    def stream_in_use(self) -> torch.Stream:
-        """The current stream of the current device, which may be another one of this kind."""
-        return torch.accelerator.current_stream()
+    def current_streams(self) -> list[torch.Stream]:
+        """The current stream of each device of this kind, the current device's last."""
+        current = torch.accelerator.current_device_index()
+        others = [n for n in range(torch.accelerator.device_count()) if n != current]
+        return [torch.accelerator.current_stream(n) for n in (*others, current)]
 
     def event(self, *, timing: bool = False) -> torch.Event:
         """A mark in a stream, which others can wait for; with ``timing``, also a time."""

@@ -19,6 +19,7 @@ def test_components_are_swapped_when_they_run(simulation: Simulation, policy: st
     assert found["right"]
     assert found["violations"] == []
     assert found["devices"] == [["cpu", "cpu"], ["sim", "cpu"], ["cpu", "sim"], ["sim", "cpu"]]
+    assert found["stays"], "one that runs again is not copied again"
     assert found["tied"], "tied weights are one"
     assert found["peak"] == found["largest"], "the others have left before one comes"
     assert found["counted"] == 3, "what a buffer has counted is kept"

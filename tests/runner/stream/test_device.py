@@ -24,7 +24,7 @@ CASES = {
     "blocks that lend their weights": Case(lending=True),
     "dropped": Case(closed=False, in_ram=(1,)),
     "pinned by torch": Case(closed=False, registers=False, in_ram=(1,)),
-    "the second device": Case(device="sim:1"),
+    "the second device": Case(device="sim:1", in_ram=(1, 3)),
 }
 TRANSFER, BUFFER = "runner.stream.transfer", "runner.stream.double_buffer"
 BLOCKS, PINNED = "runner.stream.blocks", "runner.accelerator.backends.pinned"
@@ -93,6 +93,12 @@ def test_streamed_weights_give_the_bits_of_the_cpu(
     found = simulation.call(programs.stream, str(folder), CASES[name], policy=policy, seed=5)
     touched = (CASES[name].device == "sim:0", CASES[name].device == "sim:1")
     assert found == programs.Streamed(right=True, violations=[], touched=touched)
+
+
+@pytest.mark.parametrize("policy", ["late", "late-copies", "late-compute"])
+def test_calls_may_compute_in_streams_of_their_own(simulation: Simulation, folder: Path, policy: str) -> None:
+    found = simulation.call(programs.own_streams, str(folder), policy=policy)
+    assert found == programs.OwnStreams(right=[True] * 4, kept=[True] * 5, violations=[])
 
 
 @pytest.mark.parametrize("name", SABOTAGES)

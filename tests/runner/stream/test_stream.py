@@ -94,6 +94,22 @@ def test_the_first_two_blocks_are_read_before_they_are_asked_for(
     assert stream.bytes_read == stored_bytes(folder) + stored_bytes(folder, ["blocks.0"])
 
 
+def test_closing_waits_until_nothing_is_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, go, log = os.preadv, threading.Event(), []
+
+    def preadv(descriptor: int, buffers: Any, offset: int) -> int:
+        go.wait()
+        log.append("read")
+        return whole(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    _, stream = as_streamed(make(tmp_path / "tower"))
+    threading.Timer(0.2, go.set).start()
+    stream.close()
+    log.append("closed")
+    assert log == ["read", "read", "closed"]
+
+
 def test_the_same_component_twice(tmp_path: Path) -> None:
     folder = make(tmp_path / "tower")
     one, stream = as_streamed(folder)

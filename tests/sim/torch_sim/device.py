@@ -117,7 +117,11 @@ class DeviceModule(types.ModuleType):
         return int(_C.context(_index(device)))
 
     def host_register(self, address: int, size: int) -> int:
-        """Pin memory of the host's; returns 0, or the error that the CUDA runtime would give."""
+        """Pin memory of the host's; returns 0, or the error that the CUDA runtime would give.
+
+        As there, the current device is used for it.
+        """
+        torch.empty(1, device=torch.device("sim", self.current_device()))
         return int(_C.host_register(address, size))
 
     def host_unregister(self, address: int) -> int:
