@@ -27,7 +27,7 @@ sim: $(READY)
 test: $(READY)
 	$(BIN)/python -m compileall -q runner plugins/flux/runner_flux
 	! command -v g++ >/dev/null || $(BIN)/python tests/sim/build.py
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 3
 
 # the inner loop, within a minute on two idle cores: --fast skips tests that start the command, and the folders
 # and files of SLOW compute much, or start processes of other kinds
