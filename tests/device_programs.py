@@ -31,7 +31,7 @@ def described(device: str) -> dict[str, Any]:
         "name": backend.name(),
         "memory": backend.total_memory(),
         "context": backend.context_size(),
-        "cpu": backend.is_cpu,
+        "cpu": backend.device.type == "cpu",
         "device": str(backend.device),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image
 
@@ -84,7 +84,3 @@ def run(manifest: str, runs: str, sets: Sequence[str]) -> Ran:
 def _pixels(path: Path) -> str:
     with Image.open(path) as picture:
         return hashlib.sha256(picture.tobytes()).hexdigest()
-
-
-def as_dict(ran: Ran) -> dict[str, Any]:
-    return ran._asdict()

@@ -14,12 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.accelerator import nvml
 from runner.accelerator.device import Device
 from runner.accelerator.names import AUTO, CPU, CUDA, KINDS, MPS, SIM, XPU, index_of, kind_of
-from runner.errors import BudgetError, StorageError
-from runner.files.cache import cache_folder
-from runner.files.storage import write_atomically
+from runner.errors import BudgetError
+from runner.files.cache import cache_folder, cache_value, cached_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,8 +25,8 @@ if TYPE_CHECKING:
 VARIABLE = "RUNNER_ACCELERATOR"
 BUILDS = {CUDA: "CUDA", "hip": "ROCm", XPU: "XPU"}
 """What torch can be built for, by the names in its version file."""
-NOT_BUILT = "the PyTorch that is installed is not built for it"
 PATIENCE = 120.0  # seconds for torch to be imported and its devices to be counted
+_FILE = "accelerators.json"  # in the cache folder
 _DECIDES = ("SIM_", "CUDA_", "HIP_", "ROCR_", "ZE_", "ONEAPI_", "TORCH_", VARIABLE)
 """Prefixes of the environment variables that decide which devices there are."""
 
@@ -39,6 +37,8 @@ class Found:
 
     devices: tuple[Device, ...] = ()
     reason: str = ""
+    unusable: bool = False
+    """Whether the machine has some, and the PyTorch that is installed is not built for them."""
 
 
 def accelerators() -> tuple[Device, ...]:
@@ -117,13 +117,19 @@ def _kinds() -> tuple[str, ...]:
 
 
 @cache
-def _find(kind: str, _environment: tuple[tuple[str, str], ...]) -> Found:
+def _find(kind: str, environment: tuple[tuple[str, str], ...]) -> Found:
     built = torch_built_for()
     if kind == CUDA and "hip" not in built:
+        from runner.accelerator import (
+            nvml,  # its library takes 30 ms, which only they need who look for cards
+        )
+
         devices, reason = nvml.devices()
         if devices and CUDA not in built:
             here = " and ".join(dict.fromkeys(device.name for device in devices))
-            return Found(reason=f"{here} is here, and {NOT_BUILT}")
+            return Found(
+                reason=f"{here} is here, and the PyTorch that is installed is not built for it", unusable=True
+            )
         return Found(devices, reason)
     if kind == SIM and os.environ.get(VARIABLE) != SIM:
         return Found(reason=f"it is simulated, for tests: set {VARIABLE}={SIM}")
@@ -131,39 +137,31 @@ def _find(kind: str, _environment: tuple[tuple[str, str], ...]) -> Found:
         return Found(reason="PyTorch is not built for it")
     if kind == MPS and sys.platform != "darwin":
         return Found(reason="it is Apple's")
-    entry = f"{kind} {metadata.version('torch')} {_boot_id()} {_environment}"
-    kept = _read_cache().get(entry)
-    if kept is not None:
-        return _found(kind, kept)
-    found = _probe(kind)
-    if isinstance(found, Found):
-        return found
-    with contextlib.suppress(StorageError):  # without a cache the next command asks again
-        write_atomically(_cache_file(), json.dumps({**_read_cache(), entry: found}).encode())
-    return _found(kind, found)
+    return _as_torch_sees(kind, f"{kind} {metadata.version('torch')} {_boot_id()} {environment}")
+
+
+def _as_torch_sees(kind: str, cache_key: str) -> Found:
+    cached: Any = cached_values(_FILE).get(cache_key)
+    if cached is not None:
+        with contextlib.suppress(TypeError):  # another version wrote it
+            return Found(_devices(kind, cached))
+    facts = _probe(kind)
+    if isinstance(facts, Found):
+        return facts
+    if not facts:
+        return Found(reason="torch sees none")
+    cache_value(_FILE, cache_key, facts)
+    return Found(_devices(kind, facts))
+
+
+def _devices(kind: str, facts: list[dict[str, Any]]) -> tuple[Device, ...]:
+    return tuple(Device(kind, n, **fact) for n, fact in enumerate(facts))
 
 
 def forget() -> None:
     """Have the next question answered by torch, whatever was cached since the machine was started."""
     _find.cache_clear()
-    _cache_file().unlink(missing_ok=True)
-
-
-def _found(kind: str, facts: list[dict[str, Any]]) -> Found:
-    devices = tuple(Device(kind, n, **fact) for n, fact in enumerate(facts))
-    return Found(devices, "" if devices else "torch sees none")
-
-
-def _cache_file() -> Path:
-    return cache_folder() / "accelerators.json"
-
-
-def _read_cache() -> dict[str, Any]:
-    try:
-        cached = json.loads(_cache_file().read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return cached if isinstance(cached, dict) else {}
+    (cache_folder() / _FILE).unlink(missing_ok=True)
 
 
 def _boot_id() -> str:

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.accelerator.discovery import BUILDS, NOT_BUILT, reasons, torch_built_for
+from runner.accelerator.discovery import BUILDS, find, reasons, torch_built_for
 from runner.accelerator.names import CUDA
 from runner.machine import rates
 from runner.machine.cgroup import MemoryGroup
@@ -211,8 +211,7 @@ def _torch(machine: Machine) -> Check:
     built = torch_built_for()
     targets = " and ".join(f"{BUILDS[kind]} {version}" for kind, version in built.items()) or "the CPU only"
     advice = "an accelerator cannot be used: install a build for it, see https://pytorch.org/get-started"
-    unused = not built and any(device.kind == CUDA for device in machine.accelerators)
-    unused |= any(NOT_BUILT in reason for reason in reasons().values())
+    unused = find(CUDA).unusable or (not built and any(d.kind == CUDA for d in machine.accelerators))
     return Check("torch", f"built for {targets}", advice if unused else "", facts={"built_for": built})
 
 

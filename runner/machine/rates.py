@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import os
@@ -19,9 +18,7 @@ from typing import TYPE_CHECKING, TypeGuard
 
 from runner.accelerator.discovery import accelerators, device_named
 from runner.accelerator.names import is_accelerator
-from runner.errors import StorageError
-from runner.files.cache import cache_folder
-from runner.files.storage import write_atomically
+from runner.files.cache import cache_value, cached_values
 from runner.machine.cpu import core_count
 
 if TYPE_CHECKING:
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
     from io import FileIO
     from pathlib import Path
 
+_FILE = "rates.json"
 _CHUNK = 8 << 20
 _SIZE = 512 << 20
 _SYNCED = 16 << 20  # bytes between two fsyncs, so that a slow disk is noticed in time
@@ -193,15 +191,9 @@ def device_key(device: str) -> str:
 
 def entries() -> dict[str, object]:
     """All cached measurements, by key."""
-    try:
-        found = json.loads((cache_folder() / "rates.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return cached_values(_FILE)
 
 
 def keep(key: str, rates: object) -> None:
     """Cache a measurement; ``rates`` is JSON data."""
-    kept = {**entries(), key: rates}
-    with contextlib.suppress(StorageError):  # without a cache, speeds are measured again
-        write_atomically(cache_folder() / "rates.json", json.dumps(kept).encode())
+    cache_value(_FILE, key, rates)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 FOLDER = Path(__file__).parent
+POLICIES = ("eager", "late-copies", "late-compute", "late", "random")
+"""How late streams may run: see README.md."""
 PRELOADED = ["sim.preload"]
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sim import programs
+from sim.forked import POLICIES
 
 if TYPE_CHECKING:
     from sim.forked import Simulation
 
-POLICIES = ("eager", "late-copies", "late-compute", "late", "random")
 RIGHT = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
 
 

@@ -30,10 +30,6 @@ class Backend(ABC):
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    @property
-    def is_cpu(self) -> bool:
-        return self.device.type == "cpu"
-
     @abstractmethod
     def name(self) -> str:
         """The model of the device, as results depend on it."""

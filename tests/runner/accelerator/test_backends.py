@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import device_programs as programs
 import pytest
 import torch
+from sim.forked import POLICIES
 
 from runner.accelerator.backends import backend_of, is_out_of_memory
 from runner.errors import BudgetError
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from sim.forked import Simulation
 
 MIB = 1 << 20
-POLICIES = ("eager", "late-copies", "late-compute", "late", "random")
 
 
 def test_what_a_device_is(simulation: Simulation) -> None:
@@ -42,7 +42,7 @@ def test_the_cpu_has_no_device_memory_to_limit() -> None:
     backend.limit_memory(1)
     assert torch.ones(10).sum() == 10
     assert (backend.reserved_peak(), backend.process_memory(), backend.generator()) == (None, None, None)
-    assert backend.is_cpu
+    assert backend.device.type == "cpu"
     assert backend.name().startswith("cpu ")
 
 

@@ -77,6 +77,12 @@ def test_torch_is_asked_once_after_a_start_of_the_machine(
         monkeypatch.setattr(discovery, "PATIENCE", 0.0)  # asking again would fail
         discovery._find.cache_clear()
         assert accelerators() == found
+        cached = sim.folder / "cache/accelerators.json"
+        written = cached.read_text()
+        cached.write_text(written.replace('"memory"', '"size"'))  # as another version might
+        discovery._find.cache_clear()
+        assert accelerators() == ()
+        cached.write_text(written)
         monkeypatch.setenv("SIM_MEMORY", str(2 * GIB))
         assert accelerators() == (), "other devices"
         monkeypatch.setenv("SIM_MEMORY", str(3 * GIB))

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import device_programs as programs
 import pytest
+from sim.forked import POLICIES
 
 if TYPE_CHECKING:
     from sim.forked import Simulation
-
-POLICIES = ("eager", "late-copies", "late-compute", "late", "random")
 
 
 @pytest.mark.parametrize("policy", POLICIES)

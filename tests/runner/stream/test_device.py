@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import streamed_programs as programs
 import torch
+from sim.forked import POLICIES
 from streamed_programs import HIDDEN, Case, Change
 from towers import make
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from sim.forked import Simulation
 
-POLICIES = ("eager", "late-copies", "late-compute", "late", "random")
 CASES = {
     "from disk": Case(),
     "in RAM": Case(in_ram=tuple(range(len(HIDDEN)))),

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import simulated_runs as runs
+from sim.forked import POLICIES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sim.forked import Simulation
 
-POLICIES = ("eager", "late-copies", "late-compute", "late", "random")
 PLACEMENTS = (
     "resident",
     "stream",
