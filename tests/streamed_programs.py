@@ -114,6 +114,23 @@ def stream(folder: str, case: Case) -> Streamed:
     return Streamed(right, torch_sim.take_violations(), touched=touched)
 
 
+def _prompt_stream(device: torch.device) -> Any:
+    """A stream whose first copies are queued on the device before anything else is, however slow the disk."""
+    from runner.stream.stream import Stream  # not before its source is changed
+
+    class PromptStream(Stream):
+        def add(self, *arguments: Any, **options: Any) -> None:
+            super().add(*arguments, **options)
+            self.await_queued()
+
+        def await_queued(self) -> None:
+            """Wait until the thread that reads blocks has queued the copies of all that it was asked for."""
+            assert self._buffer is not None
+            self._buffer._filler.submit(int).result()
+
+    return PromptStream(device)
+
+
 def _stream(folder: Path, case: Case) -> bool:
     from towers import as_resident, as_streamed, together
 
@@ -129,12 +146,13 @@ def _stream(folder: Path, case: Case) -> bool:
     torch.accelerator.set_device_index(device.index)  # as a worker does
     _use_memory(device)
     kept = {f"blocks.{n}" for n in case.in_ram}
-    tower, blocks = as_streamed(
-        folder, dtype=case.dtype, model=_empty(case), device=device, in_ram=kept.__contains__
-    )
+    blocks = _prompt_stream(device)
+    tower, _ = as_streamed(folder, ("blocks",), case.dtype, blocks, _empty(case), device, kept.__contains__)
     found = together(blocks, [partial(call, tower, n, device) for n in range(case.calls)])
     if case.closed:
         blocks.close()
+    else:
+        blocks.await_queued()  # copies are under way when all is dropped
     del tower, blocks
     gc.collect()
     _use_memory(device)

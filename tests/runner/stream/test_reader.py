@@ -277,7 +277,7 @@ def test_nothing_is_under_way_when_an_error_is_told(tmp_path: Path, monkeypatch:
     """A helper that still reads would write into a slot that holds another block by then."""
     monkeypatch.setattr(reader, "CHUNK", PAGE)
     monkeypatch.setattr(reader, "GAP", 1)
-    tower, stream = as_streamed(make(tmp_path / "tower", hidden=(300, 300)))
+    folder = make(tmp_path / "tower", hidden=(300, 300))
     whole = os.preadv
     begun, never, under_way = threading.Event(), threading.Event(), set[int]()
     waited: list[None] = []
@@ -295,6 +295,7 @@ def test_nothing_is_under_way_when_an_error_is_told(tmp_path: Path, monkeypatch:
         return whole(*arguments)
 
     monkeypatch.setattr(os, "preadv", preadv)
+    tower, stream = as_streamed(folder)  # begins to read
     with pytest.raises(ModelError, match="Input/output error"):
         together(stream, [lambda: tower(numbers(1))])
     assert not under_way
@@ -303,7 +304,7 @@ def test_nothing_is_under_way_when_an_error_is_told(tmp_path: Path, monkeypatch:
 def test_an_error_of_a_helper_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "CHUNK", PAGE)
     monkeypatch.setattr(reader, "GAP", 1)
-    tower, stream = as_streamed(make(tmp_path / "tower", hidden=(300, 300)))
+    folder = make(tmp_path / "tower", hidden=(300, 300))
     whole, failed = os.preadv, threading.Event()
 
     def preadv(*arguments: Any) -> int:
@@ -314,5 +315,6 @@ def test_an_error_of_a_helper_is_told_too(tmp_path: Path, monkeypatch: pytest.Mo
         return whole(*arguments)
 
     monkeypatch.setattr(os, "preadv", preadv)
+    tower, stream = as_streamed(folder)  # begins to read
     with pytest.raises(ModelError, match="Input/output error"):
         together(stream, [lambda: tower(numbers(1))])
