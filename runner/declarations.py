@@ -10,13 +10,13 @@ from dataclasses import is_dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from runner.api import Component, Demo, File, Stage, Template, Tensor, Text
+from runner.api import Bundle, Component, Demo, File, Stage, Template, Tensor, Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-OUTPUTS = (Tensor, Text, File)
+OUTPUTS = (Tensor, Text, File, Bundle)
 _STAGE_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 _OUTPUT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){0,2}")
@@ -69,15 +69,28 @@ def check_stage(stage: Stage) -> None:
     for name in ("inputs", "outputs"):
         for n, output in enumerate(_members(where, name, getattr(stage, name), OUTPUTS, _as_output)):
             _check_output(f"{where}: {name}[{n}]", output, is_output=name == "outputs")
-    for n, component in enumerate(
-        _members(where, "components", stage.components, (Component,), _as_component)
-    ):
-        _check_component(f"{where}: components[{n}]", component)
+    if isinstance(stage.components, str):
+        _object(where, "components", stage.components)
+    else:
+        check_components(where, stage.components)
     _strings(where, "preload", stage.preload)
     _strings(where, "pipelines", stage.pipelines)
 
 
-def _check_output(where: str, output: Tensor | Text | File, *, is_output: bool) -> None:
+def check_components(where: str, components: Any) -> tuple[Component, ...]:
+    """The components that a stage declares or a plugin's function returns, checked.
+
+    Raises:
+        DeclarationError: it is not a collection of components, or a field has a wrong type or value.
+
+    """
+    found = tuple(_members(where, "components", components, (Component,), _as_component))
+    for n, component in enumerate(found):
+        _check_component(f"{where}: components[{n}]", component)
+    return found
+
+
+def _check_output(where: str, output: Tensor | Text | File | Bundle, *, is_output: bool) -> None:
     _string(where, "name", output.name)
     _flag(where, "optional", output.optional)
     suffix = output.suffix if isinstance(output, File) else ""
@@ -106,6 +119,7 @@ def _check_component(where: str, component: Component) -> None:
         _object(where, "cls", component.cls)
     _string(where, "folder", component.folder)
     _strings(where, "blocks", component.blocks)
+    _strings(where, "buffers", component.buffers)
     _strings(where, "files", component.files)
     _strings(where, "accepts", component.accepts)
     _string(where, "encoder", component.encoder)
@@ -202,7 +216,7 @@ def _members(
 
 
 def _as_output(name: str) -> str:
-    return f'Tensor("{name}"), Text("{name}") or File("{name}", ".png")'
+    return f'Tensor("{name}"), Text("{name}"), Bundle("{name}") or File("{name}", ".png")'
 
 
 def _as_component(name: str) -> str:

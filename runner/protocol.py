@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from runner.api import Stage
+    from runner.api import ModelFacts, Stage
     from runner.events import Event
     from runner.manifest.params import RawParams
     from runner.model.checks.request import ComponentCheck
@@ -81,6 +81,10 @@ class Job:
     model: Path | None
     variant: str | None
     """The variant of the weight files (such as ``fp16``), if the model has it."""
+    facts: ModelFacts | None
+    """Of the model, for a stage whose parameters depend on it."""
+    dtypes: Mapping[str, str]
+    """For components whose config alone the stage reads: the dtypes that other stages compute them in."""
     retries: int
     timeout: float | None
     """Seconds that one item may compute."""

@@ -66,6 +66,8 @@ def job_of(items: Sequence[JobItem], **changes: Any) -> Job:
         group=1,
         model=None,
         variant=None,
+        facts=None,
+        dtypes={},
         retries=0,
         timeout=None,
         checkpoint_every=5,

@@ -11,10 +11,11 @@ import pluggy
 
 from runner.api.checks import Facts, Problem
 from runner.api.memory import Activations, Sizes
+from runner.api.model import ModelFacts, UnsupportedModelError
 from runner.api.runs import ItemResult, Run, StageResult, Summary
-from runner.api.stage import DTYPE_KINDS, Component, File, Output, Stage, Tensor, Text
-from runner.api.templates import Demo, ModelFacts, Recommended, Template
-from runner.api.worker import Context, Item, Saved
+from runner.api.stage import DTYPE_KINDS, Bundle, Component, File, Output, Stage, Tensor, Text
+from runner.api.templates import Demo, Recommended, Template
+from runner.api.worker import Bundled, Context, Item, Saved
 
 API_VERSION = 1
 """The ``RUNNER_API`` that this version of runner supports."""
@@ -26,6 +27,8 @@ __all__ = [
     "API_VERSION",
     "DTYPE_KINDS",
     "Activations",
+    "Bundle",
+    "Bundled",
     "Component",
     "Context",
     "Demo",
@@ -46,5 +49,6 @@ __all__ = [
     "Template",
     "Tensor",
     "Text",
+    "UnsupportedModelError",
     "hookimpl",
 ]

@@ -50,7 +50,18 @@ class File:
     optional: bool = False
 
 
-Output = Tensor | Text | File
+@dataclass(frozen=True)
+class Bundle:
+    """Any number of named tensors, with JSON values: an input or output whose parts differ from item to item.
+
+    The value is a :class:`~runner.api.Bundled`.
+    """
+
+    name: str
+    optional: bool = False
+
+
+Output = Tensor | Text | File | Bundle
 
 
 @dataclass(frozen=True)
@@ -60,10 +71,13 @@ class Component:
     ``cls`` is a dotted string, ``"diffusers:FluxTransformer2DModel"``. ``folder`` is the sub-folder of the
     model; the default is the component's name. ``blocks`` names the ``ModuleList`` children whose members are
     streamed one by one; by default they are found. With ``config_only``, only ``config.json`` is fetched and
-    read (``ctx.config``), and ``cls`` may be ``""``. JSON, text, tokenizer models and safetensors are fetched
-    and part of the key; ``files`` are glob patterns of other files that the class reads. ``float32`` names,
-    for the memory plan, weights that the class keeps in float32 where the stage computes in another dtype: by
-    dtype, parts of the weights' names between dots, ``{"float16": ("wo",)}``.
+    read (``ctx.config``), and ``cls`` may be ``""``; of its weights only the tensors that match ``buffers``,
+    glob patterns of names, are read (``ctx.buffers``), and the files that hold some are part of the key.
+
+    JSON, text, tokenizer models and safetensors are fetched and part of the key; ``files`` are glob patterns
+    of other files that the class reads. ``float32`` names, for the memory plan, weights that the class keeps
+    in float32 where the stage computes in another dtype: by dtype, parts of the weights' names between dots,
+    ``{"float16": ("wo",)}``.
 
     The class that the files name (``_class_name``, ``architectures``, ``tokenizer_class``, the entry in
     ``model_index.json``) must be ``cls``; ``accepts`` names other classes whose files may be loaded,
@@ -76,6 +90,7 @@ class Component:
     folder: str = ""
     blocks: tuple[str, ...] = ()
     config_only: bool = False
+    buffers: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     float32: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     accepts: tuple[str, ...] = ()
@@ -83,7 +98,7 @@ class Component:
 
     def __post_init__(self) -> None:
         """Convert lists to tuples, so that a component is hashable."""
-        for name in ("blocks", "files", "accepts"):
+        for name in ("blocks", "buffers", "files", "accepts"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
 
@@ -108,6 +123,10 @@ class Stage:
     empty means any. ``check`` names a function of one item's parameters and :class:`~runner.api.Facts` that
     returns :class:`~runner.api.Problem` objects and imports no torch. It is called before a run starts, for
     contradictions between the parameters of several stages and the model's configs.
+
+    For a stage that takes models of many kinds, ``components`` and ``params`` may name functions of
+    :class:`~runner.api.ModelFacts`, which return a sequence of components, or the pydantic model. They import
+    no torch, and raise :class:`~runner.api.UnsupportedModelError` for a model that the stage cannot use.
     """
 
     name: str
@@ -117,7 +136,7 @@ class Stage:
     params: str = ""
     inputs: tuple[Output, ...] = ()
     outputs: tuple[Output, ...] = ()
-    components: tuple[Component, ...] = ()
+    components: tuple[Component, ...] | str = ()
     memory: str = ""
     preload: tuple[str, ...] = ()
     pipelines: tuple[str, ...] = ()

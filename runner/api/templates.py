@@ -22,8 +22,8 @@ class Template:
     comments before the first key, it fills in ``{manifest}``, ``{hardware}`` and ``{access}``, and leaves out
     lines whose placeholder is empty.
 
-    ``recommend`` names a function of :class:`ModelFacts` that returns :class:`Recommended` parameters and
-    prompts, which replace those of the file. It imports no torch.
+    ``recommend`` names a function of :class:`~runner.api.ModelFacts` that returns :class:`Recommended`
+    parameters and prompts, which replace those of the file. It imports no torch.
     """
 
     name: str
@@ -31,16 +31,6 @@ class Template:
     path: str
     model: str = ""
     recommend: str = ""
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What is known of a model without its weights."""
-
-    configs: Mapping[str, Mapping[str, Any]]
-    """``config.json`` of each component that has one, by component."""
-    card: Mapping[str, Any]
-    """The YAML header of its ``README.md``; empty if that is not on this machine."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,25 @@ class Context(Protocol):
     def config(self, component: str) -> Mapping[str, Any]:
         """The component's ``config.json``."""
 
+    def buffers(self, component: str) -> Mapping[str, Any]:
+        """The tensors that match ``Component.buffers``, by name, on the CPU in the dtype of the file."""
+
+    def dtype_of(self, component: str) -> Any:
+        """The dtype that a component computes in.
+
+        Where ``Stage.components`` is a function, and the component ``config_only``, it is that of the stage
+        that loads it from the same model.
+        """
+
+
+class Bundled(NamedTuple):
+    """The value of a :class:`~runner.api.Bundle`: tensors by name, and JSON values."""
+
+    tensors: Mapping[str, Any]
+    """Tensors on any device, by any names. Those in the stage's dtype are cast to ``save_dtype``."""
+    values: Any = None
+    """What :func:`json.dumps` can write."""
+
 
 class Saved(NamedTuple):
     """The state that an interrupted attempt at an item passed to :meth:`Item.step`."""
@@ -45,8 +64,9 @@ class Item(Protocol):
     def step(self, step: int, steps: int, state: Any = None) -> None:
         """Report that ``step`` of ``steps`` is done: progress, cancellation and checkpoint in one call.
 
-        ``state`` is a tensor, or a dict of tensors: all that the later steps need. It is saved every
-        ``checkpoint_every`` steps and when the run is interrupted, with the state of the random generators.
+        ``state`` is a tensor, a dict of tensors or a :class:`Bundled`: all that the later steps need. It is
+        saved every ``checkpoint_every`` steps and when the run is interrupted, with the state of the random
+        generators.
         """
 
     def warn(self, kind: str, message: str, **details: Any) -> None:

@@ -85,7 +85,8 @@ def settings(ctx: Context, incomplete: str) -> list[str]:
 def _settings(tables: dict[str, Any]) -> Iterator[str]:
     from runner.errors import RunnerError
     from runner.manifest import schema
-    from runner.plugins import discover, load_object
+    from runner.pipeline.for_model import params_model
+    from runner.plugins import discover
 
     for name, table in (("budget", schema.Budget), ("model", schema.ModelSource), ("run", schema.RunTable)):
         yield from _of(name, table, tables.get(name))
@@ -97,8 +98,8 @@ def _settings(tables: dict[str, Any]) -> Iterator[str]:
         )
         with contextlib.suppress(RunnerError):
             spec = installed.stage(str(stage.get("uses")))
-            if spec.params:
-                yield from _of(f"{path}.with", load_object(spec.params), stage.get("with"))
+            if parameters := params_model(spec, None):
+                yield from _of(f"{path}.with", parameters, stage.get("with"))
 
 
 def _no_values(path: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.api import File, Tensor
 from runner.errors import PluginError
-from runner.plugins import load_object
+from runner.pipeline.for_model import depends_on_model, params_model
 
 if TYPE_CHECKING:
     from runner.api import Component, Output, Stage
@@ -36,22 +36,27 @@ _BOUNDS = {
 
 
 def stage_details(stage: Stage) -> dict[str, Any]:
-    """All that a stage declares. ``parameters`` is None if their model cannot be imported or described."""
+    """All that a stage declares. ``parameters`` is None if their model cannot be imported or described.
+
+    With ``depends_on_model``, its components and parameters are known only for a model.
+    """
     try:
         parameters: list[dict[str, Any]] | None = parameters_of(stage)
     except PluginError:
         parameters = None
+    components = () if isinstance(stage.components, str) else stage.components
     return {
         "name": stage.name,
         "version": stage.version,
         "summary": stage.summary,
         "inputs": [i.name for i in stage.inputs],
         "outputs": [o.name for o in stage.outputs],
-        "components": [c.name for c in stage.components],
+        "components": [c.name for c in components],
+        "depends_on_model": depends_on_model(stage),
         "parameters": parameters,
         "takes": [_output(i) for i in stage.inputs],
         "leaves": [_output(o) for o in stage.outputs],
-        "loads": [_component(c) for c in stage.components],
+        "loads": [_component(c) for c in components],
         "memory_formula": bool(stage.memory),
     }
 
@@ -59,13 +64,15 @@ def stage_details(stage: Stage) -> dict[str, Any]:
 def parameters_of(stage: Stage) -> list[dict[str, Any]]:
     """The parameters that ``[stage.with]`` and items may set, with type, bounds, default and description.
 
+    Empty if they depend on the model.
+
     Raises:
         PluginError: the model of the parameters cannot be imported or described.
 
     """
-    if not stage.params:
+    model = params_model(stage, None)
+    if model is None:
         return []
-    model = load_object(stage.params)
     try:
         schema = model.model_json_schema(by_alias=True)
     except Exception as error:  # types of the plugin's own, without a schema

@@ -1,8 +1,8 @@
 """Hand-offs: safetensors files that carry an item from stage to stage, sealed with a digest.
 
 Its metadata name it (``key``, ``item``, ``stage``), record what it was made from (``lineage``) and with
-(``versions``, ``device``, ``threads``), and hold what is not a tensor: ``text`` outputs, and the digests of
-``files`` beside it.
+(``versions``, ``device``, ``threads``), and hold what is not a tensor: ``text`` outputs, the JSON values of
+``bundles``, and the digests of ``files`` beside it.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ class Handoff:
     def files(self) -> dict[str, dict[str, str]]:
         """The files beside it by output name: their ``name`` and ``sha256``."""
         return self._json("files")
+
+    @property
+    def bundles(self) -> dict[str, Any]:
+        """The JSON values of each bundle, by output name."""
+        return self._json("bundles")
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -108,6 +113,11 @@ def read(path: Path, key: str | None = None) -> Handoff:
     return found
 
 
+def bundled_name(output: str, name: str) -> str:
+    """The name in a hand-off of one of a bundle's tensors; no other output's name has the slash."""
+    return f"{output}/{name}"
+
+
 def record_of_file(name: str, data: bytes) -> dict[str, str]:
     """The entry for a file beside a hand-off in its metadata."""
     return {"name": name, "sha256": hashlib.sha256(data).hexdigest()}
@@ -119,6 +129,7 @@ def _check_metadata(found: Handoff) -> None:
         whole = (
             all(isinstance(text, str) for text in found.text.values())
             and all(set(file) == {"name", "sha256"} for file in found.files.values())
+            and isinstance(found.bundles, dict)
             and all(isinstance(stage["params"], dict) for stage in found.lineage.values())
         )
     except (ValueError, RecursionError, AttributeError, TypeError, KeyError):

@@ -19,10 +19,12 @@ NAME = r"^[A-Za-z0-9_-]{1,100}$"
 FILE_NAME = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"  # at most NAME_LIMIT long; never dots alone
 DEVICE = names.PATTERN
 VARIANT = r"^[A-Za-z0-9_-]+$"
+CLASS = r"^[A-Za-z][A-Za-z0-9_]*$"
 PATTERNS = {
     NAME: "1 to 100 of A-Z a-z 0-9 _ -",
     FILE_NAME: "a file name of A-Z a-z 0-9 . _ -",
     VARIANT: 'a part of file names, such as "fp16"',
+    CLASS: 'the name of a class, such as "FluxKontextPipeline"',
     DEVICE: names.CHOICES,
 }
 """Descriptions of the patterns for error messages."""
@@ -64,6 +66,11 @@ class ModelSource(Table):
     revision: str | None = Field(None, description="a hub branch, tag or commit")
     variant: str | None = Field(
         None, pattern=VARIANT, description='preferred weight files: "fp16" for *.fp16.safetensors'
+    )
+    pipeline: str | None = Field(
+        None,
+        pattern=CLASS,
+        description="another pipeline class for the same weights than model_index.json names",
     )
 
 

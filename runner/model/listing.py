@@ -53,7 +53,7 @@ def current(source: ModelSource) -> Listing:
 
     Raises as :func:`from_hub`.
     """
-    return _current(source.model_copy(update={"variant": None}))
+    return _current(source.model_copy(update={"variant": None, "pipeline": None}))
 
 
 @functools.cache  # the stages of a manifest share a model

@@ -88,6 +88,25 @@ def model_index(source: ModelSource) -> dict[str, Any]:
     return dict(found)
 
 
+def configs_of(source: ModelSource, components: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """``config.json`` of a hub model's components that have one, by component.
+
+    Raises:
+        ModelError: the model is missing, gated, damaged or unreachable.
+
+    """
+    try:
+        listing = current(source)
+        paths = {name: f"{name}/{CONFIG}" for name in components}
+        found = contents(source, listing, [path for path in paths.values() if path in listing.sizes])
+    except RunnerError:
+        raise
+    except Exception as error:
+        raise explained(source, error) from error
+    configs = {name: found.get(path) for name, path in paths.items()}
+    return {name: config for name, config in configs.items() if isinstance(config, dict)}
+
+
 def _shapes(component: Component, chosen: Selection, found: Mapping[str, Content]) -> ComponentShapes:
     headers = [found[name] for name in chosen.names if name.endswith(WEIGHTS)]
     tensors = {name: info for h in headers if isinstance(h, Header) for name, info in h.tensors.items()}

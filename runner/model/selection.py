@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import fnmatch, fnmatchcase
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,10 +71,8 @@ def select(
     """
     here = PurePosixPath(component.path)
     own = sorted(path.name for path in map(PurePosixPath, names) if path.parent == here)
-    if component.config_only:
-        found = Selection((CONFIG,) if CONFIG in own else ())
-    else:
-        found = _Folder(own, component, contents).select(variant)
+    folder = _Folder(own, component, contents)
+    found = folder.select_config(variant) if component.config_only else folder.select(variant)
     return Selection(tuple(str(here / name) for name in found.names), found.variant, found.index)
 
 
@@ -109,6 +107,20 @@ class _Folder:
             self._check_absence(beside)
         index = [chosen.index] if chosen.index else []
         return Selection(tuple(sorted({*beside, *chosen.names, *index})), chosen.variant, chosen.index)
+
+    def select_config(self, variant: str | None) -> Selection:
+        """The config, and weight files with tensors that match ``Component.buffers``."""
+        config = (CONFIG,) if CONFIG in self.names else ()
+        chosen = self._weights(variant) or self._weights(None) if self.component.buffers else None
+        if chosen is None:
+            return Selection(config)
+        weights = [
+            name for name in chosen.names if any(map(self._is_buffer, self.contents.header(name).tensors))
+        ]
+        return Selection((*config, *weights), chosen.variant)
+
+    def _is_buffer(self, tensor: str) -> bool:
+        return any(fnmatchcase(tensor, pattern) for pattern in self.component.buffers)
 
     def _weights(self, variant: str | None) -> Selection | None:
         """The weights of a variant, or plain ones for None; None if there are none."""

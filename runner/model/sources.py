@@ -50,11 +50,12 @@ class Model:
 
         A hub id with its ``commit``, a packaged model, or the absolute path of a folder.
         """
-        variant = {"variant": self.source.variant} if self.source.variant else {}
+        given = {"variant": self.source.variant, "pipeline": self.source.pipeline}
+        options = {name: value for name, value in given.items() if value}
         if self.commit:
-            return {"source": self.source.source, "commit": self.commit, **variant}
+            return {"source": self.source.source, "commit": self.commit, **options}
         name = self.source.source
-        return {"source": name if name.startswith(PLUGIN) else str(self.folder), **variant}
+        return {"source": name if name.startswith(PLUGIN) else str(self.folder), **options}
 
 
 def find(source: ModelSource, base: Path, plugins: Plugins, components: Sequence[Component]) -> Model | None:

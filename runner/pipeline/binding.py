@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel
-
 from runner.accelerator.names import TIER, TIER_CHOICES
 from runner.errors import ExitCode, PluginError
 from runner.manifest.items import expand
@@ -15,18 +13,21 @@ from runner.manifest.params import names_of
 from runner.manifest.problems import Position, Problems
 from runner.manifest.schema import UNKNOWN
 from runner.manifest.sources import check_source
+from runner.model.facts import facts_of
 from runner.pipeline import wiring
+from runner.pipeline.for_model import depends_on_model, for_model, params_model
 from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
 from runner.pipeline.unknown_keys import check_unknown_fields, check_unknown_keys
 from runner.pipeline.without_effect import without_effect
 from runner.placements import ACCELERATOR_ONLY
-from runner.plugins import load_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from runner.api import Component, Stage
+    from pydantic import BaseModel
+
+    from runner.api import Component, ModelFacts, Stage
     from runner.manifest.batch_item import BatchItem
     from runner.manifest.load import Manifest
     from runner.manifest.problems import Position
@@ -59,13 +60,31 @@ class Pipeline:
 
     def components_of(self, model: ModelSource) -> list[Component]:
         """Every component that stages load from this model."""
-        found = [c for stage in self.stages if stage.model == model for c in stage.spec.components]
+        found = [c for stage in self.stages if stage.model == model for c in stage.components]
         return list(dict.fromkeys(found))
+
+    def dtypes_elsewhere(self, stage: PipelineStage) -> dict[str, str]:
+        """For components whose config alone a stage reads: the dtype of the stage that loads the weights.
+
+        That is the next stage with the same model that does, or the last one before; there may be none. Only
+        for stages whose components depend on the model: others compute in their own dtype alone.
+        """
+        if stage.facts is None:
+            return {}
+        order = [*self.stages[stage.index + 1 :], *reversed(self.stages[: stage.index])]
+        loading = {
+            c.name: other.table.dtype
+            for other in reversed(order)
+            if other.model == stage.model
+            for c in other.components
+            if not c.config_only
+        }
+        return {c.name: loading[c.name] for c in stage.components if c.config_only and c.name in loading}
 
     @property
     def models(self) -> list[ModelSource]:
         """The models that stages load components from."""
-        used = [s.model for s in self.stages if s.model is not None and s.spec.components]
+        used = [s.model for s in self.stages if s.model is not None and s.components]
         return list(dict.fromkeys(used))
 
 
@@ -96,13 +115,9 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
 
     Stages whose plugin is missing or broken are left out.
     """
-    specs: list[Stage | None] = []
-    models: list[type[BaseModel] | None] = []
-    for n in range(len(manifest.table.stage)):
-        spec, model = _look_up(manifest, plugins, n, problems)
-        specs.append(spec)
-        models.append(model)
-    fields = [names_of(model) if model else [] for model in models]
+    found = [_look_up(manifest, plugins, n, problems) for n in range(len(manifest.table.stage))]
+    specs = [one.spec for one in found]
+    fields = [names_of(one.params) if one.params else [] for one in found]
     named = zip(manifest.table.stage, specs, fields, strict=True)
     check_unknown_keys(manifest, {table.name: names for table, spec, names in named if spec}, problems)
     wiring.check_outputs(manifest, specs, problems)
@@ -112,7 +127,8 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
             index=n,
             table=table,
             spec=spec,
-            params=models[n],
+            params=found[n].params,
+            facts=found[n].facts,
             wires=wires[n],
             budget=manifest.table.budget_of(table),
             model=manifest.table.model_of(table),
@@ -126,39 +142,60 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
     return stages
 
 
-def _look_up(
-    manifest: Manifest, plugins: Plugins, n: int, problems: Problems
-) -> tuple[Stage | None, type[BaseModel] | None]:
-    """A stage and the model of its parameters; None if the plugin is missing or broken."""
-    uses = manifest.table.stage[n].uses
-    if uses == UNKNOWN:
-        return None, None
+@dataclass(frozen=True)
+class _Bound:
+    """What a stage is for its model; ``spec`` is None if the plugin is missing or broken."""
+
+    spec: Stage | None = None
+    params: type[BaseModel] | None = None
+    facts: ModelFacts | None = None
+    """Of a stage whose components or parameters depend on them."""
+
+
+def _look_up(manifest: Manifest, plugins: Plugins, n: int, problems: Problems) -> _Bound:
+    """A stage of the manifest, for its model; what is wrong is added to ``problems``."""
+    table = manifest.table.stage[n]
+    if table.uses == UNKNOWN:
+        return _Bound()
     try:
-        spec = plugins.stage(uses)
-        return spec, _params_model(spec)
+        spec = plugins.stage(table.uses)
+        if not depends_on_model(spec):
+            return _Bound(spec, params_model(spec, None))
     except PluginError as error:
         problems.add(manifest.where("stage", n, "uses"), str(error), ExitCode.PLUGIN)
-        return None, None
+        return _Bound()
+    return _for_model(manifest, plugins, n, spec, problems)
 
 
-def _params_model(spec: Stage) -> type[BaseModel] | None:
-    if not spec.params:
-        return None
-    model = load_object(spec.params)
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return model
-    raise PluginError(f"'{spec.params}' is not a pydantic model")
+def _for_model(manifest: Manifest, plugins: Plugins, n: int, spec: Stage, problems: Problems) -> _Bound:
+    """A stage that depends on its model; if that is missing, its components and parameters are unknown."""
+    source = manifest.table.model_of(manifest.table.stage[n])
+    if source is None or source.source == UNKNOWN:
+        where = manifest.where("stage", n)
+        if source is None:
+            problems.add(
+                where, f"stage '{manifest.table.stage[n].name}' needs a model: give a [model] source"
+            )
+        return _Bound()
+    where = where_source(manifest, n)
+    if wrong := check_source(source, manifest.folder):
+        problems.add(where, wrong)
+        return _Bound()
+    with problems.errors_at(where):
+        facts = facts_of(source, manifest.folder, plugins)
+        return _Bound(for_model(spec, facts), params_model(spec, facts), facts)
+    return _Bound()
 
 
 def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
     n = stage.index
-    if stage.spec.components and stage.model is None:
+    if stage.components and stage.model is None:
         message = f"stage '{stage.name}' loads weights: give a [model] source for them"
         problems.add(manifest.where("stage", n), message)
     elif stage.model is not None and stage.model.source != UNKNOWN:
         wrong = check_source(stage.model, manifest.folder)
         if wrong:
-            problems.add(where_source(manifest, stage), wrong)
+            problems.add(where_source(manifest, n), wrong)
     placement, place = stage.table.placement, manifest.where("stage", n, "placement")
     if placement in ACCELERATOR_ONLY and stage.budget.device == "cpu":
         problems.add(place, f"placement '{placement}' needs an accelerator, and the device is cpu")
@@ -171,9 +208,9 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
         problems.add(manifest.where("stage", n, "device_map", key=True), message)
 
 
-def where_source(manifest: Manifest, stage: PipelineStage) -> Position:
-    """The position of a stage's model source in the manifest."""
-    own = ("stage", stage.index) if stage.table.model else ()
+def where_source(manifest: Manifest, stage: int) -> Position:
+    """The position of a stage's model source in the manifest; the stage is given by its index."""
+    own = ("stage", stage) if manifest.table.stage[stage].model else ()
     return manifest.where(*own, "model", "source")
 
 

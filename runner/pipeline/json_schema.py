@@ -9,17 +9,18 @@ from __future__ import annotations
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, get_args
 
-from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from runner.manifest.params import names_of
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ManifestTable, Placement
 from runner.manifest.sources import FOLDER, HUB_ID, PLUGIN
+from runner.pipeline.for_model import params_model
 from runner.placements import ACCELERATOR_ONLY
-from runner.plugins import load_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from pydantic import BaseModel
 
     from runner.api import Output, Stage
     from runner.plugins import Plugins
@@ -58,15 +59,14 @@ def stamp(plugins: Plugins) -> dict[str, str]:
 
 
 def _params(stage: Stage) -> type[BaseModel] | None:
-    """The stage's model of its parameters; None if it has none, or none that has a schema."""
+    """The stage's model of its parameters; None if it has none, or none that has a schema without a model."""
     try:
-        model = load_object(stage.params) if stage.params else None
-        if isinstance(model, type) and issubclass(model, BaseModel):
+        model = params_model(stage, None)
+        if model is not None:
             model.model_json_schema()
-            return model
     except Exception:  # the plugin's own, or pydantic's for types without a JSON Schema
         return None
-    return None
+    return model
 
 
 class _Plain(GenerateJsonSchema):

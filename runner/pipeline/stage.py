@@ -7,18 +7,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from runner.accelerator.discovery import choose_device
-from runner.api import File, Stage, Tensor, Text
+from runner.api import Bundle, File, Stage, Tensor, Text
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from runner.api import Component, ModelFacts
     from runner.manifest.schema import Budget, ModelSource, StageTable
     from runner.pipeline.wiring import Wires
 
 
 @dataclass(frozen=True)
 class PipelineStage:
-    """A stage of the manifest (``table``) with the plugin's stage (``spec``)."""
+    """A stage of the manifest (``table``) with the plugin's stage (``spec``), for its model."""
 
     index: int
     table: StageTable
@@ -29,6 +30,8 @@ class PipelineStage:
     model: ModelSource | None
     consumed: frozenset[str]
     """Names of the outputs that later stages take."""
+    facts: ModelFacts | None = None
+    """Of the model, if the stage's components or parameters depend on it."""
 
     @property
     def name(self) -> str:
@@ -50,6 +53,13 @@ class PipelineStage:
         return {source.stage for source in self.wires.values()}
 
     @property
+    def components(self) -> tuple[Component, ...]:
+        """What it loads of its model."""
+        components = self.spec.components
+        assert not isinstance(components, str), "the pipeline has the stage for its model"  # noqa: S101
+        return components
+
+    @property
     def is_terminal(self) -> bool:
         """Whether no other stage takes any of its outputs."""
         return not self.consumed
@@ -66,5 +76,5 @@ class PipelineStage:
     @cached_property
     def leaves_handoff(self) -> bool:
         """Whether it writes a hand-off: for later stages, for tensors, or if all its files are optional."""
-        tensors = any(isinstance(output, Tensor) for output in self.spec.outputs)
+        tensors = any(isinstance(output, Tensor | Bundle) for output in self.spec.outputs)
         return not self.is_terminal or tensors or all(file.optional for file in self.files)

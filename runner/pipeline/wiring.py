@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.api import DTYPE_KINDS, File, Output, Stage, Tensor, Text
+from runner.api import DTYPE_KINDS, Bundle, File, Output, Stage, Tensor, Text
 from runner.manifest.problems import Position, Problems, did_you_mean
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ def _shown(shape: tuple[int | str, ...]) -> str:
 
 
 def _kind(output: Output | None) -> str:
-    return {Tensor: "a tensor", Text: "a text", File: "a file"}.get(type(output), "nothing")
+    kinds = {Tensor: "a tensor", Text: "a text", File: "a file", Bundle: "a bundle"}
+    return kinds.get(type(output), "nothing")
 
 
 def check_outputs(manifest: Manifest, stages: Sequence[Stage | None], problems: Problems) -> None:

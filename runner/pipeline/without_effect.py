@@ -41,7 +41,7 @@ def _reason(
             own = [table.budget for table in tables if table.budget and name in table.budget.model_fields_set]
             return _overruled("stage", len(own), len(tables), f"'{name}'")
         case ("model", *_):
-            loading = [stage for stage in stages if stage.spec.components]
+            loading = [stage for stage in stages if stage.components]
             own_models = [stage for stage in loading if stage.table.model]
             return _overruled("stage", len(own_models), len(loading), "[stage.model]")
         case ("batch", "prompts" | "file", *_) | ("item", *_) if manifest.prompts:

@@ -154,8 +154,8 @@ def requirements_of(
 
 
 def _preloaded(pipeline: Pipeline) -> frozenset[str]:
-    specs = [stage.spec for stage in pipeline.stages if stage.spec.preload]
-    return frozenset(_library(component) for spec in specs for component in spec.components)
+    stages = [stage for stage in pipeline.stages if stage.spec.preload]
+    return frozenset(_library(component) for stage in stages for component in stage.components)
 
 
 def _library(component: Component) -> str:

@@ -127,9 +127,14 @@ def _harness(request: CheckRequest, stage: str, reporter: Reporter) -> Harness:
     spec = plugins.stage(stage)
     reporter.packages.add(_package(spec))
     load_object(spec.start)
-    if spec.components and not (request.case or {}).get("model"):
-        names = ", ".join(component.name for component in spec.components)
-        raise NoExampleError(f"it needs a model: it loads {names}", _NEEDS_MODEL)
+    components = spec.components
+    if components and not (request.case or {}).get("model"):
+        loads = (
+            "components that depend on it"
+            if isinstance(components, str)
+            else ", ".join(c.name for c in components)
+        )
+        raise NoExampleError(f"it needs a model: it loads {loads}", _NEEDS_MODEL)
     return _from_case(spec, request, plugins, runs)
 
 
@@ -139,11 +144,12 @@ def _package(stage: Stage) -> str:
 
 
 def _from_case(stage: Stage, request: CheckRequest, plugins: Plugins, runs: Path) -> Harness:
+    from runner.pipeline.for_model import params_model
     from runner.plugin_check import harness
     from runner.plugin_check.parameters import synthetic_params
     from runner.plugin_check.synthetic_inputs import synthetic_inputs
 
-    model = load_object(stage.params) if stage.params else None
+    model = params_model(stage, None)
     case = request.case or {
         "params": [{}] * len(harness.ITEMS),
         "inputs": [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -214,8 +215,9 @@ class Recording:
             OutputError: it is not what the stage declares, or not finite.
 
         """
+        dtype = getattr(torch, self.job.dtype)
         save_dtype = getattr(torch, self.job.save_dtype) if self.job.save_dtype else None
-        return _content(check_outputs(self.job.stage, returned, save_dtype))
+        return _content(check_outputs(self.job.stage, returned, dtype, save_dtype))
 
     def _job_item(self, item_id: str) -> JobItem:
         return next(item for item in self.job.items if item.id == item_id)
@@ -223,7 +225,11 @@ class Recording:
 
 def _content(outputs: Outputs) -> Content:
     tensors = {name: save({name: tensor}) for name, tensor in outputs.tensors.items()}
-    return {**tensors, **outputs.texts, **outputs.files}
+    bundles = {
+        name: save({**bundle.tensors}, {"values": json.dumps(bundle.values, sort_keys=True)})
+        for name, bundle in outputs.bundles.items()
+    }
+    return {**tensors, **bundles, **outputs.texts, **outputs.files}
 
 
 def _is_list(module: torch.nn.Module, name: str) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 
-from runner.api import Tensor, Text
+from runner.api import Bundle, Tensor, Text
 from runner.plugin_check.harness import ITEMS, Inputs
 from runner.plugin_check.parameters import NoExampleError
 
@@ -49,6 +49,8 @@ def _inputs(stage: Stage, folder: Path, sizes: dict[str, int], seed: int) -> Inp
             tensors[declared.name] = _tensor(declared, sizes, generator)
         elif isinstance(declared, Text):
             texts[declared.name] = f"{ITEMS[seed]} {declared.name}"
+        elif isinstance(declared, Bundle):
+            raise NoExampleError(f"only the stage before it can make the input '{declared.name}'")
         else:
             files[declared.name] = folder / f"{declared.name}{declared.suffix}"
             files[declared.name].write_bytes(_file(declared, noise))

@@ -25,6 +25,7 @@ class SourceRecord(BaseModel):
     revision: str | None = None
     """As the manifest had it; only in records of earlier versions."""
     variant: str | None = None
+    pipeline: str | None = None
     commit: str | None = None
     folder: str | None = None
     """The model's folder; in records of earlier versions, whose ``source`` is as the manifest had it."""
@@ -33,7 +34,12 @@ class SourceRecord(BaseModel):
     def pinned(self) -> dict[str, str]:
         """The manifest table of exactly this model."""
         revision = self.commit or self.revision
-        table = {"source": self.folder or self.source, "revision": revision, "variant": self.variant}
+        table = {
+            "source": self.folder or self.source,
+            "revision": revision,
+            "variant": self.variant,
+            "pipeline": self.pipeline,
+        }
         return {name: value for name, value in table.items() if value}
 
 

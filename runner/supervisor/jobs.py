@@ -41,6 +41,8 @@ def make_job(
         group=placed.group,
         model=model.folder if model else None,
         variant=model.variant if model else None,
+        facts=stage.facts,
+        dtypes=work.pipeline.dtypes_elsewhere(stage),
         retries=table.retries,
         timeout=table.timeout,
         checkpoint_every=work.pipeline.manifest.table.run.checkpoint_every,

@@ -46,7 +46,7 @@ def check_components(
     checks = [check for _, check in todo]
     results = _check_in(start(), checks) if start else _check_in_new_process(checks)
     for (stage, check), problem in zip(todo, results, strict=True):
-        where = where_source(resolved.pipeline.manifest, stage)
+        where = where_source(resolved.pipeline.manifest, stage.index)
         if problem:
             findings.problems.add(where, problem, ExitCode.MODEL)
         elif problem == "":

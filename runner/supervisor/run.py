@@ -78,7 +78,7 @@ class Supervisor:
         devices = [stage.device for stage in self.pipeline.stages]
         forced = forced_stages(self.pipeline, self.options.fresh)
         resolved = resolve_models(self.pipeline)
-        here = [stage for stage in self.pipeline.stages if not stage.spec.components or resolved.model(stage)]
+        here = [stage for stage in self.pipeline.stages if not stage.components or resolved.model(stage)]
         findings = look(resolved, here)
         findings.problems.check()
         with self.interrupts.caught(), ExitStack() as stack:

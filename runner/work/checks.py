@@ -96,9 +96,9 @@ def component_checks(
 
 
 def _check_model(resolved: ResolvedModels, stage: PipelineStage, findings: Findings) -> None:
-    if stage.model is None or not stage.spec.components:
+    if stage.model is None or not stage.components:
         return
-    where, index = where_source(resolved.pipeline.manifest, stage), resolved.index(stage)
+    where, index = where_source(resolved.pipeline.manifest, stage.index), resolved.index(stage)
     if message := pipeline_problem(stage.spec, index):
         findings.problems.add(where, message, ExitCode.MODEL)
     for shapes in resolved.shapes(stage):
@@ -154,7 +154,7 @@ def _position(resolved: ResolvedModels, stage: PipelineStage, item: PipelineItem
     """Where the parameter is set: in the item, the stage or one before it; or where the model is named."""
     manifest, name = resolved.pipeline.manifest, found.parameter
     if found.component:
-        return where_source(resolved.pipeline.manifest, stage)
+        return where_source(resolved.pipeline.manifest, stage.index)
     if name in item.fields:
         return item.where(name)
     for n in (stage.index, *sorted(stage.sources, reverse=True)):

@@ -39,6 +39,8 @@ def _item_keys(pipeline: Pipeline, item: PipelineItem, fingerprints: Sequence[st
     keyed: list[Keyed] = []
     for stage in pipeline.stages:
         key_inputs = _key_inputs(stage, item, fingerprints[stage.index], keyed)
+        if dtypes := pipeline.dtypes_elsewhere(stage):
+            key_inputs["dtypes"] = dtypes
         text = json.dumps(key_inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         keyed.append(Keyed(digest, key_inputs))

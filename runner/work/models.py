@@ -52,7 +52,7 @@ class ResolvedModels:
     _indices: dict[ModelSource, Mapping[str, Any]] = field(default_factory=dict)
 
     def model(self, stage: PipelineStage) -> Model | None:
-        return self.models.get(stage.model) if stage.model and stage.spec.components else None
+        return self.models.get(stage.model) if stage.model and stage.components else None
 
     def components(self, stage: PipelineStage) -> list[ComponentFiles]:
         """The files of the stage's components, checked; empty for a model that is not here.
@@ -65,7 +65,7 @@ class ResolvedModels:
         if model is None:
             return []
         with _errors_at_source(self.pipeline, stage):
-            return [self.open(model, component) for component in stage.spec.components]
+            return [self.open(model, component) for component in stage.components]
 
     def open(self, model: Model, component: Component) -> ComponentFiles:
         """One component's files, checked.
@@ -86,13 +86,13 @@ class ResolvedModels:
             ManifestError: a file is missing or damaged, or the hub does not answer.
 
         """
-        if stage.model is None or not stage.spec.components:
+        if stage.model is None or not stage.components:
             return []
         if self.model(stage) is not None:
             return [files.shapes for files in self.components(stage)]
         if stage.index not in self._described:
             with _errors_at_source(self.pipeline, stage):
-                self._described[stage.index] = describe(stage.model, stage.spec.components)
+                self._described[stage.index] = describe(stage.model, stage.components)
         return list(self._described[stage.index].values())
 
     def index(self, stage: PipelineStage) -> Mapping[str, Any]:
@@ -146,19 +146,19 @@ class ResolvedModels:
         problems.check()
 
     def _where(self, source: ModelSource) -> Position:
-        stage = next(s for s in self.pipeline.stages if s.model == source and s.spec.components)
-        return where_source(self.pipeline.manifest, stage)
+        stage = next(s for s in self.pipeline.stages if s.model == source and s.components)
+        return where_source(self.pipeline.manifest, stage.index)
 
     def keys(self, *, hash_missing: bool = True) -> Keys | None:
         """The keys of all items; None if a model is not here, or not hashed and ``hash_missing`` is False."""
         prints = []
         for stage in self.pipeline.stages:
-            if stage.spec.components and self.model(stage) is None:
+            if stage.components and self.model(stage) is None:
                 return None
             found = fingerprint(self.components(stage), hash_missing=hash_missing)
             if found is None:
                 return None
-            prints.append(found if stage.spec.components else "")
+            prints.append(found if stage.components else "")
         self._prints[:] = prints
         return keys_of(self.pipeline, prints)
 
@@ -169,7 +169,7 @@ class ResolvedModels:
             ManifestError: they were changed since.
 
         """
-        if stage.spec.components and fingerprint(self.components(stage)) != self._prints[stage.index]:
+        if stage.components and fingerprint(self.components(stage)) != self._prints[stage.index]:
             with _errors_at_source(self.pipeline, stage):
                 raise ModelError("the model's files were changed since the run began: run it again")
 
@@ -196,11 +196,11 @@ def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
     resolved = ResolvedModels(pipeline, {})
     for stage in pipeline.stages:
         source = stage.model
-        if source is None or not stage.spec.components:
+        if source is None or not stage.components:
             continue
         if source.source == UNKNOWN or check_source(source, base):
             continue  # that is a problem already
-        where = where_source(manifest, stage)
+        where = where_source(manifest, stage.index)
         if source not in resolved.models:
             resolved.models[source] = None
             with problems.errors_at(where):
@@ -208,7 +208,7 @@ def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
                 resolved.models[source] = find(source, base, pipeline.plugins, components)
         model = resolved.models[source]
         if model is not None:
-            for component in stage.spec.components:
+            for component in stage.components:
                 with problems.errors_at(where):
                     resolved.open(model, component)
     return resolved
@@ -241,7 +241,7 @@ def _errors_at_source(pipeline: Pipeline, stage: PipelineStage) -> Iterator[None
     try:
         yield
     except ModelError as error:
-        where = where_source(pipeline.manifest, stage)
+        where = where_source(pipeline.manifest, stage.index)
         raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
 
 

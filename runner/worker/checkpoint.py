@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from runner.api import Saved
+from runner.api import Bundled, Saved
 from runner.files import handoff
 from runner.files.storage import write_atomically
 from runner.worker import rng
@@ -46,16 +46,18 @@ class CheckpointFile:
         self.device = device
         self._environment = environment
 
-    def save(self, step: int, steps: int, state: Mapping[str, torch.Tensor], seconds: float) -> None:
+    def save(self, step: int, steps: int, state: Snapshot, seconds: float) -> None:
         """Save the state after a step, with the states of the random generators.
 
         Raises:
             StorageError: it cannot be written.
 
         """
-        tensors = {f"{STATE}{name}": tensor.to("cpu").contiguous() for name, tensor in state.items()}
+        tensors = {f"{STATE}{name}": tensor.to("cpu").contiguous() for name, tensor in state.tensors.items()}
         tensors |= {f"{RANDOM}{n}": t for n, t in rng.state(self.device).items()}
         values: dict[str, Any] = {"step": step, "steps": steps, "seconds": seconds}
+        if state.values is not None:
+            values["values"] = json.loads(state.values)
         # the second name is that of earlier versions
         values |= {"environment": self._environment, "circumstances": self._environment}
         metadata = {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
@@ -90,24 +92,41 @@ class CheckpointFile:
         rng.restore(_under(RANDOM, tensors), self.device)
         # copies have torch's own alignment, which bit-exact results require
         state: Any = {name: tensor.clone() for name, tensor in _under(STATE, tensors).items()}
-        saved = Saved(int(metadata["step"]), state[SINGLE] if set(state) == {SINGLE} else state)
+        if "values" in metadata:
+            state = Bundled(state, json.loads(metadata["values"]))
+        elif set(state) == {SINGLE}:
+            state = state[SINGLE]
+        saved = Saved(int(metadata["step"]), state)
         return SavedCheckpoint(saved, int(metadata["steps"]), float(metadata.get("seconds", 0.0)))
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
 
 
-def snapshot(state: Any) -> dict[str, torch.Tensor]:
-    """A copy of a stage's state, a tensor or a dict of tensors: the stage may overwrite its own.
+@dataclass(frozen=True)
+class Snapshot:
+    """A copy of a stage's state, which the stage may overwrite meanwhile."""
+
+    tensors: Mapping[str, torch.Tensor]
+    values: str | None = None
+    """The values of a :class:`~runner.api.Bundled` as JSON; None for other states."""
+
+
+def snapshot(state: Any) -> Snapshot:
+    """A copy of a state: a tensor, a dict of tensors, or a bundle.
 
     Raises:
-        TypeError: it is neither.
+        TypeError: it is none of these.
 
     """
-    named = {SINGLE: state} if isinstance(state, torch.Tensor) else state
-    if not isinstance(named, dict) or not all(isinstance(value, torch.Tensor) for value in named.values()):
-        raise TypeError("item.step takes a tensor, or a dict of tensors, as the state")
-    return {name: tensor.detach().clone() for name, tensor in named.items()}
+    tensors = state.tensors if isinstance(state, Bundled) else state
+    tensors = {SINGLE: tensors} if isinstance(tensors, torch.Tensor) else tensors
+    if not isinstance(tensors, dict) or not all(
+        isinstance(value, torch.Tensor) for value in tensors.values()
+    ):
+        raise TypeError("item.step takes a tensor, a dict of tensors, or a Bundled, as the state")
+    copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    return Snapshot(copies, json.dumps(state.values) if isinstance(state, Bundled) else None)
 
 
 def _under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from runner.api import DTYPE_KINDS, Tensor
 from runner.model.checks.request import encoder_of, vocabulary_size
 from runner.model.files import open_component, read_config
 from runner.model.selection import CONFIG
+from runner.placement.buffers import read_buffers
 from runner.placement.loader import ComponentLoader
 from runner.placement.vocabulary import check_vocabulary, is_tokenizer
 from runner.placements import RESIDENT, ComponentPlacement
@@ -68,9 +69,17 @@ class WorkerContext:
     def config(self, component: str) -> Mapping[str, Any]:
         return read_config(self._model_folder(), self._component(component))
 
+    def buffers(self, component: str) -> Mapping[str, torch.Tensor]:
+        files = open_component(self._model_folder(), self._component(component), self._job.variant)
+        return read_buffers(files)
+
+    def dtype_of(self, component: str) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self._job.dtypes.get(component, self._job.dtype))
+        return dtype
+
     def _embeddings(self, tokenizer: Component) -> int | None:
         """The number of embeddings of a tokenizer's encoder, if the encoder is a component of the stage."""
-        encoder = encoder_of(tokenizer, {one.name: one for one in self._job.stage.components})
+        encoder = encoder_of(tokenizer, {one.name: one for one in self._components})
         if encoder is None or not (self._model_folder() / encoder.path / CONFIG).is_file():
             return None
         return vocabulary_size(read_config(self._model_folder(), encoder))
@@ -80,8 +89,14 @@ class WorkerContext:
             raise LookupError(f"{self._job.stage.name} declares no components")
         return self._job.model
 
+    @property
+    def _components(self) -> tuple[Component, ...]:
+        components = self._job.stage.components
+        assert not isinstance(components, str), "the job has the stage for its model"  # noqa: S101
+        return components
+
     def _component(self, name: str) -> Component:
-        for component in self._job.stage.components:
+        for component in self._components:
             if component.name == name:
                 return component
         raise LookupError(f"{self._job.stage.name} declares no component '{name}'")

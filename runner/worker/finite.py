@@ -41,6 +41,15 @@ def is_finite(tensor: torch.Tensor) -> bool:
     return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
 
 
+def has_nan(tensor: torch.Tensor) -> bool:
+    """Whether a tensor of any dtype holds NaN."""
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor)
+    if not tensor.is_floating_point() or not tensor.numel():
+        return False
+    return bool(torch.isnan((tensor.float() if tensor.itemsize == 1 else tensor).amax()))
+
+
 class FiniteCheck:
     """The checks of one item's values."""
 

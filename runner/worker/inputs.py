@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load as load_tensors
 
+from runner.api import Bundled
 from runner.events import Warned
 from runner.files import handoff
 from runner.manifest.params import RawParams, names_of, validate
@@ -83,6 +84,10 @@ def _value(source: Input, found: handoff.Handoff, tensors: Mapping[str, torch.Te
     """The input's value; None if the earlier stage left that output out."""
     if source.file is not None:
         return source.file if source.output in found.files else None
+    if source.output in found.bundles:
+        own = handoff.bundled_name(source.output, "")
+        named = {n.removeprefix(own): t.clone() for n, t in tensors.items() if n.startswith(own)}
+        return Bundled(named, found.bundles[source.output])
     if source.output in found.text:
         return found.text[source.output]
     tensor = tensors.get(source.output)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runner.api import Saved
     from runner.events import Event
     from runner.protocol import JobItem
-    from runner.worker.checkpoint import CheckpointFile
+    from runner.worker.checkpoint import CheckpointFile, Snapshot
     from runner.worker.item_timer import ItemTimer
 
     Report = Callable[[Event], None]
@@ -94,7 +94,7 @@ class ItemRun:
         self._report = report
         self._stopping = stopping
         self._every = checkpoint_every
-        self._kept: tuple[int, int, dict[str, torch.Tensor]] | None = None
+        self._kept: tuple[int, int, Snapshot] | None = None
         """The last step, the number of steps, and the state that is not saved yet."""
         self._saved_at = 0
 
@@ -211,7 +211,7 @@ class ItemRun:
     def _save(self) -> None:
         if self._kept is not None:
             step, steps, state = self._kept
-            if all(map(is_finite, state.values())):
+            if all(map(is_finite, state.tensors.values())):
                 self._file.save(step, steps, state, self.seconds)
             else:
                 message = (

@@ -17,6 +17,7 @@ from runner.accelerator.backends.generic import AcceleratorBackend
 from runner.events import Alive, Finished, ItemFinished, Ready, Stuck
 from runner.machine.describe import installed_versions
 from runner.machine.malloc import retain_freed_memory
+from runner.pipeline.for_model import params_model
 from runner.plugins import load_object
 from runner.worker.checkpoint import CheckpointFile
 from runner.worker.context import WorkerContext
@@ -59,6 +60,7 @@ class Loop:
         self._stopping = threading.Event()
         self._group: list[ItemRun] = []
         """The items that run now."""
+        self._dtype: torch.dtype = getattr(torch, job.dtype)
         self._save_dtype = getattr(torch, job.save_dtype) if job.save_dtype else None
 
     def stop(self) -> None:
@@ -75,7 +77,7 @@ class Loop:
         job = self._job
         self._set_up_torch()
         self._environment = _environment(job)
-        self._params = load_object(job.stage.params) if job.stage.params else None
+        self._params = params_model(job.stage, job.facts)
         with torch.inference_mode():
             context = WorkerContext(job)
             self._compute = (self._start or load_object(job.stage.start))(context)
@@ -130,7 +132,7 @@ class Loop:
             params = inputs.params(self._params, item)
             returned = self._compute(WorkerItem(run, params, inputs.values, run.begin()))
             run.finite.raise_if_seen()
-            outputs = check_outputs(stage, returned, self._save_dtype)
+            outputs = check_outputs(stage, returned, self._dtype, self._save_dtype)
             self._write(item, outputs, self._provenance(run, inputs.lineage))
             run.timer.settle()
         self._report_outcome(run)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save
 
-from runner.api import DTYPE_KINDS, File, Stage, Tensor, Text
+from runner.api import DTYPE_KINDS, Bundle, Bundled, File, Output, Stage, Tensor, Text
 from runner.files import handoff, provenance
 from runner.files.storage import write_atomically
 from runner.worker import finite
@@ -37,10 +37,13 @@ class Outputs:
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    bundles: dict[str, Bundled] = field(default_factory=dict)
 
 
-def check_outputs(stage: Stage, returned: Any, save_dtype: torch.dtype | None) -> Outputs:
-    """Check what a stage returned against its declared outputs; tensors are cast to ``save_dtype``.
+def check_outputs(stage: Stage, returned: Any, dtype: torch.dtype, save_dtype: torch.dtype | None) -> Outputs:
+    """Check what a stage returned against its declared outputs, and cast tensors to ``save_dtype``.
+
+    ``dtype`` is the one that the stage computes in: of a bundle's tensors, only those of that dtype are cast.
 
     Raises:
         OutputError: an output is missing, not as declared, or not finite.
@@ -52,6 +55,8 @@ def check_outputs(stage: Stage, returned: Any, save_dtype: torch.dtype | None) -
             outputs.tensors[declared.name] = _tensor(declared, value, save_dtype)
         elif isinstance(declared, Text):
             outputs.texts[declared.name] = _text(declared, value)
+        elif isinstance(declared, Bundle):
+            outputs.bundles[declared.name] = _bundle(declared, value, dtype, save_dtype)
         else:
             outputs.files[declared.name] = _file_bytes(declared, value)
     return outputs
@@ -77,12 +82,29 @@ def write_outputs(item: JobItem, outputs: Outputs, provenance_: Mapping[str, Any
         else:
             provenance.write_with_provenance(path, data, made)
     if item.handoff is not None:
-        tables = {**provenance_, "item": item.id, "text": outputs.texts, "files": recorded}
+        bundles = {name: bundle.values for name, bundle in outputs.bundles.items()}
+        tables = {
+            **provenance_,
+            "item": item.id,
+            "text": outputs.texts,
+            "files": recorded,
+            "bundles": bundles,
+        }
         metadata = {
             name: value if isinstance(value, str) else json.dumps(value, sort_keys=True)
             for name, value in tables.items()
         }
-        write_atomically(item.handoff, handoff.seal(save(_apart(outputs.tensors)), metadata))
+        write_atomically(item.handoff, handoff.seal(save(_apart(_named(outputs))), metadata))
+
+
+def _named(outputs: Outputs) -> dict[str, torch.Tensor]:
+    """All tensors of an item by their names in the hand-off."""
+    bundled = {
+        handoff.bundled_name(bundle, name): tensor
+        for bundle, value in outputs.bundles.items()
+        for name, tensor in value.tensors.items()
+    }
+    return {**outputs.tensors, **bundled}
 
 
 def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -94,7 +116,7 @@ def _apart(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def _declared(stage: Stage, returned: Any) -> list[tuple[Tensor | Text | File, Any]]:
+def _declared(stage: Stage, returned: Any) -> list[tuple[Output, Any]]:
     if not isinstance(returned, dict):
         raise OutputError(f"{stage.name} returned {type(returned).__name__}, not a dict of outputs")
     declared = {output.name: output for output in stage.outputs}
@@ -127,6 +149,29 @@ def _tensor(declared: Tensor, value: Any, save_dtype: torch.dtype | None) -> tor
         raise OutputError(f"'{declared.name}' is {dtype}, declared is {declared.dtype}")
     on_cpu: torch.Tensor = value.detach().to("cpu").contiguous()
     return on_cpu
+
+
+def _bundle(declared: Bundle, value: Any, dtype: torch.dtype, save_dtype: torch.dtype | None) -> Bundled:
+    """A bundle with its tensors on the CPU; infinite values, as in attention masks, are allowed."""
+    if not isinstance(value, Bundled):
+        raise OutputError(f"'{declared.name}' is {type(value).__name__}, not a Bundled")
+    try:
+        json.dumps(value.values, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise OutputError(f"the values of '{declared.name}' are not JSON: {error}") from None
+    tensors: dict[str, torch.Tensor] = {}
+    for name, tensor in value.tensors.items():
+        if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+            kind = type(tensor).__name__
+            raise OutputError(f"'{declared.name}' has {kind} as {name!r}, not a tensor with a name")
+        kept = tensor.detach()
+        if finite.has_nan(kept):
+            remedy = finite.REMEDIES.get(_name(kept.dtype), finite.DAMAGED)
+            raise OutputError(f"'{name}' of '{declared.name}' holds NaN as {_name(kept.dtype)}; {remedy}")
+        if save_dtype is not None and kept.dtype == dtype:
+            kept = kept.to(save_dtype)
+        tensors[name] = kept.to("cpu").contiguous()
+    return Bundled(tensors, value.values)
 
 
 def _cast(name: str, value: torch.Tensor, save_dtype: torch.dtype | None) -> torch.Tensor:

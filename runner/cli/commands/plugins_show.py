@@ -63,7 +63,12 @@ def show_stage(
     shown = console()
     shown.print(f"{stage}: {declared.summary}" if declared.summary else stage)
     shown.print(f"version {declared.version} of the stage, from {plugin.distribution} {plugin.version}")
-    _show_tables(shown, parameters, stage_details(declared))
+    details = stage_details(declared)
+    if details["depends_on_model"]:
+        shown.print(
+            "\nits parameters, and what it loads, depend on the model: `runner validate MANIFEST` checks them"
+        )
+    _show_tables(shown, parameters, details)
     formula = "a formula predicts" if declared.memory else "no formula predicts"
     shown.print(f"\nmemory: {formula} what an item takes beside the weights")
     warn_of_broken(plugins)
@@ -105,6 +110,8 @@ def _kind(declared: dict[str, Any]) -> str:
             return f"tensor, {declared['dtype']}{shape}"
         case "file":
             return f"file, {declared['suffix']}" if declared["suffix"] else "file"
+        case "bundle":
+            return "named tensors and JSON"
     return "text"
 
 

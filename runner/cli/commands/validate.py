@@ -18,7 +18,7 @@ def validate(manifest: Manifest, sets: Sets = None, prompts: Prompts = None, as_
     pipeline = open_pipeline(manifest, sets or [], prompts or [])
     resolved = resolve_models(pipeline)
     resolved.refuse_unreachable()
-    check_stages(resolved, [s for s in pipeline.stages if not s.spec.components or resolved.model(s)])
+    check_stages(resolved, [s for s in pipeline.stages if not s.components or resolved.model(s)])
     notes = [note for stage in pipeline.stages if resolved.model(stage) for note in resolved.notes(stage)]
     for note in dict.fromkeys(notes):
         say(f"note: {note}")

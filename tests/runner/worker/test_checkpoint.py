@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from runner.api import Bundled
 from runner.files import handoff
 from runner.worker.checkpoint import CheckpointFile, DiscardedError, snapshot
 
@@ -33,7 +34,7 @@ def file(path: Path, key: str = KEY, **environment: Any) -> CheckpointFile:
 def test_a_state_comes_back_as_it_was_saved(path: Path) -> None:
     assert file(path).load() is None
     state = {"x": torch.rand(3, 5), "odd": torch.rand(7)[::2]}
-    file(path).save(3, 9, state, 2.5)
+    file(path).save(3, 9, snapshot(state), 2.5)
     found = file(path).load()
     assert found is not None
     assert (found.saved.step, found.steps, found.seconds) == (3, 9, 2.5)
@@ -55,11 +56,25 @@ def test_a_state_of_one_tensor_comes_back_as_one(path: Path) -> None:
     assert list(found.saved.state) == ["x"]
 
 
+def test_a_bundle_comes_back_with_its_values(path: Path) -> None:
+    state = Bundled({"latents": torch.ones(2), "state": torch.zeros(1)}, {"done": [1, None, "x"]})
+    file(path).save(1, 2, snapshot(state), 1.0)
+    found = file(path).load()
+    assert found is not None
+    assert isinstance(found.saved.state, Bundled)
+    assert found.saved.state.values == {"done": [1, None, "x"]}
+    assert found.saved.state.tensors.keys() == {"latents", "state"}
+    file(path).save(1, 2, snapshot(Bundled({"state": torch.ones(2)})), 1.0)
+    found = file(path).load()
+    assert found is not None
+    assert found.saved.state == Bundled(found.saved.state.tensors, None)
+
+
 def test_random_generators_go_on_from_where_they_were(path: Path) -> None:
     def drawn() -> tuple[float, float, float]:
         return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: NPY002
 
-    file(path).save(1, 2, {"x": torch.ones(1)}, 1.0)
+    file(path).save(1, 2, snapshot({"x": torch.ones(1)}), 1.0)
     first = drawn()
     assert not set(first) & set(drawn())
     file(path).load()
@@ -70,7 +85,7 @@ def test_a_snapshot_is_a_copy() -> None:
     mine = {"x": torch.ones(2)}
     taken = snapshot(mine)
     mine["x"].zero_()
-    assert torch.equal(taken["x"], torch.ones(2))
+    assert torch.equal(taken.tensors["x"], torch.ones(2))
     for wrong in ([torch.ones(1)], {"x": 1}, 3):
         with pytest.raises(TypeError, match="takes a tensor"):
             snapshot(wrong)
@@ -86,13 +101,13 @@ def test_a_snapshot_is_a_copy() -> None:
     ],
 )
 def test_a_state_from_elsewhere_is_refused(path: Path, changed: dict[str, Any], words: str) -> None:
-    file(path).save(1, 2, {"x": torch.ones(1)}, 1.0)
+    file(path).save(1, 2, snapshot({"x": torch.ones(1)}), 1.0)
     with pytest.raises(DiscardedError, match=words):
         file(path, **changed).load()
 
 
 def test_a_state_of_an_earlier_version_is_read(path: Path) -> None:
-    file(path).save(1, 2, {"x": torch.ones(1)}, 1.0)
+    file(path).save(1, 2, snapshot({"x": torch.ones(1)}), 1.0)
     found = handoff.read(path, KEY)
     names = ("key", "step", "steps", "seconds", "circumstances")
     path.write_bytes(handoff.seal(save(load(found.data)), {n: found.header.metadata[n] for n in names}))
@@ -102,7 +117,7 @@ def test_a_state_of_an_earlier_version_is_read(path: Path) -> None:
 
 
 def test_another_keys_state_is_refused(path: Path) -> None:
-    file(path).save(1, 2, {"x": torch.ones(1)}, 1.0)
+    file(path).save(1, 2, snapshot({"x": torch.ones(1)}), 1.0)
     with pytest.raises(DiscardedError, match="another key"):
         file(path, "b" * 64).load()
 
@@ -116,6 +131,6 @@ def test_what_is_sealed_and_yet_no_state_is_refused(path: Path) -> None:
 
 def test_removing_is_for_what_may_not_be_there(path: Path) -> None:
     file(path).remove()
-    file(path).save(1, 2, {"x": torch.ones(1)}, 1.0)
+    file(path).save(1, 2, snapshot({"x": torch.ones(1)}), 1.0)
     file(path).remove()
     assert not path.exists()

@@ -12,7 +12,7 @@ from greenlet import GreenletExit
 from worker_job import Reports, item_of
 
 from runner.errors import StorageError
-from runner.worker.checkpoint import CheckpointFile
+from runner.worker.checkpoint import CheckpointFile, snapshot
 from runner.worker.item import (
     ERROR_LIMIT,
     TRACEBACK_LIMIT,
@@ -154,7 +154,7 @@ def test_a_failure_keeps_nothing_of_its_attempt(made: Made) -> None:
 def test_saving_goes_on_from_the_step_that_was_saved(tmp_path: Path) -> None:
     """After 3 of 3, the next is saved at 6, though the attempt begins anew at 4."""
     made = Made(tmp_path, every=3)
-    made.file.save(4, 9, {"state": torch.ones(1)}, 1.0)
+    made.file.save(4, 9, snapshot(torch.ones(1)), 1.0)
     made.attempt(lambda run: run.begin(), step(5), step(6))
     assert made.saved is not None
     assert made.saved.step == 4

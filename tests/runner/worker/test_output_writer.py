@@ -29,13 +29,15 @@ def stage(*outputs: Tensor | Text | File) -> Stage:
 
 
 def write(item: JobItem, returned: Any, output: Tensor | Text | File) -> None:
-    write_outputs(item, check_outputs(stage(output), returned, None), {"key": item.key, "lineage": {}})
+    write_outputs(
+        item, check_outputs(stage(output), returned, torch.float32, None), {"key": item.key, "lineage": {}}
+    )
 
 
 def written(
     item: JobItem, returned: Any, *outputs: Tensor | Text | File, save_dtype: torch.dtype | None = None
 ) -> handoff.Handoff:
-    outputs_ = check_outputs(stage(*outputs), returned, save_dtype)
+    outputs_ = check_outputs(stage(*outputs), returned, torch.float32, save_dtype)
     write_outputs(item, outputs_, {"key": item.key, "lineage": {"s": {"params": {}}}})
     assert item.handoff is not None
     return handoff.read(item.handoff, item.key)
