@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runner.api.model import ModelFacts
+
 
 class Context(Protocol):
     """The argument of ``start(ctx)``, which is called once in a worker."""
@@ -15,6 +17,9 @@ class Context(Protocol):
     """The device to compute on, a ``torch.device``."""
     dtype: Any
     """The stage's compute dtype, a ``torch.dtype``."""
+
+    model: ModelFacts | None
+    """Of the model, if the stage's components or parameters depend on it."""
 
     def load(self, component: str) -> Any:
         """The component of that name, placed as planned; a module is called like any other."""

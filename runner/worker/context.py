@@ -38,6 +38,7 @@ class WorkerContext:
     def __init__(self, job: Job) -> None:
         self.device = torch.device(job.device)
         self.dtype: torch.dtype = getattr(torch, job.dtype)
+        self.model = job.facts
         self._job = job
         self._loaded: dict[str, Any] = {}
         self._loader = ComponentLoader(self.device, self.dtype)

@@ -1,0 +1,48 @@
+"""The denoise stage: the pipeline's loop, from what the encode stage recorded, or from a checkpoint."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from runner.api import Bundled
+from runner_diffusers.arguments import call_arguments, packed_arguments
+from runner_diffusers.pipelines import components
+from runner_diffusers.replay.call import PipelineCall, is_guider
+from runner_diffusers.replay.loop import Loop, LoopState
+from runner_diffusers.replay.parts import parts_of, scheduler_of
+from runner_diffusers.replay.playing import playback
+from runner_diffusers.replay.random import seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.api import Context, Item
+
+
+def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
+    """Load the denoisers; the returned function makes one item's latents, and the state that goes with them."""
+    parts = parts_of(ctx, components.denoise)
+
+    def one(item: Item) -> dict[str, Bundled]:
+        params = item.params
+        chosen = getattr(params, "scheduler", None)
+        own = replace(parts, components=scheduler_of(parts, chosen))
+        guiders = [copy.deepcopy(part) for part in own.components.values() if is_guider(part)]
+        generator = seeded(params.seed, ctx.device)
+        saved = LoopState(*item.saved.state) if item.saved is not None else None
+
+        def on_border() -> None:
+            state = loop.state()
+            item.step(loop.iterations, loop.length, Bundled(state.tensors, state.values))
+
+        loop = Loop(generator, guiders, ctx.device, saved, on_border)
+        call = PipelineCall(own, playback(item.inputs["encoded"], own), guiders, loop)
+        call.run(call_arguments(params, ctx.model), generator)
+        item.step(loop.iterations, loop.iterations)
+        state = loop.state()
+        values = {"loop": state.values, "arguments": packed_arguments(params, ctx.model), "scheduler": chosen}
+        return {"denoised": Bundled(state.tensors, values)}
+
+    return one

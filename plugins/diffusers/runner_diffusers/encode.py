@@ -1,0 +1,34 @@
+"""The encode stage: everything that a pipeline computes before its denoising loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from runner.api import Bundled
+from runner_diffusers.arguments import call_arguments
+from runner_diffusers.pipelines import components
+from runner_diffusers.replay.call import PipelineCall
+from runner_diffusers.replay.encoding import Recording
+from runner_diffusers.replay.parts import parts_of
+from runner_diffusers.replay.random import seeded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from runner.api import Context, Item
+
+
+def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
+    """Load the encoders; the returned function records what they return for one item."""
+    parts = parts_of(ctx, components.encode)
+
+    def one(item: Item) -> dict[str, Bundled]:
+        generator = seeded(getattr(item.params, "seed", 0), ctx.device)
+        recording = Recording(generator)
+        PipelineCall(parts, recording).run(call_arguments(item.params, ctx.model), generator)
+        values = {"calls": recording.calls, "dtype": str(ctx.dtype)}
+        return {"encoded": Bundled(recording.tensors, values)}
+
+    return one

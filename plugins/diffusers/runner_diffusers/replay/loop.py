@@ -1,0 +1,211 @@
+"""The denoising loop: its state at the border of an iteration, and how it is run through again up to there."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from runner_diffusers.replay.encoding import ReplayError
+from runner_diffusers.replay.schedulers import attributes, changed, guider_state, restore_guider
+from runner_diffusers.replay.values import pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+
+RANDOM = ("generator", "global", "device")
+"""Names of the states of the item's generator and of torch's own."""
+HOST = "@host"
+"""Ends the names of tensors that a scheduler keeps on the CPU, whatever the device."""
+
+
+@dataclass
+class LoopState:
+    """The loop after some steps, as tensors and JSON: a checkpoint, or what the decode stage begins with."""
+
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def steps(self) -> int:
+        """Steps of schedulers that were done."""
+        return int(self.values["steps"])
+
+    def put(self, name: str, value: Any, device: torch.device) -> Any:
+        """JSON of a value whose tensors are kept; those that are not on ``device`` are marked."""
+
+        def keep(tensor: torch.Tensor) -> str:
+            key = f"{name}.{len(self.tensors)}{'' if tensor.device.type == device.type else HOST}"
+            self.tensors[key] = tensor.detach().to("cpu", copy=True)
+            return key
+
+        return pack(value, keep)
+
+    def get(self, packed: Any, device: torch.device) -> Any:
+        """The value, with its tensors on ``device``, but those that were on the host."""
+
+        def kept(name: str) -> torch.Tensor:
+            tensor = self.tensors[name].clone()
+            return tensor if name.endswith(HOST) else tensor.to(device)
+
+        return unpack(packed, kept, device)
+
+
+@dataclass
+class _Latest:
+    """What one scheduler returned at its last step, and how it was then."""
+
+    result: Any
+    state: Mapping[str, Any]
+
+
+class Loop:
+    """Runs the denoiser, or returns zeros for it where ``done`` says that the steps were done before."""
+
+    def __init__(
+        self,
+        generator: torch.Generator,
+        guiders: Sequence[Any],
+        device: torch.device,
+        done: LoopState | None = None,
+        on_border: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``on_border`` is called when an iteration of the loop has ended and the next begins."""
+        self._generator = generator
+        self._guiders = guiders
+        self._device = device
+        self._done = done
+        self._on_border = on_border
+        self._templates: list[Any] = []
+        self._calls: list[int] = []
+        if done is not None:
+            self._templates, self._calls = list(done.values["templates"]), list(done.values["calls"])
+        self._called = 0
+        self._reported = self._steps_before
+        self.steps = 0
+        self._schedulers: list[Any] = []
+        self._first: list[dict[str, Any]] = []
+        """Of each scheduler: its attributes before its first step."""
+        self._latest: list[_Latest] = []
+        self._random: dict[str, torch.Tensor] = {}
+        self._guided: list[dict[str, Any]] = []
+
+    @property
+    def iterations(self) -> int:
+        """Iterations of the loop that were done: in each, every scheduler steps once."""
+        return self.steps // max(1, len(self._schedulers))
+
+    @property
+    def length(self) -> int:
+        """Iterations in all, as far as is known: the timesteps that the scheduler was set to."""
+        return max((len(one.timesteps) for one in self._schedulers), default=self.iterations)
+
+    @property
+    def _steps_before(self) -> int:
+        return self._done.steps if self._done is not None else 0
+
+    def denoise(self, call: Callable[[], Any]) -> Any:
+        """What the denoiser returns; zeros of the same shapes while earlier steps are run through again."""
+        self._called += 1
+        if self.steps < self._steps_before:
+            if self._called > len(self._calls) or self._done is None:
+                raise ReplayError("the denoiser is called more often than when these steps were done")
+            return self._done_zeros(self._templates[self._calls[self._called - 1]])
+        if self.steps > self._reported:
+            self._reported = self.steps
+            self._on_border()
+        returned = call()
+        template = pack(returned, _template)
+        if template not in self._templates:
+            self._templates.append(template)
+        del self._calls[self._called - 1 :]
+        self._calls.append(self._templates.index(template))
+        return returned
+
+    def step(self, scheduler: Any, call: Callable[[], Any]) -> Any:
+        """What a scheduler's step returns; the last state for one that was done before."""
+        at = self._index(scheduler)
+        self.steps += 1
+        if self._done is not None and self.steps <= self._steps_before:
+            return self._replayed(self._done, scheduler, at)
+        returned = call()
+        self._latest[at] = _Latest(returned, changed(scheduler, self._first[at]))
+        self._random = {"generator": self._generator.get_state(), **global_random(self._device)}
+        self._guided = [guider_state(guider) for guider in self._guiders]
+        return returned
+
+    def _index(self, scheduler: Any) -> int:
+        for at, known in enumerate(self._schedulers):
+            if known is scheduler:
+                return at
+        self._schedulers.append(scheduler)
+        self._first.append(attributes(scheduler))
+        self._latest.append(_Latest(None, {}))
+        return len(self._schedulers) - 1
+
+    def _replayed(self, done: LoopState, scheduler: Any, at: int) -> Any:
+        values = done.values
+        result = done.get(values["results"][at], self._device)
+        if self.steps + len(values["results"]) > done.steps:  # the scheduler's last step of them
+            state = {name: done.get(one, self._device) for name, one in values["schedulers"][at].items()}
+            vars(scheduler).update(state)
+            self._latest[at] = _Latest(result, state)
+        if self.steps == done.steps:
+            self._random = {name: done.tensors[name] for name in RANDOM if name in done.tensors}
+            self._generator.set_state(self._random["generator"].clone())
+            restore_global_random(self._random, self._device)
+            self._guided = [
+                {path: done.get(one, self._device) for path, one in saved.items()} for saved in values["guiders"]
+            ]
+            for guider, saved in zip(self._guiders, self._guided, strict=True):
+                restore_guider(guider, copy.deepcopy(saved))
+        return result
+
+    def state(self) -> LoopState:
+        """The state after the last step. Taken between iterations: two schedulers may step in one."""
+        state = LoopState()
+        state.values = {
+            "steps": self.steps,
+            "templates": self._templates,
+            "calls": self._calls,
+            "results": [state.put("result", one.result, self._device) for one in self._latest],
+            "schedulers": [
+                {name: state.put("scheduler", value, self._device) for name, value in one.state.items()} for one in self._latest
+            ],
+            "guiders": [
+                {path: state.put("guider", value, self._device) for path, value in saved.items()} for saved in self._guided
+            ],
+        }
+        state.tensors |= self._random
+        return state
+
+    def _done_zeros(self, template: Any) -> Any:
+        return unpack(template, lambda described: _zeros(described, self._device), self._device)
+
+
+def global_random(device: torch.device) -> dict[str, torch.Tensor]:
+    """The states of torch's own generators, which some pipelines draw from."""
+    states = {"global": torch.get_rng_state()}
+    if device.type != "cpu":
+        states["device"] = torch.get_device_module(device).get_rng_state(device)
+    return states
+
+
+def restore_global_random(states: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states["global"].clone())
+    if device.type != "cpu" and "device" in states:
+        torch.get_device_module(device).set_rng_state(states["device"].clone(), device)
+
+
+def _template(tensor: torch.Tensor) -> Any:
+    """The dtype and shape of a tensor, as a name: ``float32 1x4x8x8``."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {'x'.join(map(str, tensor.shape))}"
+
+
+def _zeros(described: str, device: torch.device) -> torch.Tensor:
+    dtype, _, shape = described.partition(" ")
+    sizes = [int(size) for size in shape.split("x")] if shape else []
+    return torch.zeros(sizes, dtype=getattr(torch, dtype), device=device)

@@ -1,0 +1,142 @@
+"""Values that pipelines pass around, as tensors and JSON: an allow-list of types, in both directions.
+
+A hand-off is a file, and may come from a stranger: nothing in it chooses what is imported or called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.autoencoder_oobleck import OobleckDiagonalGaussianDistribution
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution, IdentityDistribution
+from PIL import Image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Json = Any
+    Put = Callable[[torch.Tensor], str]
+    """Keeps a tensor; returns its name."""
+    Get = Callable[[str], torch.Tensor]
+    """Returns the tensor of a name, on the device where it belongs."""
+
+DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+DISTRIBUTIONS: Mapping[str, Any] = {
+    cls.__name__: cls
+    for cls in (DiagonalGaussianDistribution, OobleckDiagonalGaussianDistribution, IdentityDistribution)
+}
+"""Distributions that VAEs encode to, made again from their parameters."""
+SEQUENCES: Mapping[str, type[Any]] = {"list": list, "tuple": tuple, "Size": torch.Size}
+
+
+class UnsupportedValueError(Exception):
+    """A value of a type that cannot be handed off."""
+
+
+class Fields(OrderedDict[str, Any]):
+    """A library's output object as read back: by attribute, by key, and by index among what is not None."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        raise AttributeError(name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        return tuple(value for value in self.values() if value is not None)
+
+
+def pack(value: Any, put: Put) -> Json:
+    """The value as JSON; its tensors are kept by ``put``.
+
+    Raises:
+        UnsupportedValueError: it holds something of a type that is not listed here.
+
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": str(value)}
+    if isinstance(value, torch.Tensor):
+        return {"tensor": put(value)}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value)}
+    if isinstance(value, torch.device):
+        return {"device": value.type}
+    if isinstance(value, np.generic):
+        return pack(value.item(), put)
+    if isinstance(value, np.ndarray):
+        return {"array": put(torch.from_numpy(np.ascontiguousarray(value)))}
+    if isinstance(value, Image.Image):
+        return {"image": put(torch.from_numpy(np.array(value))), "mode": value.mode}
+    return _pack_parts(value, put)
+
+
+def _pack_parts(value: Any, put: Put) -> Json:
+    kind = type(value).__name__
+    if type(value) in SEQUENCES.values():
+        return {kind: [pack(one, put) for one in value]}
+    if kind in DISTRIBUTIONS and isinstance(value, DISTRIBUTIONS[kind]):
+        options = {"deterministic": True} if getattr(value, "deterministic", False) else {}
+        return {"distribution": kind, "of": put(value.parameters), **options}
+    if type(value) is dict:
+        return {"dict": _pack_named(value, put)}
+    if isinstance(value, Mapping):  # outputs and batches of diffusers and transformers
+        names = [field.name for field in fields(value)] if is_dataclass(value) else list(value)
+        return {"fields": _pack_named({name: value.get(name) for name in names}, put)}
+    raise UnsupportedValueError(f"{type(value).__module__}.{kind}")
+
+
+def _pack_named(values: Mapping[Any, Any], put: Put) -> Json:
+    if not all(isinstance(name, str) for name in values):
+        raise UnsupportedValueError("a dict with keys that are not strings")
+    return [[name, pack(one, put)] for name, one in values.items()]
+
+
+def unpack(packed: Json, get: Get, device: torch.device) -> Any:
+    """The value that :func:`pack` made JSON of; devices in it become ``device``.
+
+    Raises:
+        UnsupportedValueError: it was not made by :func:`pack`.
+
+    """
+    if packed is None or isinstance(packed, bool | int | float | str):
+        return packed
+    try:
+        kind, content = next(iter(packed.items()))
+        if kind in SEQUENCES:
+            return SEQUENCES[kind](unpack(one, get, device) for one in content)
+        if kind in ("dict", "fields"):
+            named = {str(name): unpack(one, get, device) for name, one in content}
+            return named if kind == "dict" else Fields(named)
+        return _unpack_single(kind, content, packed, get, device)
+    except (AttributeError, LookupError, TypeError, ValueError, StopIteration) as error:
+        raise UnsupportedValueError(f"a hand-off that no stage of this plugin wrote: {error}") from None
+
+
+def _unpack_single(kind: str, content: Any, packed: Json, get: Get, device: torch.device) -> Any:
+    match kind:
+        case "float":
+            return float(content)
+        case "tensor":
+            return get(content)
+        case "dtype":
+            return DTYPES[content]
+        case "device":
+            return device
+        case "array":
+            return get(content).numpy()
+        case "image":
+            return Image.fromarray(get(content).numpy(), packed["mode"])
+        case "distribution":
+            options = {"deterministic": True} if packed.get("deterministic") else {}
+            return DISTRIBUTIONS[content](get(packed["of"]), **options)
+    raise UnsupportedValueError(f"a value of kind {kind!r} in a hand-off")

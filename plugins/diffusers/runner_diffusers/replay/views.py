@@ -1,0 +1,102 @@
+"""Views of a pipeline's components: an item's own objects that share weights, and report each call."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache, partial, wraps
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Call = Callable[[], Any]
+    OnCall = Callable[[str, str, Call], Any]
+    """Receives the component's name, the method's, and the call; returns what the pipeline gets."""
+
+METHODS = (
+    "__call__",
+    "encode",
+    "_encode",
+    "quantize",
+    "decode",
+    "_decode",
+    "generate",
+    "get_text_features",
+    "get_image_features",
+    "encode_video",
+    "decode_to_image",
+    "decode_to_mesh",
+    "check_video_safety",
+    "apply_watermark",
+)
+"""Methods that compute with a component's weights and that pipelines call."""
+
+
+def view(module: torch.nn.Module, name: str, device: torch.device, on_call: OnCall) -> torch.nn.Module:
+    """An item's own view of a component, which shares its weights.
+
+    Attributes that are set on it are its own: some VAEs keep the state of a call on themselves.
+    """
+    viewed = copy.copy(module)
+    viewed.__dict__["_replay"] = partial(on_call, name), device
+    viewed.__class__ = _viewed(type(module))
+    return viewed
+
+
+@cache
+def _viewed(cls: type[torch.nn.Module]) -> type[torch.nn.Module]:
+    """A subclass whose methods report their calls; by its name and module it is the class itself."""
+    body: dict[str, Any] = {name: _reporting(getattr(cls, name), name) for name in METHODS if hasattr(cls, name)}
+    body["device"] = property(lambda self: self.__dict__["_replay"][1])
+    body["to"] = _to
+    return type(cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__})
+
+
+def _reporting(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @wraps(method)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        on_call, _ = self.__dict__["_replay"]
+        return on_call(name, Arguments(self, method, args, kwargs))
+
+    return called
+
+
+class Arguments:
+    """A call of a component's method: what it is called with, and the call itself."""
+
+    def __init__(
+        self, owner: Any, method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        self.args = args
+        self.kwargs = kwargs
+        self._call = partial(method, owner)
+
+    def __call__(self) -> Any:
+        """What the component itself returns."""
+        return self._call(*self.args, **self.kwargs)
+
+
+def _to(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Cast a component that the pipeline itself casts; it stays on its device.
+
+    SDXL's VAE is cast to float32 while it computes, if its config says so.
+
+    Raises:
+        RuntimeError: its weights are offloaded, and cannot be cast in place.
+
+    """
+    dtype = kwargs.get("dtype") or next((one for one in args if isinstance(one, torch.dtype)), None)
+    weights = [weight for weight in self.parameters() if weight.is_floating_point()]
+    if dtype is None or all(weight.is_meta or weight.dtype == dtype for weight in weights):
+        return self
+    if any(type(weight) is not torch.nn.Parameter for weight in weights):
+        raise RuntimeError(
+            f"this pipeline casts its {type(self).__name__} to {dtype} while it runs, which offloaded weights "
+            'do not allow: set placement = "resident", or dtype = "float32", for this stage'
+        )
+    for cls in type(self).__mro__[1:]:
+        if "to" in vars(cls):
+            return vars(cls)["to"](self, dtype)
+    raise AssertionError("torch.nn.Module has it")

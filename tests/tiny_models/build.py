@@ -1,0 +1,46 @@
+"""Writes tiny checkpoints to folders, once for each process of tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tiny_models import clips, images
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+PIPELINES: Mapping[str, Callable[[], Any]] = {
+    function.__name__: function
+    for function in (
+        images.sd15,
+        images.sdxl,
+        images.sdxl_controlnet,
+        images.sd3,
+        images.flux,
+        images.kontext,
+        images.flux_fill,
+        images.qwen,
+        images.zimage,
+        images.klein,
+        images.chroma,
+        images.pixart,
+        images.auraflow,
+        clips.wan21,
+        clips.wan22,
+        clips.wan_i2v,
+        clips.wan_ti2v,
+        clips.ltx,
+        clips.ltx091,
+        clips.cogvideox,
+        clips.hunyuan15,
+    )
+}
+
+
+def checkpoint(name: str, folder: Path) -> Path:
+    """The folder of a checkpoint under ``folder``; it is written if it is not there."""
+    path = folder / name
+    if not path.exists():
+        PIPELINES[name]().save_pretrained(path)
+    return path
