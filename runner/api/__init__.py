@@ -13,7 +13,7 @@ from runner.api.checks import Facts, Problem
 from runner.api.memory import Activations, Sizes
 from runner.api.runs import ItemResult, Run, StageResult, Summary
 from runner.api.stage import DTYPE_KINDS, Component, File, Output, Stage, Tensor, Text
-from runner.api.templates import Demo, ModelFacts, Recommended, Template
+from runner.api.templates import Demo, ModelFacts, Recommended, Template, UnsupportedModelError
 from runner.api.worker import Context, Item, Saved
 
 API_VERSION = 1
@@ -46,5 +46,6 @@ __all__ = [
     "Template",
     "Tensor",
     "Text",
+    "UnsupportedModelError",
     "hookimpl",
 ]

@@ -60,7 +60,8 @@ class Component:
     ``cls`` is a dotted string, ``"diffusers:FluxTransformer2DModel"``. ``folder`` is the sub-folder of the
     model; the default is the component's name. ``blocks`` names the ``ModuleList`` children whose members are
     streamed one by one; by default they are found. With ``config_only``, only ``config.json`` is fetched and
-    read (``ctx.config``), and ``cls`` may be ``""``. JSON, text, tokenizer models and safetensors are fetched
+    read (``ctx.config``), and the tensors that match the glob patterns ``buffers`` (``ctx.buffers``); ``cls`` may
+    be ``""``. JSON, text, tokenizer models and safetensors are fetched
     and part of the key; ``files`` are glob patterns of other files that the class reads. ``float32`` names,
     for the memory plan, weights that the class keeps in float32 where the stage computes in another dtype: by
     dtype, parts of the weights' names between dots, ``{"float16": ("wo",)}``.
@@ -80,10 +81,11 @@ class Component:
     float32: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     accepts: tuple[str, ...] = ()
     encoder: str = ""
+    buffers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Convert lists to tuples, so that a component is hashable."""
-        for name in ("blocks", "files", "accepts"):
+        for name in ("blocks", "files", "accepts", "buffers"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
 

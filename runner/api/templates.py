@@ -41,6 +41,14 @@ class ModelFacts:
     """``config.json`` of each component that has one, by component."""
     card: Mapping[str, Any]
     """The YAML header of its ``README.md``; empty if that is not on this machine."""
+    index: Mapping[str, Any] = field(default_factory=dict)
+    """``model_index.json``; empty if there is none."""
+    pipeline: str = ""
+    """The class that ``[model] pipeline`` names, or else the ``_class_name`` of the index."""
+
+
+class UnsupportedModelError(Exception):
+    """A model that a stage cannot take; the message is shown where the model's source is set."""
 
 
 @dataclass(frozen=True)
