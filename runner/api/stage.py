@@ -60,7 +60,7 @@ class Component:
     ``cls`` is a dotted string, ``"diffusers:FluxTransformer2DModel"``. ``folder`` is the sub-folder of the
     model; the default is the component's name. ``blocks`` names the ``ModuleList`` children whose members are
     streamed one by one; by default they are found. With ``config_only``, only ``config.json`` is fetched and
-    read (``ctx.config``), and the tensors that match the glob patterns ``buffers`` (``ctx.buffers``); ``cls`` may
+    read (``ctx.config``), and the tensors that match the patterns ``buffers`` (``ctx.buffers``); ``cls`` may
     be ``""``. JSON, text, tokenizer models and safetensors are fetched
     and part of the key; ``files`` are glob patterns of other files that the class reads. ``float32`` names,
     for the memory plan, weights that the class keeps in float32 where the stage computes in another dtype: by

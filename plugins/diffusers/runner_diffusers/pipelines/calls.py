@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 from runner_diffusers.pipelines import source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from runner_diffusers.pipelines.source import SourceClass
 
 CALL = "__call__"
+SAME = ("_orig_mod", "language_model")
+"""Attributes of a model that stand for the model itself: what torch.compile wraps, a text encoder's body."""
+CHAIN = 3  # list, element of the list, another name of the element
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,26 @@ def init_parameters(cls: SourceClass) -> dict[str, InitParameter]:
 
 
 @cache
+def needed_by_init(cls: SourceClass) -> frozenset[str]:
+    """The components whose attributes a pipeline's `__init__` reads without asking whether they are there."""
+    init = source.method(cls, "__init__")
+    return frozenset() if init is None else frozenset(_read_unconditionally(init, init_parameters(cls)))
+
+
+def _read_unconditionally(node: ast.AST, names: Collection[str]) -> Iterator[str]:
+    if isinstance(node, ast.IfExp | ast.If | ast.BoolOp):
+        return
+    if isinstance(node, ast.Attribute):
+        of = node.value
+        if isinstance(of, ast.Name) and of.id in names:
+            yield of.id
+        elif isinstance(of, ast.Attribute) and of.attr in names and is_own(of, of.attr):
+            yield of.attr
+    for child in ast.iter_child_nodes(node):
+        yield from _read_unconditionally(child, names)
+
+
+@cache
 def uses(cls: SourceClass) -> tuple[Use, ...]:
     """All calls of components in a pipeline's `__call__` and the methods that it calls, in their order."""
     call = source.method(cls, CALL)
@@ -84,11 +107,11 @@ class _Reader:
         self.cls, self.method, self.loop, self.path = cls, method, loop, path
         self.components = init_parameters(cls)
         self.bound = dict(bound)
-        for node in ast.walk(method):
-            if isinstance(node, ast.Assign):
-                for target in node.targets:
-                    if isinstance(target, ast.Name) and (meant := self._meant(node.value)):
-                        self.bound[target.id] = self.bound.get(target.id, frozenset()) | meant
+        named = [pair for node in ast.walk(method) for pair in _named(node)]
+        for _ in range(CHAIN):  # a name may stand for what another one does
+            for target, value in named:
+                if isinstance(target, ast.Name) and (meant := self._meant(value)):
+                    self.bound[target.id] = self.bound.get(target.id, frozenset()) | meant
 
     def read(self) -> Iterator[Use]:
         for node in self.method.body:
@@ -129,7 +152,9 @@ class _Reader:
         method = source.method(self.cls, name)
         if method is None or name in self.path:
             return
-        given = {arg.arg: value for arg, value in zip(method.args.args[1:], node.args, strict=False)}
+        is_static = any(ast.unparse(one) == "staticmethod" for one in method.decorator_list)
+        parameters = method.args.args if is_static else method.args.args[1:]
+        given = {arg.arg: value for arg, value in zip(parameters, node.args, strict=False)}
         given |= {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
         bound = {arg: meant for arg, value in given.items() if (meant := self._meant(value))}
         yield from _Reader(self.cls, method, bound, loop, (*self.path, name)).read()
@@ -144,8 +169,28 @@ class _Reader:
             return self.bound.get(node.id, frozenset())
         if isinstance(node, ast.IfExp):
             return self._meant(node.body) | self._meant(node.orelse)
+        if isinstance(node, ast.List | ast.Tuple):
+            return frozenset().union(*map(self._meant, node.elts))
+        if isinstance(node, ast.Subscript):
+            return self._meant(node.value)
         if isinstance(node, ast.Attribute):
             if isinstance(node.value, ast.Name) and node.value.id == "self":
                 return frozenset({node.attr} & self.components.keys())
-            return self._meant(node.value) if node.attr == "_orig_mod" else frozenset()
+            return self._meant(node.value) if node.attr in SAME else frozenset()
         return frozenset()
+
+
+def _named(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """The names that a statement gives to values: of an assignment, or of a loop over lists."""
+    if isinstance(node, ast.Assign):
+        yield from ((target, node.value) for target in node.targets)
+    elif isinstance(node, ast.For):
+        over = node.iter
+        if (
+            isinstance(over, ast.Call)
+            and isinstance(node.target, ast.Tuple)
+            and ast.unparse(over.func) == "zip"
+        ):
+            yield from zip(node.target.elts, over.args, strict=False)
+        else:
+            yield node.target, over

@@ -86,18 +86,32 @@ def component_entries(model: ModelFacts) -> dict[str, Entry | None]:
             f"{pipeline.name} needs {names}, which this model has not: name a model or a folder for each in "
             f'[model.components], such as {missing[0]} = "owner/name"'
         )
+    _refuse_rebuilt(pipeline, found)
     return found
+
+
+def _refuse_rebuilt(pipeline: SourceClass, found: Mapping[str, Entry | None]) -> None:
+    """Refuse a UNet that the pipeline's `__init__` would replace by a new model of it and an adapter."""
+    init, unet = source.method(pipeline, "__init__"), found.get("unet")
+    if init is None or unet is None or unet.name != "UNet2DConditionModel":
+        return
+    for node in ast.walk(init):
+        if isinstance(node, ast.Attribute) and node.attr in ("from_unet", "from_unet2d"):
+            made = ast.unparse(node.value)
+            raise UnsupportedModelError(
+                f"{pipeline.name} makes a {made} of this model's unet when it is loaded, whose weights are in no "
+                f"file: make it once, save_pretrained() it, and name that folder as unet in [model.components]"
+            )
 
 
 @cache
 def used_outside_encoding(pipeline: SourceClass) -> frozenset[str]:
-    """Objects without weights that the pipeline uses in methods whose results no stage plays back."""
+    """Objects without weights that the pipeline needs where no result of encoding is played back."""
     roles = declared_roles(pipeline)
-    encoding = {use.within for use in calls.uses(pipeline) if roles.get(use.component) is Role.ENCODE}
+    encoding = {use.within for use in calls.uses(pipeline) if roles.get(use.component) is Role.ENCODE} - {""}
+    used = {use.component for use in calls.uses(pipeline) if use.within not in encoding}
     return frozenset(
-        use.component
-        for use in calls.uses(pipeline)
-        if roles.get(use.component) is Role.AUXILIARY and (not use.within or use.within not in encoding)
+        name for name in used | calls.needed_by_init(pipeline) if roles.get(name) is Role.AUXILIARY
     )
 
 

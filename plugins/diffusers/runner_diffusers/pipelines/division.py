@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from runner_diffusers.pipelines.calls import Use
     from runner_diffusers.pipelines.source import SourceClass
 
-CALLS = ("__call__", "generate", "predict_num_frames", "check_text_safety", "check_video_safety", "tokenize")
-ENCODES = ("encode", "_encode", "encode_video", "get_text_features", "get_image_features", "get_image_tokens")
-DECODES = ("decode", "_decode", "decode_to_image", "decode_to_mesh")
-"""Methods by which components compute."""
+ENCODES = ("encode", "_encode", "encode_video", "quantize")
+DECODES = (calls.CALL, "decode", "_decode", "decode_to_image", "decode_to_mesh", "apply_watermark")
+"""Methods of decoders that compute."""
+BOOKKEEPING = ("to", "eval", "parameters", "modules", "get_input_embeddings", "final_layer_norm")
+"""Methods of encoders that compute nothing, or a part of what they are called for."""
 
 ENCODE, ENCODE_PICTURE, DENOISE, DECODE = "encoder", "picture encoder", "denoiser", "decoder"
 
@@ -77,9 +78,9 @@ def _kind(cls: SourceClass, use: Use) -> str:
     if role in (None, Role.AUXILIARY):
         return ""
     if role is Role.DECODE:
-        if use.method in ENCODES or use.method == "quantize":
+        if use.method in ENCODES:
             return ENCODE_PICTURE
-        return DECODE if use.method in (*CALLS, *DECODES) else ""
-    if use.method not in (*CALLS, *ENCODES):
-        return ""
-    return ENCODE if role is Role.ENCODE else DENOISE
+        return DECODE if use.method in DECODES else ""
+    if role is Role.ENCODE:
+        return "" if use.method.rpartition(".")[2] in BOOKKEEPING else ENCODE
+    return DENOISE if use.method == calls.CALL else ""
