@@ -12,6 +12,7 @@ from runner_diffusers.pipelines import calls, source
 from runner_diffusers.pipelines.division import encodes_pictures, reason_against
 from runner_diffusers.pipelines.entries import Entry, entries, entry
 from runner_diffusers.pipelines.roles import Role, declared_roles, role_of
+from runner_diffusers.pipelines.signature import tensors_needed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,6 +55,10 @@ def pipeline_class(model: ModelFacts) -> SourceClass:
         raise UnsupportedModelError(f"the installed diffusers has no pipeline {name}{hint}")
     if reason := reason_against(found):
         raise UnsupportedModelError(f"{name} cannot be split into encode, denoise and decode: {reason}")
+    if tensors := tensors_needed(found):
+        raise UnsupportedModelError(
+            f"{name} needs {', '.join(tensors)}: tensors of another pipeline, which no manifest can hold"
+        )
     return found
 
 
@@ -99,8 +104,8 @@ def _refuse_rebuilt(pipeline: SourceClass, found: Mapping[str, Entry | None]) ->
         if isinstance(node, ast.Attribute) and node.attr in ("from_unet", "from_unet2d"):
             made = ast.unparse(node.value)
             raise UnsupportedModelError(
-                f"{pipeline.name} makes a {made} of this model's unet when it is loaded, whose weights are in no "
-                f"file: make it once, save_pretrained() it, and name that folder as unet in [model.components]"
+                f"{pipeline.name} makes {made} of this model's unet while loading, of weights in no file: "
+                "make it once, save_pretrained() it, and name that folder as unet in [model.components]"
             )
 
 

@@ -92,10 +92,31 @@ def attribute(cls: SourceClass, name: str) -> object:
 
 
 @cache
+def exported() -> tuple[str, ...]:
+    """The names that diffusers and its pipelines export."""
+    return tuple(sorted(_names(DIFFUSERS) | _names(f"{DIFFUSERS}.pipelines")))
+
+
+@cache
 def pipeline_names() -> tuple[str, ...]:
     """Names that diffusers exports for pipelines, deprecated ones too."""
-    exported = _names(DIFFUSERS) | _names(f"{DIFFUSERS}.pipelines")
-    return tuple(sorted(name for name in exported if re.search(r"Pipeline(?!.*Output)", name)))
+    return tuple(name for name in exported() if re.search(r"Pipeline(?!.*Output)", name))
+
+
+@cache
+def constant(name: str, module: str) -> object:
+    """The literal value of a module's constant, an imported one too; None if it is no literal."""
+    for node in _statements(_tree(module)):
+        target, value = _assigned(node)
+        if target == name and value is not None:
+            try:
+                return ast.literal_eval(value)
+            except ValueError:
+                return None
+    found = _names(module).get(name)
+    return (
+        constant(found[1], found[0]) if isinstance(found, tuple) and found[0].startswith(DIFFUSERS) else None
+    )
 
 
 def is_pipeline(cls: SourceClass) -> bool:
@@ -182,14 +203,9 @@ def _package(name: str) -> Path:
 @cache
 def _names(module: str) -> dict[str, ast.ClassDef | tuple[str, str]]:
     """What names of a module stand for: its own classes, and (module, name) of what it imports."""
-    path = _package(DIFFUSERS).joinpath(*module.split(".")[1:])
-    is_package = path.is_dir()
-    file = path / "__init__.py" if is_package else path.with_suffix(".py")
     found: dict[str, ast.ClassDef | tuple[str, str]] = {}
-    if not file.is_file():
-        return found
-    inside = module if is_package else module.rpartition(".")[0]
-    for node in _statements(ast.parse(file.read_bytes())):
+    inside = module if _file(module).name == "__init__.py" else module.rpartition(".")[0]
+    for node in _statements(_tree(module)):
         if isinstance(node, ast.ClassDef):
             found[node.name] = node
         elif isinstance(node, ast.ImportFrom):
@@ -200,6 +216,18 @@ def _names(module: str) -> dict[str, ast.ClassDef | tuple[str, str]]:
             if target and isinstance(value, ast.Name):
                 found.setdefault(target, (module, value.id))
     return found
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    """The syntax tree of a module of diffusers; an empty one if there is no such module."""
+    file = _file(module)
+    return ast.parse(file.read_bytes() if file.is_file() else b"")
+
+
+def _file(module: str) -> Path:
+    path = _package(DIFFUSERS).joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
