@@ -39,7 +39,12 @@ class InitParameter:
     """A parameter of a pipeline's ``__init__``."""
 
     annotation: ast.expr | None
-    required: bool
+    default: ast.expr | None
+
+    @property
+    def required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is None
 
 
 def is_own(node: ast.expr, name: str) -> bool:
@@ -59,11 +64,9 @@ def init_parameters(cls: SourceClass) -> dict[str, InitParameter]:
     if init is None:
         return {}
     positional = [*init.args.posonlyargs, *init.args.args][1:]
-    required = len(positional) - len(init.args.defaults)
-    found = {arg.arg: InitParameter(arg.annotation, n < required) for n, arg in enumerate(positional)}
-    for arg, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True):
-        found[arg.arg] = InitParameter(arg.annotation, default is None)
-    return found
+    defaults = [*[None] * (len(positional) - len(init.args.defaults)), *init.args.defaults]
+    found = zip([*positional, *init.args.kwonlyargs], [*defaults, *init.args.kw_defaults], strict=True)
+    return {arg.arg: InitParameter(arg.annotation, default) for arg, default in found}
 
 
 @cache

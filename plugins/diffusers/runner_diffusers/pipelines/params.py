@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -17,7 +19,7 @@ from pydantic import (
 )
 
 from runner_diffusers.pipelines import schedulers, source
-from runner_diffusers.pipelines.components import component_entries, pipeline_class
+from runner_diffusers.pipelines.components import component_entries, init_values, pipeline_class
 from runner_diffusers.pipelines.signature import Media, keywords, media
 
 if TYPE_CHECKING:
@@ -64,6 +66,8 @@ class PipelineParams(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
     pipeline: ClassVar[str] = ""
     """Name of the pipeline's class."""
+    init_values: ClassVar[Mapping[str, Any]] = {}
+    """What the model's index gives to the pipeline's `__init__` besides components."""
 
     def arguments(self) -> dict[str, Any]:
         """The keywords of the pipeline's `__call__` that differ from its defaults."""
@@ -98,7 +102,8 @@ def encode(model: ModelFacts) -> type[PipelineParams]:
 def denoise(model: ModelFacts) -> type[PipelineParams]:
     """The parameters of ``diffusers.denoise``: all keywords, the seed and the scheduler."""
     scheduler = component_entries(model).get("scheduler")
-    return _denoise(pipeline_class(model), scheduler.name if scheduler else "")
+    values = json.dumps(init_values(model), sort_keys=True)
+    return _denoise(pipeline_class(model), scheduler.name if scheduler else "", values)
 
 
 def decode(model: ModelFacts) -> type[PipelineParams]:
@@ -113,7 +118,7 @@ def _encode(cls: SourceClass) -> type[PipelineParams]:
 
 
 @cache
-def _denoise(cls: SourceClass, scheduler: str) -> type[PipelineParams]:
+def _denoise(cls: SourceClass, scheduler: str, values: str) -> type[PipelineParams]:
     fields = {one.name: _field(one) for one in keywords(cls)}
     if ITS_STEPS in fields:
         fields[STEPS] = fields[ITS_STEPS]
@@ -128,7 +133,9 @@ def _denoise(cls: SourceClass, scheduler: str) -> type[PipelineParams]:
             None, description="class: a scheduler of diffusers, in place of the model's; and options of it"
         ),
     )
-    return _made("Denoise", cls, LoopParams, fields)
+    made = _made("Denoise", cls, LoopParams, fields)
+    made.init_values = json.loads(values)
+    return made
 
 
 @cache

@@ -16,7 +16,7 @@ from runner_diffusers.pipelines import calls, source
 from runner_diffusers.pipelines.evaluate import UNKNOWN, evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from runner_diffusers.pipelines.source import SourceClass
 
@@ -88,6 +88,12 @@ def keywords(cls: SourceClass) -> tuple[Keyword, ...]:
         if kind is not None:
             found.append(Keyword(name, kind, value, default is None, file, described.get(name, "")))
     return tuple(found)
+
+
+@cache
+def defaults(cls: SourceClass) -> Mapping[str, Any]:
+    """The default of each keyword that has one that can be told, whether a manifest can set it or not."""
+    return {name: _default(node, cls) for name, _, node in _parameters(cls) if node is not None}
 
 
 @cache
