@@ -1,0 +1,95 @@
+"""Checks of an item's parameters against the pipeline and those of earlier stages; nothing is loaded."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from runner.api import Problem
+from runner_diffusers.pipelines import prologue, source
+from runner_diffusers.pipelines.evaluate import UNKNOWN, Known
+from runner_diffusers.pipelines.params import PipelineParams
+from runner_diffusers.pipelines.signature import defaults, keywords
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from runner.api import Facts
+    from runner_diffusers.pipelines.source import SourceClass
+
+NEEDED = ((re.compile(r"Img2Img|Inpaint"), "image"), (re.compile(r"Inpaint"), "mask_image"))
+"""Pictures that pipelines cannot do without though their signature has a default, by the pipeline's name."""
+OUTPUT = ("output_type", "return_dict", "generator")
+"""Keywords that the stages set."""
+GUIDED = "do_classifier_free_guidance"
+
+
+def denoise(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
+    """Report what the pipeline itself would refuse or ignore, and what other stages have otherwise."""
+    yield from _differences(params, facts)
+    cls = source.find(params.pipeline)
+    if cls is not None:
+        yield from _missing_pictures(cls, params)
+        yield from _findings(cls, params, facts)
+
+
+def decode(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
+    """Report files that other stages have otherwise."""
+    yield from _differences(params, facts)
+
+
+def _differences(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
+    told: set[str] = set()
+    for upstream in facts.upstream.values():
+        if not isinstance(upstream, PipelineParams) or upstream.pipeline != params.pipeline:
+            continue
+        shared = type(params).model_fields.keys() & type(upstream).model_fields.keys()
+        for name in sorted(shared - told):
+            own, other = getattr(params, name), getattr(upstream, name)
+            if own != other:
+                told.add(name)
+                yield Problem(
+                    f"{name} is {_shown(own)} here, and {_shown(other)} in the stage before: set it in "
+                    "[with] or for the item, so that all stages have it",
+                    name,
+                )
+
+
+def _missing_pictures(cls: SourceClass, params: PipelineParams) -> Iterator[Problem]:
+    files = {one.name for one in keywords(cls) if one.file}
+    for pipelines, name in NEEDED:
+        if pipelines.search(cls.name) and name in files and getattr(params, name) is None:
+            yield Problem(f'{name} is missing: {cls.name} needs one, such as {name} = "picture.png"', name)
+    pictures = getattr(params, "image", None)
+    if cls.name == "GlmImagePipeline" and isinstance(pictures, list) and len(pictures) > 1:
+        yield Problem("image: this pipeline encodes further pictures while it denoises; give one", "image")
+
+
+def _findings(cls: SourceClass, params: PipelineParams, facts: Facts) -> Iterator[Problem]:
+    offered = {one.name: one for one in keywords(cls)}
+    arguments = dict(defaults(cls)) | dict.fromkeys(OUTPUT, UNKNOWN)
+    for name, keyword in offered.items():
+        value = getattr(params, name, keyword.default)
+        arguments[name] = _as_file(value) if keyword.file else value
+    found, pipeline = prologue.findings(cls, arguments, facts.configs, params.init_values)
+    for one in found:
+        about = [name for name in one.about if name in offered]
+        own = [name for name in about if name in params.model_fields_set]
+        name = next(iter([*own, *about]), "")
+        if not one.is_warning and name and arguments[name] is None and "embeds" in one.message:
+            yield Problem(f"{name} is missing: {cls.name} needs it", name)
+        elif not one.is_warning or own:
+            yield Problem(f"{cls.name}: {one.message}", name, warning=one.is_warning)
+    unguided = prologue.is_true_property(cls, GUIDED, pipeline) is False
+    if unguided and getattr(params, "negative_prompt", None) and "negative_prompt" in params.model_fields_set:
+        yield Problem("negative_prompt changes nothing: the guidance is off", "negative_prompt", warning=True)
+
+
+def _as_file(value: Any) -> Any:
+    if isinstance(value, list):
+        return [Known() for _ in value]
+    return None if value is None else Known()
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)

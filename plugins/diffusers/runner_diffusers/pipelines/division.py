@@ -1,0 +1,86 @@
+"""Whether a pipeline can be split into encode, denoise and decode; if it cannot, why."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from runner_diffusers.pipelines import calls
+from runner_diffusers.pipelines.roles import Role, declared_roles
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner_diffusers.pipelines.calls import Use
+    from runner_diffusers.pipelines.source import SourceClass
+
+ENCODES = ("encode", "_encode", "encode_video", "quantize")
+DECODES = (calls.CALL, "decode", "_decode", "decode_to_image", "decode_to_mesh", "apply_watermark")
+"""Methods of decoders that compute."""
+BOOKKEEPING = ("to", "eval", "parameters", "modules", "get_input_embeddings", "final_layer_norm")
+"""Methods of encoders that compute nothing, or a part of what they are called for."""
+
+ENCODE, ENCODE_PICTURE, DENOISE, DECODE = "encoder", "picture encoder", "denoiser", "decoder"
+
+TAKEN_ANYWAY: Mapping[str, str] = {
+    # its transformer reads each further picture after the VAE has encoded it, in a loop of its own
+    "GlmImagePipeline": "with at most one picture",
+}
+"""Pipelines that can be split within limits that `checks` keeps, against what their source says."""
+
+REFUSED: Mapping[str, str] = {
+    "Cosmos": "its safety checker, of the package cosmos_guardrail, runs before and after the loop",
+    "Onnx": "it runs ONNX files, and the stages run weights in safetensors files",
+    "Flax": "it runs on JAX",
+}
+"""Pipelines, by the beginnings of their names, that cannot be split for a reason that calls do not show."""
+
+
+@cache
+def reason_against(cls: SourceClass) -> str:
+    """Why a pipeline cannot be split, in words that continue a sentence; empty if it can be."""
+    for beginning, reason in REFUSED.items():
+        if cls.name.startswith(beginning):
+            return reason
+    if cls.name in TAKEN_ANYWAY:
+        return ""
+    return _reason(cls)
+
+
+def _reason(cls: SourceClass) -> str:
+    told = [(kind, use) for use in calls.uses(cls) if (kind := _kind(cls, use))]
+    denoising = [n for n, (kind, _) in enumerate(told) if kind == DENOISE]
+    loops = {told[n][1].loop for n in denoising} - {0}
+    if not loops:
+        return "it has no denoising loop of its own (a prior, an upsampler, or several pipelines in one)"
+    for n, (kind, use) in enumerate(told):
+        if kind == DENOISE:
+            continue
+        at = f"({use.place})"
+        if use.loop in loops:
+            return f"{use.component}, the {kind}, is called inside the denoising loop {at}"
+        if kind == DECODE and n < denoising[-1]:
+            return f"{use.component}, the {kind}, is called before the denoising is done {at}"
+        if kind in (ENCODE, ENCODE_PICTURE) and denoising[0] < n < denoising[-1]:
+            return f"{use.component}, the {kind}, is called between two denoising loops {at}"
+        if kind == ENCODE and n > denoising[-1]:
+            return f"{use.component}, the {kind}, is called again after the denoising loop {at}"
+    return ""
+
+
+def encodes_pictures(cls: SourceClass) -> frozenset[str]:
+    """The decoders whose other half the pipeline uses: ``vae`` where it calls ``vae.encode``."""
+    return frozenset(use.component for use in calls.uses(cls) if _kind(cls, use) == ENCODE_PICTURE)
+
+
+def _kind(cls: SourceClass, use: Use) -> str:
+    role = declared_roles(cls).get(use.component)
+    if role in (None, Role.AUXILIARY):
+        return ""
+    if role is Role.DECODE:
+        if use.method in ENCODES:
+            return ENCODE_PICTURE
+        return DECODE if use.method in DECODES else ""
+    if role is Role.ENCODE:
+        return "" if use.method.rpartition(".")[2] in BOOKKEEPING else ENCODE
+    return DENOISE if use.method == calls.CALL else ""
