@@ -25,7 +25,7 @@ sim: $(READY)
 # compiled first: the tests start the command a thousand times, and it writes no byte code itself;
 # the simulated accelerator is built where there is a compiler
 test: $(READY)
-	$(BIN)/python -m compileall -q runner plugins/flux/runner_flux
+	$(BIN)/python -m compileall -q runner plugins/flux/runner_flux plugins/diffusers/runner_diffusers
 	! command -v g++ >/dev/null || $(BIN)/python tests/sim/build.py
 	$(BIN)/pytest -n 3
 
@@ -80,12 +80,13 @@ wheels: $(READY)
 	rm -rf dist
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(BIN)/python -m build --wheel --outdir dist plugins/flux
+	$(BIN)/python -m build --wheel --outdir dist plugins/diffusers
 
 clean:
 	rm -rf dist build site runs .mypy_cache .ruff_cache .hypothesis
 
-$(READY): pyproject.toml plugins/flux/pyproject.toml constraints.txt
+$(READY): pyproject.toml plugins/flux/pyproject.toml plugins/diffusers/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "runner needs Python 3.11 or newer: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e plugins/flux
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' -e plugins/flux -e 'plugins/diffusers[video]'
 	touch $(READY)

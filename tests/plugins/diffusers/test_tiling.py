@@ -1,0 +1,295 @@
+"""VAEs of every class in diffusers, decoding in tiles."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from plugins.diffusers.tiny_vaes import VAES, build, latents
+from runner_diffusers.tiling import (
+    AT_ONCE,
+    Granularity,
+    Size,
+    TilingError,
+    granularity,
+    problems,
+    settings,
+    tiled,
+)
+from runner_diffusers.vae_tiles import TABLE, UNTILED
+
+SIZE = (64, 96)
+TILES = {  # pixels, the smallest or near it, and the frames of a clip
+    "AutoencoderKL": 32,
+    "AutoencoderKLFlux2": 32,
+    "AutoencoderKLKVAE": 32,
+    "AutoencoderTiny": 64,
+    "AutoencoderDC": 32,
+    "AutoencoderKLQwenImage": 32,
+    "AutoencoderKLQwenImage21": 32,
+    "AutoencoderKLWan": 32,
+    "AutoencoderKLWan 5B": 32,
+    "AutoencoderKLLTXVideo": 48,
+    "AutoencoderKLLTX2Video": 48,
+    "AutoencoderKLMagvit": 32,
+    "AutoencoderKLHunyuanVideo": 32,
+    "AutoencoderKLHunyuanVideo15": 32,
+    "AutoencoderKLHunyuanImage": 32,
+    "AutoencoderKLCogVideoX": 64,
+    "AutoencoderKLMochi": 32,
+    "AutoencoderVidTok": 64,
+    "AutoencoderKLMiniMaxH3": 64,
+}
+IN_TIME = {"AutoencoderKLLTXVideo": 8, "AutoencoderKLLTX2Video": 16, "AutoencoderKLHunyuanVideo": 8}
+FRAMES = {"AutoencoderKLMochi": 13, "AutoencoderKLQwenImage21": 1}
+
+
+def decoded(vae: Any, z: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        torch.manual_seed(0)
+        out = vae.decode(z)
+    sample = out if isinstance(out, torch.Tensor) else out.sample
+    assert isinstance(sample, torch.Tensor)
+    return sample
+
+
+def frames_of(name: str) -> int:
+    return 1 if VAES[name].frames is None else FRAMES.get(name, 17)
+
+
+def state(vae: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(vae).items() if isinstance(value, bool | int | float | str)}
+
+
+@pytest.mark.parametrize("name", TILES)
+def test_tiles_of_space(name: str) -> None:
+    vae, tile, frames = build(name), TILES[name], frames_of(name)
+    z = latents(name, *SIZE, frames)
+    before = state(vae)
+    whole = decoded(tiled(vae, "off", "auto", *SIZE, frames), z)
+
+    view = tiled(vae, tile, "auto", *SIZE, frames)
+    pieces = decoded(view, z)
+
+    assert pieces.shape == whole.shape
+    assert whole.shape[-2:] == SIZE
+    assert not torch.equal(pieces, whole)
+    assert state(vae) == before
+    assert next(view.parameters()) is next(vae.parameters())
+
+
+@pytest.mark.parametrize("name", TILES)
+def test_a_picture_within_one_tile_is_that_of_the_whole(name: str) -> None:
+    vae, frames = build(name), frames_of(name)
+    tile = TILES[name]
+    z = latents(name, tile, tile, frames)
+
+    in_tiles = decoded(tiled(vae, tile, "auto", tile, tile, frames), z)
+
+    assert torch.equal(in_tiles, decoded(tiled(vae, "off", "auto", tile, tile, frames), z))
+
+
+@pytest.mark.parametrize("name", TILES)
+def test_sizes_that_leave_a_tile_of_one_number_of_the_latents(name: str) -> None:
+    vae, tile, frames = build(name), TILES[name], frames_of(name)
+    view = tiled(vae, tile, "auto", 4096, tile, frames)
+    ratio = VAES[name].ratio
+    stride = getattr(view, "tile_sample_stride_height", tile * 3 // 4)
+    height = stride * 2 + ratio
+
+    shape = decoded(tiled(vae, tile, "auto", height, tile, frames), latents(name, height, tile, frames)).shape
+
+    assert shape[-2:] == (height, tile)
+
+
+@pytest.mark.parametrize("name", VAES)
+def test_auto_and_off_are_the_plain_decode_where_the_picture_is_small(name: str) -> None:
+    if name in {"AutoencoderKLAllegro", "AutoencoderKLTemporalDecoder"}:
+        pytest.skip("it cannot decode plainly")
+    vae, frames = build(name), frames_of(name) if name != "AutoencoderKLHunyuanImageRefiner" else 1
+    z = latents(name, *SIZE, frames)
+    plain = decoded(vae, z)
+
+    assert torch.equal(decoded(tiled(vae, "auto", "auto", *SIZE, frames), z), plain)
+    if name not in {"AutoencoderKLMiniMaxH3", "AutoencoderKLHunyuanVideo"}:  # which decode in tiles unasked
+        assert torch.equal(decoded(tiled(vae, "off", "off", *SIZE, frames), z), plain)
+
+
+@pytest.mark.parametrize(("name", "tile"), IN_TIME.items())
+@pytest.mark.parametrize("frames", [17, 33, 41])
+def test_tiles_of_time(name: str, tile: int, frames: int) -> None:
+    vae = build(name)
+    every = VAES[name].frames
+    assert every is not None
+    frames = (frames - 1) // every * every + 1
+    z = latents(name, 32, 32, frames)
+    whole = decoded(tiled(vae, "off", "off", 32, 32, frames), z)
+
+    pieces = decoded(tiled(vae, "off", tile, 32, 32, frames), z)
+    both = decoded(tiled(vae, 32, tile, 32, 64, frames), latents(name, 32, 64, frames))
+
+    assert pieces.shape == whole.shape
+    assert pieces.shape[2] == frames
+    assert not torch.equal(pieces, whole)
+    # the first frames are those of the first tile alone, before the second is blended in
+    assert both.shape[2:] == (frames, 32, 64)
+
+
+def granularity_of(name: str) -> int:
+    space = granularity(name.partition(" ")[0], VAES[name].config).space
+    assert space is not None
+    return space
+
+
+def test_tiles_change_only_what_is_near_their_borders() -> None:
+    """A convolution sees as far as its layers are deep; beyond that, a tile is the picture's own part."""
+    name = "AutoencoderTiny"  # it has no layer that looks at the whole picture
+    vae = build(name)
+    z = latents(name, 256, 256)
+    whole = decoded(vae, z)
+
+    pieces = decoded(tiled(vae, 128, "auto", 256, 256), z)
+
+    differs = (pieces - whole).abs().amax(dim=(0, 1)) > 1e-5
+    assert not differs[:64, :64].any()
+    assert differs[:, 112:128].any()
+
+
+def test_no_stride_leaves_a_tile_that_cannot_be_reflected() -> None:
+    config = VAES["AutoencoderKLLTX2Video"].config
+
+    fits = settings("AutoencoderKLLTX2Video", config, 64, "off", Size(8 * 22, 8 * 21))
+
+    assert (fits["tile_sample_stride_height"], fits["tile_sample_stride_width"]) == (48, 56)
+    with pytest.raises(TilingError, match=r"a height of 56 .* 8 pixels alone: set 40"):
+        settings("AutoencoderKLLTX2Video", config, 32, "off", Size(56, 64))
+
+
+def test_hunyuan_video_decodes_in_tiles_of_time_unless_switched_off() -> None:
+    name = "AutoencoderKLHunyuanVideo"
+    vae, z = build(name), latents(name, 32, 32, 33)
+
+    auto, off = (decoded(tiled(vae, "off", time, 32, 32, 33), z) for time in ("auto", "off"))
+
+    assert torch.equal(auto, decoded(vae, z))
+    assert not torch.equal(auto, off)
+    vae.use_framewise_decoding = False
+    assert torch.equal(off, decoded(vae, z))
+
+
+def test_allegro_decodes_in_its_own_tiles_what_they_cover() -> None:
+    name = "AutoencoderKLAllegro"  # tiles of 160 here, each 40 below and 80 right of the one before
+    vae = build(name)
+    z = torch.randn(1, 4, 6, 25, 30)
+
+    clip = decoded(tiled(vae, "auto", "auto", 200, 240, 24), z)
+
+    assert clip.shape == (1, 24, 3, 200, 240)
+    assert clip.abs().amax(dim=(0, 1, 2)).min() > 0
+    with pytest.raises(TilingError, match=r"height = 192: .* set 160 or 200"):
+        tiled(vae, "auto", "auto", 192, 240, 24)
+    with pytest.raises(TilingError, match=r"num_frames = 32: .* set 24 or 40"):
+        tiled(vae, "auto", "auto", 200, 240, 32)
+    with pytest.raises(TilingError, match="one size only"):
+        tiled(vae, "off", "auto", 200, 240, 24)
+    with pytest.raises(TilingError, match="24 frames only"):
+        tiled(vae, "auto", "off", 200, 240, 24)
+    assert not vae.use_tiling
+
+
+@pytest.mark.parametrize("name", sorted({name.partition(" ")[0] for name in VAES} - set(TABLE)))
+def test_classes_without_tiles_refuse_sizes_alone(name: str) -> None:
+    config = VAES[name].config
+
+    if name != "AutoencoderKLAllegro":
+        assert settings(name, config, "auto", "auto", Size(4096, 4096)) == {}
+    (error, other) = problems(name, config, 256, 16)
+
+    assert {error.parameter, other.parameter} == {"tiling", "temporal"}
+    assert all(name in str(one) and 'at "auto"' in str(one) for one in (error, other))
+
+
+@pytest.mark.parametrize("name", sorted(TILES))
+def test_other_sizes_than_multiples_are_refused_with_the_next(name: str) -> None:
+    kind, config = name.partition(" ")[0], VAES[name].config
+    step = granularity_of(name)
+
+    (error,) = problems(kind, config, 4 * step + 1, "auto")
+
+    assert error.parameter == "tiling"
+    assert f"multiple of {step} pixels" in str(error)
+    assert f"set {4 * step} or {5 * step}" in str(error)
+    assert not list(problems(kind, config, 4 * step, "auto"))
+    with pytest.raises(TilingError):
+        settings(kind, config, step - 1, "auto", Size(*SIZE))
+
+
+@pytest.mark.parametrize("name", sorted(TILES))
+def test_the_table_has_the_ratios_of_the_classes(name: str) -> None:
+    vae = build(name)
+    tiles = TABLE[name.partition(" ")[0]]
+
+    assert tiles.ratio(VAES[name].config) == tiles.ratio(vae.config) == VAES[name].ratio
+    if tiles.frame_ratio:
+        assert tiles.frame_ratio(VAES[name].config) == VAES[name].frames
+
+
+def test_sizes_of_time_are_multiples_too() -> None:
+    config = VAES["AutoencoderKLHunyuanVideo"].config
+
+    assert granularity("AutoencoderKLHunyuanVideo", config) == Granularity(8, 4)
+    assert granularity("VQModel", {}) == Granularity(None, None)
+    (error,) = problems("AutoencoderKLHunyuanVideo", config, "auto", 18)
+    assert (error.parameter, "set 16 or 20" in str(error)) == ("temporal", True)
+    (error,) = problems("AutoencoderKLWan", {}, "auto", 16)
+    assert "no tiles of time" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("vae", "config", "size", "in_space", "in_time"),
+    [
+        ("AutoencoderKL", {"block_out_channels": [1] * 4}, Size(2048, 2048), False, False),
+        ("AutoencoderKL", {"block_out_channels": [1] * 4}, Size(2056, 2048), True, False),
+        ("AutoencoderKLWan", {}, Size(720, 1280, 81), False, False),  # 4 frames at once
+        ("AutoencoderKLWan", {}, Size(1088, 1920, 81), True, False),
+        ("AutoencoderKLCogVideoX", {}, Size(480, 720, 49), False, False),
+        ("AutoencoderKLHunyuanVideo", {}, Size(320, 512, 129), False, False),  # in tiles of time, as ever
+        ("AutoencoderKLHunyuanVideo", {}, Size(720, 1280, 129), True, False),
+        ("AutoencoderKLLTXVideo", {"patch_size": 4}, Size(512, 768, 161), False, False),
+        ("AutoencoderKLLTXVideo", {"patch_size": 4}, Size(704, 1216, 161), False, True),
+        ("AutoencoderKLMochi", {}, Size(480, 848, 85), True, False),
+    ],
+)
+def test_auto_depends_on_the_size(
+    vae: str, config: dict[str, Any], size: Size, in_space: bool, in_time: bool
+) -> None:
+    chosen = settings(vae, config, "auto", "auto", size)
+
+    assert chosen.get("use_tiling", False) is in_space
+    assert chosen.get("use_framewise_decoding", False) is in_time
+    assert settings(vae, config, "off", "off", size).get("use_tiling", False) is False
+    assert AT_ONCE == 2048 * 2048
+
+
+def test_every_class_with_tiles_is_known() -> None:
+    with_tiles = {
+        name
+        for name in dir(diffusers)
+        if name.startswith(("Autoencoder", "Asymmetric", "Consistency", "VQ"))
+        and hasattr(getattr(diffusers, name), "enable_tiling")
+    }
+
+    audio = {name for name in with_tiles if "Audio" in name}
+    assert with_tiles - audio - set(TABLE) - set(UNTILED) - {"AutoencoderKLAllegro"} == set()
+
+
+def test_checks_import_no_torch() -> None:
+    code = (
+        "import runner_diffusers.tiling, sys; sys.exit('torch' in sys.modules or 'diffusers' in sys.modules)"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True)
