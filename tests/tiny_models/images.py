@@ -98,7 +98,7 @@ def sdxl() -> Any:
 def sdxl_controlnet() -> Any:
     parts = _sdxl_parts()
     torch.manual_seed(8)
-    controlnet = df.ControlNetModel.from_unet(parts["unet"], conditioning_channels=3)
+    controlnet = df.ControlNetModel.from_unet(parts["unet"], conditioning_embedding_out_channels=(8, 16))
     for weight in controlnet.parameters():  # zero convolutions would hide it
         torch.nn.init.normal_(weight, std=0.05)
     return df.StableDiffusionXLControlNetPipeline(**parts, controlnet=controlnet)

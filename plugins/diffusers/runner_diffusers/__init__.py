@@ -1,5 +1,55 @@
-"""The diffusers plugin: any pipeline that can be split into encode, denoise and decode."""
+"""Stages for diffusers' pipelines: any that can be split into encode, denoise and decode.
+
+Nothing here imports torch, diffusers or transformers. The code of the stages is imported in the workers.
+"""
 
 from __future__ import annotations
 
+from runner.api import Bundle, File, Stage, hookimpl
+
 __version__ = "0.1.0"
+RUNNER_API = 1
+
+COMPONENTS, PARAMS, CHECKS = (f"runner_diffusers.pipelines.{name}" for name in ("components", "params", "checks"))
+
+ENCODE = Stage(
+    name="diffusers.encode",
+    version=1,
+    summary="prompts, pictures and clips to what the denoiser takes, with the pipeline's encoders",
+    params=f"{PARAMS}:encode",
+    outputs=(Bundle("encoded"),),
+    components=f"{COMPONENTS}:encode",
+    start="runner_diffusers.encode:start",
+    preload=("diffusers",),
+)
+
+DENOISE = Stage(
+    name="diffusers.denoise",
+    version=1,
+    summary="the pipeline's denoising loop, with its transformers or UNet",
+    params=f"{PARAMS}:denoise",
+    inputs=(Bundle("encoded"),),
+    outputs=(Bundle("denoised"),),
+    components=f"{COMPONENTS}:denoise",
+    start="runner_diffusers.denoise:start",
+    preload=("diffusers",),
+    check=f"{CHECKS}:denoise",
+)
+
+DECODE = Stage(
+    name="diffusers.decode",
+    version=1,
+    summary="latents to a picture, a clip or sound, with the pipeline's VAE",
+    params=f"{PARAMS}:decode",
+    inputs=(Bundle("encoded"), Bundle("denoised")),
+    outputs=(File("output", ".png"),),
+    components=f"{COMPONENTS}:decode",
+    start="runner_diffusers.decode:start",
+    preload=("diffusers",),
+    check=f"{CHECKS}:decode",
+)
+
+
+@hookimpl
+def runner_stages() -> tuple[Stage, ...]:
+    return (ENCODE, DENOISE, DECODE)

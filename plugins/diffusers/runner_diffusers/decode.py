@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner_diffusers.arguments import media_arguments, unpacked_arguments
+from runner_diffusers.arguments import OUTPUT, call_arguments, unpacked_arguments
 from runner_diffusers.media.outputs import made_by
 from runner_diffusers.pipelines import components
 from runner_diffusers.replay.call import PipelineCall, cast_arguments, is_guider
@@ -34,8 +34,8 @@ def start(ctx: Context) -> Callable[[Item], dict[str, bytes]]:
         state = LoopState(denoised.tensors, denoised.values["loop"])
         own = replace(parts, components=scheduler_of(parts, denoised.values["scheduler"]))
         guiders = [copy.deepcopy(part) for part in own.components.values() if is_guider(part)]
-        arguments = {**unpacked_arguments(denoised.values["arguments"]), **media_arguments(item.params, ctx.model)}
-        generator = seeded(0, ctx.device)  # the state holds those of the last step
+        arguments = {**unpacked_arguments(denoised.values["arguments"]), **call_arguments(item.params), **OUTPUT}
+        generator = seeded(denoised.values["seed"], ctx.device)
 
         def decode(name: str, call: Arguments) -> Any:
             return cast_arguments(call, own.dtypes.get(name), {*own.dtypes.values()})()

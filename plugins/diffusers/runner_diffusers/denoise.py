@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.api import Bundled
-from runner_diffusers.arguments import call_arguments, packed_arguments
+from runner_diffusers.arguments import OUTPUT, call_arguments, packed_arguments
 from runner_diffusers.pipelines import components
 from runner_diffusers.replay.call import PipelineCall, is_guider
 from runner_diffusers.replay.loop import Loop, LoopState
@@ -39,10 +39,10 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
 
         loop = Loop(generator, guiders, ctx.device, saved, on_border)
         call = PipelineCall(own, playback(item.inputs["encoded"], own), guiders, loop)
-        call.run(call_arguments(params, ctx.model), generator)
+        call.run({**call_arguments(params), **OUTPUT}, generator)
         item.step(loop.iterations, loop.iterations)
         state = loop.state()
-        values = {"loop": state.values, "arguments": packed_arguments(params, ctx.model), "scheduler": chosen}
+        values = {"loop": state.values, "arguments": packed_arguments(params), "scheduler": chosen, "seed": params.seed}
         return {"denoised": Bundled(state.tensors, values)}
 
     return one

@@ -27,7 +27,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
     def one(item: Item) -> dict[str, Bundled]:
         generator = seeded(getattr(item.params, "seed", 0), ctx.device)
         recording = Recording(generator)
-        PipelineCall(parts, recording).run(call_arguments(item.params, ctx.model), generator)
+        PipelineCall(parts, recording).run(call_arguments(item.params), generator)
         values = {"calls": recording.calls, "dtype": str(ctx.dtype)}
         return {"encoded": Bundled(recording.tensors, values)}
 

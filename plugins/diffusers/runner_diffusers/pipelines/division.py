@@ -20,7 +20,7 @@ DECODES = (calls.CALL, "decode", "_decode", "decode_to_image", "decode_to_mesh",
 BOOKKEEPING = ("to", "eval", "parameters", "modules", "get_input_embeddings", "final_layer_norm")
 """Methods of encoders that compute nothing, or a part of what they are called for."""
 
-ENCODE, ENCODE_PICTURE, DENOISE, DECODE = "encoder", "picture encoder", "denoiser", "decoder"
+ENCODER, ENCODE_PICTURE, DENOISE, DECODE = "encoder", "picture encoder", "denoiser", "decoder"
 
 TAKEN_ANYWAY: Mapping[str, str] = {
     # its transformer reads each further picture after the VAE has encoded it, in a loop of its own
@@ -61,9 +61,9 @@ def _reason(cls: SourceClass) -> str:
             return f"{use.component}, the {kind}, is called inside the denoising loop {at}"
         if kind == DECODE and n < denoising[-1]:
             return f"{use.component}, the {kind}, is called before the denoising is done {at}"
-        if kind in (ENCODE, ENCODE_PICTURE) and denoising[0] < n < denoising[-1]:
+        if kind in (ENCODER, ENCODE_PICTURE) and denoising[0] < n < denoising[-1]:
             return f"{use.component}, the {kind}, is called between two denoising loops {at}"
-        if kind == ENCODE and n > denoising[-1]:
+        if kind == ENCODER and n > denoising[-1]:
             return f"{use.component}, the {kind}, is called again after the denoising loop {at}"
     return ""
 
@@ -82,5 +82,11 @@ def _kind(cls: SourceClass, use: Use) -> str:
             return ENCODE_PICTURE
         return DECODE if use.method in DECODES else ""
     if role is Role.ENCODE:
-        return "" if use.method.rpartition(".")[2] in BOOKKEEPING else ENCODE
+        return "" if use.method.rpartition(".")[2] in BOOKKEEPING else ENCODER
     return DENOISE if use.method == calls.CALL else ""
+
+
+@cache
+def encoding_methods(cls: SourceClass) -> frozenset[str]:
+    """The methods that ``__call__`` calls in which an encoder computes, such as ``encode_prompt``."""
+    return frozenset(use.within for use in calls.uses(cls) if _kind(cls, use) == ENCODER) - {""}

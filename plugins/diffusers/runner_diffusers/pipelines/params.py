@@ -69,6 +69,12 @@ class PipelineParams(BaseModel):
     init_values: ClassVar[Mapping[str, Any]] = {}
     """What the model's index gives to the pipeline's `__init__` besides components."""
 
+    @classmethod
+    def files(cls) -> frozenset[str]:
+        """The keywords that are files."""
+        pipeline = source.find(cls.pipeline)
+        return frozenset(one.name for one in (keywords(pipeline) if pipeline is not None else ()) if one.file)
+
     def arguments(self) -> dict[str, Any]:
         """The keywords of the pipeline's `__call__` that differ from its defaults."""
         cls = source.find(type(self).pipeline)
