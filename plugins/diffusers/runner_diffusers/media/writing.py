@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
     from runner_diffusers.media.formats import Format, Kind
 
-QUALITY = 95  # of JPEG, without subsampling of colours, and of WebP
+STILL: Mapping[str, Mapping[str, Any]] = {
+    "png": {},
+    "jpeg": {"quality": 95, "subsampling": "4:4:4"},
+    "webp": {"quality": 95, "method": 4},
+}
+MOVING: Mapping[str, Mapping[str, Any]] = {"gif": {}, "webp": STILL["webp"]}
 
 
 @dataclass(frozen=True)
@@ -111,12 +116,7 @@ def _still(picture: NDArray[np.float32], wanted: Format) -> bytes:
     if wanted == "jpeg" and image.mode == "RGBA":
         raise MediaError("jpeg holds no transparency: set png or webp")
     file = io.BytesIO()
-    options: dict[str, Any] = {
-        "png": {},
-        "jpeg": {"quality": QUALITY, "subsampling": "4:4:4"},
-        "webp": {"quality": QUALITY, "method": 4},
-    }[wanted]
-    image.save(file, wanted, **options)
+    image.save(file, wanted, **STILL[wanted])
     return file.getvalue()
 
 
@@ -133,8 +133,9 @@ def _animated(pixels: NDArray[np.uint8], wanted: Format, fps: float) -> bytes:
     times = [round(number * 1000 / fps / unit) * unit for number in range(len(pixels) + 1)]
     durations = [end - start for start, end in itertools.pairwise(times)]
     file = io.BytesIO()
-    options: dict[str, Any] = {} if wanted == "gif" else {"quality": QUALITY, "method": 4}
-    first.save(file, wanted, save_all=True, append_images=others, duration=durations, loop=0, **options)
+    first.save(
+        file, wanted, save_all=True, append_images=others, duration=durations, loop=0, **MOVING[wanted]
+    )
     return file.getvalue()
 
 
