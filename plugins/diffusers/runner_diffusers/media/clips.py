@@ -74,12 +74,14 @@ def _folder(path: Path) -> Clip:
 def _video(path: Path) -> Clip:
     with opened_container(path) as container:
         stream = stream_of(path, container, "video")
-        frames = _Frames(path)
+        frames, rotation = _Frames(path), 0
         for frame in _decoded(path, container, stream):
-            frames.add(frame.to_image())
+            rotation = frame.rotation  # telephones store what they film lying on its side
+            frames.add(frame.to_image().rotate(rotation, expand=True))
         if not frames.images:
             raise MediaError(f"{path}: the video has no frames")
-        return Clip(frames.images, float(stream.average_rate) if stream.average_rate else None)
+        notes = ("it is turned upright, as the file says",) if rotation else ()
+        return Clip(frames.images, float(stream.average_rate) if stream.average_rate else None, notes)
 
 
 def _decoded(path: Path, container: Any, stream: Any) -> Iterator[Any]:

@@ -86,14 +86,17 @@ def encoded(result: Result, wanted: Format, fps: float = 16) -> Written:
 
 
 def as_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Numbers from 0 to 1 as bytes, rounded as diffusers does."""
+    """Numbers from 0 to 1 as bytes, rounded as diffusers does; frame by frame, as clips are large."""
     import numpy as np
 
-    if not np.isfinite(values).all():
-        raise MediaError(
-            "the result has numbers that are not finite: decode in float32, or change the scheduler"
-        )
-    return (np.clip(values, 0, 1) * 255).round().astype(np.uint8)
+    pixels = np.empty(values.shape, np.uint8)
+    for part, numbers in zip(pixels, values, strict=True):
+        if not np.isfinite(numbers).all():
+            raise MediaError(
+                "the result has numbers that are not finite: decode in float32, or change the scheduler"
+            )
+        part[...] = (np.clip(numbers, 0, 1) * 255).round()
+    return pixels
 
 
 def _raw(result: Result) -> bytes:

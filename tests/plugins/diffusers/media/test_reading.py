@@ -125,6 +125,23 @@ def test_a_clip_is_read_as_it_was_written(tmp_path: Path, clip: Any, wanted: Any
     assert (looked.width, looked.height, looked.frames) == (48, 32, 9)
 
 
+def test_a_video_of_a_telephone_is_turned_upright(tmp_path: Path, clip: Any) -> None:
+    data = bytearray(encoded(Result(clip=clip), "mp4").data)
+    matrix = data.index(b"tkhd") + 44
+    data[matrix : matrix + 36] = b"".join(
+        number.to_bytes(4, signed=True)
+        for number in (0, 1 << 16, 0, -(1 << 16), 0, 0, 32 << 16, 0, 1 << 30)  # by 90 degrees, clockwise
+    )
+    (tmp_path / "phone.mp4").write_bytes(data)
+
+    read = read_clip(tmp_path / "phone.mp4")
+
+    assert read.notes == ("it is turned upright, as the file says",)
+    assert read.frames[8].size == (32, 48)
+    red, green = (read.frames[8].getpixel((16, y)) for y in (8, 40))  # the left is at the top
+    np.testing.assert_allclose([red, green], [(255, 0, 0), (0, 128, 0)], atol=6)  # type: ignore[list-item]
+
+
 def test_a_folder_of_frames_is_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     (tmp_path / ".hidden").write_text("left alone")
     for number in (1, 2, 10, 9):
