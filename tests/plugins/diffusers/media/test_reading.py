@@ -139,7 +139,7 @@ def test_a_video_of_a_telephone_is_turned_upright(tmp_path: Path, clip: Any) -> 
     assert read.notes == ("it is turned upright, as the file says",)
     assert read.frames[8].size == (32, 48)
     red, green = (read.frames[8].getpixel((16, y)) for y in (8, 40))  # the left is at the top
-    np.testing.assert_allclose([red, green], [(255, 0, 0), (0, 128, 0)], atol=6)  # type: ignore[list-item]
+    np.testing.assert_allclose([red, green], [(255, 0, 0), (0, 128, 0)], atol=6)  # type: ignore[arg-type]
 
 
 def test_a_folder_of_frames_is_in_the_order_of_their_numbers(tmp_path: Path) -> None:
