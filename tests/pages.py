@@ -76,11 +76,20 @@ class Telling:
             )
         )
 
-    def item(self, item: str, key: str, error: str | None = None, suffix: str = ".png", **more: Any) -> None:
+    def item(
+        self,
+        item: str,
+        key: str,
+        error: str | None = None,
+        suffix: str = ".png",
+        data: bytes | None = None,
+        **more: Any,
+    ) -> None:
         told = {"params": {"prompt": f"a picture of {item}", "seed": 7}, "seconds": 0.5, **more}
         if error is None:
             path = self.directory.output(item, key, "", suffix)
-            data = PIXEL if suffix == ".png" else b"text"
+            if data is None:
+                data = PIXEL if suffix == ".png" else b"text"
             write_with_provenance(path, data, {"key": key, "lineage": {"draw": {"params": told["params"]}}})
             self.outputs.append(str(path))
         status = "failed" if error else "done"

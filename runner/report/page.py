@@ -157,7 +157,7 @@ def _fixed() -> dict[str, str]:
     style, script = read["style.css"], "\n".join(read[name] for name in _SCRIPTS)
     policy = (
         f"default-src 'none'; script-src '{_digest(script)}'; style-src '{_digest(style)}'; "
-        "img-src 'self' file: data:; base-uri 'none'; form-action 'none'"
+        "img-src 'self' file: data:; media-src 'self' file:; base-uri 'none'; form-action 'none'"
     )
     return {"template": read["page.html"], "style": style, "script": script, "policy": policy}
 

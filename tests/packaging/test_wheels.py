@@ -1,4 +1,4 @@
-"""What is installed without a checkout: the two distributions, as their wheels have it."""
+"""What is installed without a checkout: the distributions, as their wheels have it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import runner_diffusers
 import runner_flux
 
 import runner
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from email.message import Message
 
 ROOT = Path(__file__).parents[2]
-SOURCES = {"runner": ROOT, "runner_flux": ROOT / "plugins/flux"}
+SOURCES = {
+    "runner": ROOT,
+    "runner_flux": ROOT / "plugins/flux",
+    "runner_diffusers": ROOT / "plugins/diffusers",
+}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +47,7 @@ def metadata(wheel: zipfile.ZipFile) -> Message:
 def test_the_version_is_the_packages_own(wheels: dict[str, zipfile.ZipFile]) -> None:
     assert metadata(wheels["runner"])["Version"] == runner.__version__
     assert metadata(wheels["runner_flux"])["Version"] == runner_flux.__version__
+    assert metadata(wheels["runner_diffusers"])["Version"] == runner_diffusers.__version__
 
 
 @pytest.mark.parametrize("package", SOURCES)
@@ -49,11 +55,12 @@ def test_it_says_that_it_is_typed(wheels: dict[str, zipfile.ZipFile], package: s
     assert f"{package}/py.typed" in wheels[package].namelist()
 
 
-def test_the_extra_brings_the_plugin(wheels: dict[str, zipfile.ZipFile]) -> None:
+@pytest.mark.parametrize("extra", ["flux", "diffusers"])
+def test_the_extra_brings_the_plugin(wheels: dict[str, zipfile.ZipFile], extra: str) -> None:
     told = metadata(wheels["runner"])
-    assert "flux" in told.get_all("Provides-Extra", [])
-    (required,) = (line for line in told.get_all("Requires-Dist", []) if line.startswith("runner-flux"))
-    assert required.replace("'", '"').endswith('extra == "flux"')
+    assert extra in told.get_all("Provides-Extra", [])
+    (required,) = (line for line in told.get_all("Requires-Dist", []) if line.startswith(f"runner-{extra}"))
+    assert required.replace("'", '"').endswith(f'extra == "{extra}"')
 
 
 def test_the_demos_manifest_comes_along(wheels: dict[str, zipfile.ZipFile]) -> None:

@@ -91,10 +91,11 @@ def tiled(vae: Any, space: Setting, time: Setting, height: int, width: int, fram
         TilingError: this class of VAE cannot.
 
     """
-    names = [kind.__name__ for kind in type(vae).__mro__]  # it may be a subclass of diffusers' class
-    name = next((name for name in names if name in TABLE or name in UNTILED), names[0])
+    kinds = type(vae).__mro__  # it may be a subclass of diffusers' class
+    kind = next((kind for kind in kinds if kind.__module__.startswith("diffusers.")), kinds[0])
     view = copy.copy(vae)
-    for attribute, value in settings(name, vae.config, space, time, Size(height, width, frames)).items():
+    size = Size(height, width, frames)
+    for attribute, value in settings(kind.__name__, vae.config, space, time, size).items():
         setattr(view, attribute, value)
     return view
 

@@ -1,5 +1,7 @@
 const STATUSES = { done: "Done", failed: "Failed", unfinished: "Unfinished", earlier: "Earlier" };
 const IMAGES = /\.(png|jpe?g|webp|gif|avif|bmp)$/i;
+const VIDEOS = /\.(mp4|webm|mov)$/i;
+const SOUNDS = /\.(wav|mp3|flac|ogg|opus|m4a)$/i;
 const TEXTS = /\.(txt|md)$/i;
 
 data.cards.forEach((card) => {
@@ -9,12 +11,12 @@ data.cards.forEach((card) => {
   card.link = card.file && `outputs/${encodeURIComponent(card.file)}`;
 });
 
-/** The heading: pictures or texts, if all files are. */
+/** The heading: what all files are. */
 function outputsName() {
   const files = data.cards.map((card) => card.file).filter(Boolean);
   if (!files.length) return "Outputs";
-  if (files.every((file) => IMAGES.test(file))) return "Pictures";
-  return files.every((file) => TEXTS.test(file)) ? "Texts" : "Outputs";
+  const kinds = { Pictures: IMAGES, Videos: VIDEOS, Sounds: SOUNDS, Texts: TEXTS };
+  return Object.keys(kinds).find((kind) => files.every((file) => kinds[kind].test(file))) ?? "Outputs";
 }
 
 const MARGIN = 0.7; // screens above and below the visible part that are drawn too
@@ -164,9 +166,12 @@ function cardOf(card) {
 }
 
 function thumbnail(card) {
+  const gone = (event) => event.target.replaceWith(el("span", { class: "glyph" }, "missing"));
   if (card.file && IMAGES.test(card.file)) {
-    const gone = (event) => event.target.replaceWith(el("span", { class: "glyph" }, "missing"));
     return el("img", { src: card.link, alt: "", loading: "lazy", decoding: "async", error: gone });
+  }
+  if (card.file && VIDEOS.test(card.file)) { // its first frame; the link around it opens the player
+    return el("video", { src: card.link, muted: "", preload: "metadata", tabindex: "-1", error: gone });
   }
   if (card.text !== undefined) return el("span", { class: "excerpt" }, card.text);
   if (card.status === "failed") return el("span", { class: "glyph" }, card.error);

@@ -5,6 +5,7 @@ const viewer = {
 
   start() {
     this.dialog.addEventListener("keydown", (event) => {
+      if (/^(VIDEO|AUDIO)$/.test(event.target.tagName)) return; // the arrows are the player's
       const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       const next = step && gallery.shown[gallery.shown.indexOf(this.card) + step];
       if (next) this.show(next);
@@ -12,7 +13,10 @@ const viewer = {
     this.dialog.addEventListener("click", (event) => {
       if (event.target === this.dialog) this.dialog.close();
     });
-    this.dialog.addEventListener("close", () => gallery.focus(this.card));
+    this.dialog.addEventListener("close", () => {
+      this.dialog.children[0].replaceChildren(); // a player would go on
+      gallery.focus(this.card);
+    });
   },
 
   show(card) {
@@ -40,6 +44,9 @@ const viewer = {
     if (card.file && IMAGES.test(card.file)) {
       return el("a", { href: card.link, "aria-label": "Open the file" }, el("img", { src: card.link, alt: card.prompt || card.id }));
     }
+    const player = { src: card.link, controls: "", preload: "metadata", "aria-label": card.prompt || card.id };
+    if (card.file && VIDEOS.test(card.file)) return el("video", { ...player, loop: "" });
+    if (card.file && SOUNDS.test(card.file)) return el("audio", player);
     if (card.error) return el("pre", { class: "code", tabindex: "0" }, card.traceback || card.error);
     if (card.text !== undefined) return el("pre", { class: "code", tabindex: "0" }, card.text);
     return card.file ? el("a", { href: card.link }, card.file) : el("span", { class: "dim" }, "Not made yet");

@@ -181,6 +181,16 @@ def test_hunyuan_video_decodes_in_tiles_of_time_unless_switched_off() -> None:
     assert torch.equal(off, decoded(vae, z))
 
 
+@pytest.mark.parametrize("name", ["AutoencoderKLAllegro", "AutoencoderKLWan"])
+def test_a_subclass_decodes_as_its_class(name: str) -> None:
+    vae = build(name)
+    vae.__class__ = type("Tapped", (type(vae),), {})
+
+    view = tiled(vae, "auto", "auto", 1160, 1280, 24)
+
+    assert (view.use_tiling, vae.use_tiling, type(view).__name__) == (True, False, "Tapped")
+
+
 def test_allegro_decodes_in_its_own_tiles_what_they_cover() -> None:
     name = "AutoencoderKLAllegro"  # tiles of 160 here, each 40 below and 80 right of the one before
     vae = build(name)

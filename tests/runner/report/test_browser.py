@@ -5,10 +5,12 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import toy_plugin
 from browsing import chromium, visit
 from pages import Telling, data_of
+from runner_diffusers.media.writing import Result, encoded
 from waiting import wait_until
 
 from runner.events import RunFinished, Warned
@@ -158,7 +160,13 @@ def test_a_thousand_pictures(browser: Any, told: Telling) -> None:
 
 @pytest.mark.parametrize(
     ("suffixes", "title"),
-    [((".png", ".png"), "Pictures"), ((".txt",), "Texts"), ((".png", ".txt"), "Outputs")],
+    [
+        ((".png", ".png"), "Pictures"),
+        ((".mp4", ".webm"), "Videos"),
+        ((".wav",), "Sounds"),
+        ((".txt",), "Texts"),
+        ((".png", ".txt"), "Outputs"),
+    ],
 )
 def test_outputs_are_called_what_they_are(
     browser: Any, told: Telling, suffixes: tuple[str, ...], title: str
@@ -169,6 +177,32 @@ def test_outputs_are_called_what_they_are(
     told.end()
     with visit(browser, told.page()) as seen:
         assert seen.texts("#outputs-title") == [title]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "thumbnail", "player"),
+    [
+        (".gif", "img", "a img"),
+        (".webp", "img", "a img"),
+        (".mp4", "video[muted]", "video[controls]"),
+        (".wav", ".glyph", "audio[controls]"),
+    ],
+)
+def test_what_moves_or_sounds_has_a_player(
+    browser: Any, told: Telling, suffix: str, thumbnail: str, player: str
+) -> None:
+    clip, sound = np.zeros((4, 32, 32, 3), np.float32), np.zeros((1, 4_000), np.float32)
+    made = Result(sound=sound, rate=16_000) if suffix == ".wav" else Result(clip=clip)
+    told.start(1)
+    told.item("fox", key(1), suffix=suffix, data=encoded(made, suffix[1:]).data)  # type: ignore[arg-type]
+    told.end()
+    with visit(browser, told.page()) as seen:
+        assert seen.page.locator(f".card .frame > {thumbnail}").count() == 1
+        seen.page.locator(CARDS).first.click()
+        shown = seen.page.locator(f"#viewer .stage-light > {player}")
+        assert (shown.get_attribute("src") or "").endswith(f"fox-{key(1)[:8]}{suffix}")
+        seen.page.keyboard.press("Escape")
+        shown.wait_for(state="detached")  # nothing plays on behind
 
 
 def test_warnings_failures_and_times_are_counted(browser: Any, told: Telling) -> None:

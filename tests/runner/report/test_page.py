@@ -139,6 +139,7 @@ def test_the_policy_names_our_script_and_style_and_no_network(told: Telling) -> 
         assert policy[directive] == f"'sha256-{digest}'"
     assert policy["default-src"] == "'none'"
     assert policy["img-src"] == "'self' file: data:"
+    assert policy["media-src"] == "'self' file:"
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
 
 

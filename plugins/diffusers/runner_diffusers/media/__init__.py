@@ -1,0 +1,1 @@
+"""Files of items and of results: pictures, clips and sound. Imports no torch."""
