@@ -76,7 +76,9 @@ def clip(width: int = 32, *, projected: bool = False, seed: int = 1) -> Any:
 
 def t5(width: int = 32, *, multilingual: bool = False, words: int = 154) -> Any:
     torch.manual_seed(2)
-    config_class, cls = (tf.UMT5Config, tf.UMT5EncoderModel) if multilingual else (tf.T5Config, tf.T5EncoderModel)
+    config_class, cls = (
+        (tf.UMT5Config, tf.UMT5EncoderModel) if multilingual else (tf.T5Config, tf.T5EncoderModel)
+    )
     return cls(
         config_class(
             vocab_size=words,

@@ -10,7 +10,9 @@ from runner.api import Bundle, File, Stage, hookimpl
 __version__ = "0.1.0"
 RUNNER_API = 1
 
-COMPONENTS, PARAMS, CHECKS = (f"runner_diffusers.pipelines.{name}" for name in ("components", "params", "checks"))
+COMPONENTS, PARAMS, CHECKS = (
+    f"runner_diffusers.pipelines.{name}" for name in ("components", "params", "checks")
+)
 
 ENCODE = Stage(
     name="diffusers.encode",

@@ -16,7 +16,9 @@ OUTPUT = {"output_type": "np"}
 
 def call_arguments(params: PipelineParams) -> dict[str, Any]:
     """The keywords of the call that an item sets, with its files read."""
-    return {name: read(value) if name in params.files() else value for name, value in params.arguments().items()}
+    return {
+        name: read(value) if name in params.files() else value for name, value in params.arguments().items()
+    }
 
 
 def read(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import torch
 from runner_diffusers.arguments import OUTPUT, call_arguments, unpacked_arguments
 from runner_diffusers.media.outputs import made_by
 from runner_diffusers.pipelines import components
-from runner_diffusers.replay.call import PipelineCall, cast_arguments, is_guider
+from runner_diffusers.replay.call import PipelineCall, cast_arguments, own_guiders
 from runner_diffusers.replay.loop import Loop, LoopState
 from runner_diffusers.replay.parts import parts_of, scheduler_of
 from runner_diffusers.replay.playing import playback
@@ -33,14 +32,18 @@ def start(ctx: Context) -> Callable[[Item], dict[str, bytes]]:
         denoised = item.inputs["denoised"]
         state = LoopState(denoised.tensors, denoised.values["loop"])
         own = replace(parts, components=scheduler_of(parts, denoised.values["scheduler"]))
-        guiders = [copy.deepcopy(part) for part in own.components.values() if is_guider(part)]
-        arguments = {**unpacked_arguments(denoised.values["arguments"]), **call_arguments(item.params), **OUTPUT}
+        guiders = own_guiders(own)
+        arguments = {
+            **unpacked_arguments(denoised.values["arguments"]),
+            **call_arguments(item.params),
+            **OUTPUT,
+        }
         generator = seeded(denoised.values["seed"], ctx.device)
 
         def decode(name: str, call: Arguments) -> Any:
             return cast_arguments(call, own.dtypes.get(name), {*own.dtypes.values()})()
 
-        loop = Loop(generator, guiders, ctx.device, state)
+        loop = Loop(generator, [*guiders.values()], ctx.device, state)
         call = PipelineCall(own, playback(item.inputs["encoded"], own), guiders, loop, decode)
         made = made_by(call.run(arguments, generator))
         return {"output": made}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.api import Bundled
 from runner_diffusers.arguments import OUTPUT, call_arguments, packed_arguments
 from runner_diffusers.pipelines import components
-from runner_diffusers.replay.call import PipelineCall, is_guider
+from runner_diffusers.replay.call import PipelineCall, own_guiders
 from runner_diffusers.replay.loop import Loop, LoopState
 from runner_diffusers.replay.parts import parts_of, scheduler_of
 from runner_diffusers.replay.playing import playback
@@ -29,7 +28,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
         params = item.params
         chosen = getattr(params, "scheduler", None)
         own = replace(parts, components=scheduler_of(parts, chosen))
-        guiders = [copy.deepcopy(part) for part in own.components.values() if is_guider(part)]
+        guiders = own_guiders(own)
         generator = seeded(params.seed, ctx.device)
         saved = LoopState(*item.saved.state) if item.saved is not None else None
 
@@ -37,12 +36,17 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
             state = loop.state()
             item.step(loop.iterations, loop.length, Bundled(state.tensors, state.values))
 
-        loop = Loop(generator, guiders, ctx.device, saved, on_border)
+        loop = Loop(generator, [*guiders.values()], ctx.device, saved, on_border)
         call = PipelineCall(own, playback(item.inputs["encoded"], own), guiders, loop)
         call.run({**call_arguments(params), **OUTPUT}, generator)
         item.step(loop.iterations, loop.iterations)
         state = loop.state()
-        values = {"loop": state.values, "arguments": packed_arguments(params), "scheduler": chosen, "seed": params.seed}
+        values = {
+            "loop": state.values,
+            "arguments": packed_arguments(params),
+            "scheduler": chosen,
+            "seed": params.seed,
+        }
         return {"denoised": Bundled(state.tensors, values)}
 
     return one

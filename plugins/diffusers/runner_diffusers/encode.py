@@ -9,7 +9,7 @@ import torch
 from runner.api import Bundled
 from runner_diffusers.arguments import call_arguments
 from runner_diffusers.pipelines import components
-from runner_diffusers.replay.call import PipelineCall
+from runner_diffusers.replay.call import PipelineCall, own_guiders
 from runner_diffusers.replay.encoding import Recording
 from runner_diffusers.replay.parts import parts_of
 from runner_diffusers.replay.random import seeded
@@ -27,7 +27,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
     def one(item: Item) -> dict[str, Bundled]:
         generator = seeded(getattr(item.params, "seed", 0), ctx.device)
         recording = Recording(generator)
-        PipelineCall(parts, recording).run(call_arguments(item.params), generator)
+        PipelineCall(parts, recording, own_guiders(parts)).run(call_arguments(item.params), generator)
         values = {"calls": recording.calls, "dtype": str(ctx.dtype)}
         return {"encoded": Bundled(recording.tensors, values)}
 

@@ -32,7 +32,7 @@ NOT_OFFERED = re.compile(
 PICTURES = re.compile(r"\bPipelineImageInput\b|\bPipelineMaskInput\b|\bImage\.Image\b")
 CLIP = re.compile(r"video|frames")
 TENSOR_FILES = re.compile(
-    r"((control|mask)_)?video|(ref|last|mask)_image|((src|reference)_)?audio|initial_audio_waveforms"
+    r"((control|mask)_)?video|((ref|last|mask)_)?image|((src|reference)_)?audio|initial_audio_waveforms"
 )
 """Keywords annotated as tensors that are made from files."""
 

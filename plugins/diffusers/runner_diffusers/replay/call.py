@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass
 from functools import partial
 from inspect import isfunction
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from diffusers.guiders import BaseGuidance
 
 from runner_diffusers.pipelines.roles import Role
 from runner_diffusers.replay.encoding import ReplayError
@@ -70,7 +72,8 @@ class PipelineCall:
 
     parts: Parts
     encoders: Encoders
-    guiders: list[Any] = field(default_factory=list)
+    guiders: Mapping[str, Any]
+    """The item's own, by component: see :func:`own_guiders`."""
     loop: Loop | None = None
     decode: Callable[[str, Arguments], Any] | None = None
 
@@ -89,7 +92,9 @@ class PipelineCall:
 
     def _pipeline(self) -> Any:
         parts = self.parts
-        own = {name: self._own(name, component) for name, component in parts.components.items()}
+        own = {
+            name: self._own(name, component) for name, component in parts.components.items()
+        } | self.guiders
         pipeline = parts.cls(**own, **parts.init_values)
         pipeline.set_progress_bar_config(disable=True)
         for name, function in _methods(parts.cls):
@@ -103,13 +108,11 @@ class PipelineCall:
             return view(component, name, self.parts.device, self._on_component)
         if hasattr(component, "step") and hasattr(component, "set_timesteps"):
             return own_scheduler(component, self._on_step)
-        return next((own for shared, own in self._own_guiders() if shared is component), component)
+        return component
 
-    def _own_guiders(self) -> Iterator[tuple[Any, Any]]:
-        shared = [one for one in self.parts.components.values() if is_guider(one)]
-        return zip(shared, self.guiders, strict=True)
-
-    def _on_method(self, name: str, function: Callable[..., Any], pipeline: Any, *args: Any, **kwargs: Any) -> Any:
+    def _on_method(
+        self, name: str, function: Callable[..., Any], pipeline: Any, *args: Any, **kwargs: Any
+    ) -> Any:
         call = Arguments(pipeline, function, args, kwargs)
         return self.encoders.method(name, call, encodes=name in self.parts.encoding_methods)
 
@@ -149,8 +152,10 @@ def cast_arguments(call: Arguments, own: torch.dtype | None, dtypes: set[torch.d
     return call
 
 
-def is_guider(component: Any) -> bool:
-    return any(base.__name__ == "BaseGuidance" for base in type(component).__mro__)
+def own_guiders(parts: Parts) -> dict[str, Any]:
+    """Copies of the guiders, which keep state between steps, by component."""
+    guiders = {name: part for name, part in parts.components.items() if isinstance(part, BaseGuidance)}
+    return {name: copy.deepcopy(guider) for name, guider in guiders.items()}
 
 
 def _methods(cls: type[Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
@@ -162,5 +167,3 @@ def _methods(cls: type[Any]) -> Iterator[tuple[str, Callable[..., Any]]]:
                 if isfunction(value) and name not in NOT_WRAPPED and not name.startswith("__"):
                     found.setdefault(name, value)
     return iter(found.items())
-
-

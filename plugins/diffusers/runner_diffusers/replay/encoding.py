@@ -53,7 +53,9 @@ class Recording:
             method = self._methods.pop()
         if method.encoded:
             if not torch.equal(drawn, self._generator.get_state()):
-                raise ReplayError(f"{name} draws random numbers while it encodes, so that it cannot be played back")
+                raise ReplayError(
+                    f"{name} draws random numbers while it encodes, so that it cannot be played back"
+                )
             self._counts = before
             self._record(key, call, returned)
         else:

@@ -158,7 +158,8 @@ class Loop:
             self._generator.set_state(self._random["generator"].clone())
             restore_global_random(self._random, self._device)
             self._guided = [
-                {path: done.get(one, self._device) for path, one in saved.items()} for saved in values["guiders"]
+                {path: done.get(one, self._device) for path, one in saved.items()}
+                for saved in values["guiders"]
             ]
             for guider, saved in zip(self._guiders, self._guided, strict=True):
                 restore_guider(guider, copy.deepcopy(saved))
@@ -173,10 +174,12 @@ class Loop:
             "calls": self._calls,
             "results": [state.put("result", one.result, self._device) for one in self._latest],
             "schedulers": [
-                {name: state.put("scheduler", value, self._device) for name, value in one.state.items()} for one in self._latest
+                {name: state.put("scheduler", value, self._device) for name, value in one.state.items()}
+                for one in self._latest
             ],
             "guiders": [
-                {path: state.put("guider", value, self._device) for path, value in saved.items()} for saved in self._guided
+                {path: state.put("guider", value, self._device) for path, value in saved.items()}
+                for saved in self._guided
             ],
         }
         state.tensors |= self._random

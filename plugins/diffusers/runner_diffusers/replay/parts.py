@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from runner.api import Component, Context, ModelFacts
 
 
-
 def parts_of(ctx: Context, components: Callable[[ModelFacts], Iterable[Component]]) -> Parts:
     """Load a stage's ``components`` and make shells of the others."""
     model = ctx.model
     assert model is not None, "the stage's components depend on the model"  # noqa: S101
     pipeline = pipeline_class(model)
     entries = component_entries(model)
-    roles = {name: role_of(pipeline.name, name, given) for name, given in entries.items() if given is not None}
+    roles = {
+        name: role_of(pipeline.name, name, given) for name, given in entries.items() if given is not None
+    }
     made: dict[str, Any] = dict.fromkeys(entries)
     for component in components(model):
         made[component.name] = _shell(ctx, component) if component.config_only else ctx.load(component.name)

@@ -24,7 +24,11 @@ def playback(encoded: Bundled, parts: Parts) -> Playback:
 
     """
     values: Any = encoded.values
-    if not isinstance(values, dict) or not isinstance(values.get("calls"), dict) or values.get("dtype") not in DTYPES:
+    if (
+        not isinstance(values, dict)
+        or not isinstance(values.get("calls"), dict)
+        or values.get("dtype") not in DTYPES
+    ):
         raise ReplayError("its encoded inputs are not what the encode stage writes")
     made_in = DTYPES[values["dtype"]]
 

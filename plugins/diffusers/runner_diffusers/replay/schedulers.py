@@ -46,7 +46,9 @@ def _reporting(cls: type[Any]) -> type[Any]:
 
     # schedulers compare by identity: several in one pipeline may have equal configs
     body = {"step": step, "__eq__": lambda a, b: a is b, "__hash__": lambda a: id(a)}
-    return type(cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__})
+    return type(
+        cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    )
 
 
 def attributes(scheduler: Any) -> dict[str, Any]:
@@ -59,7 +61,9 @@ def changed(scheduler: Any, before: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes that differ from those before the first step."""
     now = {name: value for name, value in vars(scheduler).items() if not name.startswith(NO_STATE)}
     return {
-        name: copy.copy(value) for name, value in now.items() if name not in before or not _same(value, before[name])
+        name: copy.copy(value)
+        for name, value in now.items()
+        if name not in before or not _same(value, before[name])
     }
 
 

@@ -14,7 +14,11 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def shell(
-    cls: Any, config: Mapping[str, Any], buffers: Mapping[str, torch.Tensor], dtype: torch.dtype, device: torch.device
+    cls: Any,
+    config: Mapping[str, Any],
+    buffers: Mapping[str, torch.Tensor],
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> torch.nn.Module:
     """A component whose weights are on "meta", in the dtypes that they would be loaded in.
 

@@ -66,7 +66,7 @@ def pack(value: Any, put: Put) -> Json:
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": str(value)}
     if isinstance(value, torch.Tensor):
-        return {"tensor": put(value)}
+        return {"tensor": put(value), **_layout(value)}
     if isinstance(value, torch.dtype):
         return {"dtype": str(value)}
     if isinstance(value, torch.device):
@@ -80,13 +80,29 @@ def pack(value: Any, put: Put) -> Json:
     return _pack_parts(value, put)
 
 
+def _layout(tensor: torch.Tensor) -> dict[str, list[int]]:
+    """The strides of a tensor that lies in memory in another order: kernels give other low bits for it."""
+    strides = list(tensor.stride())
+    if strides == list(torch.empty(tensor.shape, device="meta").stride()) or not all(strides):
+        return {}
+    dense = tensor.numel() == 1 + sum((n - 1) * s for n, s in zip(tensor.shape, strides, strict=True))
+    return {"strides": strides} if dense else {}
+
+
+def _laid_out(tensor: torch.Tensor, strides: list[int] | None) -> torch.Tensor:
+    if strides is None:
+        return tensor
+    made = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
+    return made.copy_(tensor)
+
+
 def _pack_parts(value: Any, put: Put) -> Json:
     kind = type(value).__name__
     if type(value) in SEQUENCES.values():
         return {kind: [pack(one, put) for one in value]}
     if kind in DISTRIBUTIONS and isinstance(value, DISTRIBUTIONS[kind]):
         options = {"deterministic": True} if getattr(value, "deterministic", False) else {}
-        return {"distribution": kind, "of": put(value.parameters), **options}
+        return {"distribution": kind, "of": pack(value.parameters, put), **options}
     if type(value) is dict:
         return {"dict": _pack_named(value, put)}
     if isinstance(value, Mapping):  # outputs and batches of diffusers and transformers
@@ -127,7 +143,7 @@ def _unpack_single(kind: str, content: Any, packed: Json, get: Get, device: torc
         case "float":
             return float(content)
         case "tensor":
-            return get(content)
+            return _laid_out(get(content), packed.get("strides"))
         case "dtype":
             return DTYPES[content]
         case "device":
@@ -138,5 +154,5 @@ def _unpack_single(kind: str, content: Any, packed: Json, get: Get, device: torc
             return Image.fromarray(get(content).numpy(), packed["mode"])
         case "distribution":
             options = {"deterministic": True} if packed.get("deterministic") else {}
-            return DISTRIBUTIONS[content](get(packed["of"]), **options)
+            return DISTRIBUTIONS[content](unpack(packed["of"], get, device), **options)
     raise UnsupportedValueError(f"a value of kind {kind!r} in a hand-off")

@@ -48,10 +48,14 @@ def view(module: torch.nn.Module, name: str, device: torch.device, on_call: OnCa
 @cache
 def _viewed(cls: type[torch.nn.Module]) -> type[torch.nn.Module]:
     """A subclass whose methods report their calls; by its name and module it is the class itself."""
-    body: dict[str, Any] = {name: _reporting(getattr(cls, name), name) for name in METHODS if hasattr(cls, name)}
+    body: dict[str, Any] = {
+        name: _reporting(getattr(cls, name), name) for name in METHODS if hasattr(cls, name)
+    }
     body["device"] = property(lambda self: self.__dict__["_replay"][1])
     body["to"] = _to
-    return type(cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__})
+    return type(
+        cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    )
 
 
 def _reporting(method: Callable[..., Any], name: str) -> Callable[..., Any]:
