@@ -89,7 +89,9 @@ def _settings(tables: dict[str, Any]) -> Iterator[str]:
 
     for name, table in (("budget", schema.Budget), ("model", schema.ModelSource), ("run", schema.RunTable)):
         yield from _of(name, table, tables.get(name))
-    installed = discover()
+    installed, shared = discover(), tables.get("with")
+    shared = shared if isinstance(shared, dict) else {}
+    offered: dict[str, None] = {}
     for stage in tables.get("stage", []):
         path = f"stage.{stage.get('name')}"
         yield from (
@@ -98,7 +100,10 @@ def _settings(tables: dict[str, Any]) -> Iterator[str]:
         with contextlib.suppress(RunnerError):
             spec = installed.stage(str(stage.get("uses")))
             if spec.params:
-                yield from _of(f"{path}.with", load_object(spec.params), stage.get("with"))
+                model, own = load_object(spec.params), stage.get("with")
+                yield from _of(f"{path}.with", model, {**shared, **(own if isinstance(own, dict) else {})})
+                offered |= dict.fromkeys(_of("with", model, shared))
+    yield from offered
 
 
 def _no_values(path: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from runner.manifest.sources import check_source
 from runner.pipeline import wiring
 from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
-from runner.pipeline.unknown_keys import check_unknown_fields, check_unknown_keys
+from runner.pipeline.unknown_keys import check_unknown_fields, check_unknown_keys, check_unknown_with
 from runner.pipeline.without_effect import without_effect
 from runner.placements import ACCELERATOR_ONLY
 from runner.plugins import load_object
@@ -113,6 +113,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
             table=table,
             spec=spec,
             params=models[n],
+            given={k: v for k, v in manifest.table.parameters_of(table).items() if k in fields[n]},
             wires=wires[n],
             budget=manifest.table.budget_of(table),
             model=manifest.table.model_of(table),
@@ -186,6 +187,7 @@ def _bind_items(
     if len(stages) == len(manifest.table.stage):  # an unknown stage could declare any parameter
         parameters = {stage.name: names_of(stage.params) if stage.params else [] for stage in stages}
         check_unknown_fields(items, parameters, problems)
+        check_unknown_with(manifest, parameters, problems)
     binders = [ParamsBinder(manifest, stage, problems) for stage in stages]
     for binder in binders:
         binder.check_with()

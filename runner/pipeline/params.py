@@ -1,4 +1,4 @@
-"""Parameters from ``[stage.with]`` and items, checked by the plugin's model of them."""
+"""Parameters from ``[with]``, ``[stage.with]`` and items, checked by the plugin's model of them."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ class ParamsBinder:
         self._stage = stage
         self._problems = problems
         self._names = params.names_of(stage.params) if stage.params else []
-        self._with = {k: v for k, v in stage.table.with_.items() if k in self._names}
+        self._with = stage.given
         # a wired text is known when the stage runs; if it is optional, the item's own value may count
         wired = [name for name in self._names if name in stage.wires]
         self._wired = [name for name in wired if not stage.wires[name].optional]
         self._model = params.open_to_anything(stage.params, self._wired) if stage.params else None
 
     def check_with(self) -> None:
-        """Check each value of ``with`` by itself, since items may replace any of them."""
+        """Check each value for all items by itself, since items may replace any of them."""
         no_item = BatchItem({}, at(Position("")))
         self._check(RawParams(self._with), no_item, partial=True)
 
@@ -130,5 +130,5 @@ class ParamsBinder:
         if name in item.fields:
             return item.where(name)
         if name in self._with:
-            return self._manifest.where("stage", self._stage.index, "with", name)
+            return self._manifest.where(*self._stage.path_of(name))
         return item.where(None)

@@ -10,8 +10,12 @@ from runner.accelerator.discovery import choose_device
 from runner.api import File, Stage, Tensor, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pydantic import BaseModel
 
+    from runner.manifest.positions import Path
     from runner.manifest.schema import Budget, ModelSource, StageTable
     from runner.pipeline.wiring import Wires
 
@@ -24,6 +28,8 @@ class PipelineStage:
     table: StageTable
     spec: Stage
     params: type[BaseModel] | None
+    given: Mapping[str, Any]
+    """Its parameters from ``[with]`` and ``[stage.with]``, which items override."""
     wires: Wires
     budget: Budget
     model: ModelSource | None
@@ -33,6 +39,11 @@ class PipelineStage:
     @property
     def name(self) -> str:
         return self.table.name
+
+    def path_of(self, parameter: str) -> Path:
+        """Where the manifest sets a parameter: ``[with]`` if only that has it, else ``[stage.with]``."""
+        shared = parameter in self.given and parameter not in self.table.with_
+        return ("with", parameter) if shared else ("stage", self.index, "with", parameter)
 
     @cached_property
     def device(self) -> str:
