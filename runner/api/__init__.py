@@ -10,6 +10,7 @@ from __future__ import annotations
 import pluggy
 
 from runner.api.checks import Facts, Problem
+from runner.api.files import InputFile, InputFolder
 from runner.api.memory import Activations, Sizes
 from runner.api.runs import ItemResult, Run, StageResult, Summary
 from runner.api.stage import DTYPE_KINDS, Component, File, Output, Stage, Tensor, Text
@@ -31,6 +32,8 @@ __all__ = [
     "Demo",
     "Facts",
     "File",
+    "InputFile",
+    "InputFolder",
     "Item",
     "ItemResult",
     "ModelFacts",

@@ -10,6 +10,8 @@ from pydantic import BaseModel
 
 from runner.accelerator.names import TIER, TIER_CHOICES
 from runner.errors import ExitCode, PluginError
+from runner.files.hashes import cached_hashes
+from runner.manifest.input_files import file_parameters
 from runner.manifest.items import expand
 from runner.manifest.params import names_of
 from runner.manifest.problems import Position, Problems
@@ -61,6 +63,11 @@ class Pipeline:
         """Every component that stages load from this model."""
         found = [c for stage in self.stages if stage.model == model for c in stage.spec.components]
         return list(dict.fromkeys(found))
+
+    @property
+    def input_files(self) -> set[str]:
+        """Names of the parameters that are files."""
+        return {name for stage in self.stages for name in file_parameters(stage.params)}
 
     @property
     def models(self) -> list[ModelSource]:
@@ -195,4 +202,5 @@ def _bind_items(
     for item in items:
         params = tuple(binder.bind(item) for binder in binders)
         bound.append(PipelineItem(item.id, params, item.fields.keys(), item.where))
+    cached_hashes().save()
     return tuple(bound)

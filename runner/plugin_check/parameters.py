@@ -115,6 +115,11 @@ def _value(name: str, field: dict[str, Any], item: int) -> Any:
         return (least // step + 1) * step
     if kind == "boolean":
         return False
+    if field.get("format") in ("file-path", "path"):
+        raise NoExampleError(
+            f"'{name}' is a file, which only you can give",
+            "give --manifest M with two items that name one, or its path among the params of a StageContract",
+        )
     raise NoExampleError(f"'{name}' is required, and no value for it can be generated")
 
 
