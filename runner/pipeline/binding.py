@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from runner.accelerator.names import TIER, TIER_CHOICES
+from runner.declarations import DeclarationError, check_suffix_parameters
 from runner.errors import ExitCode, PluginError
 from runner.files.hashes import cached_hashes
 from runner.manifest.input_files import file_parameters
@@ -20,6 +22,7 @@ from runner.manifest.sources import check_source
 from runner.pipeline import wiring
 from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
+from runner.pipeline.suffixes import check_suffixes
 from runner.pipeline.unknown_keys import check_unknown_fields, check_unknown_keys, check_unknown_with
 from runner.pipeline.without_effect import without_effect
 from runner.placements import ACCELERATOR_ONLY
@@ -174,9 +177,25 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
         if not (isinstance(tier, int) and tier >= 0) and not re.fullmatch(TIER, str(tier)):
             where = manifest.where("stage", n, "device_map", name)
             problems.add(where, f"'{name}' is placed on {tier!r}; there are: {TIER_CHOICES}")
+    _check_suffix_parameters(manifest, stage, problems)
     if placement in ACCELERATOR_ONLY and stage.table.device_map is not None:
         message = f"placement '{placement}' and a device_map exclude each other: remove one"
         problems.add(manifest.where("stage", n, "device_map", key=True), message)
+
+
+def _check_suffix_parameters(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
+    """Check that parameters that give suffixes are the stage's, and that no earlier stage makes them."""
+    where = manifest.where("stage", stage.index, "uses")
+    try:
+        check_suffix_parameters(stage.spec, names_of(stage.params) if stage.params else ())
+    except DeclarationError as error:
+        problems.add(where, str(error), ExitCode.PLUGIN)
+    for name in stage.suffix_parameters:
+        if name in stage.wires:
+            maker = manifest.table.stage[stage.wires[name].stage].name
+            problems.add(
+                where, f"'{name}' is the extension of a file, and stage '{maker}' makes it as it runs"
+            )
 
 
 def where_source(manifest: Manifest, stage: PipelineStage) -> Position:
@@ -200,7 +219,20 @@ def _bind_items(
         binder.check_with()
     bound = []
     for item in items:
+        before = len(problems.found)
         params = tuple(binder.bind(item) for binder in binders)
+        if len(problems.found) == before and any(stage.suffix_parameters for stage in stages):
+            check_suffixes(stages, params, partial(_where_set, binders, stages, item), problems)
         bound.append(PipelineItem(item.id, params, item.fields.keys(), item.where))
     cached_hashes().save()
     return tuple(bound)
+
+
+def _where_set(
+    binders: Sequence[ParamsBinder],
+    stages: Sequence[PipelineStage],
+    item: BatchItem,
+    stage: PipelineStage,
+    name: str,
+) -> Position:
+    return binders[stages.index(stage)].where(name, item)

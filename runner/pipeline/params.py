@@ -153,9 +153,10 @@ class ParamsBinder:
                 message = f"{message}: {self._stage.spec.name} needs it"
             messages.setdefault(name, []).append(message)
         for name, found in messages.items():
-            self._problems.add(self._where(name, item), ", or ".join(found))
+            self._problems.add(self.where(name, item), ", or ".join(found))
 
-    def _where(self, name: str, item: BatchItem) -> Position:
+    def where(self, name: str, item: BatchItem) -> Position:
+        """The place where a parameter is set for an item; that of the item, if none is."""
         if name in item.fields:
             return item.where(name)
         if name in self._with:

@@ -67,12 +67,20 @@ class PipelineStage:
 
     @cached_property
     def files(self) -> tuple[File, ...]:
-        """The outputs that are files: ``File`` outputs and, of a terminal stage, texts."""
+        """The outputs that are files: ``File`` outputs and, of a terminal stage, texts.
+
+        :func:`runner.pipeline.suffixes.suffix_of` gives their suffixes for an item.
+        """
         files = [output for output in self.spec.outputs if isinstance(output, File)]
         if self.is_terminal:
             texts = [output for output in self.spec.outputs if isinstance(output, Text)]
             files += [File(text.name, ".txt", text.optional) for text in texts]
         return tuple(files)
+
+    @cached_property
+    def suffix_parameters(self) -> tuple[str, ...]:
+        """The parameters whose values are extensions of files."""
+        return tuple(file.suffix_parameter for file in self.files if file.suffix_parameter)
 
     @cached_property
     def leaves_handoff(self) -> bool:

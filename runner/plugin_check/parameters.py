@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from runner.declarations import DeclarationError, check_suffix_parameters
 from runner.errors import PluginError
+from runner.manifest.input_files import file_parameters
 from runner.manifest.params import RawParams, canonical, names_of, validate
 from runner.plugin_check.checks import BROKEN, OK, PARAMS, WARN, Verdict
 from runner.plugins import load_object
@@ -37,6 +39,11 @@ def check_params(stage: Stage) -> Verdict:
         return Verdict(stage.name, PARAMS, BROKEN, str(error), "name it as 'package.module:Model'")
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         return Verdict(stage.name, PARAMS, BROKEN, f"'{stage.params}' is not a pydantic model")
+    try:
+        check_suffix_parameters(stage, names_of(model))
+        file_parameters(model)
+    except (DeclarationError, PluginError) as error:
+        return Verdict(stage.name, PARAMS, BROKEN, str(error))
     for fault, advice in _faults(model):
         return Verdict(stage.name, PARAMS, BROKEN, fault, advice)
     undescribed = [name for name, field in model.model_fields.items() if not field.description]

@@ -17,6 +17,7 @@ from runner.accelerator.backends.generic import AcceleratorBackend
 from runner.events import Alive, Finished, ItemFinished, Ready, Stuck
 from runner.machine.describe import installed_versions
 from runner.machine.malloc import retain_freed_memory
+from runner.pipeline.suffixes import with_suffixes
 from runner.plugins import load_object
 from runner.worker.checkpoint import CheckpointFile
 from runner.worker.context import WorkerContext
@@ -132,7 +133,7 @@ class Loop:
             returned = self._compute(WorkerItem(run, params, inputs.values, run.begin()))
             check_files(params, item)  # what was read is what its key says
             run.finite.raise_if_seen()
-            outputs = check_outputs(stage, returned, self._save_dtype)
+            outputs = check_outputs(with_suffixes(stage, item.lineage["params"]), returned, self._save_dtype)
             self._write(item, outputs, self._provenance(run, inputs.lineage))
             run.timer.settle()
         self._report_outcome(run)
