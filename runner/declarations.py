@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from runner.api import Bundle, Component, Demo, File, Stage, Template, Tensor, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from types import ModuleType
 
 OUTPUTS = (Tensor, Text, File, Bundle)
 _STAGE_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 _OUTPUT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){0,2}")
+_SUFFIX_PARAMETER = re.compile(r"\.\{[A-Za-z_][\w-]*\}")
 _DOTTED = re.compile(r"[\w.]+:[\w.]+")
 _WRITE = {Stage: 'Stage("plugin.stage", start="package.module:start")', Template: "Template(...)"}
 SHOWN = 60  # characters of a value in a message
@@ -69,6 +70,13 @@ def check_stage(stage: Stage) -> None:
     for name in ("inputs", "outputs"):
         for n, output in enumerate(_members(where, name, getattr(stage, name), OUTPUTS, _as_output)):
             _check_output(f"{where}: {name}[{n}]", output, is_output=name == "outputs")
+            if (
+                isinstance(output, File)
+                and output.suffix_parameter
+                and not (name == "outputs" and stage.params)
+            ):
+                needs = "a stage that has parameters" if name == "outputs" else "an output"
+                raise DeclarationError(f"{where}: {name}[{n}]: suffix {output.suffix!r} is for {needs}")
     if isinstance(stage.components, str):
         _object(where, "components", stage.components)
     else:
@@ -98,10 +106,30 @@ def _check_output(where: str, output: Tensor | Text | File | Bundle, *, is_outpu
     if isinstance(output, Tensor):
         _string(where, "dtype", output.dtype)
         _check_shape(where, output.shape)
+    if _SUFFIX_PARAMETER.fullmatch(suffix):
+        suffix = ""
     if is_output and not (_OUTPUT_NAME.fullmatch(output.name) and _SUFFIX.fullmatch(suffix)):
         hint = f"; write {'.' + suffix!r}" if suffix and suffix[0] != "." else ""
         what = f"output {output.name + suffix!r} cannot be part of a file name"
         raise DeclarationError(f"{where}: {what}{hint}")
+
+
+def check_suffix_parameters(stage: Stage, parameters: Collection[str]) -> None:
+    """Check that the parameters that suffixes of files name are among those of the stage.
+
+    Raises:
+        DeclarationError: one is not.
+
+    """
+    for n, output in enumerate(stage.outputs):
+        name = output.suffix_parameter if isinstance(output, File) else ""
+        if name and name not in parameters:
+            what = (
+                f"suffix {output.suffix!r} names no parameter of the stage"
+                if isinstance(output, File)
+                else ""
+            )
+            raise DeclarationError(f"stage {_shown(stage.name)}: outputs[{n}]: {what}")
 
 
 def _check_shape(where: str, shape: Any) -> None:

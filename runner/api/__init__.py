@@ -10,6 +10,7 @@ from __future__ import annotations
 import pluggy
 
 from runner.api.checks import Facts, Problem
+from runner.api.files import InputFile, InputFolder
 from runner.api.memory import Activations, Sizes
 from runner.api.model import ModelFacts, UnsupportedModelError
 from runner.api.runs import ItemResult, Run, StageResult, Summary
@@ -34,6 +35,8 @@ __all__ = [
     "Demo",
     "Facts",
     "File",
+    "InputFile",
+    "InputFolder",
     "Item",
     "ItemResult",
     "ModelFacts",

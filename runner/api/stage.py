@@ -42,12 +42,18 @@ class Text:
 class File:
     """A file, returned as bytes, as a path, or as an object with ``save(file, format=...)`` (a PIL image).
 
-    As an input it is a :class:`pathlib.Path`.
+    As an input it is a :class:`pathlib.Path`. The suffix of an output may be a parameter of its stage,
+    ``".{format}"``, whose value is the extension for an item: 1 to 10 of ``a-z 0-9``.
     """
 
     name: str
     suffix: str = ""
     optional: bool = False
+
+    @property
+    def suffix_parameter(self) -> str:
+        """The parameter whose value is the extension; empty if the suffix is fixed."""
+        return self.suffix[2:-1] if self.suffix.startswith(".{") and self.suffix.endswith("}") else ""
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ class Template:
 class Recommended:
     """Settings for a model that replace those of its template.
 
-    ``parameters`` are those of ``[stage.with]``, by the stage's name in the template; None removes one.
-    ``prompts`` are examples of what the model draws.
+    ``parameters`` are those of ``[stage.with]``, by the stage's name in the template; None removes one. What
+    the template has in ``[with]`` alone is changed there. ``prompts`` are examples of what the model draws.
     """
 
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -90,7 +90,9 @@ def _settings(tables: dict[str, Any]) -> Iterator[str]:
 
     for name, table in (("budget", schema.Budget), ("model", schema.ModelSource), ("run", schema.RunTable)):
         yield from _of(name, table, tables.get(name))
-    installed = discover()
+    installed, shared = discover(), tables.get("with")
+    shared = shared if isinstance(shared, dict) else {}
+    offered: dict[str, None] = {}
     for stage in tables.get("stage", []):
         path = f"stage.{stage.get('name')}"
         yield from (
@@ -98,8 +100,11 @@ def _settings(tables: dict[str, Any]) -> Iterator[str]:
         )
         with contextlib.suppress(RunnerError):
             spec = installed.stage(str(stage.get("uses")))
-            if parameters := params_model(spec, None):
-                yield from _of(f"{path}.with", parameters, stage.get("with"))
+            if model := params_model(spec, None):
+                own = stage.get("with")
+                yield from _of(f"{path}.with", model, {**shared, **(own if isinstance(own, dict) else {})})
+                offered |= dict.fromkeys(_of("with", model, shared))
+    yield from offered
 
 
 def _no_values(path: str) -> tuple[str, ...]:

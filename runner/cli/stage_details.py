@@ -19,6 +19,8 @@ _TYPES = {
     "array": "list",
     "object": "table",
 }
+_FILES = {"file-path": "file", "path": "file or folder"}
+"""Of a string in JSON Schema, by its format."""
 _REFERENCE = "#/$defs/"
 _BOUNDS = {
     "minimum": "minimum",
@@ -109,6 +111,8 @@ def _type(schema: dict[str, Any]) -> str:
         return " or ".join(repr(choice) if isinstance(choice, str) else str(choice) for choice in choices)
     if "$ref" in schema:
         return "table"
+    if schema.get("format") in _FILES:
+        return _FILES[schema["format"]]
     kind = _TYPES.get(schema.get("type", ""), "anything")
     return f"list of {_type(schema['items'])}" if kind == "list" and schema.get("items") else kind
 

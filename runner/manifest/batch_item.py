@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from runner.manifest.problems import Position
 
@@ -22,6 +23,8 @@ class BatchItem:
     """Whether the values come from a format that has only strings."""
     where_named: Callable[[str], Position] | None = None
     """The place of a field's name, if that is not beside its value."""
+    folder: Path | None = None
+    """Where relative paths in its fields start; None for the manifest's folder."""
     id: str = ""
     """Unique in the batch; assigned once all items are known (:func:`runner.manifest.items.expand`)."""
 

@@ -71,7 +71,7 @@ def _gather(manifest: Manifest, problems: Problems) -> list[BatchItem]:
         path = manifest.folder / os.path.expanduser(batch.file)  # noqa: PTH111
         if os.path.isfile(path):  # noqa: PTH113
             try:
-                found += read_items(path, problems)
+                found += [replace(item, folder=path.parent) for item in read_items(path, problems)]
             except ManifestError as error:
                 problems.found += error.problems
         else:

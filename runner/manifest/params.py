@@ -9,9 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import to_jsonable_python
+
+from runner.api.files import INPUT_FILES
+from runner.files.hashes import HashError
+from runner.manifest.input_files import InputFileFinder, content_of, file_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,11 +31,13 @@ EXACT = 2**53
 class RawParams:
     """The values that a manifest and an item set for one stage, before validation.
 
-    ``text_only``: they come from a format that has only strings, so "28" may be a number.
+    ``text_only``: they come from a format that has only strings, so "28" may be a number. ``folders`` are
+    those that the relative paths of files start at, by parameter.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
     text_only: bool = False
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
 
 def names_of(model: type[BaseModel]) -> list[str]:
@@ -45,14 +52,17 @@ def validate(model: type[BaseModel], given: RawParams) -> BaseModel:
         pydantic.ValidationError: the model refuses the values.
 
     """
+    fields = {name: field_.alias or name for name, field_ in model.model_fields.items()}
+    folders = {name: given.folders[key] for name, key in fields.items() if key in given.folders}
+    context = {INPUT_FILES: InputFileFinder(folders)}
     if given.text_only:
-        return model.model_validate(given.values)
+        return model.model_validate(given.values, context=context)
     try:
         text = json.dumps(whole_numbers(given.values))
     except (TypeError, ValueError):  # dates, which JSON lacks
-        return model.model_validate(given.values)
+        return model.model_validate(given.values, context=context)
     # strict about types, as TOML and JSON are; JSON mode accepts strings for enumerations and paths
-    return model.model_validate_json(text, strict=True)
+    return model.model_validate_json(text, strict=True, context=context)
 
 
 def whole_numbers(value: Any) -> Any:
@@ -80,12 +90,44 @@ def open_to_anything(model: type[BaseModel], names: Sequence[str]) -> type[BaseM
 
 
 def canonical(instance: BaseModel) -> dict[str, Any]:
-    """All parameters as JSON values, including defaults; equal parameters give equal JSON."""
+    """All parameters as JSON values, including defaults; equal parameters give equal JSON. Files are paths.
+
+    Those that stand for their contents are made by :func:`canonical_files`.
+    """
     shown = {name: _ordered(value) for name, value in instance.model_dump(by_alias=True).items()}
     for name, field_ in type(instance).model_fields.items():
         if field_.exclude:  # from dumps, but results depend on it
             shown[field_.alias or name] = _ordered(getattr(instance, name))
     return shown
+
+
+def canonical_files(instance: BaseModel) -> dict[str, Any]:
+    """The parameters that are files, in canonical form: each file stands for its content.
+
+    Raises:
+        HashError: a file cannot be read; the message names the parameter.
+
+    """
+    written = {name: field_.alias or name for name, field_ in type(instance).model_fields.items()}
+    names = file_parameters(type(instance))
+    found = {}
+    for name, key in written.items():
+        if key in names:
+            try:
+                found[key] = _contents(getattr(instance, name))
+            except HashError as error:
+                raise HashError(f"'{key}': {error}") from None
+    return found
+
+
+def _contents(value: Any) -> Any:
+    if isinstance(value, Path):
+        return content_of(value)
+    if isinstance(value, dict):
+        return {name: _contents(one) for name, one in sorted(value.items())}
+    if isinstance(value, list | tuple):
+        return [_contents(one) for one in value]
+    return _ordered(value)
 
 
 def _ordered(value: Any) -> Any:

@@ -14,11 +14,13 @@ import tomlkit
 from runner.manifest import overrides
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from runner.manifest.load import Manifest
 
 
-def as_run(manifest: Manifest, folder: Path) -> bytes:
-    """The TOML text of an equivalent manifest in ``folder``."""
+def as_run(manifest: Manifest, folder: Path, input_files: Container[str] = ()) -> bytes:
+    """The TOML text of an equivalent manifest in ``folder``. ``input_files``: parameters that are files."""
     document: Any = tomlkit.parse(manifest.text)
     for override in manifest.overrides:
         overrides.put(document, override)
@@ -31,9 +33,13 @@ def as_run(manifest: Manifest, folder: Path) -> bytes:
     for table in (document, *document["stage"]):
         source = table.get("model", {}).get("source", "")
         if source.startswith("."):
-            table["model"]["source"] = _moved(source, manifest.folder, folder)
+            table["model"]["source"] = moved(source, manifest.folder, folder)
     if "file" in document.get("batch", {}):
-        document["batch"]["file"] = _moved(document["batch"]["file"], manifest.folder, folder)
+        document["batch"]["file"] = moved(document["batch"]["file"], manifest.folder, folder)
+    stages = [stage.get("with", {}) for stage in document["stage"]]
+    for table in (document.get("with", {}), *stages, *document.get("item", ())):
+        for name in [name for name in table if name in input_files]:
+            table[name] = _files_moved(table[name], manifest.folder, folder)
     return tomlkit.dumps(document).encode()
 
 
@@ -47,7 +53,16 @@ def content_of(manifest: Manifest) -> str:
     return digest.hexdigest()
 
 
-def _moved(path: str, old: Path, new: Path) -> str:
+def _files_moved(value: Any, old: Path, new: Path) -> Any:
+    """The paths of existing files in a value, which may have other words in their place, moved."""
+    if isinstance(value, str):
+        return moved(value, old, new) if (old / value).exists() else value
+    if isinstance(value, list):
+        return [_files_moved(one, old, new) for one in value]
+    return value
+
+
+def moved(path: str, old: Path, new: Path) -> str:
     """A path relative to ``old`` as one relative to ``new``, starting with a dot."""
     if Path(os.path.expanduser(path)).is_absolute():  # noqa: PTH111 - never raises: the user may not exist
         return path

@@ -1,4 +1,4 @@
-"""Pydantic models of the manifest's tables. Plugins' models check ``[stage.with]`` and item fields."""
+"""Pydantic models of the manifest's tables. Plugins' models check parameters."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class StageTable(Table):
     budget: Budget | None = Field(None, description="overrides [budget] for this stage")
     model: ModelSource | None = Field(None, description="overrides [model] for this stage")
     with_: dict[str, Any] = Field(
-        default_factory=dict, alias="with", description="the stage's own parameters"
+        default_factory=dict, alias="with", description="the stage's own parameters; they override [with]"
     )
     from_: dict[str, str] = Field(
         default_factory=dict,
@@ -140,6 +140,9 @@ class ManifestTable(Table):
     name: str = Field(pattern=FILE_NAME, max_length=NAME_LIMIT, description="names the run directory")
     model: ModelSource | None = None
     budget: Budget = Field(default_factory=Budget)
+    with_: dict[str, Any] = Field(
+        default_factory=dict, alias="with", description="parameters of every stage that declares them"
+    )
     stage: list[StageTable] = Field(min_length=1, max_length=STAGES_LIMIT)
     batch: Batch = Field(default_factory=Batch)
     item: list[dict[str, Any]] = Field(default_factory=list)
@@ -149,6 +152,10 @@ class ManifestTable(Table):
         """The manifest's budget with the stage's overrides."""
         own = stage.budget.model_dump(exclude_unset=True) if stage.budget else {}
         return self.budget.model_copy(update=own)
+
+    def parameters_of(self, stage: StageTable) -> dict[str, Any]:
+        """The values of ``[with]``, overridden by those of ``[stage.with]``."""
+        return {**self.with_, **stage.with_}
 
     def model_of(self, stage: StageTable) -> ModelSource | None:
         """The stage's own model, else the manifest's."""

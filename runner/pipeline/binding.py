@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runner.accelerator.names import TIER, TIER_CHOICES
+from runner.declarations import DeclarationError, check_suffix_parameters
 from runner.errors import ExitCode, PluginError
+from runner.files.hashes import cached_hashes
+from runner.manifest.input_files import file_parameters
 from runner.manifest.items import expand
 from runner.manifest.params import names_of
 from runner.manifest.problems import Position, Problems
@@ -18,7 +22,8 @@ from runner.pipeline import wiring
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
 from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
-from runner.pipeline.unknown_keys import check_unknown_fields, check_unknown_keys
+from runner.pipeline.suffixes import check_suffixes
+from runner.pipeline.unknown_keys import check_unknown_fields, check_unknown_keys, check_unknown_with
 from runner.pipeline.without_effect import without_effect
 from runner.placements import ACCELERATOR_ONLY
 
@@ -82,6 +87,11 @@ class Pipeline:
         return {c.name: loading[c.name] for c in stage.components if c.config_only and c.name in loading}
 
     @property
+    def input_files(self) -> set[str]:
+        """Names of the parameters that are files."""
+        return {name for stage in self.stages for name in file_parameters(stage.params)}
+
+    @property
     def models(self) -> list[ModelSource]:
         """The models that stages load components from."""
         used = [s.model for s in self.stages if s.model is not None and s.components]
@@ -129,6 +139,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
             spec=spec,
             params=found[n].params,
             facts=found[n].facts,
+            given={k: v for k, v in manifest.table.parameters_of(table).items() if k in fields[n]},
             wires=wires[n],
             budget=manifest.table.budget_of(table),
             model=manifest.table.model_of(table),
@@ -203,9 +214,25 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
         if not (isinstance(tier, int) and tier >= 0) and not re.fullmatch(TIER, str(tier)):
             where = manifest.where("stage", n, "device_map", name)
             problems.add(where, f"'{name}' is placed on {tier!r}; there are: {TIER_CHOICES}")
+    _check_suffix_parameters(manifest, stage, problems)
     if placement in ACCELERATOR_ONLY and stage.table.device_map is not None:
         message = f"placement '{placement}' and a device_map exclude each other: remove one"
         problems.add(manifest.where("stage", n, "device_map", key=True), message)
+
+
+def _check_suffix_parameters(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
+    """Check that parameters that give suffixes are the stage's, and that no earlier stage makes them."""
+    where = manifest.where("stage", stage.index, "uses")
+    try:
+        check_suffix_parameters(stage.spec, names_of(stage.params) if stage.params else ())
+    except DeclarationError as error:
+        problems.add(where, str(error), ExitCode.PLUGIN)
+    for name in stage.suffix_parameters:
+        if name in stage.wires:
+            maker = manifest.table.stage[stage.wires[name].stage].name
+            problems.add(
+                where, f"'{name}' is the extension of a file, and stage '{maker}' makes it as it runs"
+            )
 
 
 def where_source(manifest: Manifest, stage: int) -> Position:
@@ -223,11 +250,26 @@ def _bind_items(
     if len(stages) == len(manifest.table.stage):  # an unknown stage could declare any parameter
         parameters = {stage.name: names_of(stage.params) if stage.params else [] for stage in stages}
         check_unknown_fields(items, parameters, problems)
+        check_unknown_with(manifest, parameters, problems)
     binders = [ParamsBinder(manifest, stage, problems) for stage in stages]
     for binder in binders:
         binder.check_with()
     bound = []
     for item in items:
+        before = len(problems.found)
         params = tuple(binder.bind(item) for binder in binders)
+        if len(problems.found) == before and any(stage.suffix_parameters for stage in stages):
+            check_suffixes(stages, params, partial(_where_set, binders, stages, item), problems)
         bound.append(PipelineItem(item.id, params, item.fields.keys(), item.where))
+    cached_hashes().save()
     return tuple(bound)
+
+
+def _where_set(
+    binders: Sequence[ParamsBinder],
+    stages: Sequence[PipelineStage],
+    item: BatchItem,
+    stage: PipelineStage,
+    name: str,
+) -> Position:
+    return binders[stages.index(stage)].where(name, item)

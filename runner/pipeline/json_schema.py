@@ -41,7 +41,10 @@ def json_schema(plugins: Plugins) -> Schema:
         definitions[name] = _with(stage, parameters.get(name))
     _name_stages(definitions["StageTable"], stages)
     unknown = any(stage.params for name, stage in stages.items() if name not in models)
-    root["properties"]["item"]["items"] = _item(models, definitions) | {"additionalProperties": unknown}
+    shared = _shared(models, definitions)
+    of_all = {"type": "object", "additionalProperties": unknown}
+    root["properties"]["item"]["items"] = {**of_all, "properties": {"id": _ITEM_ID, **shared}}
+    root["properties"]["with"] |= {**of_all, "properties": shared}
     _add_what_is_checked_elsewhere(root, definitions)
     return {
         "$schema": DIALECT,
@@ -148,21 +151,22 @@ def _from(stage: Stage, stages: Mapping[str, Stage]) -> Schema:
     return {"properties": inputs, "additionalProperties": False}
 
 
-def _item(models: Mapping[str, type[BaseModel]], definitions: Mapping[str, Schema]) -> Schema:
-    """The schema of ``[[item]]``: an id, and the parameters of all stages."""
-    properties: dict[str, Schema] = {
-        "id": {
-            "type": "string",
-            "pattern": FILE_NAME,
-            "maxLength": NAME_LIMIT,
-            "description": "names the output; made from the prompt and the seed, if left out",
-        }
-    }
+_ITEM_ID: Schema = {
+    "type": "string",
+    "pattern": FILE_NAME,
+    "maxLength": NAME_LIMIT,
+    "description": "names the output; made from the prompt and the seed, if left out",
+}
+
+
+def _shared(models: Mapping[str, type[BaseModel]], definitions: Mapping[str, Schema]) -> dict[str, Schema]:
+    """The parameters of all stages, as ``[with]`` and ``[[item]]`` have them."""
+    properties: dict[str, Schema] = {}
     declared = {name: set(names_of(model)) for name, model in models.items()}
     for field in sorted(set().union(*declared.values())):
         owners = [stage for stage, fields in declared.items() if field in fields]
         properties[field] = _any_of([definitions[stage]["properties"][field] for stage in owners])
-    return {"type": "object", "properties": properties}
+    return properties
 
 
 def _add_what_is_checked_elsewhere(root: Schema, definitions: Mapping[str, Schema]) -> None:

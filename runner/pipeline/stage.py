@@ -10,9 +10,13 @@ from runner.accelerator.discovery import choose_device
 from runner.api import Bundle, File, Stage, Tensor, Text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from pydantic import BaseModel
 
     from runner.api import Component, ModelFacts
+    from runner.manifest.positions import Path
     from runner.manifest.schema import Budget, ModelSource, StageTable
     from runner.pipeline.wiring import Wires
 
@@ -25,6 +29,8 @@ class PipelineStage:
     table: StageTable
     spec: Stage
     params: type[BaseModel] | None
+    given: Mapping[str, Any]
+    """Its parameters from ``[with]`` and ``[stage.with]``, which items override."""
     wires: Wires
     budget: Budget
     model: ModelSource | None
@@ -36,6 +42,11 @@ class PipelineStage:
     @property
     def name(self) -> str:
         return self.table.name
+
+    def path_of(self, parameter: str) -> Path:
+        """Where the manifest sets a parameter: ``[with]`` if only that has it, else ``[stage.with]``."""
+        shared = parameter in self.given and parameter not in self.table.with_
+        return ("with", parameter) if shared else ("stage", self.index, "with", parameter)
 
     @cached_property
     def device(self) -> str:
@@ -66,12 +77,20 @@ class PipelineStage:
 
     @cached_property
     def files(self) -> tuple[File, ...]:
-        """The outputs that are files: ``File`` outputs and, of a terminal stage, texts."""
+        """The outputs that are files: ``File`` outputs and, of a terminal stage, texts.
+
+        :func:`runner.pipeline.suffixes.suffix_of` gives their suffixes for an item.
+        """
         files = [output for output in self.spec.outputs if isinstance(output, File)]
         if self.is_terminal:
             texts = [output for output in self.spec.outputs if isinstance(output, Text)]
             files += [File(text.name, ".txt", text.optional) for text in texts]
         return tuple(files)
+
+    @cached_property
+    def suffix_parameters(self) -> tuple[str, ...]:
+        """The parameters whose values are extensions of files."""
+        return tuple(file.suffix_parameter for file in self.files if file.suffix_parameter)
 
     @cached_property
     def leaves_handoff(self) -> bool:

@@ -68,13 +68,14 @@ class KnownKeys:
         tables = [table for table, keys in _TABLES.items() if key in keys]
         places = [f"[stage.{table}]" for table in tables if stage and table in ("budget", "model")]
         places += [_TITLES.get(table, f"[{table}]") for table in tables]
-        places += ["[[item]]"] if stages else []
+        places += ["[with]", "[[item]]"] if stages else []
         return places + [f"[stage.with] of stage '{name}'" for name in stages]
 
     def _as_overrides(self, key: str) -> list[str]:
         tables = [table for table, keys in _TABLES.items() if key in keys]
         paths = [f"{table}.NAME.{key}" if table == "stage" else f"{table}.{key}" for table in tables if table]
-        return [f"stage.{name}.with.{key}" for name, keys in self.parameters.items() if key in keys] + paths
+        own = [f"stage.{name}.with.{key}" for name, keys in self.parameters.items() if key in keys]
+        return ([f"with.{key}"] if own else []) + own + paths
 
 
 def check_unknown_keys(
@@ -113,6 +114,20 @@ def check_unknown_fields(
                 where = item.where_key(name)
                 hint = known.hint(name, [*declared, "id"], where)
                 problems.add(where, f"unknown key '{name}': no stage of this manifest has it{hint}")
+
+
+def check_unknown_with(
+    manifest: Manifest, parameters: Mapping[str, Sequence[str]], problems: Problems
+) -> None:
+    """Add problems for keys of ``[with]`` that no stage declares."""
+    known = KnownKeys(parameters)
+    declared = dict.fromkeys(name for names in parameters.values() for name in names)
+    for name in manifest.table.with_:
+        if name not in declared:
+            where = manifest.where("with", name, key=True)
+            hint = known.hint(name, [*declared], where)
+            message = f"unknown key '{name}' in [with]: no stage of this manifest has it{hint}"
+            problems.add(where, message, _code(where))
 
 
 def _code(where: Position) -> ExitCode:

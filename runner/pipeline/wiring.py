@@ -137,7 +137,8 @@ def _mismatch(offered: Output | None, table: StageTable, needed: Output) -> tupl
         return f"as {_kind(offered)}", _kind(needed)
     if not (isinstance(offered, File) and isinstance(needed, File)):
         return None
-    same = needed.suffix in ("", offered.suffix)
+    # one that a parameter gives is checked for each item
+    same = needed.suffix in ("", offered.suffix) or bool(offered.suffix_parameter)
     return None if same else (f"as a {offered.suffix} file", f"a {needed.suffix} file")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runner.manifest.params import names_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -32,11 +34,13 @@ def _reason(
     tables = manifest.table.stage
     match override.path:
         case ("stage", int(n), "with", str(name), *_):
-            stage = next((stage for stage in stages if stage.index == n), None)
-            wire = stage.wires.get(name) if stage else None
-            if wire is not None and not wire.optional:
-                return f"changes nothing: stage '{tables[wire.stage].name}' makes each item's '{name}'"
-            return _overruled("item", sum(name in item.fields for item in items), len(items), f"'{name}'")
+            maker = _maker(manifest, [stage for stage in stages if stage.index == n], name)
+            return maker or _by_items(items, name)
+        case ("with", str(name), *_):
+            taking = [stage for stage in stages if stage.params and name in names_of(stage.params)]
+            overruling = [stage for stage in taking if name in stage.table.with_]
+            overruled = _overruled("stage", len(overruling), len(taking), f"'{name}'")
+            return _maker(manifest, taking, name) or overruled or _by_items(items, name)
         case ("budget", str(name), *_):
             own = [table.budget for table in tables if table.budget and name in table.budget.model_fields_set]
             return _overruled("stage", len(own), len(tables), f"'{name}'")
@@ -47,6 +51,18 @@ def _reason(
         case ("batch", "prompts" | "file", *_) | ("item", *_) if manifest.prompts:
             return "changes nothing: --prompt takes the place of the batch"
     return ""
+
+
+def _maker(manifest: Manifest, stages: Sequence[PipelineStage], name: str) -> str:
+    """The message where an earlier stage makes the parameter for each of these stages; else empty."""
+    wires = [wire for stage in stages if (wire := stage.wires.get(name)) and not wire.optional]
+    if not wires or len(wires) < len(stages):
+        return ""
+    return f"changes nothing: stage '{manifest.table.stage[wires[0].stage].name}' makes each item's '{name}'"
+
+
+def _by_items(items: Sequence[BatchItem], name: str) -> str:
+    return _overruled("item", sum(name in item.fields for item in items), len(items), f"'{name}'")
 
 
 def _overruled(kind: str, own: int, count: int, what: str) -> str:

@@ -33,7 +33,8 @@ def remedies(plan: StagePlan) -> Iterator[str]:
     for name, value in tunables(plan.stage):
         changed = plan.requirements_with(changed={name: value})
         if fastest_that_fits(changed, limits, table) is not None:
-            yield f"{name} = {value!r} in [stage.with] (activations {format_size(changed.activations)})"
+            place = "[with]" if plan.stage.path_of(name)[0] == "with" else "[stage.with]"
+            yield f"{name} = {value!r} in {place} (activations {format_size(changed.activations)})"
             break
     if table.dtype == "float32":
         halved = plan.requirements_with(dtype="bfloat16")

@@ -46,7 +46,7 @@ def _outputs(recording: Recording, made: MadeItem) -> Iterator[tuple[str, Conten
 def _content(recording: Recording, made: MadeItem, inputs: dict[str, Any]) -> Content | None:
     """The item's outputs with these inputs; None if it fails."""
     try:
-        return recording.content(recording.call(made, inputs))
+        return recording.content(made, recording.call(made, inputs))
     except Exception:  # the stage may raise anything
         return None
 

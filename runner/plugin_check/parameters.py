@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from runner.declarations import DeclarationError, check_suffix_parameters
 from runner.errors import PluginError
+from runner.manifest.input_files import file_parameters
 from runner.manifest.params import RawParams, canonical, names_of, validate
 from runner.pipeline.for_model import params_model
 from runner.plugin_check.checks import BROKEN, OK, PARAMS, WARN, Verdict
@@ -37,6 +39,11 @@ def check_params(stage: Stage) -> Verdict:
         return Verdict(stage.name, PARAMS, BROKEN, str(error), "name it as 'package.module:Model'")
     if model is None:
         return Verdict(stage.name, PARAMS, OK, "they depend on the model")
+    try:
+        check_suffix_parameters(stage, names_of(model))
+        file_parameters(model)
+    except (DeclarationError, PluginError) as error:
+        return Verdict(stage.name, PARAMS, BROKEN, str(error))
     for fault, advice in _faults(model):
         return Verdict(stage.name, PARAMS, BROKEN, fault, advice)
     undescribed = [name for name, field in model.model_fields.items() if not field.description]
@@ -115,6 +122,11 @@ def _value(name: str, field: dict[str, Any], item: int) -> Any:
         return (least // step + 1) * step
     if kind == "boolean":
         return False
+    if field.get("format") in ("file-path", "path"):
+        raise NoExampleError(
+            f"'{name}' is a file, which only you can give",
+            "give --manifest M with two items that name one, or its path among the params of a StageContract",
+        )
     raise NoExampleError(f"'{name}' is required, and no value for it can be generated")
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save
 
 from runner.events import ItemFinished, Progress
+from runner.pipeline.suffixes import with_suffixes
 from runner.plugins import load_object
 from runner.stream.blocks import Block, find_blocks
 from runner.stream.lockstep import Lockstep
@@ -169,7 +170,7 @@ class Recording:
 
     def again(self, made: MadeItem, on_step: Callable[[], object] = lambda: None) -> Content:
         """Make an item again; returns its outputs."""
-        return self.content(self.call(made, self.copied(made.inputs), on_step))
+        return self.content(made, self.call(made, self.copied(made.inputs), on_step))
 
     @staticmethod
     def copied(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,8 +209,8 @@ class Recording:
             lockstep.run([partial(call, made) for made in together], lambda: None)
         return results
 
-    def content(self, returned: object) -> Content:
-        """What the stage returned, after the worker's own checks and conversions.
+    def content(self, made: MadeItem, returned: object) -> Content:
+        """What the stage returned for an item, after the worker's own checks and conversions.
 
         Raises:
             OutputError: it is not what the stage declares, or not finite.
@@ -217,7 +218,8 @@ class Recording:
         """
         dtype = getattr(torch, self.job.dtype)
         save_dtype = getattr(torch, self.job.save_dtype) if self.job.save_dtype else None
-        return _content(check_outputs(self.job.stage, returned, dtype, save_dtype))
+        stage = with_suffixes(self.job.stage, self._job_item(made.id).lineage["params"])
+        return _content(check_outputs(stage, returned, dtype, save_dtype))
 
     def _job_item(self, item_id: str) -> JobItem:
         return next(item for item in self.job.items if item.id == item_id)

@@ -49,8 +49,8 @@ class StageRecord(BaseModel):
     stage: str = Field(pattern=r"^[\w.-]+$")
     version: int
     params: dict[str, Any]
-    as_written: dict[str, str] = {}
-    """Parameters as they were written, where the plugin's model converts them."""
+    as_written: dict[str, Any] = {}
+    """Parameters as they were written: where the plugin's model converts them, and paths of files."""
     model: str
     source: SourceRecord | None
     dtype: str

@@ -12,6 +12,7 @@ import tomlkit
 from runner.accelerator.discovery import accelerators
 from runner.accelerator.names import CPU, CUDA
 from runner.manifest.batch_item import BatchItem, at
+from runner.manifest.input_files import file_parameters
 from runner.manifest.load import parse
 from runner.manifest.params import canonical
 from runner.manifest.problems import Position, Problems
@@ -127,7 +128,8 @@ def _parameters(stage: PipelineStage, record: StageRecord) -> dict[str, Any]:
     A default need not be a value that the plugin's model accepts.
     """
     defaults = canonical(stage.params.model_construct()) if stage.params else {}
-    values = {**record.params, **record.as_written}
+    files = file_parameters(stage.params)  # recorded by their contents; their paths are as written
+    values = {**{n: value for n, value in record.params.items() if n not in files}, **record.as_written}
     return {n: value for n, value in values.items() if n not in defaults or defaults[n] != value}
 
 

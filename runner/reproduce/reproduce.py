@@ -135,7 +135,8 @@ def _differing(found: Mapping[str, list[Difference]]) -> Differing:
 
 def _output(provenance: Provenance, item: str, pipeline: Pipeline, directory: RunDirectory) -> Path | None:
     stage = next(stage for stage in pipeline.stages if stage.name == provenance.stage)
-    path = output_paths(stage, directory, item, provenance.key).get(provenance.output)
+    params = provenance.lineage[stage.name].params
+    path = output_paths(stage, directory, item, provenance.key, params).get(provenance.output)
     return path if path is not None and path.exists() else None
 
 

@@ -146,5 +146,5 @@ class EventPublisher:
         """The item's parameters of this stage and the earlier ones: the prompt is logged for each stage."""
         params: dict[str, Any] = {}
         for params_of_stage in self._items[item.item].params[: self._stages[item.stage].index + 1]:
-            params |= params_of_stage.canonical
+            params |= params_of_stage.shown
         return params

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.api import File
 from runner.files.storage import storage_errors
 
 if TYPE_CHECKING:
@@ -54,10 +53,7 @@ class HandoffRefCounts:
                 self._remove(*source)
 
     def _remove(self, stage: str, key: str) -> None:
-        directory = self._work.directory
-        files = [output for output in self._stages[stage].spec.outputs if isinstance(output, File)]
-        paths = [directory.handoff(stage, key)]
-        paths += [directory.handoff_file(stage, key, file.name, file.suffix) for file in files]
-        for path in paths:
+        handoff = self._work.directory.handoff(stage, key)
+        for path in (handoff, *self._work.handoff_files(self._stages[stage], key)):
             with storage_errors(path):
                 path.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from runner.api import File
 from runner.machine.cpu import core_count
 from runner.protocol import Input, Job, JobItem
 
@@ -70,10 +69,7 @@ def _inputs(work: Work, stage: PipelineStage, item: str) -> dict[str, Input]:
     for name, source in stage.wires.items():
         earlier = work.pipeline.stages[source.stage]
         key = work.key(item, earlier)
-        output = next(o for o in earlier.spec.outputs if o.name == source.output)
-        file = None
-        if isinstance(output, File):
-            file = work.directory.handoff_file(earlier.name, key, output.name, output.suffix)
+        file = work.files(item, earlier).get(source.output)
         found[name] = Input(work.directory.handoff(earlier.name, key), key, source.output, file)
     return found
 

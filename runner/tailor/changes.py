@@ -82,10 +82,9 @@ def fallback_order(stage: PipelineStage) -> Iterator[Change]:
 
 def lowered(stage: PipelineStage) -> list[str]:
     """The settings of a stage that save memory, such as ``tiling = 256``."""
-    table = stage.table
+    table, written = stage.table, stage.given
     found = ["a device_map"] if table.device_map is not None else []
     found += [f'placement = "{table.placement}"'] if table.placement != "auto" else []
-    written = table.with_
     return found + [f"{n} = {v!r}" for n, v in _values(stage) if n in written and written[n] == v]
 
 
@@ -95,11 +94,11 @@ def _parameters(stage: PipelineStage) -> Iterator[Change]:
     for name in dict.fromkeys(name for name, _ in known):
         values = [value for of, value in known if of == name]
         extra, default = _field(stage, name)
-        current = stage.table.with_.get(name, default)
+        current = stage.given.get(name, default)
         lower = values[values.index(current) + 1 :] if current in values else values
         for value in lower:
-            path: Path = ("stage", stage.index, "with", name)
-            yield Change(path, current, value, str(extra.get(COSTS, "another output")), stage.name)
+            cost = str(extra.get(COSTS, "another output"))
+            yield Change(stage.path_of(name), current, value, cost, stage.name)
 
 
 def _values(stage: PipelineStage) -> Iterator[tuple[str, Any]]:

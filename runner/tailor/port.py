@@ -31,6 +31,8 @@ class Ported:
     """The new manifest, what changed, and the plans of each stage for the old hardware and the new."""
 
     manifest: Manifest
+    input_files: set[str]
+    """Names of the parameters that are files."""
     changes: tuple[Change, ...]
     before: tuple[StagePlan | None, ...]
     """None where the old device is not known, or does not have the placement."""
@@ -75,7 +77,7 @@ def port(pipeline: Pipeline, hardware: Hardware, machine: Machine | None = None)
     notes += [*_open_ended(fitted.plans), *_kept(pipeline, fitted, hardware), *_stale(manifest, changes)]
     if hardware.device == "cpu" and hardware.vram:
         notes.append(f"--vram {hardware.vram} is ignored: the device is the CPU")
-    return Ported(manifest, changes, before, fitted.plans, tuple(notes))
+    return Ported(manifest, pipeline.input_files, changes, before, fitted.plans, tuple(notes))
 
 
 def _is_unknown(stage: PipelineStage) -> bool:

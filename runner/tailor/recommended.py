@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from runner.api import Template
     from runner.manifest.load import Manifest
+    from runner.manifest.positions import Path as KeyPath
     from runner.pipeline.binding import Pipeline
     from runner.tailor.fit import Shapes
 
@@ -75,11 +76,16 @@ def _ask(template: Template, facts: ModelFacts) -> Recommended:
 
 
 def _changes(manifest: Manifest, recommended: Recommended) -> Iterator[Change]:
-    for n, stage in enumerate(manifest.table.stage):
+    table = manifest.table
+    found: dict[KeyPath, Change] = {}
+    for n, stage in enumerate(table.stage):
         for name, value in recommended.parameters.get(stage.name, {}).items():
-            old = stage.with_.get(name)
+            shared = name in table.with_ and name not in stage.with_
+            path: KeyPath = ("with", name) if shared else ("stage", n, "with", name)
+            old = table.parameters_of(stage).get(name)
             if old != value:
-                yield Change(("stage", n, "with", name), old, value, stage=stage.name)
+                found[path] = Change(path, old, value, stage=stage.name)
+    yield from found.values()
     prompts, old_prompts = list(recommended.prompts), list(manifest.table.batch.prompts)
     if prompts and prompts != old_prompts:
         yield Change(("batch", "prompts"), old_prompts, prompts)

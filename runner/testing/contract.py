@@ -39,7 +39,7 @@ class StageContract:
     stage: ClassVar[str]
     """PLUGIN.STAGE, as manifests name it."""
     params: ClassVar[Mapping[str, Any]] = {}
-    """Parameters of both items. Without a ``seed`` among them, each item gets its own."""
+    """Parameters of both items. Without a ``seed`` among them, each item gets its own. A file is a Path."""
     other: ClassVar[Mapping[str, Any]] = {}
     """Parameters that differ for the second item: another prompt, another size."""
     model: ClassVar[str | Path] = ""
@@ -127,7 +127,7 @@ def _check(contract: type[StageContract]) -> list[Verdict]:
     with tempfile.TemporaryDirectory(prefix="runner-contract-") as folder:
         given = [contract().inputs(item) for item in range(2)]
         case = {
-            "params": [{**contract.params}, {**contract.params, **contract.other}],
+            "params": _given([{**contract.params}, {**contract.params, **contract.other}]),
             "inputs": [
                 _saved(inputs, Path(folder, f"given-{n}")) for n, inputs in enumerate(given) if inputs
             ],
@@ -135,6 +135,15 @@ def _check(contract: type[StageContract]) -> list[Verdict]:
             "dtype": contract.dtype,
         }
         return check_stage(contract.stage, case, Path(folder), contract.timeout)
+
+
+def _given(value: Any) -> Any:
+    """Parameters as a manifest has them: paths as absolute ones."""
+    if isinstance(value, dict):
+        return {name: _given(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_given(one) for one in value]
+    return str(value.absolute()) if isinstance(value, Path) else value
 
 
 def _source(model: str | Path) -> str:

@@ -158,6 +158,6 @@ def _position(resolved: ResolvedModels, stage: PipelineStage, item: PipelineItem
     if name in item.fields:
         return item.where(name)
     for n in (stage.index, *sorted(stage.sources, reverse=True)):
-        if name in resolved.pipeline.stages[n].table.with_:
-            return manifest.where("stage", n, "with", name)
+        if name in resolved.pipeline.stages[n].given:
+            return manifest.where(*resolved.pipeline.stages[n].path_of(name))
     return item.where(None)

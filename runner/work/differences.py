@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ ENVIRONMENT = ("versions", "device", "threads")
 """What may change the low bits of a result, and is not part of its key."""
 SHOWN = 60  # characters of a value
 
+_CONTENT = re.compile(r'"(?:folder-)?sha256:([0-9a-f]{64})"')
+"""A file or a secret in canonical form."""
+
 Parts = dict[tuple[str, ...], str]
 """Values in JSON, by part: ``("params", "steps")``, ``("model",)``."""
 
@@ -31,18 +35,23 @@ class Difference:
     part: tuple[str, ...]
     old: str | None
     new: str | None
+    paths: tuple[str, str] = ("", "")
+    """Of a parameter that is a file: the old path and the new."""
 
     def __str__(self) -> str:
-        """``steps: 20 -> 28``, ``input latents: 3f0a95c2 -> 9d41b7e8``."""
+        """``steps: 20 -> 28``, ``input latents: 3f0a95c2 -> 9d41b7e8``, ``image: a.png 3f0a95c2 -> ...``."""
         kind, name = self.part[0], self.part[-1]
         named = {"inputs": f"input {name}", "version": "version of the stage"}.get(kind, name)
-        return f"{named}: {self._shown(self.old)} -> {self._shown(self.new)}"
+        old, new = (f"{path} " if path else "" for path in self.paths)
+        return f"{named}: {old}{self._shown(self.old)} -> {new}{self._shown(self.new)}"
 
     def _shown(self, value: str | None) -> str:
         if value is None or value == "null":
             return "not set"
         if self.part[0] in HASHES:
             return value.strip('"')[:KEY_IN_NAME]
+        if self.part[0] == "params" and (found := _CONTENT.findall(value)):
+            return ", ".join(digest[:KEY_IN_NAME] for digest in found)
         shown = value if self.part[0] == "params" else value.strip('"')
         return shown if len(shown) <= SHOWN else f"{shown[: SHOWN - 3]}..."
 

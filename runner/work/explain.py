@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from runner.files.header import HeaderError, read_header
 from runner.files.provenance import read_provenance
+from runner.manifest.input_files import file_parameters
 from runner.rundir.directory import KEY_IN_NAME
 from runner.work.demand import demand
 from runner.work.differences import (
@@ -28,7 +29,7 @@ from runner.work.keys import keys_of
 from runner.work.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container, Iterator, Mapping, Sequence
 
     from runner.pipeline.stage import PipelineStage
     from runner.rundir.directory import RunDirectory
@@ -48,6 +49,7 @@ class Earlier:
     parts: Parts
     versions: Parts
     time: float
+    as_written: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Explainer:
         self._tasks: list[dict[str, Task]] = [
             {item: task for task in of_stage for item in task.items} for of_stage in tasks
         ]
+        self._items = {item.id: item for item in self._pipeline.items}
         self._records = list(_records(directory))
         self._earlier = cache(self._look_for_earlier)
 
@@ -111,7 +114,19 @@ class Explainer:
         if not others:
             return None, []
         nearest = max(own or others, key=lambda one: (len(one.parts.items() & new.items()), one.time))
-        return nearest, differences(nearest.parts, new)
+        return nearest, self._with_paths(differences(nearest.parts, new), stage, item, nearest)
+
+    def _with_paths(
+        self, found: Sequence[Difference], stage: PipelineStage, item: str, nearest: Earlier
+    ) -> list[Difference]:
+        """The differences with the paths of parameters that are files."""
+        files = file_parameters(stage.params)
+        here = self._items[item].params[stage.index].as_written
+
+        def path(one: Difference, written: Mapping[str, Any]) -> str:
+            return str(written.get(one.part[-1], "")) if one.part[-1] in files else ""
+
+        return [replace(one, paths=(path(one, nearest.as_written), path(one, here))) for one in found]
 
     def _other_versions(self, stage: PipelineStage, key: str) -> list[Difference]:
         recorded = next((one.versions for one in self._earlier(stage.index) if one.key == key), None)
@@ -128,7 +143,9 @@ class Explainer:
             if isinstance(made, dict):
                 key = str(made.get("key"))
                 its, versions = parts(made, self._kinds), parts(made, ["versions"])
-                found[item, key] = Earlier(item, key, its, versions, time)
+                written = made.get("as_written")
+                written = written if isinstance(written, dict) else {}
+                found[item, key] = Earlier(item, key, its, versions, time, written)
         return list(found.values())
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from runner.pipeline.suffixes import suffix_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from runner.pipeline.binding import Pipeline
@@ -39,7 +44,19 @@ class Work:
 
     def files(self, item: str, stage: PipelineStage) -> dict[str, Path]:
         """Where the stage writes its files for an item, by output name."""
-        return output_paths(stage, self.directory, item, self.key(item, stage))
+        keyed = self.keys[item][stage.index]
+        return output_paths(stage, self.directory, item, keyed.key, keyed.key_inputs["params"])
+
+    def handoff_files(self, stage: PipelineStage, key: str) -> list[Path]:
+        """The files of a result that a later stage reads."""
+        return [*output_paths(stage, self.directory, "", key, self._params[stage.name, key]).values()]
+
+    @cached_property
+    def _params(self) -> dict[StageKey, Mapping[str, Any]]:
+        """The parameters of each result."""
+        stages = self.pipeline.stages
+        keyed = [(stage, one[stage.index]) for one in self.keys.values() for stage in stages]
+        return {(stage.name, one.key): one.key_inputs["params"] for stage, one in keyed}
 
     def outputs(self) -> list[Path]:
         """The files of all terminal stages, in the order of the items, whether they exist or not."""
@@ -47,16 +64,17 @@ class Work:
         return [path for item in self.keys for stage in terminal for path in self.files(item, stage).values()]
 
 
-def output_paths(stage: PipelineStage, directory: RunDirectory, item: str, key: str) -> dict[str, Path]:
-    """Where a stage writes its files for an item with this key, by output name."""
+def output_paths(
+    stage: PipelineStage, directory: RunDirectory, item: str, key: str, params: Mapping[str, Any]
+) -> dict[str, Path]:
+    """Where a stage writes its files for an item with this key and parameters, by output name."""
+    suffixes = {file.name: suffix_of(file, params) for file in stage.files}
     if not stage.is_terminal:
         return {
-            file.name: directory.handoff_file(stage.name, key, file.name, file.suffix) for file in stage.files
+            name: directory.handoff_file(stage.name, key, name, suffix) for name, suffix in suffixes.items()
         }
-    suffixes = [file.suffix for file in stage.files]
+    count = Counter(suffixes.values())
     return {
-        file.name: directory.output(
-            item, key, file.name if suffixes.count(file.suffix) > 1 else "", file.suffix
-        )
-        for file in stage.files
+        name: directory.output(item, key, name if count[suffix] > 1 else "", suffix)
+        for name, suffix in suffixes.items()
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load as load_tensors
@@ -10,7 +10,8 @@ from safetensors.torch import load as load_tensors
 from runner.api import Bundled
 from runner.events import Warned
 from runner.files import handoff
-from runner.manifest.params import RawParams, names_of, validate
+from runner.files.hashes import HashError
+from runner.manifest.params import canonical_files, names_of, validate
 from runner.worker.output_writer import OutputError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ItemInputs:
         if model is None:
             return None
         raw = item.params
-        return validate(model, RawParams({**raw.values, **self.texts}, raw.text_only))
+        return validate(model, replace(raw, values={**raw.values, **self.texts}))
 
     def warnings(self) -> Iterator[Warned]:
         """Warnings of the earlier stages, perhaps from an earlier run."""
@@ -78,6 +79,22 @@ def read_inputs(stage: Stage, item: JobItem, model: type[BaseModel] | None) -> I
                 f"'{name}' was not made for this item: the stage that makes it may leave it out"
             )
     return inputs
+
+
+def check_files(params: BaseModel | None, item: JobItem) -> None:
+    """Check that the files among an item's parameters are those that its key was made from.
+
+    Raises:
+        OutputError: one has changed, or cannot be read.
+
+    """
+    try:
+        found = canonical_files(params) if params is not None else {}
+    except HashError as error:
+        raise OutputError(str(error)) from None
+    for name, content in found.items():
+        if item.lineage["params"][name] != content:
+            raise OutputError(f"the file of '{name}' was changed since the run began: run again")
 
 
 def _value(source: Input, found: handoff.Handoff, tensors: Mapping[str, torch.Tensor]) -> Any:

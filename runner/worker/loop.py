@@ -18,11 +18,12 @@ from runner.events import Alive, Finished, ItemFinished, Ready, Stuck
 from runner.machine.describe import installed_versions
 from runner.machine.malloc import retain_freed_memory
 from runner.pipeline.for_model import params_model
+from runner.pipeline.suffixes import with_suffixes
 from runner.plugins import load_object
 from runner.worker.checkpoint import CheckpointFile
 from runner.worker.context import WorkerContext
 from runner.worker.device_timer import DeviceTimer, DeviceTurns
-from runner.worker.inputs import read_inputs
+from runner.worker.inputs import check_files, read_inputs
 from runner.worker.item import TRACEBACK_LIMIT, CancelledError, ItemRun, WorkerItem
 from runner.worker.item_timer import ItemTimer, Watchdog
 from runner.worker.memory_held import memory_held
@@ -130,8 +131,11 @@ class Loop:
             for warning in inputs.warnings():
                 self._report(replace(warning, item=item.id))
             params = inputs.params(self._params, item)
+            check_files(params, item)
             returned = self._compute(WorkerItem(run, params, inputs.values, run.begin()))
+            check_files(params, item)  # what was read is what its key says
             run.finite.raise_if_seen()
+            stage = with_suffixes(stage, item.lineage["params"])
             outputs = check_outputs(stage, returned, self._dtype, self._save_dtype)
             self._write(item, outputs, self._provenance(run, inputs.lineage))
             run.timer.settle()

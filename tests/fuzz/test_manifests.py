@@ -114,7 +114,7 @@ def check_kept(pipeline: Pipeline) -> None:
     for stage in pipeline.stages:
         made = [directory.handoff(stage.name, KEY), directory.log(stage.name)]
         for item in pipeline.items:
-            made += output_paths(stage, directory, item.id, KEY).values()
+            made += output_paths(stage, directory, item.id, KEY, item.params[stage.index].canonical).values()
         for path in made:
             assert path.resolve().is_relative_to(folder)
             assert len(path.name) <= 200

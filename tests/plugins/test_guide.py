@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ GUIDE = (Path(__file__).parents[2] / "plugins/README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", GUIDE, re.DOTALL)
 FILES = {block.partition("\n")[0].removeprefix("# "): block for kind, block in BLOCKS if kind != "sh"}
 TEN_MINUTES, WEIGHTS, CHECK, WHEEL = (block for kind, block in BLOCKS if kind == "sh")
-PLUGINS = ("words", "enlarge", "notify", "sketch")
+PLUGINS = ("words", "enlarge", "notify", "sketch", "convert")
 
 
 @pytest.fixture
@@ -37,9 +39,9 @@ def guided(project: Project) -> Project:
 
 
 def test_its_files_are_known() -> None:
-    plugins = {"words.py", "enlarge.py", "notify.py", "sketch.py", "limits.py"}
+    plugins = {"words.py", "enlarge.py", "notify.py", "sketch.py", "limits.py", "convert.py"}
     weights = {"sketch_net.py", "make_model.py", "sketch.toml", "test_sketch.py"}
-    assert {*FILES} == plugins | weights | {"night.toml", "test_stages.py", "recommend.py"}
+    assert {*FILES} == plugins | weights | {"night.toml", "convert.toml", "test_stages.py", "recommend.py"}
 
 
 def test_a_check_refuses_models_and_parameters() -> None:
@@ -146,3 +148,37 @@ def test_a_stage_with_weights(guided: Project, tmp_path: Path) -> None:
 def test_its_table_of_checks_is_that_of_the_code() -> None:
     for name, meaning in (checks.PLUGIN_CHECKS | checks.STAGE_CHECKS | checks.RUN_CHECKS).items():
         assert f"| `{name}` | {meaning} |" in GUIDE
+
+
+CONTRACT = """
+from pathlib import Path
+from runner.testing import StageContract
+
+
+class TestConvert(StageContract):
+    stage = "convert.picture"
+    params = {"picture": Path("fox.png")}
+    other = {"picture": Path("owl.png"), "format": "png"}
+"""
+
+
+def test_files_of_the_user_are_converted_to_the_formats_that_items_name(guided: Project) -> None:
+    for name, side in (("fox", 8), ("owl", 12)):
+        Image.new("RGB", (side, side), "red").save(guided.folder / f"{name}.png")
+    outcome = guided.runner("run", "convert.toml")
+    assert outcome.code == 0, outcome
+    made = [path for path in (guided.folder / "runs/convert/outputs").iterdir() if path.suffix != ".json"]
+    assert sorted(path.suffix for path in made) == [".jpeg", ".webp"]
+    for path in made:
+        with Image.open(path) as opened:
+            assert (opened.format, opened.size[0]) == (
+                ("JPEG", 8) if path.name.startswith("fox") else ("WEBP", 12)
+            )
+    checked = guided.runner("plugins", "check", "convert", "--manifest", "convert.toml")
+    assert checked.code == 0, checked
+    guided.write("test_convert.py", CONTRACT)
+    command = [sys.executable, "-m", "pytest", "-q", "test_convert.py"]
+    tested = subprocess.run(
+        command, cwd=guided.folder, env=guided.environment, capture_output=True, text=True, check=False
+    )
+    assert tested.returncode == 0, tested.stdout

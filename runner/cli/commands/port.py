@@ -70,7 +70,7 @@ def _text_in(ported: Ported, folder: Path) -> str:
 
     if folder.resolve() == ported.manifest.folder.resolve():
         return ported.manifest.text
-    return as_run(ported.manifest, folder).decode()
+    return as_run(ported.manifest, folder, ported.input_files).decode()
 
 
 def _show(ported: Ported) -> None:

@@ -68,7 +68,7 @@ def reproduce(
 
 def _refuse_parameters(sets: Sequence[str]) -> None:
     for setting in sets:
-        if re.match(r"stage\.[^.=]+\.with\b", setting):
+        if re.match(r"(stage\.[^.=]+\.)?with\b", setting):
             raise UsageError(
                 f"--set {setting}: an output is made again with the parameters that it was made with; "
                 "to make another, run a manifest"

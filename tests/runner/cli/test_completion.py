@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+import toy_plugin
 
 if TYPE_CHECKING:
     from project import Project
@@ -42,6 +43,9 @@ def offered(project: Project, line: str) -> list[str]:
             "runner run toy.toml --set stage.make.with.s",
             ["stage.make.with.seed=0", "stage.make.with.steps=2"],
         ),
+        ("runner run toy.toml --set with.s", ["with.seed=0", "with.steps=2"]),
+        ("runner run all.toml --set with.s", ["with.seed=0", "with.steps=7"]),
+        ("runner run all.toml --set stage.make.with.st", ["stage.make.with.steps=7"]),
         ("runner run --set stage.", []),
         ("runner run nowhere.toml --set stage.", []),
         ("runner run wrong.toml --fresh ", []),
@@ -60,6 +64,7 @@ def test_a_shell_is_offered_what_could_follow(toy: Project, line: str, expected:
     toy.write("sub/notes.txt", "")
     toy.write("sub/deep/one.toml", "")
     toy.write("wrong.toml", "[[[")
+    toy.write("all.toml", toy_plugin.MANIFEST + "[with]\nsteps = 7\n")
     for name in (
         "runs/toy/journal.jsonl",
         "runs/flux-8gb/.lock",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import threading
@@ -131,3 +132,19 @@ def test_a_file_of_a_time_to_come_is_hashed_each_time(model: Path, monkeypatch: 
     first = now(model)
     assert now(model, hash_missing=False) is None
     assert now(model) == first
+
+
+def test_names_are_part_of_what_a_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
+    found = []
+    for name in ("vocab.json", "other.json"):
+        folder = tmp_path / name.partition(".")[0] / "tokenizer"
+        folder.mkdir(parents=True)
+        (folder / name).write_text("{}")
+        found.append(fingerprint([open_component(folder.parent, Component("tokenizer", "x:Y"))]))
+    assert found[0] != found[1]
+    tokenizers = [Component("tokenizer", "x:Y"), Component("tokenizer_2", "x:Y")]
+    files = [open_component(DEMO, tokenizer) for tokenizer in tokenizers]
+    assert fingerprint(files) == fingerprint(files[::-1])
+    assert fingerprint(files) != fingerprint(files[:1])
+    assert fingerprint([]) == hashlib.sha256().hexdigest()

@@ -20,14 +20,14 @@ STAGE = 'uses = "toy.make"'
             "version = 1",
             "version = 1\nsteps = 4",
             "2:1",
-            "belongs in [[item]] or [stage.with] of stage 'make'",
+            "belongs in [with] or [[item]] or [stage.with] of stage 'make'",
         ),
         ("version = 1", 'version = 1\nvram = "8GiB"', "2:1", "belongs in [budget]"),
         (
             "version = 1",
             'version = 1\nprompt = "a"',
             "2:1",
-            "belongs in [[item]] or [stage.with] of stage 'make'",
+            "belongs in [with] or [[item]] or [stage.with] of stage 'make'",
         ),
         (STAGE, f'{STAGE}\nvram = "8GiB"', "8:1", "belongs in [stage.budget] or [budget]"),
         (STAGE, f"{STAGE}\nsteps = 4", "8:1", "unknown key 'steps'; it belongs in [stage.with]"),
@@ -38,8 +38,18 @@ STAGE = 'uses = "toy.make"'
             "9:1",
             "toy.make has no parameter 'dtype'; it belongs in [[stage]]",
         ),
-        ("steps = 2", 'ending = "!"', "9:1", "belongs in [[item]] or [stage.with] of stage 'write'"),
-        ("[batch]", "[batch]\nseed = 1", "14:1", "did you mean 'seeds'? ('seed' belongs in [[item]]"),
+        (
+            "steps = 2",
+            'ending = "!"',
+            "9:1",
+            "belongs in [with] or [[item]] or [stage.with] of stage 'write'",
+        ),
+        (
+            "[batch]",
+            "[batch]\nseed = 1",
+            "14:1",
+            "did you mean 'seeds'? ('seed' belongs in [with] or [[item]]",
+        ),
         ("[batch]", "[batch]\ncheckpoint_every = 1", "14:1", "belongs in [run]"),
         ("[batch]", "[[item]]\nseeds = [1]\n[batch]", "14:9", "it belongs in [batch]"),
         (STAGE, f"{STAGE}\nstepz = 4", "8:1", "did you mean 'steps', which belongs in [stage.with]?"),
@@ -77,11 +87,11 @@ def test_several_values_without_quotes_are_reported_at_once(toy: Project) -> Non
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("steps=4", "unknown key 'steps'; it is set as stage.make.with.steps"),
+        ("steps=4", "unknown key 'steps'; it is set as with.steps or stage.make.with.steps"),
         ("batch.vram=8GiB", "unknown key 'vram'; it is set as budget.vram"),
         (
             "stage.write.with.steps=4",
-            "toy.write has no parameter 'steps'; it is set as stage.make.with.steps",
+            "toy.write has no parameter 'steps'; it is set as with.steps or stage.make.with.steps",
         ),
     ],
 )

@@ -8,14 +8,10 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from checkpoints import DEMO
 
-from runner.api import Component
-from runner.errors import ModelError
+from runner.files import hashes as hashing
 from runner.files.cache import cache_folder
-from runner.model import fingerprint as hashing
-from runner.model.files import open_component
-from runner.model.fingerprint import _Hashes, fingerprint
+from runner.files.hashes import FileHashes, HashError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,8 +25,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def learned(cache: Path, path: Path) -> str | None:
-    _Hashes(cache).learn([path])
-    return _Hashes(cache).known(path)
+    FileHashes(cache).learn([path])
+    return FileHashes(cache).known(path)
 
 
 def sha256(data: bytes) -> str:
@@ -39,10 +35,10 @@ def sha256(data: bytes) -> str:
 
 def test_a_hash_is_kept(tmp_path: Path, file: Path) -> None:
     cache = tmp_path / "cache/hashes.json"
-    assert _Hashes(cache).known(file) is None
+    assert FileHashes(cache).known(file) is None
     assert learned(cache, file) == sha256(b"one")
     (tmp_path / "link").symlink_to(file)
-    assert _Hashes(cache).known(tmp_path / "link") == sha256(b"one")
+    assert FileHashes(cache).known(tmp_path / "link") == sha256(b"one")
 
 
 @pytest.mark.parametrize("change", ["size", "time", "another file"])
@@ -60,7 +56,7 @@ def test_a_changed_file_is_not_known(tmp_path: Path, file: Path, change: str) ->
         (tmp_path / "new").write_bytes(b"two")
         os.utime(tmp_path / "new", ns=(before.st_atime_ns, before.st_mtime_ns))
         (tmp_path / "new").replace(file)
-    assert _Hashes(cache).known(file) is None
+    assert FileHashes(cache).known(file) is None
     assert learned(cache, file) == sha256(file.read_bytes())
 
 
@@ -76,24 +72,38 @@ def test_a_file_that_changes_while_it_is_hashed_is_refused_and_not_known(
         return digest
 
     monkeypatch.setattr(hashing, "_sha256", meanwhile)
-    with pytest.raises(ModelError, match="weights was written to while it was read; run again"):
+    with pytest.raises(HashError, match="weights was written to while it was read; run again"):
         learned(cache, file)
-    assert _Hashes(cache).known(file) is None
+    assert FileHashes(cache).known(file) is None
+
+
+def test_hashes_are_added_to_those_that_others_wrote(tmp_path: Path, file: Path) -> None:
+    cache = tmp_path / "cache/hashes.json"
+    early = FileHashes(cache)
+    (tmp_path / "other").write_bytes(b"two")
+    learned(cache, tmp_path / "other")
+    assert early.digest(file) == sha256(b"one")
+    assert FileHashes(cache).known(file) is None
+    early.save()
+    assert FileHashes(cache).known(file) == sha256(b"one")
+    assert FileHashes(cache).known(tmp_path / "other") == sha256(b"two")
+    file.write_bytes(b"new")
+    assert early.digest(file) == sha256(b"new")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"x": 1}'])
 def test_a_damaged_cache_is_none(tmp_path: Path, file: Path, text: str) -> None:
     cache = tmp_path / "hashes.json"
     cache.write_text(text)
-    assert _Hashes(cache).known(file) is None
+    assert FileHashes(cache).known(file) is None
     cache.write_text(json.dumps({str(file.resolve()): "no list"}))
-    assert _Hashes(cache).known(file) is None
+    assert FileHashes(cache).known(file) is None
     assert learned(cache, file) == sha256(b"one")
 
 
 def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path: Path, file: Path) -> None:
     (tmp_path / "cache").write_text("in the way")
-    hashes = _Hashes(tmp_path / "cache/hashes.json")
+    hashes = FileHashes(tmp_path / "cache/hashes.json")
     hashes.learn([file])
     assert hashes.known(file) == sha256(b"one")
 
@@ -104,32 +114,16 @@ def test_a_blob_of_the_hub_is_named_by_its_hash(tmp_path: Path) -> None:
         blob = tmp_path / folder / name
         blob.parent.mkdir()
         blob.write_bytes(b"x")
-        assert _Hashes(tmp_path / "hashes.json").known(blob) == told
+        assert FileHashes(tmp_path / "hashes.json").known(blob) == told
     short = tmp_path / "blobs" / name[:40]  # of git, which is no SHA-256 of the content
     short.write_bytes(b"x")
-    assert _Hashes(tmp_path / "hashes.json").known(short) is None
+    assert FileHashes(tmp_path / "hashes.json").known(short) is None
 
 
-def test_a_file_that_cannot_be_read_is_the_models_fault(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ModelError, match=r"pipe cannot be read"):
+    with pytest.raises(HashError, match=r"pipe cannot be read"):
         hashing._sha256(tmp_path / "pipe")
-
-
-def test_names_are_part_of_what_a_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
-    found = []
-    for name in ("vocab.json", "other.json"):
-        folder = tmp_path / name.partition(".")[0] / "tokenizer"
-        folder.mkdir(parents=True)
-        (folder / name).write_text("{}")
-        found.append(fingerprint([open_component(folder.parent, Component("tokenizer", "x:Y"))]))
-    assert found[0] != found[1]
-    tokenizers = [Component("tokenizer", "x:Y"), Component("tokenizer_2", "x:Y")]
-    files = [open_component(DEMO, tokenizer) for tokenizer in tokenizers]
-    assert fingerprint(files) == fingerprint(files[::-1])
-    assert fingerprint(files) != fingerprint(files[:1])
-    assert fingerprint([]) == sha256(b"")
 
 
 def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
