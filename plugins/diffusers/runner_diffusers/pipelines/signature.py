@@ -37,6 +37,10 @@ TENSOR_FILES = re.compile(
 """Keywords annotated as tensors that are made from files."""
 
 
+CORRECTED = {"initial_audio_sampling_rate": int}
+"""Keywords whose annotation is wrong."""
+
+
 class FileKind(StrEnum):
     """What a keyword's file holds."""
 
@@ -84,7 +88,7 @@ def keywords(cls: SourceClass) -> tuple[Keyword, ...]:
             continue
         value = _default(default, cls) if default is not None else None
         file = _file_kind(name, annotation)
-        kind = _file_type(annotation, file) if file else _value_type(annotation, value)
+        kind = _file_type(annotation, file) if file else _value_type(name, annotation, value)
         if kind is not None:
             found.append(Keyword(name, kind, value, default is None, file, described.get(name, "")))
     return tuple(found)
@@ -167,7 +171,9 @@ def _file_type(annotation: ast.expr | None, kind: FileKind) -> Any:
     return File | list[File] if several and kind is not FileKind.SOUND else File
 
 
-def _value_type(annotation: ast.expr | None, default: Any) -> Any:
+def _value_type(name: str, annotation: ast.expr | None, default: Any) -> Any:
+    if name in CORRECTED:
+        return CORRECTED[name]
     if annotation is None:
         return type(default) if isinstance(default, bool | int | float | str) else None
     return type_of(annotation)
