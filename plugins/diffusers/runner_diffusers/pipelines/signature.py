@@ -228,7 +228,7 @@ def _is_ellipsis(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is ...
 
 
-ARGUMENT = re.compile(r"^(?P<indent> *)(?P<name>\w+) *\(.*?\)? *:\s*(?P<rest>.*)$")
+ARGUMENT = re.compile(r"^(?P<indent> *)(?P<name>\w+)(:? *\(.*?\)?)? *:\s*(?P<rest>.*)$")
 
 
 def _descriptions(cls: SourceClass) -> dict[str, str]:
@@ -250,6 +250,7 @@ def _descriptions(cls: SourceClass) -> dict[str, str]:
 
 
 def _sentence(text: str) -> str:
+    text = re.sub(r"^\([^)]*\): *", "", text)
     plain = re.sub(r"\[`?~?([^\]`]*)`?\](\([^)]*\))?", r"\1", text).replace("`", "")
     first = re.split(r"(?<=[a-z0-9)])\.\s", f"{plain} ", maxsplit=1)[0].strip().rstrip(".")
     return first[:1].lower() + first[1:] if first[1:2].islower() else first
