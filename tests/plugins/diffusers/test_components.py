@@ -165,6 +165,33 @@ def test_a_component_from_elsewhere_has_the_class_that_its_config_names() -> Non
     assert found["tokenizer_4"] == "transformers:PreTrainedTokenizerFast"
 
 
+def test_a_component_from_elsewhere_may_be_of_another_class() -> None:
+    model = facts_of("StableDiffusionXLPipeline", configs={"vae": {"_class_name": "AutoencoderTiny"}})
+    assert {one.name: one.cls for one in components.decode(model)}["vae"] == "diffusers:AutoencoderTiny"
+
+
+def test_a_class_that_diffusers_loads_as_another_is_that_one() -> None:
+    old = {"_class_name": "Transformer2DModel", "norm_type": "ada_norm_single"}
+    listed = ["diffusers", "Transformer2DModel"]
+    model = facts_of("PixArtSigmaPipeline", transformer=listed, configs={"transformer": old})
+    (transformer,) = (one for one in components.denoise(model) if one.name == "transformer")
+    assert (transformer.cls, transformer.accepts) == (
+        "diffusers:PixArtTransformer2DModel",
+        ("Transformer2DModel",),
+    )
+
+
+def test_kolors_has_encoders_in_its_own_folder() -> None:
+    index = {
+        **INDEXES["StableDiffusionXLPipeline"],
+        "text_encoder": ["kolors", "ChatGLMModel"],
+        "tokenizer": ["kolors", "ChatGLMTokenizer"],
+    }
+    classes = {one.name: one.cls for one in components.encode(ModelFacts({}, {}, index, "KolorsPipeline"))}
+    assert classes["text_encoder"] == "diffusers.pipelines.kolors:ChatGLMModel"
+    assert classes["tokenizer"] == "diffusers.pipelines.kolors:ChatGLMTokenizer"
+
+
 def test_hidream_without_its_llama_says_what_is_missing() -> None:
     with pytest.raises(UnsupportedModelError, match="needs text_encoder_4, tokenizer_4"):
         components.encode(facts_of("HiDreamImagePipeline", text_encoder_4=..., tokenizer_4=...))
