@@ -110,9 +110,8 @@ class _Reader:
         self.cls, self.method, self.loop, self.path = cls, method, loop, path
         self.components = init_parameters(cls)
         self.bound = dict(bound)
-        named = [pair for node in ast.walk(method) for pair in _named(node)]
         for _ in range(CHAIN):  # a name may stand for what another one does
-            for target, value in named:
+            for target, value in _named_in(method):
                 if isinstance(target, ast.Name) and (meant := self._meant(value)):
                     self.bound[target.id] = self.bound.get(target.id, frozenset()) | meant
 
@@ -181,6 +180,12 @@ class _Reader:
                 return frozenset({node.attr} & self.components.keys())
             return self._meant(node.value) if node.attr in SAME else frozenset()
         return frozenset()
+
+
+@cache
+def _named_in(method: ast.FunctionDef) -> tuple[tuple[ast.expr, ast.expr], ...]:
+    """The names that the statements of a method give to values."""
+    return tuple(pair for node in ast.walk(method) for pair in _named(node))
 
 
 def _named(node: ast.AST) -> Iterator[tuple[ast.expr, ast.expr]]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 NEEDED = ((re.compile(r"Img2Img|Inpaint"), "image"), (re.compile(r"Inpaint"), "mask_image"))
 """Pictures that pipelines cannot do without though their signature has a default, by the pipeline's name."""
+ABSENT = re.compile(r"_embeds|has to be of type|cannot be undefined|is required")
+"""Messages about a keyword that is not given; they go on about tensors, which no manifest can give."""
 OUTPUT = ("output_type", "return_dict", "generator")
 """Keywords that the stages set."""
 GUIDED = "do_classifier_free_guidance"
@@ -29,8 +31,10 @@ def denoise(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
     yield from _differences(params, facts)
     cls = source.find(params.pipeline)
     if cls is not None:
-        yield from _missing_pictures(cls, params)
-        yield from _findings(cls, params, facts)
+        missing = list(_missing_pictures(cls, params))
+        yield from missing
+        names = {problem.parameter for problem in missing}
+        yield from (problem for problem in _findings(cls, params, facts) if problem.parameter not in names)
 
 
 def decode(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
@@ -76,7 +80,7 @@ def _findings(cls: SourceClass, params: PipelineParams, facts: Facts) -> Iterato
         about = [name for name in one.about if name in offered]
         own = [name for name in about if name in params.model_fields_set]
         name = next(iter([*own, *about]), "")
-        if not one.is_warning and name and arguments[name] is None and "embeds" in one.message:
+        if not one.is_warning and name and arguments[name] is None and ABSENT.search(one.message):
             yield Problem(f"{name} is missing: {cls.name} needs it", name)
         elif not one.is_warning or own:
             yield Problem(f"{cls.name}: {one.message}", name, warning=one.is_warning)

@@ -78,7 +78,7 @@ def component_entries(model: ModelFacts) -> dict[str, Entry | None]:
     found: dict[str, Entry | None] = {}
     missing = []
     for name, parameter in calls.init_parameters(pipeline).items():
-        given = listed.get(name) or _from_config(name, model)
+        given = _with_config(name, listed.get(name), model.configs.get(name, {}))
         if given is not None or name in listed:
             found[name] = given
         elif name in declared_roles(pipeline) and name not in model.index:
@@ -146,8 +146,17 @@ def _loaded(name: str, given: Entry) -> Component:
 
 
 def _accepts(given: Entry) -> tuple[str, ...]:
-    """Files of transformers name many classes that fit; which one is loaded, the index says."""
-    return ("*",) if given.source is None or not given.has_weights else ()
+    """Other classes that the files may name: those of transformers name many that fit."""
+    if given.source is None or not given.has_weights:
+        return ("*",)
+    return tuple(old for old, new in _renamed().items() if given.name in new.values())
+
+
+@cache
+def _renamed() -> Mapping[str, Mapping[str, str]]:
+    """Classes that diffusers loads as others, by the `norm_type` in their config."""
+    found = source.constant("_CLASS_REMAPPING_DICT", "diffusers.models.model_loading_utils")
+    return found if isinstance(found, dict) else {}
 
 
 def _is_everywhere(pipeline: SourceClass, name: str, given: Entry) -> bool:
@@ -161,13 +170,14 @@ def _is_optional(pipeline: SourceClass, name: str) -> bool:
     return name == "safety_checker" or (isinstance(optional, list) and name in optional)
 
 
-def _from_config(name: str, model: ModelFacts) -> Entry | None:
-    """The class of a component that `[model.components]` adds, as its own config names it."""
-    config = model.configs.get(name)
-    if config is None:
-        return None
-    if isinstance(cls := config.get("_class_name"), str):
-        return entry(name, "diffusers", cls)
+def _with_config(name: str, listed: Entry | None, config: Mapping[str, Any]) -> Entry | None:
+    """A component's class: as the index has it, or its config, if that is of another model."""
+    own = config.get("_class_name")
+    if listed is not None and (listed.source is None or not isinstance(own, str)):
+        return listed
+    if isinstance(own, str):
+        library = "diffusers" if listed is None else listed.library
+        return entry(name, library, _renamed().get(own, {}).get(str(config.get("norm_type")), own))
     architectures = config.get("architectures")
     if isinstance(architectures, list) and architectures and isinstance(architectures[0], str):
         return entry(name, "transformers", architectures[0])

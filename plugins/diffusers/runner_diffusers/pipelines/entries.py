@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 LISTED_PAIR = 2  # [library, class]
 CLASS_NAME = re.compile(r"[A-Z][A-Za-z0-9_]*")
-LOADED_BY_DIFFUSERS = {"ModelMixin", "SchedulerMixin", "BaseGuidance", "ConfigMixin"}
-WEIGHTS = re.compile(r"ModelMixin|\w*PreTrainedModel|(torch\.)?nn\.Module")
+OBJECTS = {"SchedulerMixin", "BaseGuidance", "ConfigMixin", "PreTrainedTokenizer", "PreTrainedTokenizerFast"}
+"""Base classes of components without weights."""
+WEIGHTS = re.compile(r"(Legacy)?ModelMixin|\w*PreTrainedModel|(torch\.)?nn\.Module")
 """Base classes of models."""
 
 FILES = re.compile(
@@ -42,6 +43,11 @@ class Entry:
     def name(self) -> str:
         """The class's own name."""
         return self.cls.partition(":")[2]
+
+    @property
+    def library(self) -> str:
+        """How an index names its module: ``"ltx2"`` for a folder of diffusers' pipelines."""
+        return self.cls.partition(":")[0].rpartition(".")[2]
 
     @property
     def source(self) -> source.SourceClass | None:
@@ -82,7 +88,7 @@ def entry(name: str, library: Any, cls: str) -> Entry:
         )
     ancestors = source.ancestors(found)
     if "DiffusionPipeline" in ancestors or not any(
-        base in LOADED_BY_DIFFUSERS or WEIGHTS.fullmatch(base) for base in ancestors
+        base in OBJECTS or WEIGHTS.fullmatch(base) for base in ancestors
     ):
         raise UnsupportedModelError(f"{where}: that is not a class of components")
     return Entry(f"{module}:{cls}", any(WEIGHTS.fullmatch(base) for base in ancestors))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner_diffusers.pipelines import calls, source
 from runner_diffusers.pipelines.evaluate import UNKNOWN, Known, evaluate, truth
+from runner_diffusers.pipelines.roles import declared_roles
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -66,7 +67,8 @@ def is_true_property(cls: SourceClass, name: str, pipeline: Known) -> bool | Non
 def _pipeline(cls: SourceClass, configs: Mapping[str, Mapping[str, Any]], values: Mapping[str, Any]) -> Known:
     """The pipeline after its `__init__`: components with configs, and numbers made from these."""
     components = {name: Known({"config": _config(config)}) for name, config in configs.items()}
-    parameters = _defaults(cls) | dict(values)
+    plain = {name: value for name, value in _defaults(cls).items() if name not in declared_roles(cls)}
+    parameters = plain | dict(values)
     attributes = {**components, "config": Known(parameters)}
     init = source.method(cls, "__init__")
     if init is not None:
@@ -82,17 +84,13 @@ def _config(config: Mapping[str, Any]) -> Known:
 
 
 @cache
-def _constants(cls: SourceClass) -> dict[str, Any]:
+def _defaults(cls: SourceClass) -> Mapping[str, Any]:
+    """The defaults of a class's `__init__`, those that can be told."""
     found = {}
     for name, parameter in calls.init_parameters(cls).items():
         if parameter.default is not None and (value := evaluate(parameter.default, {})) is not UNKNOWN:
             found[name] = value
     return found
-
-
-def _defaults(cls: SourceClass) -> dict[str, Any]:
-    """The plain defaults of a class's `__init__`; None stands for components, too, and is left out."""
-    return dict(_constants(cls))
 
 
 class _Follower:

@@ -28,9 +28,9 @@ class Role(StrEnum):
 
 
 NAMES: Mapping[Role, str] = {
-    Role.ENCODE: r"\w*text_encoder(_\d)?|\w*image_encoder|\w*projection_model|\w*image_embedder|\w*siglip\w*"
-    r"|bert|\w*vision\w*|connectors|language_model|text_proj|mllm|vlm|qformer|pe|prompt_enhancer\w*|condition_encoder"
-    r"|duration_(head|embedder)|depth_estimator|caption_generator|image_project|image_normalizer"
+    Role.ENCODE: r"\w*text_encoder(_\d)?|\w*image_encoder|\w*projection_model|\w*image_embedder|siglip"
+    r"|bert|vision_\w*(encoder|model)|connectors|language_model|text_proj|mllm|vlm|qformer|pe"
+    r"|prompt_enhancer\w*|condition_encoder|duration_(head|embedder)|depth_estimator|caption_generator|image_project|image_normalizer"
     r"|(notes|continuous)_encoder|audio_tokenizer|audio_token_detokenizer",
     Role.DENOISE: r"\w*transformer(_\d)?|\w*unet|controlnet(_\d)?|(prior_)?prior|dit|adapter|motion_adapter"
     r"|\w*latent_upsampler|latent_upscaler|super_res_(first|last)|learned_\w+_embeddings",

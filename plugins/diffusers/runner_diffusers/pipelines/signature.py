@@ -37,6 +37,10 @@ TENSOR_FILES = re.compile(
 """Keywords annotated as tensors that are made from files."""
 
 
+CORRECTED = {"initial_audio_sampling_rate": int}
+"""Keywords whose annotation is wrong."""
+
+
 class FileKind(StrEnum):
     """What a keyword's file holds."""
 
@@ -84,7 +88,7 @@ def keywords(cls: SourceClass) -> tuple[Keyword, ...]:
             continue
         value = _default(default, cls) if default is not None else None
         file = _file_kind(name, annotation)
-        kind = _file_type(annotation, file) if file else _value_type(annotation, value)
+        kind = _file_type(annotation, file) if file else _value_type(name, annotation, value)
         if kind is not None:
             found.append(Keyword(name, kind, value, default is None, file, described.get(name, "")))
     return tuple(found)
@@ -167,7 +171,9 @@ def _file_type(annotation: ast.expr | None, kind: FileKind) -> Any:
     return File | list[File] if several and kind is not FileKind.SOUND else File
 
 
-def _value_type(annotation: ast.expr | None, default: Any) -> Any:
+def _value_type(name: str, annotation: ast.expr | None, default: Any) -> Any:
+    if name in CORRECTED:
+        return CORRECTED[name]
     if annotation is None:
         return type(default) if isinstance(default, bool | int | float | str) else None
     return type_of(annotation)
@@ -222,7 +228,7 @@ def _is_ellipsis(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is ...
 
 
-ARGUMENT = re.compile(r"^(?P<indent> *)(?P<name>\w+) *\(.*?\)? *:\s*(?P<rest>.*)$")
+ARGUMENT = re.compile(r"^(?P<indent> *)(?P<name>\w+)(:? *\(.*?\)?)? *:\s*(?P<rest>.*)$")
 
 
 def _descriptions(cls: SourceClass) -> dict[str, str]:
@@ -244,6 +250,7 @@ def _descriptions(cls: SourceClass) -> dict[str, str]:
 
 
 def _sentence(text: str) -> str:
+    text = re.sub(r"^\([^)]*\): *", "", text)
     plain = re.sub(r"\[`?~?([^\]`]*)`?\](\([^)]*\))?", r"\1", text).replace("`", "")
     first = re.split(r"(?<=[a-z0-9)])\.\s", f"{plain} ", maxsplit=1)[0].strip().rstrip(".")
     return first[:1].lower() + first[1:] if first[1:2].islower() else first

@@ -23,6 +23,8 @@ COMMON = re.compile(
     r"diffusers\.(loaders|utils|models\.attention|(\w+\.)*(configuration|guider|modeling|pipeline|scheduling)_utils$)"
 )
 """Modules of base classes that say nothing of one pipeline or model; they are long, and not read."""
+STAND_INS = re.compile(r"\bdummy_")
+"""Modules of classes that raise where a library is missing."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,7 @@ def _names(module: str) -> dict[str, ast.ClassDef | tuple[str, str]]:
     for node in _statements(_tree(module)):
         if isinstance(node, ast.ClassDef):
             found[node.name] = node
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and not STAND_INS.search(node.module or ""):
             for alias in node.names:
                 found.setdefault(alias.asname or alias.name, (_absolute(node, inside), alias.name))
         else:
@@ -231,7 +233,7 @@ def _file(module: str) -> Path:
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """The statements of a module, those under conditions too; stand-ins for missing libraries come last."""
+    """The statements of a module, those under conditions too."""
     waiting: list[ast.stmt] = list(tree.body)
     while waiting:
         node = waiting.pop(0)
