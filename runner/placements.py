@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,9 +41,17 @@ class ComponentPlacement:
 
     def tier(self, weight: str) -> str:
         """The tier of a weight or module: that of the longest name in the map which contains it."""
-        under = f"{plain(weight)}."
-        found = [name for name in self.device_map if not name or under.startswith(f"{plain(name)}.")]
-        return self.device_map[max(found, key=len)] if found else DEVICE
+        name = plain(weight)
+        while name not in self._tiers:
+            if not name:
+                return DEVICE
+            name = name.rpartition(".")[0]
+        return self._tiers[name]
+
+    @cached_property
+    def _tiers(self) -> dict[str, str]:
+        """The map with plain names; of two that are the same, the longer counts."""
+        return {plain(name): self.device_map[name] for name in sorted(self.device_map, key=len)}
 
     def is_offloaded(self, weight: str) -> bool:
         """Whether a weight or module is away from the device between its uses."""

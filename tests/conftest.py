@@ -12,6 +12,9 @@ import toy_plugin
 from project import Project
 from sim.forked import FOLDER, Simulation
 
+# before torch is imported: threads that wait for each other sleep, since other tests compute on the same cores
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="leave out tests that start the command")

@@ -147,7 +147,9 @@ def _stream(folder: Path, case: Case) -> bool:
     _use_memory(device)
     kept = {f"blocks.{n}" for n in case.in_ram}
     blocks = _prompt_stream(device)
-    tower, _ = as_streamed(folder, ("blocks",), case.dtype, blocks, _empty(case), device, kept.__contains__)
+    tower = as_streamed(folder, ("blocks",), case.dtype, blocks, _empty(case), device, kept.__contains__)[
+        0
+    ]  # no other name is left that would keep the stream
     found = together(blocks, [partial(call, tower, n, device) for n in range(case.calls)])
     if case.closed:
         blocks.close()

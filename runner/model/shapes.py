@@ -56,7 +56,7 @@ class ComponentShapes:
 
     def loaded_bytes(self, dtype: str) -> int:
         """Bytes in memory when computed in ``dtype`` (``"float32"``, ...)."""
-        return sum(self.tensor_bytes(name, dtype) for name in self.tensors)
+        return sum(self._bytes_in(dtype).values())
 
     def stored_of(self, name: str) -> int:
         """Bytes of one weight in its file."""
@@ -64,15 +64,11 @@ class ComponentShapes:
 
     def tensor_bytes(self, name: str, dtype: str) -> int:
         """Bytes of one weight when computed in ``dtype``; some stay in float32 (``Component.float32``)."""
-        tensor = self.tensors[name]
-        if tensor.dtype not in FLOATING:
-            return tensor.elements * DTYPE_BITS[tensor.dtype] // 8
-        kept = self.component.float32.get(dtype, ())
-        return tensor.elements * ITEMSIZE["float32" if {*kept} & {*name.split(".")} else dtype]
+        return self._bytes_in(dtype)[name]
 
     def largest_bytes(self, dtype: str) -> int:
         """Bytes of the largest single weight in ``dtype``."""
-        return max((self.tensor_bytes(name, dtype) for name in self.tensors), default=0)
+        return max(self._bytes_in(dtype).values(), default=0)
 
     @cached_property
     def blocks(self) -> Mapping[str, tuple[str, ...]]:
@@ -94,12 +90,34 @@ class ComponentShapes:
             for block, names in siblings.items()
         }
 
-    def block_bytes(self, dtype: str) -> dict[str, int]:
+    def block_bytes(self, dtype: str) -> Mapping[str, int]:
         """Bytes of each block in ``dtype``."""
-        return {
-            block: sum(self.tensor_bytes(name, dtype) for name in names)
-            for block, names in self.blocks.items()
-        }
+        if dtype not in self._blocks_by_dtype:
+            each = self._bytes_in(dtype)
+            sizes = {block: sum(map(each.__getitem__, names)) for block, names in self.blocks.items()}
+            self._blocks_by_dtype[dtype] = sizes
+        return self._blocks_by_dtype[dtype]
+
+    # kept, since a plan tries many placements and looks at each weight for each
+    @cached_property
+    def _weights_by_dtype(self) -> dict[str, Mapping[str, int]]:
+        return {}
+
+    @cached_property
+    def _blocks_by_dtype(self) -> dict[str, Mapping[str, int]]:
+        return {}
+
+    def _bytes_in(self, dtype: str) -> Mapping[str, int]:
+        """Bytes of each weight when computed in ``dtype``."""
+        if dtype not in self._weights_by_dtype:
+            kept = {*self.component.float32.get(dtype, ())}
+            self._weights_by_dtype[dtype] = {
+                name: tensor.elements * ITEMSIZE["float32" if not kept.isdisjoint(name.split(".")) else dtype]
+                if tensor.dtype in FLOATING
+                else tensor.elements * DTYPE_BITS[tensor.dtype] // 8
+                for name, tensor in self.tensors.items()
+            }
+        return self._weights_by_dtype[dtype]
 
     def _list_of(self, name: str) -> tuple[str, str] | None:
         """The list that a weight lies in, and its index there; None if it lies in none."""

@@ -36,6 +36,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in inputs:
             self._hold(tensor, "inputs")
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Whether torch is to wrap ``__torch_dispatch__``: the first call would import its compiler, for a second."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
         # in inference mode composite operations are not decomposed: do that, so that their temporaries count

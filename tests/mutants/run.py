@@ -1,8 +1,8 @@
 """Tries each fault of the table in a copy of the tree: ``python tests/mutants/run.py [WORD ...]``.
 
 A fault is *killed* when one of its tests fails, *SURVIVED* when all pass, *stale* when the text that it
-replaces is not in its file, or more than once, *late* when its tests take longer than 60 s. The exit code is
-0 if all are killed. Words choose the faults whose file, promise or tests have one of them in it.
+replaces is not in its file, or more than once, *late* when its tests take longer than 60 s (``--limit`` gives
+them more on a machine that has other work). The exit code is 0 if all are killed. Words choose the faults whose file, promise or tests have one of them in it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mutants.table import ROOT, TABLES, Mutant, read
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-LIMIT = 60.0  # seconds that the tests of one fault may take
+LIMIT = 60.0  # seconds that the tests of one fault may take on an idle machine
 COPIED = (
     "runner",
     "plugins",
@@ -124,7 +124,8 @@ def _interpreter(folder: Path, tree: Path) -> str:
 class Sandbox:
     """Tries faults, each in one of some copies that is free."""
 
-    def __init__(self, copies: Sequence[Copy]) -> None:
+    def __init__(self, copies: Sequence[Copy], limit: float) -> None:
+        self._limit = limit
         self._free: SimpleQueue[Copy] = SimpleQueue()
         self._pool = ThreadPoolExecutor(len(copies))
         for copy in copies:
@@ -149,13 +150,15 @@ class Sandbox:
                 return "stale", 0.0, ""
             with copy.changed(mutant.file, text):
                 # a test that hangs fails before the limit, and says where
-                code, printed = copy.test(mutant.tests, LIMIT, "-x", "--timeout", str(LIMIT * 0.75))
+                code, printed = copy.test(
+                    mutant.tests, self._limit, "-x", "--timeout", str(self._limit * 0.75)
+                )
         verdict = "late" if code < 0 else {PASSED: "SURVIVED", FAILED: "killed"}.get(code, f"error {code}")
         return verdict, time.monotonic() - began, printed
 
     def _failures(self, ids: Sequence[str]) -> str:
         with self._copy() as copy:
-            code, printed = copy.test(ids, LIMIT * len(ids))
+            code, printed = copy.test(ids, self._limit * len(ids))
         return "" if code == PASSED else printed
 
     @contextmanager
@@ -173,6 +176,7 @@ def main() -> int:
     )
     parser.add_argument("words", nargs="*")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for each fault")
     parser.add_argument("--table", type=Path, default=TABLES, help="folder of TOML files with other faults")
     parser.add_argument("--verbose", action="store_true", help="what pytest printed for each")
     parser.add_argument(
@@ -183,7 +187,7 @@ def main() -> int:
     chosen = [m for m in read(options.table) if any(w in f"{m.file} {m.promise} {m.tests}" for w in words)]
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
-        sandbox = Sandbox([stack.enter_context(copied()) for _ in range(options.jobs)])
+        sandbox = Sandbox([stack.enter_context(copied()) for _ in range(options.jobs)], options.limit)
         if not options.skip_unchanged and (printed := sandbox.unchanged(chosen)):
             print(printed, "\nthese tests fail without any fault", sep="")
             return 1

@@ -116,6 +116,9 @@ def test_direct_reads_that_are_refused_when_they_are_made(
 
 def test_an_error_of_the_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tower, stream = as_streamed(make(tmp_path / "tower"))
+    tower(
+        numbers(1), [0, 1]
+    )  # both slots have been filled: nothing that is read from here on was asked for before
 
     def preadv(*_: Any) -> int:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -5,12 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 from runner.supervisor.signals import Interrupts
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def hang_up() -> Iterator[None]:
+    """The signal is as in a terminal: tests that are started by ``nohup`` ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def handlers() -> list[object]:
