@@ -8,6 +8,7 @@ import diffusers as df
 import torch
 import transformers as tf
 from diffusers.guiders import ClassifierFreeGuidance
+
 from tiny_models.images import SHIFTING, flow
 from tiny_models.texts import clip_vision, qwen_tokenizer, qwen_vl_config, t5, t5_tokenizer
 

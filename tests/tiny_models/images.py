@@ -6,6 +6,7 @@ from typing import Any
 
 import diffusers as df
 import torch
+
 from tiny_models.texts import clip, clip_tokenizer, qwen3, qwen_tokenizer, qwen_vl, t5, t5_tokenizer
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}

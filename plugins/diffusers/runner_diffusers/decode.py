@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from runner_diffusers.arguments import OUTPUT, call_arguments, unpacked_arguments
 from runner_diffusers.media.outputs import made_by
 from runner_diffusers.pipelines import components
@@ -15,7 +13,6 @@ from runner_diffusers.replay.loop import Loop, LoopState
 from runner_diffusers.replay.parts import parts_of, scheduler_of
 from runner_diffusers.replay.playing import playback
 from runner_diffusers.replay.random import seeded
-from runner_diffusers.tiling import tiled
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from runner.api import Bundled
 from runner_diffusers.arguments import call_arguments
 from runner_diffusers.pipelines import components

@@ -42,7 +42,7 @@ def shell(
 
 
 def _of_transformers(cls: Any, config: Mapping[str, Any]) -> torch.nn.Module:
-    made: torch.nn.Module = cls._from_config(cls.config_class.from_dict(dict(config)))  # noqa: SLF001
+    made: torch.nn.Module = cls._from_config(cls.config_class.from_dict(dict(config)))
     return made
 
 
