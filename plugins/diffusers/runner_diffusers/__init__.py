@@ -23,6 +23,7 @@ ENCODE = Stage(
     components=f"{COMPONENTS}:encode",
     start="runner_diffusers.encode:start",
     preload=("diffusers",),
+    check=f"{CHECKS}:encode",
 )
 
 DENOISE = Stage(
@@ -44,7 +45,7 @@ DECODE = Stage(
     summary="latents to a picture, a clip or sound, with the pipeline's VAE",
     params=f"{PARAMS}:decode",
     inputs=(Bundle("encoded"), Bundle("denoised")),
-    outputs=(File("output", ".png"),),
+    outputs=(File("output", ".{format}"),),
     components=f"{COMPONENTS}:decode",
     start="runner_diffusers.decode:start",
     preload=("diffusers",),

@@ -1,4 +1,4 @@
-"""The arguments of a pipeline's call: from an item's parameters, and from the hand-off of an earlier stage."""
+"""The arguments of a pipeline's call: an item's parameters, or what an earlier stage handed on."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner_diffusers.media.inputs import read_files
+from runner_diffusers.pipelines.signature import defaults
 from runner_diffusers.replay.values import pack, unpack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from runner_diffusers.pipelines.params import PipelineParams
 
-OUTPUT = {"output_type": "np"}
+AS_NUMBERS = {"output_type": "np"}
 
 
-def call_arguments(params: PipelineParams) -> dict[str, Any]:
-    """The keywords of the call that an item sets, with its files read."""
-    return {
-        name: read(value) if name in params.files() else value for name, value in params.arguments().items()
+def call_arguments(params: PipelineParams, note: Callable[[str], None] = lambda _message: None) -> dict[str, Any]:
+    """The keywords of the call that an item sets, with its files read; ``note`` is told what that changed."""
+    files = {one.name: one for one in params.file_keywords()}
+    arguments = {
+        name: read_files(files[name], value, note) if name in files else value
+        for name, value in params.arguments().items()
     }
-
-
-def read(value: Any) -> Any:
-    from PIL import Image
-
-    return [read(one) for one in value] if isinstance(value, list) else Image.open(value)
+    known = defaults(params.pipeline_source())
+    return {**arguments, **{name: value for name, value in AS_NUMBERS.items() if name in known}}
 
 
 def packed_arguments(params: PipelineParams) -> Any:
     """The keywords that are not files, as JSON."""
-    values = {name: value for name, value in params.arguments().items() if name not in params.files()}
-    return pack(values, _no_tensors)
+    files = {one.name for one in params.file_keywords()}
+    return pack({n: value for n, value in params.arguments().items() if n not in files}, _no_tensors)
 
 
 def unpacked_arguments(packed: Any) -> dict[str, Any]:
+    """The keywords that :func:`packed_arguments` made JSON of."""
     found: dict[str, Any] = unpack(packed, _no_tensors, torch.device("cpu"))
     return found
 

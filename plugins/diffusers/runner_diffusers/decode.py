@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from runner_diffusers.arguments import OUTPUT, call_arguments, unpacked_arguments
-from runner_diffusers.media.outputs import made_by
+import torch
+from torch.utils import _pytree as pytree
+
+from runner_diffusers.arguments import call_arguments, unpacked_arguments
+from runner_diffusers.media.results import result_of
+from runner_diffusers.media.writing import encoded
 from runner_diffusers.pipelines import components
 from runner_diffusers.replay.call import PipelineCall, cast_arguments, own_guiders
 from runner_diffusers.replay.loop import Loop, LoopState
 from runner_diffusers.replay.parts import parts_of, scheduler_of
 from runner_diffusers.replay.playing import playback
 from runner_diffusers.replay.random import seeded
+from runner_diffusers.tiling import set_tiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,29 +25,41 @@ if TYPE_CHECKING:
     from runner.api import Context, Item
     from runner_diffusers.replay.views import Arguments
 
+DEFAULT_FPS = 16.0
+
 
 def start(ctx: Context) -> Callable[[Item], dict[str, bytes]]:
-    """Load the VAE; the returned function makes one item's picture, clip or sound."""
+    """Load the VAE; the returned function makes one item's picture, clip or sound, as a file's bytes."""
     parts = parts_of(ctx, components.decode)
 
     def one(item: Item) -> dict[str, bytes]:
-        denoised = item.inputs["denoised"]
-        state = LoopState(denoised.tensors, denoised.values["loop"])
+        params, denoised = item.params, item.inputs["denoised"]
         own = replace(parts, components=scheduler_of(parts, denoised.values["scheduler"]))
         guiders = own_guiders(own)
-        arguments = {
-            **unpacked_arguments(denoised.values["arguments"]),
-            **call_arguments(item.params),
-            **OUTPUT,
-        }
         generator = seeded(denoised.values["seed"], ctx.device)
 
         def decode(name: str, call: Arguments) -> Any:
-            return cast_arguments(call, own.dtypes.get(name), {*own.dtypes.values()})()
+            set_tiles(call.owner, call.latents, params.tiling, getattr(params, "temporal", "auto"))
+            decoded = cast_arguments(call, own.dtypes.get(name), {*own.dtypes.values()})()
+            for leaf in pytree.tree_leaves(decoded):
+                if isinstance(leaf, torch.Tensor) and leaf.is_floating_point():
+                    item.check_finite("output", leaf)
+            return decoded
 
+        state = LoopState(denoised.tensors, denoised.values["loop"])
         loop = Loop(generator, [*guiders.values()], ctx.device, state)
         call = PipelineCall(own, playback(item.inputs["encoded"], own), guiders, loop, decode)
-        made = made_by(call.run(arguments, generator))
-        return {"output": made}
+        given = unpacked_arguments(denoised.values["arguments"])
+        returned = call.run({**given, **call_arguments(params)}, generator)
+        result = result_of(call.pipeline, returned, {**given, "seed": denoised.values["seed"]})
+        written = encoded(result, params.format, _frame_rate(params, given))
+        for note in written.notes:
+            item.note(note)
+        return {"output": written.data}
 
     return one
+
+
+def _frame_rate(params: Any, given: dict[str, Any]) -> float:
+    """Frames a second: as set, else as the pipeline was told."""
+    return float(getattr(params, "fps", None) or given.get("frame_rate") or given.get("fps") or DEFAULT_FPS)

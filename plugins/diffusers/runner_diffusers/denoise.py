@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runner.api import Bundled
-from runner_diffusers.arguments import OUTPUT, call_arguments, packed_arguments
+from runner_diffusers.arguments import call_arguments, packed_arguments
 from runner_diffusers.pipelines import components
 from runner_diffusers.replay.call import PipelineCall, own_guiders
 from runner_diffusers.replay.loop import Loop, LoopState
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
-    """Load the denoisers; the returned function makes one item's latents, and the state that goes with them."""
+    """Load the denoisers; the returned function makes one item's latents, with the state of the loop."""
     parts = parts_of(ctx, components.denoise)
 
     def one(item: Item) -> dict[str, Bundled]:
@@ -38,7 +38,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
 
         loop = Loop(generator, [*guiders.values()], ctx.device, saved, on_border)
         call = PipelineCall(own, playback(item.inputs["encoded"], own), guiders, loop)
-        call.run({**call_arguments(params), **OUTPUT}, generator)
+        call.run(call_arguments(params), generator)
         item.step(loop.iterations, loop.iterations)
         state = loop.state()
         values = {

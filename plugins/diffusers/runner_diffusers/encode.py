@@ -25,7 +25,8 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
     def one(item: Item) -> dict[str, Bundled]:
         generator = seeded(getattr(item.params, "seed", 0), ctx.device)
         recording = Recording(generator)
-        PipelineCall(parts, recording, own_guiders(parts)).run(call_arguments(item.params), generator)
+        arguments = call_arguments(item.params, item.note)
+        PipelineCall(parts, recording, own_guiders(parts)).run(arguments, generator)
         values = {"calls": recording.calls, "dtype": str(ctx.dtype)}
         return {"encoded": Bundled(recording.tensors, values)}
 

@@ -7,21 +7,22 @@ pixels of its largest layers at once, and in one piece otherwise.
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from runner_diffusers.vae_tiles import ALLEGRO, FRAMES, TABLE, UNTILED, frames_of_tile
+from runner_diffusers.vae_tiles import ALLEGRO, FRAMES, TABLE, UNTILED, frames_of_tile, is_vae
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from runner_diffusers.vae_tiles import Config, Tiles
 
 Setting: TypeAlias = Literal["auto", "off"] | int
 Parameter: TypeAlias = Literal["tiling", "temporal"]
 
+CLIP_DIMENSIONS = 5  # of latents: batch, channels, frames, height, width
+ALLEGRO_RATIO, ALLEGRO_FRAMES = 8, 4  # pixels and frames for each number of Allegro's latents, fixed in diffusers
 AT_ONCE = 2048 * 2048  # pixels: a picture of 2048 x 2048, or 4 frames of 1280 x 720
 
 
@@ -84,20 +85,39 @@ def settings(vae: str, config: Config, space: Setting, time: Setting, size: Size
     return in_time | _space(vae, config, space, Size(size.height, size.width, frames))
 
 
-def tiled(vae: Any, space: Setting, time: Setting, height: int, width: int, frames: int = 1) -> Any:
-    """A view of the VAE that decodes in tiles: it shares the weights, and leaves the VAE as it is.
+def set_tiles(vae: Any, latents: Any, space: Setting, time: Setting) -> None:
+    """Set an item's own view of a VAE so that it decodes these latents in tiles, or in one piece.
+
+    Components that decode and are no VAE of pictures, such as vocoders, are left as they are.
 
     Raises:
         TilingError: this class of VAE cannot.
 
     """
-    kinds = type(vae).__mro__  # it may be a subclass of diffusers' class
-    kind = next((kind for kind in kinds if kind.__module__.startswith("diffusers.")), kinds[0])
-    view = copy.copy(vae)
-    size = Size(height, width, frames)
-    for attribute, value in settings(kind.__name__, vae.config, space, time, size).items():
-        setattr(view, attribute, value)
-    return view
+    kinds = type(vae).__mro__  # a view is of a subclass
+    kind = next((kind for kind in kinds if kind.__module__.startswith("diffusers.")), kinds[0]).__name__
+    if latents is None or not is_vae(kind):
+        return
+    size = _decoded_size(kind, vae.config, latents.shape)
+    for attribute, value in settings(kind, vae.config, space, time, size).items():
+        setattr(vae, attribute, value)
+
+
+def _decoded_size(vae: str, config: Config, latents: Sequence[int]) -> Size:
+    """The size of what latents are decoded to: (batch, channels, height, width), or with frames before these."""
+    frames = latents[-3] if len(latents) == CLIP_DIMENSIONS else 1
+    if vae == ALLEGRO:
+        return Size(latents[-2] * ALLEGRO_RATIO, latents[-1] * ALLEGRO_RATIO, frames * ALLEGRO_FRAMES)
+    tiles = TABLE.get(vae)
+    if tiles is None:
+        return Size(latents[-2], latents[-1], frames)  # it has no tiles: nothing depends on it
+    ratio, in_time = tiles.ratio(config), tiles.frame_ratio or _usual_frame_ratio
+    return Size(latents[-2] * ratio, latents[-1] * ratio, (frames - 1) * in_time(config) + 1)
+
+
+def _usual_frame_ratio(config: Config) -> int:
+    """Frames for each frame of the latents, of a class without tiles of time: as stated, or as most have it."""
+    return int(config.get("temporal_compression_ratio") or 4)
 
 
 def _space(vae: str, config: Config, setting: Setting, size: Size | None) -> dict[str, Any]:

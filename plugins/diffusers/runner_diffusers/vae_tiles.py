@@ -196,3 +196,8 @@ UNTILED: Mapping[str, str] = {
     "AutoencoderRAE": "has no tiles",
     "AutoencoderOobleck": "makes sound, which has no size in pixels",
 }
+
+
+def is_vae(name: str) -> bool:
+    """Whether a class is a VAE whose tiles are known, or known not to exist."""
+    return name in TABLE or name in UNTILED or name == ALLEGRO

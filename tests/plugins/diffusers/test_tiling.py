@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from typing import Any
@@ -17,8 +18,9 @@ from runner_diffusers.tiling import (
     TilingError,
     granularity,
     problems,
+    Setting,
+    set_tiles,
     settings,
-    tiled,
 )
 from runner_diffusers.vae_tiles import TABLE, UNTILED
 
@@ -46,6 +48,23 @@ TILES = {  # pixels, the smallest or near it, and the frames of a clip
 }
 IN_TIME = {"AutoencoderKLLTXVideo": 8, "AutoencoderKLLTX2Video": 16, "AutoencoderKLHunyuanVideo": 8}
 FRAMES = {"AutoencoderKLMochi": 13, "AutoencoderKLQwenImage21": 1}
+
+
+def tiled(vae: Any, space: Setting, time: Setting, height: int, width: int, frames: int = 1) -> Any:
+    """A view of the VAE that decodes results of that size in tiles."""
+    view = copy.copy(vae)
+    for attribute, value in settings(type(vae).__name__, vae.config, space, time, Size(height, width, frames)).items():
+        setattr(view, attribute, value)
+    return view
+
+
+@pytest.mark.parametrize("name", TILES)
+def test_the_size_is_known_from_the_latents(name: str) -> None:
+    vae, frames = build(name), frames_of(name)
+    expected = state(tiled(vae, TILES[name], "auto", *SIZE, frames))
+    view = copy.copy(vae)
+    set_tiles(view, latents(name, *SIZE, frames), TILES[name], "auto")
+    assert state(view) == expected
 
 
 def decoded(vae: Any, z: torch.Tensor) -> torch.Tensor:

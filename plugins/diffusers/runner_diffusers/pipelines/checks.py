@@ -6,10 +6,15 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from runner.api import Problem
+from runner_diffusers import tiling
+from runner_diffusers.media import formats
+from runner_diffusers.media.errors import MediaError
+from runner_diffusers.media.inputs import check_files
 from runner_diffusers.pipelines import prologue, source
 from runner_diffusers.pipelines.evaluate import UNKNOWN, Known
 from runner_diffusers.pipelines.params import PipelineParams
 from runner_diffusers.pipelines.signature import defaults, keywords
+from runner_diffusers.vae_tiles import is_vae
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +31,17 @@ OUTPUT = ("output_type", "return_dict", "generator")
 GUIDED = "do_classifier_free_guidance"
 
 
+def encode(params: PipelineParams, _facts: Facts) -> Iterator[Problem]:
+    """Report files that are not what the pipeline takes."""
+    for keyword in params.file_keywords():
+        value = getattr(params, keyword.name, None)
+        if value is not None:
+            try:
+                check_files(keyword, value)
+            except MediaError as error:
+                yield Problem(str(error), keyword.name)
+
+
 def denoise(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
     """Report what the pipeline itself would refuse or ignore, and what other stages have otherwise."""
     yield from _differences(params, facts)
@@ -38,8 +54,16 @@ def denoise(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
 
 
 def decode(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
-    """Report files that other stages have otherwise."""
+    """Report a format or tiles that cannot be, and files that other stages have otherwise."""
     yield from _differences(params, facts)
+    wanted: Any = params
+    if reason := formats.missing(wanted.format):
+        yield Problem(reason, "format")
+    for config in facts.configs.values():
+        named = config.get("_class_name")
+        if isinstance(named, str) and is_vae(named):
+            for wrong in tiling.problems(named, config, wanted.tiling, getattr(wanted, "temporal", "auto")):
+                yield Problem(str(wrong), wrong.parameter)
 
 
 def _differences(params: PipelineParams, facts: Facts) -> Iterator[Problem]:

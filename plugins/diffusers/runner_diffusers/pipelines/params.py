@@ -70,15 +70,20 @@ class PipelineParams(BaseModel):
     """What the model's index gives to the pipeline's `__init__` besides components."""
 
     @classmethod
-    def files(cls) -> frozenset[str]:
+    def pipeline_source(cls) -> SourceClass:
+        """The source of the pipeline's class."""
+        found = source.find(cls.pipeline)
+        assert found is not None, "the parameters were made from it"  # noqa: S101
+        return found
+
+    @classmethod
+    def file_keywords(cls) -> tuple[Keyword, ...]:
         """The keywords that are files."""
-        pipeline = source.find(cls.pipeline)
-        return frozenset(one.name for one in (keywords(pipeline) if pipeline is not None else ()) if one.file)
+        return tuple(one for one in keywords(cls.pipeline_source()) if one.file)
 
     def arguments(self) -> dict[str, Any]:
         """The keywords of the pipeline's `__call__` that differ from its defaults."""
-        cls = source.find(type(self).pipeline)
-        offered = keywords(cls) if cls is not None else ()
+        offered = keywords(self.pipeline_source())
         values = {one.name: getattr(self, one.name) for one in offered if one.name in type(self).model_fields}
         defaults = {one.name: one.default for one in offered}
         return {name: value for name, value in values.items() if value != defaults[name]}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import FiniteFloat, JsonValue
 
+from runner.api import InputFile, InputFolder
 from runner_diffusers.pipelines import calls, source
 from runner_diffusers.pipelines.evaluate import UNKNOWN, evaluate
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from runner_diffusers.pipelines.source import SourceClass
-
-File = str
-"""The type of a keyword that is a file."""
 
 NOT_OFFERED = re.compile(
     r"_.*|.*(latents|embeds|embedding|embeddings|attention_mask)(_.*)?|return_dict|output_type|seed|fonts|audio_file"
@@ -167,8 +165,9 @@ def _file_kind(name: str, annotation: ast.expr | None) -> FileKind | None:
 def _file_type(annotation: ast.expr | None, kind: FileKind) -> Any:
     """A file; or a list of them where the pipeline takes several pictures, or a clip's frames one by one."""
     text = ast.unparse(annotation) if annotation is not None else ""
+    file = InputFolder if kind is FileKind.CLIP else InputFile
     several = re.search(r"\b[lL]ist\[|PipelineImageInput", text) is not None or kind is FileKind.CLIP
-    return File | list[File] if several and kind is not FileKind.SOUND else File
+    return file | list[InputFile] if several and kind is not FileKind.SOUND else file
 
 
 def _value_type(name: str, annotation: ast.expr | None, default: Any) -> Any:

@@ -49,10 +49,14 @@ class Parts:
     """The pipeline's class."""
     components: Mapping[str, Any]
     """Modules, shells of modules, and objects without weights; None for absent ones."""
+    shells: frozenset[str]
+    """Components without weights here."""
     roles: Mapping[str, Role]
     init_values: Mapping[str, Any]
     encoding_methods: frozenset[str]
     """Methods of the pipeline that run an encoder."""
+    methods: Mapping[str, frozenset[str]]
+    """The methods of each component that the pipeline calls."""
     device: torch.device
     dtypes: Mapping[str, torch.dtype]
     """The dtype of each component with weights, in the stage that loads it."""
@@ -67,7 +71,7 @@ class Parts:
 class PipelineCall:
     """The call of a pipeline for one item: its own views, schedulers and guiders, which report to the stage.
 
-    ``decode`` is called for what decodes, ``loop`` runs the denoiser; where a stage has neither, the call ends.
+    ``decode`` is called for what decodes, ``loop`` runs the denoiser; where a stage has none, the call ends.
     """
 
     parts: Parts
@@ -76,6 +80,8 @@ class PipelineCall:
     """The item's own, by component: see :func:`own_guiders`."""
     loop: Loop | None = None
     decode: Callable[[str, Arguments], Any] | None = None
+    pipeline: Any = None
+    """The pipeline, once it runs."""
 
     def run(self, arguments: Mapping[str, Any], generator: torch.Generator) -> Any:
         """Call the pipeline; returns what it returns, or None if it ended at a later stage's component.
@@ -84,9 +90,9 @@ class PipelineCall:
             ReplayError: it does not behave as in the stage before.
 
         """
-        pipeline = self._pipeline()
+        self.pipeline = self._pipeline()
         try:
-            return pipeline(**arguments, generator=generator)
+            return self.pipeline(**arguments, generator=generator)
         except StageEnd:
             return None
 
@@ -105,7 +111,8 @@ class PipelineCall:
     def _own(self, name: str, component: Any) -> Any:
         """The item's own object for a component."""
         if isinstance(component, torch.nn.Module):
-            return view(component, name, self.parts.device, self._on_component)
+            methods = self.parts.methods.get(name, frozenset())
+            return view(component, name, methods, self.parts.device, self._on_component)
         if hasattr(component, "step") and hasattr(component, "set_timesteps"):
             return own_scheduler(component, self._on_step)
         return component
@@ -138,7 +145,7 @@ class PipelineCall:
 
 
 def cast_arguments(call: Arguments, own: torch.dtype | None, dtypes: set[torch.dtype]) -> Arguments:
-    """The call with tensors of other stages' dtypes cast to the component's own; as it is if all are the same."""
+    """The call with tensors of other stages' dtypes cast to the component's own, if they differ."""
     if own is None or len(dtypes) == 1:
         return call
 

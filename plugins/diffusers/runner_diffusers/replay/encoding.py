@@ -1,8 +1,8 @@
 """What encoders return: recorded in the encode stage, played back in the later ones.
 
-Recorded is the result of the outermost method of the pipeline in which an encoder runs (``encode_prompt``), so
-that no layer's hidden states are kept; of what ``__call__`` calls itself, and of a VAE's ``encode``, the result
-is recorded by its own name. A VAE's distributions are sampled anew in each stage, with the item's seed.
+Recorded is the result of the outermost method of the pipeline in which an encoder runs (``encode_prompt``),
+so that no layer's hidden states are kept. Of what ``__call__`` calls itself, and of a VAE's ``encode``, the
+result is recorded by its own name; a VAE's distributions are sampled anew in each stage, with the item's seed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from PIL import Image
 from runner_diffusers.replay.values import UnsupportedValueError, pack, unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from runner_diffusers.replay.views import Arguments
 
@@ -114,16 +114,19 @@ class Playback:
         cast: Callable[[torch.Tensor, str], torch.Tensor],
         *,
         compares: bool,
+        own: Collection[str] = (),
     ) -> None:
         """``cast`` converts a recorded tensor of a component, or of a method for "".
 
-        With ``compares``, a call whose arguments differ from those of the recorded one is refused.
+        What was not recorded is computed by components that the stage has itself, ``own``: a few pipelines
+        encode a picture once more in their tails. With ``compares``, a call whose arguments differ from those of the recorded one is refused.
         """
         self._tensors = tensors
         self._calls = calls
         self._device = device
         self._cast = cast
         self._compares = compares
+        self._own = own
         self._counts: Counter[str] = Counter()
         self._depth = 0
 
@@ -150,6 +153,8 @@ class Playback:
         called = f"{name}.{method}"
         self._counts[called] += 1
         key = f"{called}#{self._counts[called] - 1}"
+        if key not in self._calls and name in self._own:
+            return call()
         if key not in self._calls:
             raise ReplayError(f"{key} was not called in the encode stage")
         return self._returned(key, name, call)
@@ -180,9 +185,9 @@ def digest(call: Arguments) -> str:
     hashed = hashlib.sha256()
     for value in _leaves([*call.args, *sorted(call.kwargs.items())]):
         if isinstance(value, torch.Tensor):
-            value = value.detach().to("cpu").contiguous()
             hashed.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            hashed.update(value.view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+            content = value.detach().to("cpu").contiguous().reshape(-1)
+            hashed.update(content.view(torch.uint8).numpy().tobytes() if value.numel() else b"")
         elif isinstance(value, np.ndarray):
             hashed.update(f"{value.dtype}{value.shape}".encode() + value.tobytes())
         elif isinstance(value, Image.Image):

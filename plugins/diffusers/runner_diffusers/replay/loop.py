@@ -1,4 +1,4 @@
-"""The denoising loop: its state at the border of an iteration, and how it is run through again up to there."""
+"""The denoising loop: its state at the border of an iteration, and running through it again up to there."""
 
 from __future__ import annotations
 

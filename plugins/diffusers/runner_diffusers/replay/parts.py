@@ -9,7 +9,7 @@ import diffusers
 import torch
 
 from runner_diffusers.pipelines.components import component_entries, init_values, pipeline_class
-from runner_diffusers.pipelines.division import encoding_methods
+from runner_diffusers.pipelines.division import encoding_methods, methods_called
 from runner_diffusers.pipelines.roles import Role, role_of
 from runner_diffusers.replay.call import Parts
 from runner_diffusers.replay.shells import shell
@@ -30,15 +30,18 @@ def parts_of(ctx: Context, components: Callable[[ModelFacts], Iterable[Component
         name: role_of(pipeline.name, name, given) for name, given in entries.items() if given is not None
     }
     made: dict[str, Any] = dict.fromkeys(entries)
-    for component in components(model):
+    listed = tuple(components(model))
+    for component in listed:
         made[component.name] = _shell(ctx, component) if component.config_only else ctx.load(component.name)
     weighty = [name for name, role in roles.items() if role is not Role.AUXILIARY]
     return Parts(
         cls=_class(f"{pipeline.module}:{pipeline.name}"),
         components=made,
+        shells=frozenset(component.name for component in listed if component.config_only),
         roles=roles,
         init_values=init_values(model),
         encoding_methods=encoding_methods(pipeline),
+        methods=methods_called(pipeline),
         device=ctx.device,
         dtypes={name: ctx.dtype_of(name) for name in weighty},
     )
@@ -57,7 +60,7 @@ def scheduler_of(parts: Parts, chosen: Mapping[str, Any] | None) -> Mapping[str,
     own = parts.components["scheduler"]
     cls = getattr(diffusers, str(options.pop("class", type(own).__name__)), None)
     if not (isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)):
-        raise ValueError(f"diffusers has no scheduler {chosen['class']!r}")
+        raise ValueError(f"diffusers has no scheduler {chosen['class']!r}")  # noqa: TRY004 - it is a value
     return {**parts.components, "scheduler": cls.from_config(own.config, **options)}
 
 

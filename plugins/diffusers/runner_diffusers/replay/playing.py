@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def playback(encoded: Bundled, parts: Parts) -> Playback:
     """What the encode stage recorded, cast where that stage computed in another dtype.
 
-    A method's result, such as a prompt's embeddings, goes to the denoiser; a component's keeps to the component.
+    A method's result, such as a prompt's embeddings, goes to the denoiser; a component's stays its own.
 
     Raises:
         ReplayError: it was not written by the encode stage.
@@ -39,4 +39,7 @@ def playback(encoded: Bundled, parts: Parts) -> Playback:
         return tensor.to(wanted) if tensor.dtype == made_in or is_numbers else tensor
 
     alike = {made_in, *parts.dtypes.values()}
-    return Playback(encoded.tensors, values["calls"], parts.device, cast, compares=len(alike) == 1)
+    own = {name for name, part in parts.components.items() if isinstance(part, torch.nn.Module)} - parts.shells
+    return Playback(
+        encoded.tensors, values["calls"], parts.device, cast, compares=len(alike) == 1, own=own
+    )

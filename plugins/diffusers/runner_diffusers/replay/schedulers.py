@@ -45,7 +45,7 @@ def _reporting(cls: type[Any]) -> type[Any]:
         return self.__dict__["_replay"].call(self, partial(cls.step, self, *args, **kwargs))
 
     # schedulers compare by identity: several in one pipeline may have equal configs
-    body = {"step": step, "__eq__": lambda a, b: a is b, "__hash__": lambda a: id(a)}
+    body = {"step": step, "__eq__": lambda a, b: a is b, "__hash__": id}
     return type(
         cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
     )

@@ -34,23 +34,24 @@ METHODS = (
 """Methods that compute with a component's weights and that pipelines call."""
 
 
-def view(module: torch.nn.Module, name: str, device: torch.device, on_call: OnCall) -> torch.nn.Module:
-    """An item's own view of a component, which shares its weights.
+def view(
+    module: torch.nn.Module, name: str, methods: frozenset[str], device: torch.device, on_call: OnCall
+) -> torch.nn.Module:
+    """An item's own view of a component, which shares its weights; calls of ``methods`` are reported too.
 
     Attributes that are set on it are its own: some VAEs keep the state of a call on themselves.
     """
     viewed = copy.copy(module)
     viewed.__dict__["_replay"] = partial(on_call, name), device
-    viewed.__class__ = _viewed(type(module))
+    viewed.__class__ = _viewed(type(module), methods)
     return viewed
 
 
 @cache
-def _viewed(cls: type[torch.nn.Module]) -> type[torch.nn.Module]:
+def _viewed(cls: type[torch.nn.Module], methods: frozenset[str]) -> type[torch.nn.Module]:
     """A subclass whose methods report their calls; by its name and module it is the class itself."""
-    body: dict[str, Any] = {
-        name: _reporting(getattr(cls, name), name) for name in METHODS if hasattr(cls, name)
-    }
+    named = [name for name in (*METHODS, *sorted(methods)) if hasattr(cls, name)]
+    body: dict[str, Any] = {name: _reporting(getattr(cls, name), name) for name in named}
     body["device"] = property(lambda self: self.__dict__["_replay"][1])
     body["to"] = _to
     return type(
@@ -73,9 +74,16 @@ class Arguments:
     def __init__(
         self, owner: Any, method: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> None:
+        self.owner = owner
         self.args = args
         self.kwargs = kwargs
         self._call = partial(method, owner)
+
+    @property
+    def latents(self) -> torch.Tensor | None:
+        """The first tensor that it is called with."""
+        given = (*self.args, *self.kwargs.values())
+        return next((value for value in given if isinstance(value, torch.Tensor)), None)
 
     def __call__(self) -> Any:
         """What the component itself returns."""
@@ -97,8 +105,8 @@ def _to(self: Any, *args: Any, **kwargs: Any) -> Any:
         return self
     if any(type(weight) is not torch.nn.Parameter for weight in weights):
         raise RuntimeError(
-            f"this pipeline casts its {type(self).__name__} to {dtype} while it runs, which offloaded weights "
-            'do not allow: set placement = "resident", or dtype = "float32", for this stage'
+            f"this pipeline casts its {type(self).__name__} to {dtype} while it runs, which offloaded "
+            'weights do not allow: set placement = "resident", or dtype = "float32", for this stage'
         )
     for cls in type(self).__mro__[1:]:
         if "to" in vars(cls):

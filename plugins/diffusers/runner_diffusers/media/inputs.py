@@ -1,0 +1,73 @@
+"""An item's files as what pipelines take: pictures, lists of frames, sound."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from runner_diffusers.media.clips import read_clip
+from runner_diffusers.media.pictures import read_picture
+from runner_diffusers.media.probe import probe
+from runner_diffusers.media.sounds import read_sound
+from runner_diffusers.pipelines.signature import FileKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from runner_diffusers.media.probe import Wanted
+    from runner_diffusers.pipelines.signature import Keyword
+
+    Note = Callable[[str], None]
+
+
+def wanted_of(keyword: Keyword, value: Any) -> Wanted:
+    """What a keyword's file is read as: a list for a clip has a picture for each frame."""
+    if keyword.file is FileKind.SOUND:
+        return "sound"
+    if keyword.file is FileKind.CLIP and not isinstance(value, list):
+        return "clip"
+    return "mask" if "mask" in keyword.name else "picture"
+
+
+def files_of(value: Any) -> Iterator[Path]:
+    yield from value if isinstance(value, list) else [value]
+
+
+def check_files(keyword: Keyword, value: Any) -> None:
+    """Look at the headers of a keyword's files.
+
+    Raises:
+        MediaError: one is not what is wanted, or cannot be read.
+
+    """
+    for path in files_of(value):
+        probe(path, wanted_of(keyword, value))
+
+
+def read_files(keyword: Keyword, value: Any, note: Note) -> Any:
+    """A keyword's files as the pipeline takes them; ``note`` is told what reading changed.
+
+    Raises:
+        MediaError: one cannot be read.
+
+    """
+    wanted = wanted_of(keyword, value)
+    if wanted == "sound":
+        import torch
+
+        return torch.from_numpy(read_sound(value).samples)
+    if wanted == "clip":
+        clip = read_clip(value)
+        _tell(value, clip.notes, note)
+        return clip.frames
+    pictures = []
+    for path in files_of(value):
+        picture = read_picture(path, mask=wanted == "mask")
+        _tell(path, picture.notes, note)
+        pictures.append(picture.image)
+    return pictures if isinstance(value, list) else pictures[0]
+
+
+def _tell(path: Path, notes: tuple[str, ...], note: Note) -> None:
+    for one in notes:
+        note(f"{path.name}: {one}")
