@@ -78,6 +78,15 @@ def test_indexes_of_published_models_are_read(pipeline: str) -> None:
         ),
         (["transformers", "T5TokenizerFast"], Entry("transformers:T5TokenizerFast", has_weights=False)),
         (["transformers", "CLIPVisionModel"], Entry("transformers:CLIPVisionModel", has_weights=True)),
+        (["transformers", "Qwen3VLProcessor"], Entry("transformers:Qwen3VLProcessor", has_weights=False)),
+        (
+            ["transformers", "Qwen2_5_VLProcessor"],
+            Entry("transformers:Qwen2_5_VLProcessor", has_weights=False),
+        ),
+        (
+            ["transformers", "T5GemmaEncoder"],
+            Entry("diffusers.pipelines.prx:T5GemmaEncoder", has_weights=True),
+        ),
         (["transformers", "CLIPImageProcessor"], Entry("transformers:CLIPImageProcessor", has_weights=False)),
         (
             ["stable_diffusion", "StableDiffusionSafetyChecker"],

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from typing import Any, Literal
 
+import diffusers
 import pytest
+from model_indexes import INDEXES
 from pydantic import FiniteFloat, JsonValue
 from runner_diffusers.pipelines import source
 from runner_diffusers.pipelines.signature import (
@@ -162,3 +165,14 @@ def test_pipelines_that_need_tensors_of_others_name_them() -> None:
 
 def test_literals_stay_literals() -> None:
     assert type_of(ast.parse("Literal['a', 'b'] | None", mode="eval").body) == Literal["a", "b"]
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_the_source_says_what_the_imported_pipeline_does(name: str) -> None:
+    call = inspect.signature(getattr(diffusers, name).__call__).parameters
+    for one in keywords(found(name)):
+        own = call[one.name].default
+        assert (own is inspect.Parameter.empty) == one.required
+        assert one.required or own == one.default
+    offered = {one.name for one in keywords(found(name))}
+    assert {"prompt", "height", "width", "num_inference_steps", "guidance_scale"} & call.keys() <= offered

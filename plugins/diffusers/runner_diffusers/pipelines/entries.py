@@ -28,6 +28,8 @@ FILES = re.compile(
 )
 """Files of transformers with classes that pipelines have as components."""
 WITHOUT_FILE = ("PreTrainedTokenizerFast", "PreTrainedTokenizer")  # transformers has them in its root
+UNEXPORTED = {"T5GemmaEncoder": "diffusers.pipelines.prx"}
+"""Classes that diffusers itself puts into transformers, with the folder that has them."""
 CLASSES_WITHOUT_WEIGHTS = re.compile(r"(Tokenizer|Processor|FeatureExtractor)(Fast|Pil)?$")
 """Names of transformers' classes that have no weights."""
 
@@ -95,6 +97,8 @@ def entry(name: str, library: Any, cls: str) -> Entry:
 
 
 def _of_transformers(where: str, cls: str) -> Entry:
+    if cls in UNEXPORTED:
+        return Entry(f"{UNEXPORTED[cls]}:{cls}", has_weights=True)
     file = source.transformers_file(cls)
     if file is None:
         raise UnsupportedModelError(

@@ -173,12 +173,15 @@ def _literal(classes: list[ast.ClassDef], name: str) -> object:
 
 
 def _candidates(root: Path, name: str) -> Iterator[Path]:
-    """Files that may export a class, likely ones first: CLIPTextModel is most probably in models/clip."""
+    """Files that may export a class, likely ones first: CLIPTextModel is most probably in models/clip.
+
+    The files that others are generated from (``modular_``) list the same names.
+    """
     yield root / "__init__.py"
     folders = _model_folders(root / "models")
     likely = [folder for folder in folders if name.lower().startswith(folder.name.replace("_", ""))]
     for folder in dict.fromkeys((*likely, *folders)):
-        yield from sorted(folder.glob("*.py"))
+        yield from sorted(file for file in folder.glob("*.py") if not file.name.startswith("modular_"))
 
 
 @cache
