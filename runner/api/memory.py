@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
+
+    from runner.api.model import ModelFacts
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,12 @@ class Sizes:
     """The parameters of the stage that each input comes from, for the same item, by input."""
     save_dtype: str | None = None
     """The dtype of its floating-point outputs in hand-offs, if it is not ``dtype``."""
+    model: ModelFacts | None = None
+    """Of the model, if the stage's components or parameters depend on it."""
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    """For components whose config alone the stage reads: the dtypes that other stages compute them in."""
+    folder: Path | None = None
+    """The model's folder; None if it is not on this machine."""
 
     @property
     def itemsize(self) -> int:

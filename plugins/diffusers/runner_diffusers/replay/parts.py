@@ -24,7 +24,7 @@ def parts_of(ctx: Context, components: Callable[[ModelFacts], Iterable[Component
     """Load a stage's ``components`` and make shells of the others."""
     model = ctx.model
     assert model is not None, "the stage's components depend on the model"  # noqa: S101
-    pipeline = pipeline_class(model)
+    pipeline = pipelineclass_of(model)
     entries = component_entries(model)
     roles = {
         name: role_of(pipeline.name, name, given) for name, given in entries.items() if given is not None
@@ -35,7 +35,7 @@ def parts_of(ctx: Context, components: Callable[[ModelFacts], Iterable[Component
         made[component.name] = _shell(ctx, component) if component.config_only else ctx.load(component.name)
     weighty = [name for name, role in roles.items() if role is not Role.AUXILIARY]
     return Parts(
-        cls=_class(f"{pipeline.module}:{pipeline.name}"),
+        cls=class_of(f"{pipeline.module}:{pipeline.name}"),
         components=made,
         shells=frozenset(component.name for component in listed if component.config_only),
         roles=roles,
@@ -66,11 +66,11 @@ def scheduler_of(parts: Parts, chosen: Mapping[str, Any] | None) -> Mapping[str,
 
 def _shell(ctx: Context, component: Component) -> torch.nn.Module:
     buffers = ctx.buffers(component.name) if component.buffers else {}
-    cls = _class(component.cls)
+    cls = class_of(component.cls)
     return shell(cls, ctx.config(component.name), buffers, ctx.dtype_of(component.name), ctx.device)
 
 
-def _class(name: str) -> Any:
+def class_of(name: str) -> Any:
     """A class of diffusers or transformers, by its dotted name."""
     module, _, cls = name.partition(":")
     assert module.partition(".")[0] in ("diffusers", "transformers"), name  # noqa: S101 - entries allow no others
