@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import stat
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 FILES_LIMIT = 100_000  # in a folder
 
 
-def file_parameters(model: type[BaseModel] | None) -> list[str]:
+@cache
+def file_parameters(model: type[BaseModel] | None) -> tuple[str, ...]:
     """The parameters of a stage that are files, or lists of them, as users write them.
 
     Raises:
@@ -40,7 +42,7 @@ def file_parameters(model: type[BaseModel] | None) -> list[str]:
                     f"the parameter '{name}' holds a file in a table: a file must be a parameter of its own"
                 )
                 raise PluginError(message)
-    return found
+    return tuple(found)
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
@@ -68,7 +70,7 @@ class InputFileFinder:
     """Finds the files that a stage's parameters name; pydantic's validators call it."""
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
-        """``folders`` are where relative paths start, by the model's field; else in the working directory."""
+        """``folders`` are where relative paths start, by the model's field."""
         self._folders = folders
 
     def __call__(self, given: str, field: str | None, *, folder: bool) -> Path:
@@ -80,7 +82,7 @@ class InputFileFinder:
         """
         if not given:
             raise ValueError("the path of the file is empty")
-        base = self._folders.get(field or "", Path())
+        base = self._folders[field or ""]
         path = Path(os.path.abspath(base / os.path.expanduser(given)))  # noqa: PTH100, PTH111 - never raise
         problem = _problem(path, given, folder=folder)
         if problem:

@@ -52,9 +52,7 @@ def validate(model: type[BaseModel], given: RawParams) -> BaseModel:
         pydantic.ValidationError: the model refuses the values.
 
     """
-    fields = {name: field_.alias or name for name, field_ in model.model_fields.items()}
-    folders = {name: given.folders[key] for name, key in fields.items() if key in given.folders}
-    context = {INPUT_FILES: InputFileFinder(folders)}
+    context = _file_context(model, given.folders) if given.folders else None
     if given.text_only:
         return model.model_validate(given.values, context=context)
     try:
@@ -63,6 +61,11 @@ def validate(model: type[BaseModel], given: RawParams) -> BaseModel:
         return model.model_validate(given.values, context=context)
     # strict about types, as TOML and JSON are; JSON mode accepts strings for enumerations and paths
     return model.model_validate_json(text, strict=True, context=context)
+
+
+def _file_context(model: type[BaseModel], folders: Mapping[str, Path]) -> dict[str, InputFileFinder]:
+    written = {name: field_.alias or name for name, field_ in model.model_fields.items()}
+    return {INPUT_FILES: InputFileFinder({n: folders[key] for n, key in written.items() if key in folders})}
 
 
 def whole_numbers(value: Any) -> Any:
@@ -108,8 +111,10 @@ def canonical_files(instance: BaseModel) -> dict[str, Any]:
         HashError: a file cannot be read; the message names the parameter.
 
     """
-    written = {name: field_.alias or name for name, field_ in type(instance).model_fields.items()}
     names = file_parameters(type(instance))
+    if not names:
+        return {}
+    written = {name: field_.alias or name for name, field_ in type(instance).model_fields.items()}
     found = {}
     for name, key in written.items():
         if key in names:

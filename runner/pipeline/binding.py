@@ -261,7 +261,8 @@ def _bind_items(
         if len(problems.found) == before and any(stage.suffix_parameters for stage in stages):
             check_suffixes(stages, params, partial(_where_set, binders, stages, item), problems)
         bound.append(PipelineItem(item.id, params, item.fields.keys(), item.where))
-    cached_hashes().save()
+    if any(file_parameters(stage.params) for stage in stages):
+        cached_hashes().save()
     return tuple(bound)
 
 

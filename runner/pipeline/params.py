@@ -91,7 +91,8 @@ class ParamsBinder:
         raw = self._raw(own, item)
         canonical = self._check(raw, item)
         files = {
-            name: _moved(raw.values[name], raw.folders[name], self._manifest.folder) for name in raw.folders
+            name: _moved(raw.values[name], raw.folders[name], self._manifest.folder.absolute())
+            for name in raw.folders
         }
         changed = {
             name: value
@@ -104,8 +105,12 @@ class ParamsBinder:
     def _raw(self, own: Mapping[str, Any], item: BatchItem) -> RawParams:
         """The values of the manifest and the item, and the folders where paths among them start."""
         values = {n: v for n, v in {**self._with, **own}.items() if n not in self._wired}
-        manifest = self._manifest.folder
-        folders = {n: item.folder or manifest if n in own else manifest for n in self._files if n in values}
+        manifest = self._manifest.folder.absolute()
+        folders = {
+            n: (item.folder or manifest).absolute() if n in own else manifest
+            for n in self._files
+            if n in values
+        }
         return RawParams(values, item.text_only, folders)
 
     def _is_stable(self, canonical: Mapping[str, Any], raw: RawParams) -> bool:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 AS_NUMBERS = {"output_type": "np"}
 
 
-def call_arguments(params: PipelineParams, note: Callable[[str], None] = lambda _message: None) -> dict[str, Any]:
+def call_arguments(
+    params: PipelineParams, note: Callable[[str], None] = lambda _message: None
+) -> dict[str, Any]:
     """The keywords of the call that an item sets, with its files read; ``note`` is told what that changed."""
     files = {one.name: one for one in params.file_keywords()}
     arguments = {

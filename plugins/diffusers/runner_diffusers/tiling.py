@@ -22,7 +22,10 @@ Setting: TypeAlias = Literal["auto", "off"] | int
 Parameter: TypeAlias = Literal["tiling", "temporal"]
 
 CLIP_DIMENSIONS = 5  # of latents: batch, channels, frames, height, width
-ALLEGRO_RATIO, ALLEGRO_FRAMES = 8, 4  # pixels and frames for each number of Allegro's latents, fixed in diffusers
+ALLEGRO_RATIO, ALLEGRO_FRAMES = (
+    8,
+    4,
+)  # pixels and frames for each number of Allegro's latents, fixed in diffusers
 AT_ONCE = 2048 * 2048  # pixels: a picture of 2048 x 2048, or 4 frames of 1280 x 720
 
 
@@ -104,7 +107,7 @@ def set_tiles(vae: Any, latents: Any, space: Setting, time: Setting) -> None:
 
 
 def _decoded_size(vae: str, config: Config, latents: Sequence[int]) -> Size:
-    """The size of what latents are decoded to: (batch, channels, height, width), or with frames before these."""
+    """The size that latents decode to: (batch, channels, height, width), or with frames before these two."""
     frames = latents[-3] if len(latents) == CLIP_DIMENSIONS else 1
     if vae == ALLEGRO:
         return Size(latents[-2] * ALLEGRO_RATIO, latents[-1] * ALLEGRO_RATIO, frames * ALLEGRO_FRAMES)
@@ -116,7 +119,7 @@ def _decoded_size(vae: str, config: Config, latents: Sequence[int]) -> Size:
 
 
 def _usual_frame_ratio(config: Config) -> int:
-    """Frames for each frame of the latents, of a class without tiles of time: as stated, or as most have it."""
+    """Frames for each frame of the latents, where the table has none: as stated, or as most have it."""
     return int(config.get("temporal_compression_ratio") or 4)
 
 

@@ -14,11 +14,11 @@ from plugins.diffusers.tiny_vaes import VAES, build, latents
 from runner_diffusers.tiling import (
     AT_ONCE,
     Granularity,
+    Setting,
     Size,
     TilingError,
     granularity,
     problems,
-    Setting,
     set_tiles,
     settings,
 )
@@ -53,7 +53,9 @@ FRAMES = {"AutoencoderKLMochi": 13, "AutoencoderKLQwenImage21": 1}
 def tiled(vae: Any, space: Setting, time: Setting, height: int, width: int, frames: int = 1) -> Any:
     """A view of the VAE that decodes results of that size in tiles."""
     view = copy.copy(vae)
-    for attribute, value in settings(type(vae).__name__, vae.config, space, time, Size(height, width, frames)).items():
+    for attribute, value in settings(
+        type(vae).__name__, vae.config, space, time, Size(height, width, frames)
+    ).items():
         setattr(view, attribute, value)
     return view
 

@@ -36,11 +36,15 @@ def result_of(pipeline: Any, returned: Any, parameters: Mapping[str, Any]) -> Re
 
     """
     if not isinstance(returned, Mapping):
-        raise ResultError(f"{type(pipeline).__name__} returned a {type(returned).__name__}, and no named outputs")
+        raise ResultError(
+            f"{type(pipeline).__name__} returned a {type(returned).__name__}, and no named outputs"
+        )
     picture, clip, sound = (_first(returned, names) for names in (PICTURES, CLIPS, SOUNDS))
     if picture is None and clip is None and sound is None:
-        raise ResultError(f"{type(pipeline).__name__} returned {', '.join(returned)}: no picture, clip or sound")
-    if picture is not None and picture.ndim == 2:  # noqa: PLR2004 - height and width, of depth for instance
+        raise ResultError(
+            f"{type(pipeline).__name__} returned {', '.join(returned)}: no picture, clip or sound"
+        )
+    if picture is not None and picture.ndim == 2:
         picture = picture[..., None]
     if sound is not None and sound.ndim == 1:
         sound = sound[None]
@@ -65,5 +69,7 @@ def _rate(pipeline: Any) -> int:
             return int(getattr(config, value))
     rate = getattr(pipeline, "sample_rate", None) or getattr(pipeline, "audio_sampling_rate", None)
     if not rate:
-        raise ResultError(f"{type(pipeline).__name__} makes sound, and says nowhere of how many samples a second")
+        raise ResultError(
+            f"{type(pipeline).__name__} makes sound, and says nowhere of how many samples a second"
+        )
     return int(rate)

@@ -90,3 +90,13 @@ def _kind(cls: SourceClass, use: Use) -> str:
 def encoding_methods(cls: SourceClass) -> frozenset[str]:
     """The methods that ``__call__`` calls in which an encoder computes, such as ``encode_prompt``."""
     return frozenset(use.within for use in calls.uses(cls) if _kind(cls, use) == ENCODER) - {""}
+
+
+@cache
+def methods_called(cls: SourceClass) -> Mapping[str, frozenset[str]]:
+    """The methods of encoders and decoders that a pipeline calls, by component, if they compute something."""
+    found: dict[str, set[str]] = {}
+    for use in calls.uses(cls):
+        if "." not in use.method and _kind(cls, use) not in ("", DENOISE):
+            found.setdefault(use.component, set()).add(use.method)
+    return {component: frozenset(methods) for component, methods in found.items()}

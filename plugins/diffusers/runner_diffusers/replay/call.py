@@ -98,9 +98,8 @@ class PipelineCall:
 
     def _pipeline(self) -> Any:
         parts = self.parts
-        own = {
-            name: self._own(name, component) for name, component in parts.components.items()
-        } | self.guiders
+        own = {name: self._own(name, component) for name, component in parts.components.items()}
+        own |= dict(self.guiders)
         pipeline = parts.cls(**own, **parts.init_values)
         pipeline.set_progress_bar_config(disable=True)
         for name, function in _methods(parts.cls):

@@ -2,7 +2,7 @@
 
 Recorded is the result of the outermost method of the pipeline in which an encoder runs (``encode_prompt``),
 so that no layer's hidden states are kept. Of what ``__call__`` calls itself, and of a VAE's ``encode``, the
-result is recorded by its own name; a VAE's distributions are sampled anew in each stage, with the item's seed.
+result is recorded by its own name; a VAE's distributions are sampled anew in each stage, by its seed.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ class Playback:
         """``cast`` converts a recorded tensor of a component, or of a method for "".
 
         What was not recorded is computed by components that the stage has itself, ``own``: a few pipelines
-        encode a picture once more in their tails. With ``compares``, a call whose arguments differ from those of the recorded one is refused.
+        encode a picture once more in their tails. With ``compares``, a call whose arguments differ from those
+        of the recorded one is refused.
         """
         self._tensors = tensors
         self._calls = calls

@@ -6,7 +6,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import diffusers
-import torch
 
 from runner_diffusers.pipelines.components import component_entries, init_values, pipeline_class
 from runner_diffusers.pipelines.division import encoding_methods, methods_called
@@ -16,6 +15,8 @@ from runner_diffusers.replay.shells import shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    import torch
 
     from runner.api import Component, Context, ModelFacts
 
@@ -58,9 +59,10 @@ def scheduler_of(parts: Parts, chosen: Mapping[str, Any] | None) -> Mapping[str,
         return parts.components
     options = dict(chosen)
     own = parts.components["scheduler"]
-    cls = getattr(diffusers, str(options.pop("class", type(own).__name__)), None)
-    if not (isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)):
-        raise ValueError(f"diffusers has no scheduler {chosen['class']!r}")  # noqa: TRY004 - it is a value
+    name = str(options.pop("class", type(own).__name__))
+    cls: Any = getattr(diffusers, name, None)
+    if diffusers.SchedulerMixin not in getattr(cls, "__mro__", ()):
+        raise ValueError(f"diffusers has no scheduler {name!r}")
     return {**parts.components, "scheduler": cls.from_config(own.config, **options)}
 
 

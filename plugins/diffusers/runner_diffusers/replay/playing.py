@@ -39,7 +39,7 @@ def playback(encoded: Bundled, parts: Parts) -> Playback:
         return tensor.to(wanted) if tensor.dtype == made_in or is_numbers else tensor
 
     alike = {made_in, *parts.dtypes.values()}
-    own = {name for name, part in parts.components.items() if isinstance(part, torch.nn.Module)} - parts.shells
-    return Playback(
-        encoded.tensors, values["calls"], parts.device, cast, compares=len(alike) == 1, own=own
-    )
+    own = {
+        name for name, part in parts.components.items() if isinstance(part, torch.nn.Module)
+    } - parts.shells
+    return Playback(encoded.tensors, values["calls"], parts.device, cast, compares=len(alike) == 1, own=own)

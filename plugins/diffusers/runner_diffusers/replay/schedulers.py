@@ -23,7 +23,8 @@ NO_STATE = ("_internal_dict", "_replay", "noise_sampler")
 
 def own_scheduler(scheduler: Any, on_step: OnStep) -> Any:
     """A new scheduler of the same class and config that reports its steps; its copies do, too."""
-    own = _reporting(type(scheduler)).from_config(scheduler.config)
+    cls: Any = type(scheduler)
+    own = _reporting(cls).from_config(scheduler.config)
     own.__dict__["_replay"] = _Uncopied(on_step)
     return own
 
@@ -39,7 +40,7 @@ class _Uncopied:
 
 
 @cache
-def _reporting(cls: type[Any]) -> type[Any]:
+def _reporting(cls: Any) -> Any:
     @wraps(cls.step)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         return self.__dict__["_replay"].call(self, partial(cls.step, self, *args, **kwargs))

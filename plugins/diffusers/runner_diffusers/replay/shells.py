@@ -31,8 +31,9 @@ def shell(
         part = module.get_submodule(owner)
         placed = tensor.to(device, dtype if tensor.is_floating_point() else None)
         if leaf in part._parameters:  # noqa: SLF001 - a parameter on "meta" takes no other device's data
-            placed = torch.nn.Parameter(placed, requires_grad=False)
-        (part._parameters if leaf in part._parameters else part._buffers)[leaf] = placed  # noqa: SLF001
+            part._parameters[leaf] = torch.nn.Parameter(placed, requires_grad=False)  # noqa: SLF001
+        else:
+            part._buffers[leaf] = placed  # noqa: SLF001
     return module
 
 

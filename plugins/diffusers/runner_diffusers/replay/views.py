@@ -11,8 +11,7 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    Call = Callable[[], Any]
-    OnCall = Callable[[str, str, Call], Any]
+    OnCall = Callable[[str, str, "Arguments"], Any]
     """Receives the component's name, the method's, and the call; returns what the pipeline gets."""
 
 METHODS = (
@@ -43,12 +42,13 @@ def view(
     """
     viewed = copy.copy(module)
     viewed.__dict__["_replay"] = partial(on_call, name), device
-    viewed.__class__ = _viewed(type(module), methods)
+    cls: Any = type(module)
+    viewed.__class__ = _viewed(cls, methods)
     return viewed
 
 
 @cache
-def _viewed(cls: type[torch.nn.Module], methods: frozenset[str]) -> type[torch.nn.Module]:
+def _viewed(cls: Any, methods: frozenset[str]) -> Any:
     """A subclass whose methods report their calls; by its name and module it is the class itself."""
     named = [name for name in (*METHODS, *sorted(methods)) if hasattr(cls, name)]
     body: dict[str, Any] = {name: _reporting(getattr(cls, name), name) for name in named}

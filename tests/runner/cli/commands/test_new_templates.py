@@ -82,6 +82,30 @@ def test_a_template_of_another_plugin(project: Project) -> None:
     assert project.invoke("plan", "say.toml").code == 0
 
 
+def test_a_recommendation_is_written_where_the_template_has_the_parameter(project: Project) -> None:
+    third(project, 'Template("saying", ("SayPipeline",), "new.toml", recommend="third:recommend")')
+    module = project.packages / "third/__init__.py"
+    source = module.read_text().replace("prompt: str", "prompt: str\n    volume: int = 1\n    pitch: int = 1")
+    recommended = '{"say": {"volume": 3, "pitch": 5}, "again": {"volume": 3, "pitch": 6}}'
+    module.write_text(
+        f"{source}\ndef recommend(facts):\n"
+        f"    from runner.api import Recommended\n    return Recommended({recommended})\n"
+    )
+    again = '[[stage]]\nname = "again"\nuses = "third.say"\n[stage.with]\npitch = 4\n[batch]'
+    project.write(
+        "packages/third/new.toml",
+        TEMPLATE.replace("[[stage]]", "[with]\nvolume = 2\n[[stage]]", 1).replace("[batch]", again),
+    )
+    project.write("model/model_index.json", '{"_class_name": "SayPipeline"}')
+    made = project.invoke("new", "--vram", "1GiB", "--ram", "2GiB", "--model", "./model", "-o", "say.toml")
+    assert made.code == 0, made
+    table = tomli.loads((project.folder / "say.toml").read_text())
+    assert table["with"] == {"volume": 3}
+    assert [stage["with"] for stage in table["stage"]] == [{"pitch": 5}, {"pitch": 6}]
+    assert "with.volume = 3: as the model's own files say" in made.stderr
+    assert made.stderr.count("volume") == 1
+
+
 def test_where_several_templates_could_be_meant_one_is_named(project: Project) -> None:
     templates = [f'Template("{name}", ("SayPipeline",), "new.toml")' for name in ("saying", "shouting")]
     third(project, *templates)
