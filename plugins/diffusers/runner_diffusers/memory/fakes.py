@@ -5,8 +5,10 @@ A pipeline calls them with real tensors, and gets real zeros of the shapes that 
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,23 +16,25 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
+from transformers import Cache
 
 from runner_diffusers.memory.blocks import Blocks
 from runner_diffusers.memory.counting import Count
 from runner_diffusers.memory.signatures import attributes, signature
 from runner_diffusers.replay.shells import without_weights
 from runner_diffusers.replay.values import pack, unpack
-from runner_diffusers.replay.views import view
+from runner_diffusers.replay.views import METHODS, Arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from runner.api import Sizes
     from runner_diffusers.memory.counting import Cost
-    from runner_diffusers.replay.views import Arguments
 
 FAKE = FakeTensorMode(allow_non_fake_inputs=True)
 CPU = torch.device("cpu")
+ON_CALL = "_on_call_of_fake"
+"""The attribute of a model with what its calls are reported to."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +61,19 @@ class Fakes:
     _within: Count | None = None
 
     def model(
-        self, name: str, cls: Any, config: Mapping[str, Any], read: tuple[str, ...], dtype: torch.dtype
+        self,
+        name: str,
+        cls: Any,
+        config: Mapping[str, Any],
+        dtype: torch.dtype,
+        *,
+        read: tuple[str, ...] = (),
+        methods: frozenset[str] = frozenset(),
     ) -> torch.nn.Module:
-        """A component; the tensors that the pipeline itself reads, by patterns ``read``, are real."""
+        """A component; the pipeline calls its ``methods``, and reads tensors of it, which are real, itself.
+
+        ``read`` are glob patterns of these tensors' names.
+        """
         key = (name, dtype)
         if key not in self._made:
             with FAKE:
@@ -69,7 +83,9 @@ class Fakes:
                 owner._buffers.pop(leaf, None)  # noqa: SLF001 - a fake one, which may be a parameter
                 owner._parameters.pop(leaf, None)  # noqa: SLF001
                 owner.register_buffer(leaf, torch.ones(tensor.shape, dtype=tensor.dtype))
-            self._made[key] = view(made, name, frozenset(), CPU, self._on_call)
+            made.__class__ = _faked(type(made), methods)
+            vars(made)[ON_CALL] = partial(self._on_call, name)
+            self._made[key] = made
         return self._made[key]
 
     def parameters(self, name: str) -> int:
@@ -117,7 +133,41 @@ class Fakes:
                     returned = call()
             finally:
                 self._within = None
-            return Call(costs[0], count.waiting, pack(returned, described))
+            return Call(costs[0], count.waiting, pack(_without_caches(returned), described))
+
+
+def _without_caches(returned: Any) -> Any:
+    """An output whose caches of keys and values, which pipelines do not look into, are their tensors alone."""
+    if isinstance(returned, MutableMapping):
+        for name, value in [*returned.items()]:
+            if isinstance(value, Cache):
+                returned[name] = tuple(_tensors(value))
+    return returned
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _tensors(one)
+    elif hasattr(value, "__dict__"):
+        yield from _tensors([*vars(value).values()])
+
+
+def _faked(cls: Any, methods: frozenset[str]) -> Any:
+    """A subclass whose methods report their calls."""
+    named = [name for name in (*METHODS, *sorted(methods)) if hasattr(cls, name)]
+    body: dict[str, Any] = {name: _reporting(getattr(cls, name), name) for name in named}
+    return type(cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__})
+
+
+def _reporting(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+    @wraps(method)
+    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return vars(self)[ON_CALL](name, Arguments(self, method, args, kwargs))
+
+    return called
 
 
 def tensors_matching(

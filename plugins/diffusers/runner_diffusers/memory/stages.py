@@ -17,6 +17,7 @@ from runner_diffusers import encode as encode_stage
 from runner_diffusers.memory.fakes import CPU, Fakes, tensors_matching
 from runner_diffusers.memory.parts_without_weights import part
 from runner_diffusers.pipelines import components
+from runner_diffusers.pipelines.division import methods_called
 from runner_diffusers.pipelines.entries import Entry
 from runner_diffusers.pipelines.roles import Role, role_of
 from runner_diffusers.replay.parts import class_of
@@ -94,8 +95,15 @@ class FakeContext:
         cls, entry = class_of(self._components[component].cls), self._entry(component)
         if not entry.has_weights:
             return part(cls, self.config(component), self._folder(component))
-        read = components.tensors_read(components.pipeline_class(self.model), component, entry)
-        return self._fakes.model(component, cls, self.config(component), read, self.dtype_of(component))
+        pipeline = components.pipeline_class(self.model)
+        return self._fakes.model(
+            component,
+            cls,
+            self.config(component),
+            self.dtype_of(component),
+            read=components.tensors_read(pipeline, component, entry),
+            methods=methods_called(pipeline).get(component, frozenset()),
+        )
 
     def _entry(self, component: str) -> Entry:
         found = self._entries.get(component)

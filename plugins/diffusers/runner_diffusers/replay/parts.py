@@ -25,7 +25,7 @@ def parts_of(ctx: Context, components: Callable[[ModelFacts], Iterable[Component
     """Load a stage's ``components`` and make shells of the others."""
     model = ctx.model
     assert model is not None, "the stage's components depend on the model"  # noqa: S101
-    pipeline = pipelineclass_of(model)
+    pipeline = pipeline_class(model)
     entries = component_entries(model)
     roles = {
         name: role_of(pipeline.name, name, given) for name, given in entries.items() if given is not None
