@@ -11,7 +11,7 @@ import pluggy
 
 from runner.api.checks import Facts, Problem
 from runner.api.files import InputFile, InputFolder
-from runner.api.memory import Activations, Sizes
+from runner.api.memory import Activations, Measure, Sizes
 from runner.api.model import ModelFacts, UnsupportedModelError
 from runner.api.runs import ItemResult, Run, StageResult, Summary
 from runner.api.stage import DTYPE_KINDS, Bundle, Component, File, Output, Stage, Tensor, Text
@@ -40,6 +40,7 @@ __all__ = [
     "InputFolder",
     "Item",
     "ItemResult",
+    "Measure",
     "ModelFacts",
     "Output",
     "Problem",
