@@ -31,7 +31,7 @@ class Cost:
     operations: int
 
 
-class Count(LiveBytes):
+class Count(LiveBytes):  # type: ignore[no-untyped-call]
     """Live bytes, with workspaces, and operations.
 
     Fake tensors have no values. Where shapes depend on some, masks are taken as true everywhere, their
