@@ -5,7 +5,7 @@ Nothing here imports torch, diffusers or transformers. The code of the stages is
 
 from __future__ import annotations
 
-from runner.api import Bundle, File, Stage, hookimpl
+from runner.api import Bundle, File, Stage, Template, hookimpl
 
 __version__ = "0.1.0"
 RUNNER_API = 1
@@ -53,6 +53,26 @@ DECODE = Stage(
 )
 
 
+TEMPLATES = tuple(
+    Template(name, (pipeline,), f"templates/{name}.toml", only_by_name=True)
+    for name, pipeline in (
+        ("klein", "Flux2KleinPipeline"),
+        ("qwen_image", "QwenImagePipeline"),
+        ("z_image", "ZImagePipeline"),
+        ("sdxl", "StableDiffusionXLPipeline"),
+        ("sd3", "StableDiffusion3Pipeline"),
+        ("wan", "WanPipeline"),
+        ("ltx", "LTXPipeline"),
+        ("any", "*"),
+    )
+)
+
+
 @hookimpl
 def runner_stages() -> tuple[Stage, ...]:
     return (ENCODE, DENOISE, DECODE)
+
+
+@hookimpl
+def runner_templates() -> tuple[Template, ...]:
+    return TEMPLATES
