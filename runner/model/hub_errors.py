@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError, StorageError
+from runner.manifest.schema import PartSource
 
 if TYPE_CHECKING:
-    from runner.manifest.schema import ModelSource
+    from runner.manifest.schema import Source
 
 # class names, because the HTTP library depends on the version of huggingface_hub
 _UNREACHABLE = {
@@ -27,7 +28,7 @@ def is_offline() -> bool:
     return bool(HF_HUB_OFFLINE)
 
 
-def explained(source: ModelSource, error: Exception, state: str = "") -> ModelError | StorageError:
+def explained(source: Source, error: Exception, state: str = "") -> ModelError | StorageError:
     """The user error for an error of the hub's client; ``state`` describes what is missing here."""
     from huggingface_hub import errors
 
@@ -66,6 +67,7 @@ def offline(state: str) -> ModelError:
     )
 
 
-def title(source: ModelSource) -> str:
-    """The name of a model in messages."""
-    return f"model '{source.source}'" + (f" at '{source.revision}'" if source.revision else "")
+def title(source: Source) -> str:
+    """The name of a model in messages, or of a component and the model that it is from."""
+    name = f"model '{source.source}'" + (f" at '{source.revision}'" if source.revision else "")
+    return f"component '{source.component}' ({name})" if isinstance(source, PartSource) else name

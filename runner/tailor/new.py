@@ -13,6 +13,7 @@ from runner.errors import ExitCode, ModelError, UsageError
 from runner.manifest.problems import ManifestError
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ModelSource
 from runner.manifest.sources import check_source, is_hub_id
+from runner.model.parts import source_of
 from runner.tailor.changes import Change, apply, reread
 from runner.tailor.fit import Fitted, Shapes, fit, in_faster_dtypes, shapes_of
 from runner.tailor.hardware import Hardware, budget_changes, completed
@@ -169,10 +170,11 @@ def _remarked(fitted: Fitted) -> str:
 def _header(fitted: Fitted, hardware: Hardware) -> Mapping[str, str]:
     """Values of the header's placeholders: the hardware, and how to get access to the model."""
     on_hub = {
-        (plan.stage.model.source, placed.component.path): placed.stored_bytes
+        (source.source, placed.component.path): placed.stored_bytes
         for plan in fitted.plans
-        if plan.stage.model is not None and is_hub_id(plan.stage.model.source)
+        if plan.stage.model is not None
         for placed in plan.need.shapes
+        if is_hub_id((source := source_of(plan.stage.model, placed.component)).source)
     }
     disk = f", {sum(on_hub.values()) / 1e9:.0f} GB of disk for the model" if on_hub else ""
     return {"hardware": f"{hardware.in_words}{disk}.", "access": ACCESS if on_hub else ""}

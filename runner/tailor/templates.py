@@ -10,8 +10,8 @@ from runner.errors import ExitCode, ModelError, PluginError, UsageError
 from runner.manifest.load import Manifest, load
 from runner.manifest.problems import ManifestError, Problems, did_you_mean
 from runner.manifest.sources import is_hub_id
-from runner.model.files import INDEX
 from runner.model.remote import model_index
+from runner.model.selection import INDEX
 from runner.model.sources import find
 from runner.pipeline.binding import bind
 from runner.pipeline.unknown_keys import check_unknown_keys
