@@ -276,7 +276,9 @@ def test_a_process_may_end_while_a_block_is_read(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-def test_nothing_is_under_way_when_an_error_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_under_way_when_an_error_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_by: Callable[..., None]
+) -> None:
     """A helper that still reads would write into a slot that holds another block by then."""
     monkeypatch.setattr(reader, "CHUNK", PAGE)
     monkeypatch.setattr(reader, "GAP", 1)
@@ -297,14 +299,16 @@ def test_nothing_is_under_way_when_an_error_is_told(tmp_path: Path, monkeypatch:
         under_way.remove(thread.ident or 0)
         return whole(*arguments)
 
-    monkeypatch.setattr(os, "preadv", preadv)
+    read_by(preadv)
     tower, stream = as_streamed(folder)  # begins to read
     with pytest.raises(ModelError, match="Input/output error"):
         together(stream, [lambda: tower(numbers(1))])
     assert not under_way
 
 
-def test_an_error_of_a_helper_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_a_helper_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_by: Callable[..., None]
+) -> None:
     monkeypatch.setattr(reader, "CHUNK", PAGE)
     monkeypatch.setattr(reader, "GAP", 1)
     folder = make(tmp_path / "tower", hidden=(300, 300))
@@ -317,7 +321,7 @@ def test_an_error_of_a_helper_is_told_too(tmp_path: Path, monkeypatch: pytest.Mo
         assert failed.wait(30)
         return whole(*arguments)
 
-    monkeypatch.setattr(os, "preadv", preadv)
+    read_by(preadv)
     tower, stream = as_streamed(folder)  # begins to read
     with pytest.raises(ModelError, match="Input/output error"):
         together(stream, [lambda: tower(numbers(1))])

@@ -150,7 +150,7 @@ def test_items_of_which_one_is_stuck(toy: Project) -> None:
 def test_a_worker_that_says_nothing_has_hung(toy: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_module, "HEARTBEAT_GRACE", 0.0)
     toy.write("toy.toml", STAGES + ITEMS)
-    stage = first_stage(toy, "toy.toml", ["stage.make.timeout=0.5"])
+    stage = first_stage(toy, "toy.toml", ["stage.make.timeout=2"])
     script = "(done('a'), begin('b'), time.sleep(60)) if worker == 0 else (done(*ids), finish())"
     stage.run(script)
     (died,) = stage.of("worker_died")
@@ -164,7 +164,7 @@ def test_silence_is_no_harm_without_a_timeout_or_an_item(
 ) -> None:
     monkeypatch.setattr(stage_module, "HEARTBEAT_GRACE", 0.0)
     toy.write("toy.toml", STAGES + ITEMS)
-    for timeout, script in ((None, "begin('a'); time.sleep(0.3)"), ("0.1", "time.sleep(0.4)")):
+    for timeout, script in ((None, "begin('a'); time.sleep(0.3)"), ("2", "time.sleep(2.5)")):
         stage = first_stage(toy, "toy.toml", [f"stage.make.timeout={timeout}"] if timeout else [])
         stage.run(f"{script}; done(*ids); finish()")
         assert stage.of("worker_died") == []
@@ -176,8 +176,8 @@ def test_a_worker_that_shows_that_it_lives_has_not_hung(
 ) -> None:
     monkeypatch.setattr(stage_module, "HEARTBEAT_GRACE", 0.0)
     toy.write("toy.toml", STAGES + ITEMS)
-    stage = first_stage(toy, "toy.toml", ["stage.make.timeout=0.6"])
-    stage.run("begin('a')\nfor _ in range(10): say('alive'); time.sleep(0.1)\ndone(*ids); finish()")
+    stage = first_stage(toy, "toy.toml", ["stage.make.timeout=2"])
+    stage.run("begin('a')\nfor _ in range(25): say('alive'); time.sleep(0.1)\ndone(*ids); finish()")
     assert stage.of("worker_died") == []
 
 
