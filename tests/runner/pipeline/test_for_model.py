@@ -9,6 +9,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from runner.manifest.load import load
+from runner.pipeline.binding import bind
+from runner.plugins import discover
+from runner.work.models import resolve_models
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -36,7 +41,7 @@ def parts(model, loaded):
         raise UnsupportedModelError("only pipelines with a name are taken; name one")
     names = [name for name in model.index if not name.startswith("_")]
     shell = dict(config_only=True, buffers=("mean",))
-    return [Component(name, "any_model:Part", **({} if name == loaded else shell)) for name in names]
+    return [Component(name, f"any_model:{name.title()}", **({} if name == loaded else shell)) for name in names]
 
 
 def first_parts(model):
@@ -52,25 +57,20 @@ def first_params(model):
     return create_model("Params", __config__=ConfigDict(extra="forbid"), prompt=(str, ...), **fields)
 
 
-class Part:
-    @staticmethod
-    def of(folder):
-        return sorted(path.name for path in folder.iterdir())
-
-
-def _part():
+def __getattr__(name):
     import torch
 
-    class Part(torch.nn.Linear):
+    class Two(torch.nn.Linear):
         def __init__(self, size):
             super().__init__(size, size)
 
-    return Part
+    class One(Two):
+        def __init__(self, size):
+            super().__init__(size)
+            self.register_buffer("mean", torch.zeros(1))
 
-
-def __getattr__(name):
-    if name == "Part":
-        return _part()
+    if name in ("One", "Two"):
+        return locals()[name]
     raise AttributeError(name)
 
 
@@ -94,16 +94,6 @@ def second(ctx):
 
     return one
 """
-PLUGIN = PLUGIN.replace(
-    """class Part:
-    @staticmethod
-    def of(folder):
-        return sorted(path.name for path in folder.iterdir())
-
-
-""",
-    "",
-)
 
 MANIFEST = """
 version = 1
@@ -163,7 +153,7 @@ def test_parameters_are_those_of_the_model(any_model: Project) -> None:
     any_model.write("any.toml", MANIFEST.replace('prompt = "p"', 'prompt = "p"\none = 0\ntow = 5'))
     outcome = any_model.invoke("validate", "any.toml")
     assert outcome.code == 3
-    assert "any.toml:16:7: must be greater than or equal to 1" in outcome.stderr
+    assert "any.toml:16:7: 'one': must be greater than or equal to 1" in outcome.stderr
     assert "unknown key 'tow'" in outcome.stderr
     assert "did you mean 'two'?" in outcome.stderr
 
@@ -175,7 +165,7 @@ def test_another_pipeline_on_the_same_weights(any_model: Project) -> None:
 
     assert key("Named") == "0 "
     assert key("Unknown").startswith(
-        "8 any.toml:5:10: any.first cannot use this model: only pipelines with a name"
+        "8 any.toml:4:10: any.first cannot use this model: only pipelines with a name"
     )
     assert "the name of a class" in key("not-a-name")
 
@@ -187,7 +177,7 @@ def test_a_stage_is_refused_without_its_model(any_model: Project) -> None:
     any_model.write("any.toml", MANIFEST.replace("./model", "./models"))
     outcome = any_model.invoke("validate", "any.toml")
     assert outcome.code == 8
-    assert "any.toml:5:10: there is no model folder" in outcome.stderr
+    assert "any.toml:4:10: there is no model folder" in outcome.stderr
 
 
 def test_functions_that_fail_are_the_plugins_fault(any_model: Project) -> None:
@@ -206,10 +196,10 @@ def test_functions_that_fail_are_the_plugins_fault(any_model: Project) -> None:
 
 
 def keys(project: Project) -> list[str]:
-    outcome = project.invoke("explain", "any.toml", "--json")
-    assert outcome.code == 0, outcome.stderr
-    found = json.loads(outcome.stdout)
-    return [stage["key"] for stage in found["items"][0]["stages"]]
+    with project.as_environment():
+        found = resolve_models(bind(load(project.folder / "any.toml"), discover())).keys()
+    assert found is not None
+    return [keyed.key for keyed in found["x"]]
 
 
 def rewrite(path: Path, name: str) -> None:
