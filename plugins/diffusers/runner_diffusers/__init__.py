@@ -22,7 +22,7 @@ ENCODE = Stage(
     outputs=(Bundle("encoded"),),
     components=f"{COMPONENTS}:encode",
     start="runner_diffusers.encode:start",
-    preload=("diffusers",),
+    preload=("runner_diffusers.encode",),
     check=f"{CHECKS}:encode",
 )
 
@@ -35,7 +35,7 @@ DENOISE = Stage(
     outputs=(Bundle("denoised"),),
     components=f"{COMPONENTS}:denoise",
     start="runner_diffusers.denoise:start",
-    preload=("diffusers",),
+    preload=("runner_diffusers.denoise",),
     check=f"{CHECKS}:denoise",
 )
 
@@ -48,7 +48,7 @@ DECODE = Stage(
     outputs=(File("output", ".{format}"),),
     components=f"{COMPONENTS}:decode",
     start="runner_diffusers.decode:start",
-    preload=("diffusers",),
+    preload=("runner_diffusers.decode",),
     check=f"{CHECKS}:decode",
 )
 
