@@ -33,6 +33,8 @@ DISTRIBUTIONS: Mapping[str, Any] = {
 }
 """Distributions that VAEs encode to, made again from their parameters."""
 SEQUENCES: Mapping[str, type[Any]] = {"list": list, "tuple": tuple, "Size": torch.Size}
+DETAILS = ("strides", "mode", "of", "deterministic")
+"""What JSON of a value says beside its kind."""
 
 
 class UnsupportedValueError(Exception):
@@ -127,7 +129,8 @@ def unpack(packed: Json, get: Get, device: torch.device) -> Any:
     if packed is None or isinstance(packed, bool | int | float | str):
         return packed
     try:
-        kind, content = next(iter(packed.items()))
+        kind = next(name for name in packed if name not in DETAILS)  # in files, names are in another order
+        content = packed[kind]
         if kind in SEQUENCES:
             return SEQUENCES[kind](unpack(one, get, device) for one in content)
         if kind in ("dict", "fields"):
