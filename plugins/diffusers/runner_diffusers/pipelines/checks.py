@@ -34,7 +34,7 @@ GUIDED = "do_classifier_free_guidance"
 def encode(params: PipelineParams, _facts: Facts) -> Iterator[Problem]:
     """Report files that are not what the pipeline takes."""
     for keyword in params.file_keywords():
-        value = getattr(params, keyword.name, None)
+        value = getattr(params, keyword.attribute, None)
         if value is not None:
             try:
                 check_files(keyword, value)
@@ -72,10 +72,11 @@ def _differences(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
         if not isinstance(upstream, PipelineParams) or upstream.pipeline != params.pipeline:
             continue
         shared = type(params).model_fields.keys() & type(upstream).model_fields.keys()
-        for name in sorted(shared - told):
-            own, other = getattr(params, name), getattr(upstream, name)
+        for attribute in sorted(shared - told):
+            own, other = getattr(params, attribute), getattr(upstream, attribute)
             if own != other:
-                told.add(name)
+                told.add(attribute)
+                name = type(params).model_fields[attribute].alias or attribute
                 yield Problem(
                     f"{name} is {_shown(own)} here, and {_shown(other)} in the stage before: set it in "
                     "[with] or for the item, so that all stages have it",
@@ -97,12 +98,12 @@ def _findings(cls: SourceClass, params: PipelineParams, facts: Facts) -> Iterato
     offered = {one.name: one for one in keywords(cls)}
     arguments = dict(defaults(cls)) | dict.fromkeys(OUTPUT, UNKNOWN)
     for name, keyword in offered.items():
-        value = getattr(params, name, keyword.default)
+        value = getattr(params, keyword.attribute, keyword.default)
         arguments[name] = _as_file(value) if keyword.file else value
     found, pipeline = prologue.findings(cls, arguments, facts.configs, params.init_values)
     for one in found:
         about = [name for name in one.about if name in offered]
-        own = [name for name in about if name in params.model_fields_set]
+        own = [name for name in about if offered[name].attribute in params.model_fields_set]
         name = next(iter([*own, *about]), "")
         if not one.is_warning and name and arguments[name] is None and ABSENT.search(one.message):
             yield Problem(f"{name} is missing: {cls.name} needs it", name)

@@ -84,7 +84,8 @@ class PipelineParams(BaseModel):
     def arguments(self) -> dict[str, Any]:
         """The keywords of the pipeline's `__call__` that differ from its defaults."""
         offered = keywords(self.pipeline_source())
-        values = {one.name: getattr(self, one.name) for one in offered if one.name in type(self).model_fields}
+        own = [one for one in offered if one.attribute in type(self).model_fields]
+        values = {one.name: getattr(self, one.attribute) for one in own}
         defaults = {one.name: one.default for one in offered}
         return {name: value for name, value in values.items() if value != defaults[name]}
 
@@ -124,13 +125,13 @@ def decode(model: ModelFacts) -> type[PipelineParams]:
 
 @cache
 def _encode(cls: SourceClass) -> type[PipelineParams]:
-    fields = {one.name: _field(one) for one in keywords(cls) if one.name not in AFTER_ENCODING}
+    fields = {one.attribute: _field(one) for one in keywords(cls) if one.name not in AFTER_ENCODING}
     return _made("Encode", cls, PipelineParams, fields)
 
 
 @cache
 def _denoise(cls: SourceClass, scheduler: str, values: str) -> type[PipelineParams]:
-    fields = {one.name: _field(one) for one in keywords(cls)}
+    fields = {one.attribute: _field(one) for one in keywords(cls)}
     if ITS_STEPS in fields:
         fields[STEPS] = fields[ITS_STEPS]
 
@@ -151,7 +152,7 @@ def _denoise(cls: SourceClass, scheduler: str, values: str) -> type[PipelinePara
 
 @cache
 def _decode(cls: SourceClass) -> type[PipelineParams]:
-    fields = {one.name: _field(one) for one in keywords(cls) if one.file}
+    fields = {one.attribute: _field(one) for one in keywords(cls) if one.file}
     kind = media(cls)
     formats = FORMATS[kind]
 
@@ -200,10 +201,11 @@ def _field(keyword: Keyword) -> tuple[Any, Any]:
     """A keyword's type and field."""
     least = 1 if keyword.name in AT_LEAST_1 else None
     description = keyword.description or None
+    alias = keyword.name if keyword.name != keyword.attribute else None
     if keyword.required:
-        return keyword.type, Field(description=description, ge=least)
+        return keyword.type, Field(alias=alias, description=description, ge=least)
     kind = keyword.type if keyword.default is not None else keyword.type | None
-    return kind, Field(keyword.default, description=description, ge=least)
+    return kind, Field(keyword.default, alias=alias, description=description, ge=least)
 
 
 def _made(
