@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.cli.display.lines import item_count
 from runner.cli.memory_plan import show_memory
+from runner.cli.measuring import Said
 from runner.cli.output import console, print_json, say
 from runner.cli.pipelines import check_stages, open_pipeline
 from runner.errors import ExitCode, RunnerError
@@ -15,8 +16,9 @@ from runner.manifest.schema import PartSource
 from runner.model.hub import damage_in_cache
 from runner.model.hub_errors import is_offline, title
 from runner.plan.as_json import as_dict
-from runner.plan.choose import plan_stage
+from runner.plan.choose import plan_stages
 from runner.plan.duration import Duration, duration_of, in_all
+from runner.supervisor.measuring import measuring
 from runner.work.demand import Demand, Task, demand
 from runner.work.models import ResolvedModels, forced_stages, resolve_models, run_directory
 from runner.work.resume import SavedStep, saved_step
@@ -93,10 +95,8 @@ def _plan(pipeline: Pipeline, request: PlanRequest) -> _Planned:
     keys = resolved.keys(hash_missing=False)
     directory = run_directory(pipeline, request.runs_dir)
     found = demand(Work(pipeline, keys, directory), forced) if keys is not None else None
-    stages = [
-        plan_stage(pipeline, stage, resolved.shapes(stage), machine=request.machine)
-        for stage in pipeline.stages
-    ]
+    with measuring(Said()):
+        stages = plan_stages(pipeline, pipeline.stages, resolved.shapes, request.machine)
     return _Planned(resolved, stages, found, directory, [_duration(stage, found) for stage in stages])
 
 

@@ -22,6 +22,7 @@ ENCODE = Stage(
     outputs=(Bundle("encoded"),),
     components=f"{COMPONENTS}:encode",
     start="runner_diffusers.encode:start",
+    memory="runner_diffusers.memory:encode",
     preload=("runner_diffusers.encode",),
     check=f"{CHECKS}:encode",
 )
@@ -35,6 +36,7 @@ DENOISE = Stage(
     outputs=(Bundle("denoised"),),
     components=f"{COMPONENTS}:denoise",
     start="runner_diffusers.denoise:start",
+    memory="runner_diffusers.memory:denoise",
     preload=("runner_diffusers.denoise",),
     check=f"{CHECKS}:denoise",
 )
@@ -48,6 +50,7 @@ DECODE = Stage(
     outputs=(File("output", ".{format}"),),
     components=f"{COMPONENTS}:decode",
     start="runner_diffusers.decode:start",
+    memory="runner_diffusers.memory:decode",
     preload=("runner_diffusers.decode",),
     check=f"{CHECKS}:decode",
 )
