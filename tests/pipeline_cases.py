@@ -145,12 +145,20 @@ def reference(
 
 def _as_call(value: Any, pictures: Path) -> Any:
     if isinstance(value, list):
-        return tuple(value) if all(isinstance(one, int) for one in value) else [_as_call(one, pictures) for one in value]
+        return (
+            tuple(value)
+            if all(isinstance(one, int) for one in value)
+            else [_as_call(one, pictures) for one in value]
+        )
     return Image.open(pictures / value) if isinstance(value, str) and value.endswith(".png") else value
 
 
 def manifest(
-    case: Case, checkpoint: Path, dtype: str = "float32", items: Sequence[Mapping[str, Any]] = ({},), **stages: str
+    case: Case,
+    checkpoint: Path,
+    dtype: str = "float32",
+    items: Sequence[Mapping[str, Any]] = ({},),
+    **stages: str,
 ) -> str:
     """A manifest of the call; ``items`` set other keywords, ``stages`` are more lines of a stage's table."""
     tables = [

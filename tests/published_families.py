@@ -9,6 +9,7 @@ of text encoders are those of the models that they are taken from.
 from __future__ import annotations
 
 import json
+from itertools import islice, product
 from typing import TYPE_CHECKING, Any
 
 import diffusers as df
@@ -222,6 +223,26 @@ FAMILIES: Mapping[str, tuple[str, Callable[[], Parts]]] = {
 }
 
 
+def _grow(tokenizer: Path, size: int) -> None:
+    """Add words that no text has, so that a tiny tokenizer has as many as the encoder takes."""
+    table = json.loads(tokenizer.read_text())
+    vocabulary = table["model"]["vocab"]
+    known = len(vocabulary) + sum(one["content"] not in vocabulary for one in table["added_tokens"])
+    if isinstance(vocabulary, dict):
+        pairs = product([word for word in vocabulary if len(word) == 1], list(vocabulary))
+        new = {a + b: [a, b] for a, b in pairs if a + b not in vocabulary and not b.startswith("<|")}
+        for a, b in product([*new], [word for word in vocabulary if len(word) == 1]):
+            if len(new) >= size - known:
+                break
+            new.setdefault(a + b, [a, b])
+        added = dict(islice(new.items(), size - known))
+        vocabulary |= {word: known + n for n, word in enumerate(added)}
+        table["model"]["merges"] += [*added.values()]
+    else:
+        vocabulary += [[f"word{n}", -99.0] for n in range(known, size)]
+    tokenizer.write_text(json.dumps(table))
+
+
 def publish(name: str, folder: Path) -> Path:
     """Write a family's checkpoint to a folder."""
     pipeline, parts = FAMILIES[name]
@@ -236,8 +257,12 @@ def publish(name: str, folder: Path) -> Path:
         index[part] = [library, type(value).__name__]
         if isinstance(value, torch.nn.Module):
             stem = "diffusion_pytorch_model" if library == "diffusers" else "model"
-            write(folder / part, value, stem, sparse=True)
+            tied = getattr(value.config, "tie_word_embeddings", False)
+            write(folder / part, value, stem, sparse=True, without=("lm_head.weight",) if tied else ())
         else:
             value.save_pretrained(folder / part)
+            if part.startswith("tokenizer"):
+                encoder = made[part.replace("tokenizer", "text_encoder")]
+                _grow(folder / part / "tokenizer.json", encoder.get_input_embeddings().num_embeddings)
     (folder / "model_index.json").write_text(json.dumps(index))
     return folder

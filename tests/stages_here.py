@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from runner.events import Event
 
 
-def run_stages(
-    manifest: Path, stop: tuple[str, int] | None = None, sets: Sequence[str] = ()
-) -> list[Event]:
+def run_stages(manifest: Path, stop: tuple[str, int] | None = None, sets: Sequence[str] = ()) -> list[Event]:
     """Make what is not made yet, beside the manifest; returns what the workers report.
 
     ``stop`` is a stage, and the step after which it is interrupted: its state is saved, and later stages are

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.display.lines import item_count
-from runner.cli.memory_plan import show_memory
 from runner.cli.measuring import Said
+from runner.cli.memory_plan import show_memory
 from runner.cli.output import console, print_json, say
 from runner.cli.pipelines import check_stages, open_pipeline
 from runner.errors import ExitCode, RunnerError

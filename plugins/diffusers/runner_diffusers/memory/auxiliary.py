@@ -25,7 +25,9 @@ def part(cls: Any, config: Mapping[str, Any], folder: Path | None) -> Any:
     if hasattr(cls, "from_config"):
         return cls.from_config(dict(config))
     if hasattr(cls, "convert_tokens_to_ids"):
-        return Tokens(int(config.get("model_max_length") or LONGEST.get(cls.__name__.removesuffix("Fast"), 512)))
+        return Tokens(
+            int(config.get("model_max_length") or LONGEST.get(cls.__name__.removesuffix("Fast"), 512))
+        )
     return cls()
 
 

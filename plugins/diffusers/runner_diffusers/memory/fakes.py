@@ -125,7 +125,9 @@ class Fakes:
     def _run(self, call: Arguments) -> Call:
         with FAKE, torch.inference_mode():
             call.args, call.kwargs = fake((call.args, call.kwargs))
-            given = [one for one in pytree.tree_leaves((call.args, call.kwargs)) if isinstance(one, torch.Tensor)]
+            given = [
+                one for one in pytree.tree_leaves((call.args, call.kwargs)) if isinstance(one, torch.Tensor)
+            ]
             count = Count(self.sizes, (call.owner, *given))
             self._within = count
             try:
@@ -159,7 +161,9 @@ def _faked(cls: Any, methods: frozenset[str]) -> Any:
     """A subclass whose methods report their calls."""
     named = [name for name in (*METHODS, *sorted(methods)) if hasattr(cls, name)]
     body: dict[str, Any] = {name: _reporting(getattr(cls, name), name) for name in named}
-    return type(cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__})
+    return type(
+        cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    )
 
 
 def _reporting(method: Callable[..., Any], name: str) -> Callable[..., Any]:

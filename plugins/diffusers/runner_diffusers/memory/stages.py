@@ -14,8 +14,8 @@ from runner.api import Activations, Bundled
 from runner_diffusers import decode as decode_stage
 from runner_diffusers import denoise as denoise_stage
 from runner_diffusers import encode as encode_stage
-from runner_diffusers.memory.fakes import CPU, Fakes, tensors_matching
 from runner_diffusers.memory.auxiliary import part
+from runner_diffusers.memory.fakes import CPU, Fakes, tensors_matching
 from runner_diffusers.pipelines import components
 from runner_diffusers.pipelines.division import methods_called
 from runner_diffusers.pipelines.entries import Entry
