@@ -53,7 +53,7 @@ def make_flux(
         T5Config(
             vocab_size=154,
             d_model=t5_width,
-            d_ff=2 * t5_width,
+            d_ff=min(2 * t5_width, 1024),
             d_kv=16,
             num_heads=3,
             num_layers=2,
