@@ -174,7 +174,7 @@ class ResolvedModels:
         for source, model in self.models.items():
             if model is None and is_offline():
                 state = lacking(source, self.pipeline.components_of(source))
-                problems.add(self._where(source), str(offline(state)), ExitCode.MODEL)
+                problems.add(self._where(source), str(offline(source, state)), ExitCode.MODEL)
         problems.check()
 
     def _where(self, source: Source) -> Position:
