@@ -145,6 +145,12 @@ def test_a_stages_own_model_has_parts_of_its_own(parted: Project) -> None:
         ("vae", "./damaged", 8, f"damaged/{WEIGHTS} is damaged"),
         ("vae", "./my-vae.safetensors", 3, "cannot be loaded from single files yet"),
         ("vae", "some-lab/files:vae.gguf", 3, "cannot be loaded from single files yet"),
+        (
+            "vae",
+            "flux/vae",
+            8,
+            'write "./flux/vae" for the folder, or write "flux/vae@main" for the model on the',
+        ),
         ("vae", "my vae", 3, "parts.toml:6:7: 'my vae' is not a model source"),
         ("vae", "", 3, "parts.toml:6:7: "),
     ],
@@ -154,6 +160,7 @@ def test_a_part_that_is_wrong_is_told_where_it_is_named(
 ) -> None:
     damaged = shutil.copytree(parted.folder / "my-vae", parted.folder / "damaged") / WEIGHTS
     damaged.write_bytes(damaged.read_bytes()[:-1])
+    (parted.folder / "flux/vae").mkdir(parents=True)
     parted.write("parts.toml", MANIFEST.replace('vae = "./my-vae"', f'{name} = "{source}"'))
     outcome = parted.invoke("validate", "parts.toml")
     assert outcome.code == code, outcome
