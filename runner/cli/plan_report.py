@@ -19,8 +19,8 @@ from runner.plan.as_json import as_dict
 from runner.plan.choose import plan_stages
 from runner.plan.duration import Duration, duration_of, in_all
 from runner.supervisor.measuring import measuring
-from runner.work.demand import Demand, Task, demand
-from runner.work.models import ResolvedModels, forced_stages, resolve_models, run_directory
+from runner.work.demand import Demand, Task, demand, forced_stages
+from runner.work.models import ResolvedModels, resolve_models, run_directory
 from runner.work.resume import SavedStep, saved_step
 from runner.work.work import Work
 

@@ -84,9 +84,11 @@ def mistaken_hub_id(source: Source, base: Path) -> str | None:
         return no_folder(path, source.source)
     if not path.exists():
         return None
+    is_part = isinstance(source, PartSource)
+    on_hub = f'write "{source.source}@main"' if is_part else 'give a `revision` such as "main"'
     return (
         f"'{source.source}' is a hub id, but also exists beside the manifest: write "
-        f'"./{source.source}" for the folder, or give a `revision` such as "main" for the model on the hub'
+        f'"./{source.source}" for the folder, or {on_hub} for the model on the hub'
     )
 
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.errors import ModelError, StorageError
 from runner.events import Warned
-from runner.manifest.schema import PartSource
 from runner.model import damage, listing
-from runner.model.contents import RemoteFolder
 from runner.model.files import Folder, open_component
 from runner.model.fingerprint import altered, trust_names
 from runner.model.hub_errors import explained, title
-from runner.model.parts import ROOT, located, located_on_disk
-from runner.model.selection import INDEX, files_of, select, variants
+from runner.model.needed import names_of, needed, select_each
+from runner.model.parts import located, located_on_disk
+from runner.model.selection import files_of
 from runner.model.threads import in_threads
 from runner.units import format_size
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from runner.manifest.schema import Source
     from runner.model.files import ComponentFiles
     from runner.model.listing import Listing
-    from runner.model.selection import Contents, Selection
 
 SPARE = 1 << 30  # bytes that a download must leave free on the disk
 
@@ -78,11 +76,11 @@ def snapshot(source: Source, components: Sequence[Component]) -> Snapshot | None
     components = located(source, components, repository)
     beside = [name for c in components for name in files_of(c, there)]
     try:
-        chosen = _select(source, components, repository, lambda c: Folder(folder / c.path))
+        chosen = select_each(source, components, repository, lambda c: Folder(folder / c.path))
     except ModelError as error:  # an index is damaged or missing
         tables = [name for name in beside if name.endswith(".json")]
         return Snapshot(folder, tuple(beside), damage.damaged(folder, tables, known), str(error))
-    names = _names(chosen, repository)
+    names = names_of(chosen, repository)
     absent = sorted(set(names) - there)
     missing = f"{title(source)} is not (completely) on this machine"
     missing = f"{missing} ({absent[0]} is missing)" if absent else ""
@@ -198,66 +196,6 @@ def _fetch(source: Source, components: Sequence[Component], listener: Listener) 
 
     (folder,) = in_threads([fetch])
     return Path(folder), names
-
-
-def needed(source: Source, components: Sequence[Component], repository: Listing) -> list[str]:
-    """The files of a repository that the components need; reads indexes and headers from the hub.
-
-    Raises:
-        ModelError: a component has no weights, only pickled ones, or several sets without an index.
-        Exception: errors of the hub's client.
-
-    """
-    return _names(selections(source, components, repository), repository.sizes)
-
-
-def selections(source: Source, components: Sequence[Component], repository: Listing) -> dict[str, Selection]:
-    """The files of each component, by its name; raises as :func:`needed`."""
-    return _select(source, components, repository.sizes, lambda c: RemoteFolder(source, repository, c))
-
-
-def _select(
-    source: Source,
-    components: Sequence[Component],
-    names: Collection[str],
-    contents: Callable[[Component], Contents],
-) -> dict[str, Selection]:
-    check_variant(source, names)
-    components = located(source, components, names)
-    for component in components:
-        _check_presence(source, component, names)
-    return {c.name: select(names, c, contents(c), source.variant) for c in components}
-
-
-def _names(chosen: Mapping[str, Selection], names: Collection[str]) -> list[str]:
-    of_components = {name for selection in chosen.values() for name in selection.names}
-    return sorted(of_components | ({INDEX} & set(names)))
-
-
-def check_variant(source: Source, names: Collection[str]) -> None:
-    """Check that at least one of a model's folders has the requested variant.
-
-    Folders without it are loaded from their plain files, as by diffusers; so are parts from elsewhere.
-
-    Raises:
-        ModelError: no folder has it.
-
-    """
-    found = variants(names)
-    if source.variant not in (None, *found) and not isinstance(source, PartSource):
-        known = f"there are: {', '.join(found)}" if found else "it has only plain files"
-        raise ModelError(f"{title(source)} has no files of variant '{source.variant}' ({known})")
-
-
-def _check_presence(source: Source, component: Component, names: Collection[str]) -> None:
-    if files_of(component, names):
-        return
-    if isinstance(source, PartSource):
-        where = "files in its root" if component.path == ROOT else f"folder '{component.path}'"
-        raise ModelError(f"{title(source)} has no {where}: name the folder that holds it, as ID:SUBFOLDER")
-    raise ModelError(
-        f"{title(source)} has no files of the component '{component.name}'; is it in diffusers layout?"
-    )
 
 
 def _bytes_to_fetch(source: Source, names: Collection[str], repository: Listing) -> int:

@@ -46,7 +46,7 @@ def explained(source: Source, error: Exception, state: str = "") -> ModelError |
             f"{name} was not found: check the name; a private model needs HF_TOKEN or `hf auth login`"
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return offline(state)
+        return offline(source, state)
     kinds = {base.__name__ for base in type(error).__mro__}
     if kinds & _UNREACHABLE:
         return ModelError(f"{state}, and the hub cannot be reached; try again")
@@ -59,10 +59,11 @@ def explained(source: Source, error: Exception, state: str = "") -> ModelError |
     )
 
 
-def offline(state: str) -> ModelError:
+def offline(source: Source, state: str) -> ModelError:
     """The error for a model that is not completely on this machine, in offline mode."""
+    key = f"components.{source.component}" if isinstance(source, PartSource) else "source"
     return ModelError(
-        f"{state}, and HF_HUB_OFFLINE forbids fetching it: unset it, or set `source` to a folder on this "
+        f"{state}, and HF_HUB_OFFLINE forbids fetching it: unset it, or set `{key}` to a folder on this "
         "machine, which starts with ./, / or ~"
     )
 

@@ -13,6 +13,7 @@ from runner.model import hub
 from runner.model.contents import content_of, contents
 from runner.model.hub_errors import explained, title
 from runner.model.listing import current
+from runner.model.needed import selections
 from runner.model.parts import located
 from runner.model.selection import CONFIG, INDEX, WEIGHTS, path_of
 from runner.model.shapes import ComponentShapes
@@ -44,7 +45,7 @@ def describe(source: Source, components: Sequence[Component]) -> dict[str, Compo
     try:
         listing = current(source)
         components = located(source, components, listing.sizes)
-        chosen = hub.selections(source, components, listing)
+        chosen = selections(source, components, listing)
         configs = {path_of(c, name) for c in components for name in CONFIGS}
         needed = {name for selection in chosen.values() for name in selection.names}
         names = sorted(name for name in needed if name.endswith(WEIGHTS) or name in configs)

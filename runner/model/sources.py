@@ -11,6 +11,7 @@ from runner.manifest.schema import ModelSource, PartSource
 from runner.manifest.sources import PLUGIN, is_hub_id, mistaken_hub_id, no_folder, path_of
 from runner.model import hub
 from runner.model.files import ComponentFiles, ComponentPlace
+from runner.model.needed import check_variant
 from runner.model.parts import located_on_disk
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def find(source: Source, base: Path, plugins: Plugins, components: Sequence[Comp
     if not os.path.isdir(folder):  # noqa: PTH112 - never raises, whatever the name
         raise ModelError(missing)
     if source.variant is not None:
-        hub.check_variant(source, [path.name for path in folder.glob("*/*.safetensors")])
+        check_variant(source, [path.name for path in folder.glob("*/*.safetensors")])
     return Model(source, folder)
 
 

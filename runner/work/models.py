@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from runner.errors import ExitCode, ModelError, UsageError
-from runner.manifest.problems import ManifestError, Problem, Problems, did_you_mean
+from runner.errors import ExitCode, ModelError
+from runner.manifest.problems import ManifestError, Problem, Problems
 from runner.manifest.schema import UNKNOWN, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
@@ -18,7 +18,6 @@ from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, fetch, find
 from runner.pipeline.model_sources import where_source
 from runner.rundir.directory import RunDirectory
-from runner.work import ALL_STAGES
 from runner.work.keys import keys_of
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ class ResolvedModels:
         for source, model in self.models.items():
             if model is None and is_offline():
                 state = lacking(source, self.pipeline.components_of(source))
-                problems.add(self._where(source), str(offline(state)), ExitCode.MODEL)
+                problems.add(self._where(source), str(offline(source, state)), ExitCode.MODEL)
         problems.check()
 
     def _where(self, source: Source) -> Position:
@@ -282,20 +281,6 @@ def _errors_at(pipeline: Pipeline, stage: PipelineStage, source: Source | None) 
     except ModelError as error:
         where = where_source(pipeline.manifest, stage.index, source)
         raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
-
-
-def forced_stages(pipeline: Pipeline, fresh: str | None) -> list[int]:
-    """The stages, by index, that ``--fresh`` names.
-
-    Raises:
-        UsageError: there is no such stage.
-
-    """
-    names = [stage.name for stage in pipeline.stages]
-    if fresh not in (None, ALL_STAGES, *names):
-        hint = did_you_mean(str(fresh), names)
-        raise UsageError(f"--fresh {fresh}: there is no such stage{hint} (there are: {', '.join(names)})")
-    return [n for n, name in enumerate(names) if fresh in (ALL_STAGES, name)]
 
 
 def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:

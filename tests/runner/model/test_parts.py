@@ -132,21 +132,27 @@ def test_a_stages_own_model_has_parts_of_its_own(parted: Project) -> None:
             "vea",
             "./my-vae",
             3,
-            "parts.toml:7:1: no stage loads a component 'vea' of this model; did you mean 'vae'?",
+            "parts.toml:6:1: no stage loads a component 'vea' of this model; did you mean 'vae'?",
         ),
         (
             "nothing",
             "./my-vae",
             3,
-            "no stage loads a component 'nothing' of this model (they load: tokenizer",
+            "no stage loads a component 'nothing' of this model (they load: text_encoder,",
         ),
-        ("vae", "./gone", 8, "parts.toml:7:7: there is no model folder"),
+        ("vae", "./gone", 8, "parts.toml:6:7: there is no model folder"),
         ("vae", "plugin:flux/demo/text_encoder_2", 8, "component 'vae' is of class T5EncoderModel"),
         ("vae", "./damaged", 8, f"damaged/{WEIGHTS} is damaged"),
         ("vae", "./my-vae.safetensors", 3, "cannot be loaded from single files yet"),
         ("vae", "some-lab/files:vae.gguf", 3, "cannot be loaded from single files yet"),
-        ("vae", "my vae", 3, "parts.toml:7:7: 'my vae' is not a model source"),
-        ("vae", "", 3, "parts.toml:7:7: "),
+        (
+            "vae",
+            "flux/vae",
+            8,
+            'write "./flux/vae" for the folder, or write "flux/vae@main" for the model on the',
+        ),
+        ("vae", "my vae", 3, "parts.toml:6:7: 'my vae' is not a model source"),
+        ("vae", "", 3, "parts.toml:6:7: "),
     ],
 )
 def test_a_part_that_is_wrong_is_told_where_it_is_named(
@@ -154,6 +160,7 @@ def test_a_part_that_is_wrong_is_told_where_it_is_named(
 ) -> None:
     damaged = shutil.copytree(parted.folder / "my-vae", parted.folder / "damaged") / WEIGHTS
     damaged.write_bytes(damaged.read_bytes()[:-1])
+    (parted.folder / "flux/vae").mkdir(parents=True)
     parted.write("parts.toml", MANIFEST.replace('vae = "./my-vae"', f'{name} = "{source}"'))
     outcome = parted.invoke("validate", "parts.toml")
     assert outcome.code == code, outcome
@@ -214,7 +221,7 @@ def test_a_part_of_a_repository_is_fetched_alone(parted: Project, hub: Hub, sour
     names = {name.rpartition("/")[2] for name, wanted in hub.downloads if wanted is None}
     assert names - {"model_index.json"} == {"config.json", WEIGHTS}
     parted.environment["HF_HUB_OFFLINE"] = "1"
-    outcome = parted.invoke("validate", "parts.toml", "--set", f"model.components.vae={source}")
+    outcome = parted.runner("validate", "parts.toml", "--set", f"model.components.vae={source}")
     assert outcome.code == 0, outcome
     assert "not here yet" not in outcome.stderr
 
@@ -236,9 +243,10 @@ def test_what_the_hub_lacks_names_the_part(parted: Project) -> None:
     outcome = parted.runner("run", "parts.toml")
     assert outcome.code == 8, outcome
     message = (
-        "parts.toml:7:7: component 'vae' (model 'lab/vae') is not (completely) on this machine, and HF_HUB_"
+        "parts.toml:6:7: component 'vae' (model 'lab/vae') is not (completely) on this machine, and HF_HUB_"
     )
     assert message in outcome.stderr
+    assert "or set `components.vae` to a folder on this machine" in outcome.stderr
 
 
 def test_a_damaged_part_is_fetched_again(parted: Project, hub: Hub) -> None:
@@ -257,7 +265,7 @@ def test_a_damaged_part_is_fetched_again(parted: Project, hub: Hub) -> None:
 def test_an_output_is_reproduced_from_the_recorded_commit(parted: Project) -> None:
     assert started(parted.runner("run", "parts.toml", "--json", "--set", "model.components.vae=lab/flux:vae"))
     (name,) = parted.outputs("parts")
-    shown = parted.runner("reproduce", f"runs/parts/outputs/{name}")
+    shown = parted.runner("reproduce", f"runs/parts/outputs/{name}", "--runs-dir", "runs")
     assert shown.code == 0, shown
     recorded = (parted.folder / "runs/reproduce/manifest.toml").read_text()
     assert f'vae = "lab/flux@{COMMIT}:vae"' in recorded
