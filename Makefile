@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 TABLES := plugins/flux/README.md docs/manifest.md docs/commands.md
 SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo demo-model sim test test-fast mutants fuzz chaos lint format docs bench wheels clean
+.PHONY: demo demo-model sim test test-fast mutants families fuzz chaos lint format docs bench wheels clean
 
 demo: $(READY)
 	$(BIN)/runner run manifests/demo.toml
@@ -60,6 +60,10 @@ KILLS ?= 200
 SEED ?= 0
 chaos: $(READY)
 	CHAOS_KILLS=$(KILLS) CHAOS_SEED=$(SEED) $(BIN)/pytest -n 2 --timeout 0 -rP tests/chaos
+
+# every call of a tiny pipeline in each dtype, in one process and in processes of their own; `make test` has each once
+families: $(READY)
+	FAMILIES=all $(BIN)/pytest -n 2 --timeout 0 tests/plugins/diffusers/test_cases.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

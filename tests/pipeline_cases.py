@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PROMPT, NEGATIVE = "a red circle on a blue square", "a yellow star"
 SEED = 7
 STAGES = ("encode", "denoise", "decode")
+OWN: Mapping[str, dict[str, Any]] = {"denoise": {"seed": SEED}, "decode": {"format": "safetensors"}}
+"""Parameters of stages that are no keywords of the pipeline."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +39,29 @@ class Case:
 
 
 def picture(checkpoint: str, pipeline: str | None = None, **keywords: Any) -> Case:
-    size = {} if pipeline == "StableDiffusionXLImg2ImgPipeline" else {"height": 64, "width": 64}
+    size: dict[str, Any] = (
+        {} if pipeline == "StableDiffusionXLImg2ImgPipeline" else {"height": 64, "width": 64}
+    )
     return Case(checkpoint, {"prompt": PROMPT, "num_inference_steps": 4, **size, **keywords}, pipeline)
 
 
 def clip(checkpoint: str, pipeline: str | None = None, **keywords: Any) -> Case:
-    frames = {} if "video" in keywords else {"num_frames": 9}
+    frames: dict[str, Any] = {} if "video" in keywords else {"num_frames": 9}
     basic = {"prompt": PROMPT, "height": 32, "width": 32, "num_inference_steps": 4, **frames}
     return Case(checkpoint, {**basic, "negative_prompt": NEGATIVE, **keywords}, pipeline)
 
 
-SHORT = {"max_sequence_length": 32}
-FLUX = {"guidance_scale": 3.5, **SHORT}
-QWEN = {"negative_prompt": NEGATIVE, "true_cfg_scale": 4.0, "max_sequence_length": 64}
-KLEIN = {"guidance_scale": 4.0, "max_sequence_length": 64, "text_encoder_out_layers": [1, 2, 3]}
-GUIDED = {"negative_prompt": NEGATIVE, "guidance_scale": 5.0}
-WAN = {"guidance_scale": 4.0, "max_sequence_length": 16}
-LTX = {"guidance_scale": 3.0, "max_sequence_length": 16}
+SHORT: dict[str, Any] = {"max_sequence_length": 32}
+FLUX: dict[str, Any] = {"guidance_scale": 3.5, **SHORT}
+QWEN: dict[str, Any] = {"negative_prompt": NEGATIVE, "true_cfg_scale": 4.0, "max_sequence_length": 64}
+KLEIN: dict[str, Any] = {
+    "guidance_scale": 4.0,
+    "max_sequence_length": 64,
+    "text_encoder_out_layers": [1, 2, 3],
+}
+GUIDED: dict[str, Any] = {"negative_prompt": NEGATIVE, "guidance_scale": 5.0}
+WAN: dict[str, Any] = {"guidance_scale": 4.0, "max_sequence_length": 16}
+LTX: dict[str, Any] = {"guidance_scale": 3.0, "max_sequence_length": 16}
 ONE, SMALL, MASK = "64.png", "32.png", "mask.png"
 
 CASES: Mapping[str, Case] = {
@@ -103,9 +111,6 @@ CASES: Mapping[str, Case] = {
     ),
     "hunyuan15": clip("hunyuan15", height=16, width=16),
 }  # fmt: skip
-
-SLOW = ("kontext",)
-"""Cases of minutes: Kontext edits a picture of a million pixels, whatever size is asked for."""
 
 
 def write_pictures(folder: Path) -> None:
@@ -177,7 +182,7 @@ def stage_tables(name: str, case: Case, checkpoint: Path, dtype: str) -> str:
     tables = []
     for stage in STAGES:
         own = {k: v for k, v in case.keywords.items() if _declares(stage, k, v)}
-        own |= {"denoise": {"seed": SEED}, "decode": {"format": "safetensors"}}.get(stage, {})
+        own |= OWN.get(stage, {})
         wires = {"denoise": ("encoded",), "decode": ("encoded", "denoised")}.get(stage, ())
         tables += [
             f'[[stage]]\nname = "{name}-{stage}"\nuses = "diffusers.{stage}"\ndtype = "{dtype}"',

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from runner.events import Event
+    from runner.protocol import Job
 
 
 def run_stages(manifest: Path, stop: tuple[str, int] | None = None, sets: Sequence[str] = ()) -> list[Event]:
@@ -38,20 +39,24 @@ def run_stages(manifest: Path, stop: tuple[str, int] | None = None, sets: Sequen
         plan = plan_stage(pipeline, stage, models.shapes(stage))
         plan.check()
         tasks = demand(work, ()).tasks[stage.index]
+        job = make_job(work, plan, plan.chosen, tasks, models.model(stage))
         is_last = stop is not None and stop[0] == stage.name
-
-        def report(event: Event) -> None:
-            events.append(event)
-            if stop is not None and is_last and isinstance(event, Progress) and event.step >= stop[1]:
-                loop.stop()
-
-        loop = Loop(make_job(work, plan, plan.chosen, tasks, models.model(stage)), report)
-        loop.run()
+        _run(job, events, stop[1] if stop is not None and is_last else None)
         failed = [event.error for event in events if isinstance(event, ItemFinished) and event.error]
         assert not failed, failed
         if is_last:
             break
     return events
+
+
+def _run(job: Job, events: list[Event], step: int | None) -> None:
+    def report(event: Event) -> None:
+        events.append(event)
+        if step is not None and isinstance(event, Progress) and event.step >= step:
+            loop.stop()
+
+    loop = Loop(job, report)
+    loop.run()
 
 
 def made(manifest: Path) -> dict[str, list[torch.Tensor]]:

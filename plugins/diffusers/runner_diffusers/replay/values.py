@@ -85,15 +85,26 @@ def pack(value: Any, put: Put) -> Json:
 def _layout(tensor: torch.Tensor) -> dict[str, list[int]]:
     """The strides of a tensor that lies in memory in another order: kernels give other low bits for it."""
     strides = list(tensor.stride())
-    if strides == list(torch.empty(tensor.shape, device="meta").stride()) or not all(strides):
+    if strides == list(torch.empty(tensor.shape, device="meta").stride()):
         return {}
-    dense = tensor.numel() == 1 + sum((n - 1) * s for n, s in zip(tensor.shape, strides, strict=True))
-    return {"strides": strides} if dense else {}
+    return {"strides": strides} if _is_dense(tensor, strides) else {}
+
+
+def _is_dense(tensor: torch.Tensor, strides: list[int]) -> bool:
+    """Whether numbers that lie so fill their memory, each in a place of its own."""
+    filled = 1
+    for step, size in sorted(zip(strides, tensor.shape, strict=True)):
+        if size > 1 and step != filled:
+            return False
+        filled *= size
+    return True
 
 
 def _laid_out(tensor: torch.Tensor, strides: list[int] | None) -> torch.Tensor:
     if strides is None:
         return tensor
+    if not _is_dense(tensor, strides):
+        raise ValueError(f"strides {strides} for a tensor of {list(tensor.shape)}")
     made = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
     return made.copy_(tensor)
 
@@ -137,7 +148,7 @@ def unpack(packed: Json, get: Get, device: torch.device) -> Any:
             named = {str(name): unpack(one, get, device) for name, one in content}
             return named if kind == "dict" else Fields(named)
         return _unpack_single(kind, content, packed, get, device)
-    except (AttributeError, LookupError, TypeError, ValueError, StopIteration) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError, StopIteration) as error:
         raise UnsupportedValueError(f"a hand-off that no stage of this plugin wrote: {error}") from None
 
 
