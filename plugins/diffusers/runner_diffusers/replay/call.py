@@ -127,7 +127,7 @@ class PipelineCall:
         if role is Role.DENOISE:
             if self.loop is None:
                 raise StageEnd
-            return self.loop.denoise(call)
+            return self.loop.denoise(name, call)
         if role is Role.DECODE and method not in ENCODING:
             if self.decode is None:
                 raise StageEnd
