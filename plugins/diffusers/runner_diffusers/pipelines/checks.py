@@ -29,6 +29,8 @@ ABSENT = re.compile(r"_embeds|has to be of type|cannot be undefined|is required"
 OUTPUT = ("output_type", "return_dict", "generator")
 """Keywords that the stages set."""
 GUIDED = "do_classifier_free_guidance"
+OF_THE_FILE = ("fps",)
+"""Parameters of the decode stage, for the file that it writes: pipelines may have keywords of that name."""
 
 
 def encode(params: PipelineParams, _facts: Facts) -> Iterator[Problem]:
@@ -55,7 +57,7 @@ def denoise(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
 
 def decode(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
     """Report a format or tiles that cannot be, and files that other stages have otherwise."""
-    yield from _differences(params, facts)
+    yield from _differences(params, facts, but=OF_THE_FILE)
     wanted: Any = params
     if reason := formats.missing(wanted.format):
         yield Problem(reason, "format")
@@ -66,8 +68,8 @@ def decode(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
                 yield Problem(str(wrong), wrong.parameter)
 
 
-def _differences(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
-    told: set[str] = set()
+def _differences(params: PipelineParams, facts: Facts, but: tuple[str, ...] = ()) -> Iterator[Problem]:
+    told = {*but}
     for upstream in facts.upstream.values():
         if not isinstance(upstream, PipelineParams) or upstream.pipeline != params.pipeline:
             continue

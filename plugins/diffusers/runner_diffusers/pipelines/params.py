@@ -47,6 +47,14 @@ AFTER_ENCODING = frozenset(
 )
 """Keywords that change the loop or what comes after it, and nothing that the encode stage computes."""
 
+SEEDED_ENCODING = frozenset(
+    {
+        "StableVideoDiffusionPipeline",  # noise is added to the picture before the VAE encodes it
+        "GlmImagePipeline",  # its encoder samples tokens of the picture
+    }
+)
+"""Pipelines whose encodings depend on the seed: with another one, they are made anew."""
+
 FORMATS: dict[Media, tuple[str, ...]] = {
     Media.IMAGE: ("png", "jpeg", "webp", "safetensors"),
     Media.VIDEO: ("mp4", "gif", "safetensors"),
@@ -56,6 +64,7 @@ FORMATS: dict[Media, tuple[str, ...]] = {
 """What each kind of output is written as; "auto" is the first."""
 Format = Literal["auto", "png", "jpeg", "webp", "mp4", "gif", "wav", "safetensors"]
 
+SEED = (int, Field(0, ge=0, lt=2**64, description="of the noise that the result starts from"))
 AT_LEAST_1 = ("height", "width", "num_frames", "max_sequence_length", ITS_STEPS)
 TILE = 64  # pixels, the smallest tile
 
@@ -106,6 +115,15 @@ class LoopParams(PipelineParams):
         return self
 
 
+class OutputParams(PipelineParams):
+    """The parameters of the decode stage: all but the files are its own, whatever keywords are called."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The keywords of the pipeline's `__call__` that are files."""
+        files = {one.name for one in self.file_keywords()}
+        return {name: value for name, value in super().arguments().items() if name in files}
+
+
 def encode(model: ModelFacts) -> type[PipelineParams]:
     """The parameters of ``diffusers.encode``: the keywords that the encodings depend on."""
     return _encode(pipeline_class(model))
@@ -126,6 +144,8 @@ def decode(model: ModelFacts) -> type[PipelineParams]:
 @cache
 def _encode(cls: SourceClass) -> type[PipelineParams]:
     fields = {one.attribute: _field(one) for one in keywords(cls) if one.name not in AFTER_ENCODING}
+    if cls.name in SEEDED_ENCODING:
+        fields["seed"] = SEED
     return _made("Encode", cls, PipelineParams, fields)
 
 
@@ -138,7 +158,7 @@ def _denoise(cls: SourceClass, scheduler: str, values: str) -> type[PipelinePara
     def checked(given: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
         return None if given is None else schedulers.checked(given, scheduler)
 
-    fields["seed"] = (int, Field(0, ge=0, lt=2**64, description="of the noise that the result starts from"))
+    fields["seed"] = SEED
     fields["scheduler"] = (
         Annotated[dict[str, JsonValue] | None, AfterValidator(checked)],
         Field(
@@ -186,7 +206,7 @@ def _decode(cls: SourceClass) -> type[PipelineParams]:
             Field("auto", description="auto | off | frames of a tile in time"),
         )
         fields["fps"] = _frame_rate(cls)
-    return _made("Decode", cls, PipelineParams, fields)
+    return _made("Decode", cls, OutputParams, fields)
 
 
 def _frame_rate(cls: SourceClass) -> tuple[Any, Any]:

@@ -28,8 +28,19 @@ def own_scheduler(scheduler: Any, on_step: OnStep) -> Any:
     Its class stays as it is: pipelines ask for it.
     """
     own = type(scheduler).from_config(scheduler.config)
-    own.step = _ReportedStep(own, on_step)
+    report_steps(own, on_step)
     return own
+
+
+def is_scheduler(component: Any) -> bool:
+    """Whether it steps through timesteps."""
+    return hasattr(component, "step") and hasattr(component, "set_timesteps")
+
+
+def report_steps(scheduler: Any, on_step: OnStep) -> None:
+    """Let a scheduler report its steps, if it does not yet."""
+    if not isinstance(scheduler.step, _ReportedStep):
+        scheduler.step = _ReportedStep(scheduler, on_step)
 
 
 class _ReportedStep:
