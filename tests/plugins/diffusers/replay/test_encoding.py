@@ -117,7 +117,7 @@ def test_other_arguments_than_in_the_encode_stage_are_refused() -> None:
 
 def test_what_was_not_called_is_refused_or_computed_by_a_stages_own_component() -> None:
     recording = recorded(lambda one: one.component("vae", ONES, encoder=False))
-    with pytest.raises(ReplayError, match="image_encoder.encode#0 was not called in the encode stage"):
+    with pytest.raises(ReplayError, match=r"image_encoder.encode#0 was not called in the encode stage"):
         Pipeline(playback(recording)).component("image_encoder", 5)
     own = Pipeline(playback(recording, own=("vae",)))
     assert torch.equal(own.component("vae", 5, encoder=False), ONES)
