@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 TABLES := plugins/flux/README.md docs/manifest.md docs/commands.md
 SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo demo-model sim test test-fast mutants fuzz chaos lint format docs bench wheels clean
+.PHONY: demo demo-model sim test test-fast mutants families fuzz chaos lint format docs bench wheels clean
 
 demo: $(READY)
 	$(BIN)/runner run manifests/demo.toml
@@ -35,7 +35,11 @@ SLOW := chaos fuzz packaging plugins sim test_manifests.py docs mutants runner/a
 	runner/cli runner/plugin_check runner/placement runner/report runner/testing runner/machine/test_rates.py \
 	runner/model/test_remote.py runner/model/test_remote_refused.py runner/plan/test_full_width.py \
 	runner/stream/test_pipelines.py runner/stream/test_property.py runner/stream/test_device.py \
+	runner/stream/test_attributes.py runner/stream/test_blocks.py runner/stream/test_transfer.py \
 	runner/supervisor/test_memory.py runner/supervisor/test_simulated.py runner/worker/test_simulated.py \
+	runner/plan/test_own_map.py runner/plan/test_refused.py runner/plan/test_remedies.py \
+	runner/worker/test_check.py runner/worker/test_device_draws.py runner/model/test_damage.py \
+	runner/model/test_hub.py runner/supervisor/test_model_check.py \
 	runner/worker/test_device_timer.py test_accelerator_bench.py runner/model/test_layouts.py \
 	runner/model/test_fingerprint.py runner/model/checks/test_classes.py runner/rundir/test_history.py
 test-fast: $(READY)
@@ -56,6 +60,10 @@ KILLS ?= 200
 SEED ?= 0
 chaos: $(READY)
 	CHAOS_KILLS=$(KILLS) CHAOS_SEED=$(SEED) $(BIN)/pytest -n 2 --timeout 0 -rP tests/chaos
+
+# every call of a tiny pipeline in each dtype, in one process and in processes of their own; `make test` has each once
+families: $(READY)
+	FAMILIES=all $(BIN)/pytest -n 2 --timeout 0 tests/plugins/diffusers/test_cases.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

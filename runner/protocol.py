@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runner.events import Event
     from runner.manifest.params import RawParams
     from runner.model.checks.request import ComponentCheck
+    from runner.model.files import ComponentPlace
     from runner.placements import ComponentPlacement
     from runner.plan.measured import Measurement
 
@@ -80,9 +81,8 @@ class Job:
     """The placement of each component that has weights."""
     group: int
     """Items that run together if weights are streamed."""
-    model: Path | None
-    variant: str | None
-    """The variant of the weight files (such as ``fp16``), if the model has it."""
+    components: Mapping[str, ComponentPlace]
+    """Where the stage's components are."""
     facts: ModelFacts | None
     """Of the model, for a stage whose parameters depend on it."""
     dtypes: Mapping[str, str]

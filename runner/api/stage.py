@@ -43,7 +43,7 @@ class File:
     """A file, returned as bytes, as a path, or as an object with ``save(file, format=...)`` (a PIL image).
 
     As an input it is a :class:`pathlib.Path`. The suffix of an output may be a parameter of its stage,
-    ``".{format}"``, whose value is the extension for an item: 1 to 10 of ``a-z 0-9``.
+    ``".{format}"``, whose value is the extension for an item: 1 to 16 of ``a-z 0-9``.
     """
 
     name: str

@@ -26,7 +26,8 @@ from runner.supervisor.measuring import measuring
 from runner.supervisor.signals import Interrupts
 from runner.units import format_duration
 from runner.work.checks import check_models
-from runner.work.models import forced_stages, resolve_models
+from runner.work.demand import forced_stages
+from runner.work.models import resolve_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

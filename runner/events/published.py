@@ -63,11 +63,15 @@ class FetchProgress(Event, kind="fetch_progress"):
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched(Event, kind="fetched"):
-    """``runner fetch`` has fetched a model: its commit, and the one on this machine ``before``."""
+    """``runner fetch`` has fetched a model: its commit, and the one on this machine ``before``.
+
+    ``component`` is set for a component from elsewhere.
+    """
 
     source: str
     revision: str | None = None
     variant: str | None = None
+    component: str | None = None
     commit: str | None
     before: str | None
     folder: str

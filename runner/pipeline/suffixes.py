@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from runner.pipeline.params import StageParams
     from runner.pipeline.stage import PipelineStage
 
-_EXTENSION = re.compile(r"[a-z0-9]{1,10}")
+_EXTENSION = re.compile(r"[a-z0-9]{1,16}")
 
 
 def suffix_of(file: File, params: Mapping[str, Any]) -> str:
@@ -50,7 +50,7 @@ def check_suffixes(
         for name in stage.suffix_parameters:
             value = canonical.get(name, "")
             if name in canonical and not (isinstance(value, str) and _EXTENSION.fullmatch(value)):
-                message = f"'{name}' is the extension of a file: 1 to 10 of a-z 0-9, not {shown(value)}"
+                message = f"'{name}' is the extension of a file: 1 to 16 of a-z 0-9, not {shown(value)}"
                 problems.add(where(stage, name), message)
     if len(problems.found) > before:
         return

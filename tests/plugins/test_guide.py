@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -25,7 +26,7 @@ GUIDE = (Path(__file__).parents[2] / "plugins/README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", GUIDE, re.DOTALL)
 FILES = {block.partition("\n")[0].removeprefix("# "): block for kind, block in BLOCKS if kind != "sh"}
 TEN_MINUTES, WEIGHTS, CHECK, WHEEL = (block for kind, block in BLOCKS if kind == "sh")
-PLUGINS = ("words", "enlarge", "notify", "sketch", "convert")
+PLUGINS = ("words", "enlarge", "notify", "sketch", "convert", "layers")
 
 
 @pytest.fixture
@@ -39,9 +40,12 @@ def guided(project: Project) -> Project:
 
 
 def test_its_files_are_known() -> None:
-    plugins = {"words.py", "enlarge.py", "notify.py", "sketch.py", "limits.py", "convert.py", "measured.py"}
+    plugins = {"words.py", "enlarge.py", "notify.py", "sketch.py", "limits.py", "convert.py", "layers.py"}
+    plugins |= {"measured.py"}
     weights = {"sketch_net.py", "make_model.py", "sketch.toml", "test_sketch.py"}
-    assert {*FILES} == plugins | weights | {"night.toml", "convert.toml", "test_stages.py", "recommend.py"}
+    assert {*FILES} == plugins | weights | {
+        *("night.toml", "convert.toml", "layers.toml", "test_stages.py", "recommend.py")
+    }
 
 
 def test_a_check_refuses_models_and_parameters() -> None:
@@ -123,6 +127,23 @@ def test_text_and_file_stages_and_a_hook_in_one_run(guided: Project) -> None:
     (rewritten,) = (guided.folder / "runs/night/handoff/rewrite").iterdir()
     assert handoff.read(rewritten).text == {"prompt": "a red circle on a white background"}
     assert (guided.folder / "sent").read_text() == "night 2 files, exit code 0\n"
+
+
+def test_a_stage_for_models_of_many_kinds(guided: Project) -> None:
+    environment = {**guided.environment, "PYTHONPATH": str(guided.packages)}
+    subprocess.run([sys.executable, "make_model.py"], cwd=guided.folder, env=environment, check=True)
+    index = {"_class_name": "Sketch", "net": ["sketch_net", "Net"], "_runs": ["os", "system"]}
+    guided.write("sketch-model/model_index.json", json.dumps(index))
+    outcome = guided.runner("run", "layers.toml")
+    assert outcome.code == 0, outcome
+    (table,) = (guided.folder / "runs/layers/outputs").glob("*.txt")
+    first, *rows = table.read_text().splitlines()
+    assert (first, len(rows) > 4, rows[0].split()[0].endswith("weight")) == ("Sketch", True, True)
+    wrong = guided.invoke("validate", "layers.toml", "--set", "stage.measure.with.component=palette")
+    assert (wrong.code, "must be 'net'" in wrong.stderr) == (3, True), wrong
+    guided.write("sketch-model/model_index.json", json.dumps({**index, "net": ["os", "system"]}))
+    refused = guided.invoke("validate", "layers.toml")
+    assert (refused.code, "no component of a class known here (Net)" in refused.stderr) == (8, True), refused
 
 
 def test_its_plugins_pass_the_checks(guided: Project, tmp_path: Path) -> None:

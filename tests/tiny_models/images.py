@@ -18,7 +18,7 @@ SHIFTING = {
     "base_image_seq_len": 256,
     "max_image_seq_len": 4096,
 }
-WITHOUT_QUANT = {"use_quant_conv": False, "use_post_quant_conv": False}
+WITHOUT_QUANT: dict[str, Any] = {"use_quant_conv": False, "use_post_quant_conv": False}
 
 
 def flow(**options: Any) -> Any:
@@ -26,13 +26,18 @@ def flow(**options: Any) -> Any:
 
 
 def vae(
-    latents: int = 4, scaling: float = 0.18215, shift: float | None = None, groups: int = 4, **options: Any
+    latents: int = 4,
+    scaling: float = 0.18215,
+    shift: float | None = None,
+    groups: int = 4,
+    widths: tuple[int, ...] = (8, 16),
+    **options: Any,
 ) -> Any:
     torch.manual_seed(4)
     return df.AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
         latent_channels=latents,
         norm_num_groups=groups,
         sample_size=64,
@@ -132,7 +137,7 @@ def sd3() -> Any:
     )
 
 
-def _flux(pipeline: Any, **transformer: Any) -> Any:
+def _flux(pipeline: Any, widths: tuple[int, ...] = (8, 16), **transformer: Any) -> Any:
     torch.manual_seed(0)
     options = {"in_channels": 16, "guidance_embeds": True, **transformer}
     return pipeline(
@@ -152,7 +157,7 @@ def _flux(pipeline: Any, **transformer: Any) -> Any:
             axes_dims_rope=[4, 4, 8],
             **options,
         ),
-        vae=vae(4, 1.5, 0.06, **WITHOUT_QUANT),
+        vae=vae(4, 1.5, 0.06, widths=widths, **WITHOUT_QUANT),
     )
 
 
@@ -161,7 +166,8 @@ def flux() -> Any:
 
 
 def kontext() -> Any:
-    return _flux(df.FluxKontextPipeline)
+    """Its VAE makes few latents: whatever is asked for, it edits a picture of a million pixels."""
+    return _flux(df.FluxKontextPipeline, (4, 4, 8, 8, 8))
 
 
 def flux_fill() -> Any:

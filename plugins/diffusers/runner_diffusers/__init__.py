@@ -5,7 +5,7 @@ Nothing here imports torch, diffusers or transformers. The code of the stages is
 
 from __future__ import annotations
 
-from runner.api import Bundle, File, Stage, hookimpl
+from runner.api import Bundle, File, Stage, Template, hookimpl
 
 __version__ = "0.1.0"
 RUNNER_API = 1
@@ -23,7 +23,7 @@ ENCODE = Stage(
     components=f"{COMPONENTS}:encode",
     start="runner_diffusers.encode:start",
     memory="runner_diffusers.memory:encode",
-    preload=("diffusers",),
+    preload=("runner_diffusers.encode",),
     check=f"{CHECKS}:encode",
 )
 
@@ -37,7 +37,7 @@ DENOISE = Stage(
     components=f"{COMPONENTS}:denoise",
     start="runner_diffusers.denoise:start",
     memory="runner_diffusers.memory:denoise",
-    preload=("diffusers",),
+    preload=("runner_diffusers.denoise",),
     check=f"{CHECKS}:denoise",
 )
 
@@ -51,11 +51,31 @@ DECODE = Stage(
     components=f"{COMPONENTS}:decode",
     start="runner_diffusers.decode:start",
     memory="runner_diffusers.memory:decode",
-    preload=("diffusers",),
+    preload=("runner_diffusers.decode",),
     check=f"{CHECKS}:decode",
+)
+
+
+TEMPLATES = tuple(
+    Template(name, (pipeline,), f"templates/{name}.toml", only_by_name=True)
+    for name, pipeline in (
+        ("klein", "Flux2KleinPipeline"),
+        ("qwen_image", "QwenImagePipeline"),
+        ("z_image", "ZImagePipeline"),
+        ("sdxl", "StableDiffusionXLPipeline"),
+        ("sd3", "StableDiffusion3Pipeline"),
+        ("wan", "WanPipeline"),
+        ("ltx", "LTXPipeline"),
+        ("any", "*"),
+    )
 )
 
 
 @hookimpl
 def runner_stages() -> tuple[Stage, ...]:
     return (ENCODE, DENOISE, DECODE)
+
+
+@hookimpl
+def runner_templates() -> tuple[Template, ...]:
+    return TEMPLATES

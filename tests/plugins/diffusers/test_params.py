@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,13 +26,23 @@ STAGES: dict[str, Callable[[ModelFacts], type[params.PipelineParams]]] = {
 FILES = {"WanImageToVideoPipeline": {"image": "fox.png"}}
 
 
+@pytest.fixture(autouse=True)
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the pictures that the parameters name, which is the current one."""
+    for name in ("fox.png", "a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"a picture")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
 def bound(stage: str, pipeline: str, **values: Any) -> dict[str, Any]:
     return canonical(made(stage, pipeline, **values))
 
 
 def made(stage: str, pipeline: str, **values: Any) -> params.PipelineParams:
     model = STAGES[stage](facts_of(pipeline))
-    instance = validate(model, RawParams({**FILES.get(pipeline, {}), **values}))
+    given = {**FILES.get(pipeline, {}), **values}
+    instance = validate(model, RawParams(given, folders=dict.fromkeys(given, Path.cwd())))
     assert isinstance(instance, params.PipelineParams)
     return instance
 
@@ -68,9 +79,9 @@ def test_decode_has_the_output_and_the_files(pipeline: str) -> None:
 
 @pytest.mark.parametrize("pipeline", INDEXES)
 @pytest.mark.parametrize("stage", STAGES)
-def test_defaults_are_valid_and_no_arguments(pipeline: str, stage: str) -> None:
+def test_defaults_are_valid_and_no_arguments(pipeline: str, stage: str, pictures: Path) -> None:
     instance = made(stage, pipeline)
-    assert instance.arguments() == FILES.get(pipeline, {})
+    assert instance.arguments() == {name: pictures / file for name, file in FILES.get(pipeline, {}).items()}
     assert instance.pipeline == pipeline
 
 
@@ -97,10 +108,9 @@ def test_lists_become_the_tuples_that_pipelines_take() -> None:
     assert given.arguments() == {"original_size": (512, 768)}
 
 
-def test_several_pictures_are_a_list() -> None:
-    assert made("encode", "Flux2KleinPipeline", image=["a.png", "b.png"]).arguments() == {
-        "image": ["a.png", "b.png"]
-    }
+def test_several_pictures_are_a_list(pictures: Path) -> None:
+    given = made("encode", "Flux2KleinPipeline", image=["a.png", "b.png"])
+    assert given.arguments() == {"image": [pictures / "a.png", pictures / "b.png"]}
 
 
 @pytest.mark.parametrize(

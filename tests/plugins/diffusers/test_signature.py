@@ -12,7 +12,6 @@ from model_indexes import INDEXES
 from pydantic import FiniteFloat, JsonValue
 from runner_diffusers.pipelines import source
 from runner_diffusers.pipelines.signature import (
-    File,
     FileKind,
     Keyword,
     Media,
@@ -21,6 +20,8 @@ from runner_diffusers.pipelines.signature import (
     tensors_needed,
     type_of,
 )
+
+from runner.api import InputFile, InputFolder
 
 
 def keyword(pipeline: str, name: str) -> Keyword:
@@ -80,6 +81,7 @@ def test_types_and_defaults_are_those_of_the_source(
         ("WanVACEPipeline", "mask", FileKind.CLIP, True, False),
         ("WanVACEPipeline", "reference_images", FileKind.PICTURE, True, False),
         ("StableDiffusionXLInpaintPipeline", "mask_image", FileKind.PICTURE, True, False),
+        ("FluxFillPipeline", "image", FileKind.PICTURE, False, False),
         ("FluxFillPipeline", "mask_image", FileKind.PICTURE, False, False),
         ("FluxControlNetPipeline", "control_image", FileKind.PICTURE, True, False),
         ("Flux2KleinPipeline", "image", FileKind.PICTURE, True, False),
@@ -93,7 +95,8 @@ def test_pictures_clips_and_sounds_are_files(
 ) -> None:
     one = keyword(pipeline, name)
     assert (one.file, one.required) == (kind, required)
-    assert one.type == (File | list[File] if several else File)
+    file: Any = InputFolder if kind is FileKind.CLIP else InputFile
+    assert one.type == (file | list[InputFile] if several else file)
 
 
 @pytest.mark.parametrize(

@@ -188,10 +188,10 @@ def test_it_is_made_again_with_its_extension(paint: Project) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "place", "words"),
     [
-        ('"webp"', '"../x"', "15:10", "'format' is the extension of a file: 1 to 10 of a-z 0-9, not '../x'"),
+        ('"webp"', '"../x"', "15:10", "'format' is the extension of a file: 1 to 16 of a-z 0-9, not '../x'"),
         ('"webp"', '"PNG"', "15:10", "not 'PNG'"),
         ('"webp"', '""', "15:10", "not ''"),
-        ('"webp"', '"abcdefghijk"', "15:10", "not 'abcdefghijk'"),
+        ('"webp"', '"abcdefghijklmnopq"', "15:10", "not 'abcdefghijklmnopq'"),
         ("[[item]]", '[with]\nformat = "p.g"\n[[item]]', "10:10", "not 'p.g'"),
         ("[[item]]", '[stage.with]\nformat = "p/g"\n[[item]]', "10:10", "not 'p/g'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import torch
 from safetensors.torch import save
 from worker_job import STAGE, item_of, job_of, run
 
-from runner.api import File, Tensor, Text
+from runner.api import Bundle, File, Tensor, Text
 from runner.files import handoff
 from runner.manifest.params import RawParams
 from runner.protocol import Input
@@ -25,8 +26,8 @@ def x(item: Item) -> dict[str, torch.Tensor]:
     return {"x": torch.ones(3)}
 
 
-def upstream(folder: Path, **tensors: torch.Tensor) -> Path:
-    """A hand-off of the stage before, with a text and a file."""
+def upstream(folder: Path, values: Any = None, **tensors: torch.Tensor) -> Path:
+    """A hand-off of the stage before, with a text and a file; ``values`` are those of bundles."""
     path = folder / "earlier.safetensors"
     sound = folder / "earlier.sound.wav"
     sound.write_bytes(b"sound")
@@ -34,10 +35,32 @@ def upstream(folder: Path, **tensors: torch.Tensor) -> Path:
         "key": "earlier",
         "text": '{"prompt": "from upstream", "aside": "heard"}',
         "files": f'{{"sound": {{"name": "{sound.name}", "sha256": "{handoff.record_of_file("", b"sound")["sha256"]}"}}}}',
+        "bundles": json.dumps(values or {}),
         "lineage": '{"earlier": {"params": {"prompt": "a"}}}',
     }
     path.write_bytes(handoff.seal(save(tensors), metadata))
     return path
+
+
+def test_a_bundle_is_the_items_own(tmp_path: Path) -> None:
+    made = {"made/a": torch.arange(5.0), "made/b/c": torch.arange(7.0), "made": torch.ones(1)}
+    path = upstream(tmp_path, values={"made": {"n": 3}}, **made)
+    seen: list[Any] = []
+
+    def one(item: Item) -> dict[str, torch.Tensor]:
+        bundle = item.inputs["made"]
+        seen.append((bundle.values, {name: tensor.tolist() for name, tensor in bundle.tensors.items()}))
+        for tensor in bundle.tensors.values():
+            assert tensor.data_ptr() % 64 == 0
+            tensor.zero_()
+        return x(item)
+
+    stage = replace(STAGE, inputs=(Bundle("made"),))
+    items = [item_of(tmp_path, n, inputs={"made": Input(path, "earlier", "made")}) for n in "ab"]
+    reports = run(job_of(items, stage=stage), one)
+    assert [e["status"] for e in reports.of("item_finished")] == ["done", "done"], reports
+    expected = ({"n": 3}, {"a": list(range(5)), "b/c": list(range(7))})
+    assert seen == [expected, expected]
 
 
 def test_inputs_lie_at_torchs_own_boundaries_and_are_the_items_own(tmp_path: Path) -> None:

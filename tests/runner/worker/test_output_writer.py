@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load
 from worker_job import item_of
 
-from runner.api import File, Stage, Tensor, Text
+from runner.api import Bundle, Bundled, File, Output, Stage, Tensor, Text
 from runner.files import handoff, provenance
 from runner.files.storage import write_atomically
 from runner.worker import output_writer
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from runner.protocol import JobItem
 
 
-def stage(*outputs: Tensor | Text | File) -> Stage:
+def stage(*outputs: Output) -> Stage:
     return Stage("test.stage", "nowhere:start", outputs=outputs)
 
 
-def write(item: JobItem, returned: Any, output: Tensor | Text | File) -> None:
+def write(item: JobItem, returned: Any, output: Output) -> None:
     write_outputs(
         item, check_outputs(stage(output), returned, torch.float32, None), {"key": item.key, "lineage": {}}
     )
 
 
 def written(
-    item: JobItem, returned: Any, *outputs: Tensor | Text | File, save_dtype: torch.dtype | None = None
+    item: JobItem, returned: Any, *outputs: Output, save_dtype: torch.dtype | None = None
 ) -> handoff.Handoff:
     outputs_ = check_outputs(stage(*outputs), returned, torch.float32, save_dtype)
     write_outputs(item, outputs_, {"key": item.key, "lineage": {"s": {"params": {}}}})
@@ -115,6 +115,50 @@ def test_tensors_that_share_memory_and_strided_ones(tmp_path: Path) -> None:
 def test_optional_outputs_may_be_left_out(tmp_path: Path) -> None:
     item = item_of(tmp_path, "a")
     assert list(tensors(written(item, {"x": torch.ones(1, 4)}, X, Tensor("y", optional=True)))) == ["x"]
+
+
+B = Bundle("b")
+
+
+def test_a_bundle(tmp_path: Path) -> None:
+    """Any tensors, masks with infinity too, and JSON; those in the stage's dtype are cast."""
+    shared = torch.arange(8.0).reshape(2, 4)
+    named = {
+        "x": shared,
+        "row": shared[0],
+        "mask": torch.tensor([0.0, -float("inf")]).to(torch.bfloat16),
+        "state": torch.tensor([1, 2], dtype=torch.uint8),
+        "double": torch.ones(1, dtype=torch.float64),
+    }
+    found = written(
+        item_of(tmp_path, "a"), {"b": Bundled(named, {"n": [1, None]})}, B, save_dtype=torch.float16
+    )
+    assert found.bundles == {"b": {"n": [1, None]}}
+    dtypes = {name.removeprefix("b/"): tensor.dtype for name, tensor in tensors(found).items()}
+    assert dtypes == {
+        "x": torch.float16,
+        "row": torch.float16,
+        "mask": torch.bfloat16,
+        "state": torch.uint8,
+        "double": torch.float64,
+    }
+    assert torch.equal(tensors(found)["b/row"], shared[0].half())
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"x": torch.ones(1)}, "is dict, not a Bundled"),
+        (Bundled({"x": [1.0]}), "has list as 'x', not a tensor"),
+        (Bundled({"x": torch.tensor([float("nan")])}), "'x' of 'b' holds NaN as float32"),
+        (Bundled({}, {"a": torch.ones(1)}), "the values of 'b' are not JSON"),
+        (Bundled({}, float("nan")), "the values of 'b' are not JSON"),
+    ],
+)
+def test_what_a_bundle_may_not_hold(tmp_path: Path, value: Any, words: str) -> None:
+    with pytest.raises(OutputError, match=words):
+        written(item_of(tmp_path, "a"), {"b": value}, B)
+    assert not list(tmp_path.iterdir())
 
 
 def test_texts(tmp_path: Path) -> None:
