@@ -28,6 +28,8 @@ class Cost:
     """What a part of a computation takes: bytes beyond what was alive before it, and operations."""
 
     bytes: int
+    small: int
+    """Of tensors that are small, as :class:`LiveBytes` has it."""
     operations: int
 
 
@@ -76,17 +78,19 @@ class Count(LiveBytes):  # type: ignore[no-untyped-call]
     def add(self, cost: Cost) -> None:
         """Count what has this cost, and is not run again; its results are held apart."""
         self.peak = max(self.peak, self.now + cost.bytes)
+        self.small_peak = max(self.small_peak, self.small + cost.small)
         self.operations += cost.operations
 
     @contextmanager
     def costing(self) -> Iterator[list[Cost]]:
         """Find the cost of what runs inside; the list has it at the end."""
-        before, held, done = self.peak, self.now, self.operations
-        self.peak = held
+        before, held = (self.peak, self.small_peak), (self.now, self.small)
+        done = self.operations
+        self.peak, self.small_peak = held
         found: list[Cost] = []
         yield found
-        found.append(Cost(self.peak - held, self.operations - done))
-        self.peak = max(self.peak, before)
+        found.append(Cost(self.peak - held[0], self.small_peak - held[1], self.operations - done))
+        self.peak, self.small_peak = max(self.peak, before[0]), max(self.small_peak, before[1])
 
 
 def _convolution(
