@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,9 @@ from runner.pipeline.binding import bind
 from runner.placements import RESIDENT, STREAM
 from runner.plan.choose import plan_stage
 from runner.plugins import Plugin
+from runner.supervisor.event_publisher import NOT_MEASURED
 from runner.supervisor.jobs import make_job
+from runner.supervisor.measuring import measuring
 from runner.work.demand import demand
 from runner.work.models import resolve_models, run_directory
 from runner.work.work import Work
@@ -198,4 +201,15 @@ def _harness(pipeline: Pipeline, name: str, runs: Path) -> Harness:
 
 def _plan(models: ResolvedModels, stage: PipelineStage, placement: str) -> StagePlan:
     placed = replace(stage, table=stage.table.model_copy(update={"placement": placement, "device_map": None}))
-    return plan_stage(models.pipeline, placed, models.shapes(stage))
+    with measuring(_OnStderr()):
+        return plan_stage(models.pipeline, placed, models.shapes(stage))
+
+
+class _OnStderr:
+    """Tells why activations could not be measured, in the log of the check."""
+
+    def measuring(self, stage: str, sizes: int) -> None:
+        """Checks take longer than this."""
+
+    def not_measured(self, stage: str, reason: str) -> None:
+        sys.stderr.write(f"{stage}: {NOT_MEASURED.format(reason)}\n")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from runner.api import Measure
 from runner_diffusers.media.inputs import files_of, wanted_of
 from runner_diffusers.media.probe import probe
+from runner_diffusers.pipelines.params import PipelineParams
 
 if TYPE_CHECKING:
     from runner.api import Sizes
-    from runner_diffusers.pipelines.params import PipelineParams
 
 STAGES = "runner_diffusers.memory.stages"
 WITHOUT_EFFECT = ("seed",)
@@ -32,13 +32,19 @@ def encode(params: PipelineParams, sizes: Sizes) -> Measure:
 
 def denoise(params: PipelineParams, sizes: Sizes) -> Measure:
     """Measured on what the encode stage would hand on."""
-    return Measure(f"{STAGES}:denoise", [size_of(params), size_of(sizes.upstream["encoded"])])
+    return Measure(f"{STAGES}:denoise", [size_of(params), _upstream(sizes, "encoded")])
 
 
 def decode(params: PipelineParams, sizes: Sizes) -> Measure:
     """Measured on what the stages before would hand on."""
-    upstream = (sizes.upstream["encoded"], sizes.upstream["denoised"])
-    return Measure(f"{STAGES}:decode", [size_of(one) for one in (params, *upstream)])
+    upstream = [_upstream(sizes, name) for name in ("encoded", "denoised")]
+    return Measure(f"{STAGES}:decode", [size_of(params), *upstream])
+
+
+def _upstream(sizes: Sizes, name: str) -> Any:
+    """The size of an input, by the parameters of this plugin's stage that makes it."""
+    made_with = sizes.upstream.get(name)
+    return size_of(made_with) if isinstance(made_with, PipelineParams) else None
 
 
 def size_of(params: PipelineParams) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from runner_diffusers.memory.fakes import CPU, Fakes, tensors_matching
 from runner_diffusers.pipelines import components
 from runner_diffusers.pipelines.division import methods_called
 from runner_diffusers.pipelines.entries import Entry
+from runner_diffusers.pipelines.params import PipelineParams
 from runner_diffusers.pipelines.roles import Role, role_of
 from runner_diffusers.replay.parts import class_of
 from runner_diffusers.replay.shells import shell
@@ -127,16 +128,29 @@ def encode(params: Any, sizes: Sizes) -> Activations:
 def denoise(params: Any, sizes: Sizes) -> Activations:
     """Activations of ``diffusers.denoise``, and before it the shapes of what is encoded."""
     stages = Stages(sizes)
-    encoded = stages.encode(sizes.upstream["encoded"])[1]
+    encoded = stages.encode(_upstream(sizes, "encoded"))[1]
     return stages.denoise(params, encoded)[0]
 
 
 def decode(params: Any, sizes: Sizes) -> Activations:
     """Activations of ``diffusers.decode``, and before it the shapes of what is denoised."""
     stages = Stages(sizes)
-    encoded = stages.encode(sizes.upstream["encoded"])[1]
-    denoised = stages.denoise(sizes.upstream["denoised"], encoded)[1]
+    encoded = stages.encode(_upstream(sizes, "encoded"))[1]
+    denoised = stages.denoise(_upstream(sizes, "denoised"), encoded)[1]
     return stages.decode(params, encoded, denoised)
+
+
+def _upstream(sizes: Sizes, name: str) -> PipelineParams:
+    """The parameters of the stage that makes an input.
+
+    Raises:
+        ValueError: it is another plugin's stage.
+
+    """
+    found = sizes.upstream.get(name)
+    if not isinstance(found, PipelineParams):
+        raise ValueError(f"'{name}' comes from another plugin's stage, and its shapes are not known")  # noqa: TRY004
+    return found
 
 
 class Stages:

@@ -90,7 +90,7 @@ def test_a_template_of_another_plugin(project: Project) -> None:
         "# Purpose:   says it, on a CUDA card with 1 GiB, 2 GiB of RAM.\n# Command:   runner run say.toml\n"
     )
     assert "[[stage]]  # the only one\n# predicted: resident, VRAM" in text
-    assert "without activations: the plugin has no formula" in text
+    assert "without activations, which are not known" in text
     assert '"{hardware} is no blank here"' in text
     assert tomli.loads(text)["model"] == {"source": "./model"}
     assert project.invoke("plan", "say.toml").code == 0
