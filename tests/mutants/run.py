@@ -44,7 +44,7 @@ COPIED = (
     "Makefile",
 )
 LEFT_OUT = shutil.ignore_patterns("*.egg-info", "node_modules")
-PASSED, FAILED = 0, 1  # pytest's exit codes
+PASSED, FAILED, INTERRUPTED = 0, 1, 2  # pytest's exit codes
 
 
 class Copy:
@@ -153,6 +153,8 @@ class Sandbox:
                 code, printed = copy.test(
                     mutant.tests, self._limit, "-x", "--timeout", str(self._limit * 0.75)
                 )
+        if code == INTERRUPTED and "\nFAILED " in printed:  # by -x, where what the test left behind failed too
+            code = FAILED
         verdict = "late" if code < 0 else {PASSED: "SURVIVED", FAILED: "killed"}.get(code, f"error {code}")
         return verdict, time.monotonic() - began, printed
 
