@@ -38,7 +38,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Whether torch wraps ``__torch_dispatch__``: the first call would import its compiler for a second."""
+        """Whether torch wraps ``__torch_dispatch__``: the first call would then import its compiler."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
