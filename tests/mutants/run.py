@@ -153,9 +153,8 @@ class Sandbox:
                 code, printed = copy.test(
                     mutant.tests, self._limit, "-x", "--timeout", str(self._limit * 0.75)
                 )
-        if (
-            code == INTERRUPTED and "\nFAILED " in printed
-        ):  # by -x, where what the test left behind failed too
+        # -x interrupts where what a failed test left behind fails too
+        if code == INTERRUPTED and "\nFAILED " in printed:
             code = FAILED
         verdict = "late" if code < 0 else {PASSED: "SURVIVED", FAILED: "killed"}.get(code, f"error {code}")
         return verdict, time.monotonic() - began, printed
