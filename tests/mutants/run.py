@@ -44,7 +44,7 @@ COPIED = (
     "Makefile",
 )
 LEFT_OUT = shutil.ignore_patterns("*.egg-info", "node_modules")
-PASSED, FAILED, INTERRUPTED = 0, 1, 2  # pytest's exit codes
+PASSED, FAILED = 0, 1  # pytest's exit codes
 
 
 class Copy:
@@ -153,8 +153,8 @@ class Sandbox:
                 code, printed = copy.test(
                     mutant.tests, self._limit, "-x", "--timeout", str(self._limit * 0.75)
                 )
-        # -x interrupts where what a failed test left behind fails too
-        if code == INTERRUPTED and "\nFAILED " in printed:
+        # pytest may end otherwise where what a failed test left behind fails too
+        if code > FAILED and "\nFAILED " in printed:
             code = FAILED
         verdict = "late" if code < 0 else {PASSED: "SURVIVED", FAILED: "killed"}.get(code, f"error {code}")
         return verdict, time.monotonic() - began, printed
