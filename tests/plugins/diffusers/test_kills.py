@@ -32,8 +32,10 @@ def test_it_is_resumed(project: Project, tiny: Callable[[str], Path], name: str,
             event = json.loads(line)
             if event["event"] == "progress" and event["stage"] == "denoise" and event["step"] >= 4:
                 break
-        for one in (*psutil.Process(process.pid).children(recursive=True), process):
-            one.kill()
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for worker in workers:
+            worker.kill()
 
     outcome = project.runner("run", "made.toml", "--json")
 

@@ -56,7 +56,9 @@ def playback(recording: Recording, *, compares: bool = True, own: tuple[str, ...
 
 def test_the_outermost_method_is_recorded_and_not_the_layers_below_it() -> None:
     def prompt(pipeline: Pipeline) -> Any:
-        inner = lambda: pipeline.method("_encode", lambda: pipeline.component("text_encoder", ONES))  # noqa: E731
+        def inner() -> Any:
+            return pipeline.method("_encode", lambda: pipeline.component("text_encoder", ONES))
+
         return pipeline.method("encode_prompt", lambda: (inner() * 2, None))
 
     recording = recorded(prompt)
@@ -117,7 +119,7 @@ def test_other_arguments_than_in_the_encode_stage_are_refused() -> None:
 
 def test_what_was_not_called_is_refused_or_computed_by_a_stages_own_component() -> None:
     recording = recorded(lambda one: one.component("vae", ONES, encoder=False))
-    with pytest.raises(ReplayError, match="image_encoder.encode#0 was not called in the encode stage"):
+    with pytest.raises(ReplayError, match=r"image_encoder.encode#0 was not called in the encode stage"):
         Pipeline(playback(recording)).component("image_encoder", 5)
     own = Pipeline(playback(recording, own=("vae",)))
     assert torch.equal(own.component("vae", 5, encoder=False), ONES)

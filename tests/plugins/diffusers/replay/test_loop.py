@@ -8,6 +8,7 @@ from plugins.diffusers.replay.sketch import CPU, STEPS, Sketch, through_a_file
 from runner_diffusers.replay.encoding import ReplayError
 from runner_diffusers.replay.loop import Loop, LoopState
 
+
 @pytest.mark.parametrize("schedulers", [1, 2])
 def test_it_goes_on_from_each_border_to_the_same_end(schedulers: int) -> None:
     whole = Sketch(schedulers=schedulers)

@@ -34,7 +34,18 @@ def through_files(value: Any) -> Any:
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, 7, -0.5, float("inf"), "a fox", [], (1, [2.0, None]), {"b": 1, "a": (2,)}, torch.Size([2, 3])],
+    [
+        None,
+        True,
+        7,
+        -0.5,
+        float("inf"),
+        "a fox",
+        [],
+        (1, [2.0, None]),
+        {"b": 1, "a": (2,)},
+        torch.Size([2, 3]),
+    ],
 )
 def test_plain_values(value: Any) -> None:
     back = through_files(value)
@@ -109,7 +120,12 @@ def test_outputs_of_libraries_are_read_by_attribute_key_and_index() -> None:
 
 @pytest.mark.parametrize(
     ("value", "named"),
-    [(object(), "builtins.object"), ({1: 2}, "keys that are not strings"), ({"a": {3}}, "builtins.set"), (print, "function")],
+    [
+        (object(), "builtins.object"),
+        ({1: 2}, "keys that are not strings"),
+        ({"a": {3}}, "builtins.set"),
+        (print, "function"),
+    ],
 )
 def test_other_types_are_refused_by_name(value: Any, named: str) -> None:
     with pytest.raises(UnsupportedValueError, match=named):

@@ -27,7 +27,7 @@ def passing(seen: list[tuple[str, str]]) -> Callable[[str, str, Arguments], Any]
 def test_calls_are_reported_by_name_and_method() -> None:
     seen: list[tuple[str, str]] = []
     vae = build("AutoencoderKL")
-    own = view(vae, "vae", frozenset(), CPU, passing(seen))
+    own: Any = view(vae, "vae", frozenset(), CPU, passing(seen))
     z = latents("AutoencoderKL", 32, 32)
     with torch.no_grad():
         decoded = own.decode(z).sample
@@ -40,7 +40,7 @@ def test_calls_are_reported_by_name_and_method() -> None:
 
 def test_other_methods_that_the_pipeline_calls_are_reported_too() -> None:
     seen: list[tuple[str, str]] = []
-    own = view(build("AutoencoderKL"), "vae", frozenset({"tiled_decode"}), CPU, passing(seen))
+    own: Any = view(build("AutoencoderKL"), "vae", frozenset({"tiled_decode"}), CPU, passing(seen))
     with torch.no_grad():
         own.tiled_decode(latents("AutoencoderKL", 32, 32))
     assert seen == [("vae", "tiled_decode")]
@@ -69,7 +69,8 @@ def test_the_state_that_a_vae_keeps_on_itself_is_the_items() -> None:
     clips = [latents("AutoencoderKLWan", 32, 32, 9), latents("AutoencoderKLWan", 32, 64, 5) * 2]
     with torch.no_grad():
         expected = [vae.decode(z).sample for z in clips]
-        first, second = (view(vae, "vae", frozenset(), CPU, passing([])) for _ in clips)
+        views: list[Any] = [view(vae, "vae", frozenset(), CPU, passing([])) for _ in clips]
+        first, second = views
         others: list[torch.Tensor] = []
 
         def between(_module: torch.nn.Module, _args: Any) -> None:
@@ -90,7 +91,7 @@ def test_the_state_that_a_vae_keeps_on_itself_is_the_items() -> None:
 def test_a_view_moves_to_no_device_and_casts_its_weights() -> None:
     vae = build("AutoencoderKL")
     weight = vae.decoder.conv_in.weight
-    own = view(vae, "vae", frozenset(), CPU, passing([]))
+    own: Any = view(vae, "vae", frozenset(), CPU, passing([]))
     assert own.to("meta") is own
     assert own.to(device="meta", dtype=torch.float32) is own
     assert vae.decoder.conv_in.weight is weight
@@ -104,7 +105,7 @@ def test_a_view_moves_to_no_device_and_casts_its_weights() -> None:
 def test_offloaded_weights_are_not_cast() -> None:
     vae = build("AutoencoderKL")
     vae.decoder.conv_in._parameters["weight"] = Offloaded(vae.decoder.conv_in.weight)
-    own = view(vae, "vae", frozenset(), CPU, passing([]))
+    own: Any = view(vae, "vae", frozenset(), CPU, passing([]))
     assert own.to(torch.float32) is own
     with pytest.raises(RuntimeError, match=r'AutoencoderKL to torch.float16 .* placement = "resident"'):
         own.to(torch.float16)
