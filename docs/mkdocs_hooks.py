@@ -22,6 +22,7 @@ ELSEWHERE = {
     "README.md": "index.md",
     "plugins/README.md": "plugins.md",
     "plugins/flux/README.md": "flux.md",
+    "plugins/diffusers/README.md": "diffusers.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",

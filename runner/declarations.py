@@ -171,6 +171,7 @@ def check_template(template: Template, package: ModuleType) -> None:
     where = f"template {_shown(template.name)}"
     _string(where, "model", template.model)
     _strings(where, "pipelines", template.pipelines)
+    _flag(where, "only_by_name", template.only_by_name)
     if template.recommend != "":
         _object(where, "recommend", template.recommend)
     _check_packaged(where, template, package)

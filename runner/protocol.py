@@ -1,6 +1,6 @@
 """The messages between supervisor and worker.
 
-The supervisor sends one :class:`Job` or :class:`ModelCheck` through a pipe, and ``STOP`` to interrupt it; the
+The supervisor sends one :class:`Job`, :class:`ModelCheck` or :class:`Measuring` through a pipe, and ``STOP`` to interrupt it; the
 end of the pipe means that the supervisor has ended. The worker sends events, one JSON object a line.
 """
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from runner.events import Event
     from runner.manifest.params import RawParams
     from runner.model.checks.request import ComponentCheck
+    from runner.model.files import ComponentPlace
     from runner.placements import ComponentPlacement
+    from runner.plan.measured import Measurement
 
 STOP = b"stop\n"
 ITEMS_PER_PART = 500
@@ -78,9 +80,8 @@ class Job:
     """The placement of each component that has weights."""
     group: int
     """Items that run together if weights are streamed."""
-    model: Path | None
-    variant: str | None
-    """The variant of the weight files (such as ``fp16``), if the model has it."""
+    components: Mapping[str, ComponentPlace]
+    """Where the stage's components are."""
     facts: ModelFacts | None
     """Of the model, for a stage whose parameters depend on it."""
     dtypes: Mapping[str, str]
@@ -112,11 +113,22 @@ class ModelCheck:
         pipe.flush()
 
 
-def receive(pipe: IO[bytes]) -> Job | ModelCheck:
+@dataclass(frozen=True)
+class Measuring:
+    """Activations to measure; the answers are events: ``ready``, then ``measured`` for each."""
+
+    measurements: tuple[Measurement, ...]
+
+    def send(self, pipe: IO[bytes]) -> None:
+        pickle.dump((self, 0), pipe)
+        pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> Job | ModelCheck | Measuring:
     """Receive the worker's request."""
     # the sender is our own supervisor: nothing from outside is ever unpickled
     request, parts = pickle.load(pipe)  # noqa: S301
-    if isinstance(request, ModelCheck):
+    if isinstance(request, ModelCheck | Measuring):
         return request
     if not isinstance(request, Job):
         raise TypeError(f"not a job: {type(request)}")

@@ -13,9 +13,7 @@ from typing import Any
 
 import runner_flux
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 DEMO = Path(runner_flux.__file__).parent / "demo"
 
@@ -42,6 +40,10 @@ def make_flux(
     shard: str = "400KB",
 ) -> Path:
     """Write a checkpoint; ``text`` are the widths of CLIP and T5, ``layers`` double and single blocks."""
+    # here, since it takes seconds, and most that import this module make no checkpoint
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+    from transformers import T5Config, T5EncoderModel
+
     torch.manual_seed(seed)
     clip_width, t5_width = text
     for tokenizer in ("tokenizer", "tokenizer_2"):
@@ -51,7 +53,7 @@ def make_flux(
         T5Config(
             vocab_size=154,
             d_model=t5_width,
-            d_ff=2 * t5_width,
+            d_ff=min(2 * t5_width, 1024),
             d_kv=16,
             num_heads=3,
             num_layers=2,
@@ -90,6 +92,8 @@ def make_flux(
 
 
 def _write_clip(folder: Path, width: int) -> None:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
     config = CLIPTextConfig(
         vocab_size=801,
         hidden_size=width,

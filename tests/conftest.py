@@ -60,7 +60,10 @@ def sim(project: Project, built_simulation: None) -> Project:
     project.write(f"{info}/METADATA", "Metadata-Version: 2.1\nName: runner-sim\nVersion: 0.1\n")
     project.write(f"{info}/entry_points.txt", "[torch.backends]\nsim = torch_sim.autoload:autoload\n")
     project.environment["PYTHONPATH"] += os.pathsep + str(FOLDER)
-    project.environment |= {"RUNNER_ACCELERATOR": "sim", "SIM_CHECK": "1"}
+    # locks of accelerators lie in the temporary folder: tests beside this one do not wait for its device
+    locks = project.folder / "cache/locks"
+    locks.mkdir()
+    project.environment |= {"RUNNER_ACCELERATOR": "sim", "SIM_CHECK": "1", "TMPDIR": str(locks)}
     return project
 
 

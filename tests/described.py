@@ -72,6 +72,7 @@ def opened(folder: Path) -> list[dict[str, Any]]:
     """What the same folder tells on this machine."""
     plain = []
     for stage in runner_flux.runner_stages():
+        assert not isinstance(stage.components, str)
         shapes = {c.name: open_component(folder, c).shapes for c in stage.components}
         plain.append(
             {n: [{w: vars(t) for w, t in s.tensors.items()}, s.config] for n, s in shapes.items()},

@@ -132,6 +132,7 @@ def lost() -> dict[str, bool]:
         "a shape's": backend.is_lost(RuntimeError("shapes do not match")),
         "out of memory": backend.is_lost(torch.OutOfMemoryError("out of memory")),
         "the driver's": backend.is_lost(torch.AcceleratorError("SIM error: out of memory")),
+        "one that is pending no more": backend.is_lost(torch.AcceleratorError("an illegal memory access")),
     }
     torch_sim.fail("an illegal memory access")
     found["a pending one"] = backend.is_lost(RuntimeError("CUBLAS_STATUS_EXECUTION_FAILED"))

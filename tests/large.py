@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from checkpoints import DEMO, DEV
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from transformers import CLIPTextConfig, T5Config
 
 CLIP_TOKENS, T5_TOKENS = 49_408, 32_100
 DOUBLE, SINGLE = 19, 38  # blocks of FLUX.1's transformer
@@ -42,6 +42,10 @@ def make_full_flux(
 
     Weights of other files are drawn on the ``device``.
     """
+    # here, since it takes seconds, and not all that import this module make a checkpoint
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+    from transformers import CLIPTextModel, T5EncoderModel
+
     write_tokenizers(folder)
     FlowMatchEulerDiscreteScheduler(**DEV).save_pretrained(folder / "scheduler")
     shutil.copy(DEMO / "model_index.json", folder)
@@ -84,6 +88,8 @@ def make_transformer(
     folder: Path, *, double: int, single: int, sparse: bool = False, device: str = "cpu"
 ) -> Path:
     """FLUX.1-dev's transformer at full width, with as many blocks; 2 and 6 of them are 3 GB."""
+    from diffusers import FluxTransformer2DModel
+
     with torch.device("meta"):
         transformer = FluxTransformer2DModel(
             num_layers=double, num_single_layers=single, guidance_embeds=True
@@ -107,6 +113,8 @@ VAE: dict[str, Any] = {
 
 
 def _clip() -> CLIPTextConfig:
+    from transformers import CLIPTextConfig
+
     return CLIPTextConfig(
         hidden_size=768,
         intermediate_size=3072,
@@ -117,6 +125,8 @@ def _clip() -> CLIPTextConfig:
 
 
 def _t5() -> T5Config:
+    from transformers import T5Config
+
     return T5Config(
         vocab_size=32128, d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu",
         is_encoder_decoder=False, use_cache=False,

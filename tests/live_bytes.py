@@ -16,7 +16,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.profiler import ProfilerActivity, profile
 
-from runner.plugin_check import live_bytes
+from runner.api import live_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

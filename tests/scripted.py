@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from runner.work.demand import Task
     from runner.work.models import ResolvedModels
 
+ITEMS = "".join(f'[[item]]\nid = "{name}"\nprompt = "{name}"\n' for name in "abc")
+"""Items for a manifest with a stage of the toy plugin."""
+
 PRELUDE = """
 import json, os, sys, time
 from runner.files import handoff

@@ -102,7 +102,8 @@ def behave(item):
     while p.behave == "grow":
         hold.append(torch.ones(8 * MIB, dtype=torch.uint8))
         if len(hold) * 8 > 200:
-            flag.with_suffix(".over").touch()
+            with flag.with_suffix(".over").open("a") as times:
+                times.write(f"{time.process_time()}\\n")  # of computing since it went over its budget
     if p.behave == "burst":
         torch.ones(3000 * MIB, dtype=torch.uint8)
         time.sleep(60)

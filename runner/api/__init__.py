@@ -11,12 +11,13 @@ import pluggy
 
 from runner.api.checks import Facts, Problem
 from runner.api.files import InputFile, InputFolder
-from runner.api.memory import Activations, Sizes
+from runner.api.memory import Activations, Measure, Sizes
 from runner.api.model import ModelFacts, UnsupportedModelError
 from runner.api.runs import ItemResult, Run, StageResult, Summary
 from runner.api.stage import DTYPE_KINDS, Bundle, Component, File, Output, Stage, Tensor, Text
 from runner.api.templates import Demo, Recommended, Template
 from runner.api.worker import Bundled, Context, Item, Saved
+from runner.api.workspaces import convolution_workspace
 
 API_VERSION = 1
 """The ``RUNNER_API`` that this version of runner supports."""
@@ -39,6 +40,7 @@ __all__ = [
     "InputFolder",
     "Item",
     "ItemResult",
+    "Measure",
     "ModelFacts",
     "Output",
     "Problem",
@@ -53,5 +55,6 @@ __all__ = [
     "Tensor",
     "Text",
     "UnsupportedModelError",
+    "convolution_workspace",
     "hookimpl",
 ]

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
+
+    from runner.api.model import ModelFacts
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,27 @@ class Activations:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What an activation formula may return where the memory is found by running code, with torch.
+
+    ``function`` names it, as a dotted string. It is called in a child process of the plan with the same
+    arguments as the formula, and returns :class:`Activations`; the model's files may be absent. Its result is
+    cached: ``of``, a JSON value, has all that it depends on besides the stage, its dtypes and device, the
+    model's configs, and the versions of the plugin and of torch, diffusers and transformers. Items with equal
+    ``of`` are measured once.
+    """
+
+    function: str
+    of: Any = None
+
+
+@dataclass(frozen=True)
 class Sizes:
     """What an activation formula receives besides an item's parameters.
 
     ``formula(params, sizes)`` returns the most bytes that one item's tensors hold at a time (inputs,
-    activations and outputs, without the weights), or :class:`Activations`. ``params`` is an instance of
-    ``Stage.params``, or None if the stage has none.
+    activations and outputs, without the weights), or :class:`Activations`, or :class:`Measure`. ``params`` is
+    an instance of ``Stage.params``, or None if the stage has none.
     """
 
     dtype: str
@@ -50,11 +68,17 @@ class Sizes:
     device: str
     """``"cpu"``, or torch's name for the kind of accelerator: attention kernels differ in memory."""
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """``config.json`` of each component that has one, by component."""
+    """``config.json`` of each component that has one, or that of a scheduler or tokenizer, by component."""
     upstream: Mapping[str, Any] = field(default_factory=dict)
     """The parameters of the stage that each input comes from, for the same item, by input."""
     save_dtype: str | None = None
     """The dtype of its floating-point outputs in hand-offs, if it is not ``dtype``."""
+    model: ModelFacts | None = None
+    """Of the model, if the stage's components or parameters depend on it."""
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    """For components whose config alone the stage reads: the dtypes that other stages compute them in."""
+    folder: Path | None = None
+    """The model's folder; None if it is not on this machine."""
 
     @property
     def itemsize(self) -> int:

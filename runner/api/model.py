@@ -22,7 +22,11 @@ class ModelFacts:
     """
 
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """``config.json`` of each component that has one, by component."""
+    """``config.json`` of each component that has one, by component.
+
+    Components from elsewhere (``[model.components]``) are among them, also if the index does not list them;
+    of a tokenizer, scheduler or processor among these, it is the config that its library saves.
+    """
     card: Mapping[str, Any] = field(default_factory=dict)
     """The YAML header of its ``README.md``; empty if that is not on this machine."""
     index: Mapping[str, Any] = field(default_factory=dict)

@@ -14,8 +14,9 @@ class Template:
     """A manifest that ``runner new`` starts from: the stages of a model, at full quality.
 
     ``path`` is that of a TOML file, relative to the plugin's package. ``pipelines`` are the ``_class_name``
-    values in ``model_index.json`` of the models that it is for (``"FluxPipeline"``); ``model`` is the default
-    model, by default that in the file.
+    values in ``model_index.json`` of the models that it is for (``"FluxPipeline"``); ``"*"`` stands for those
+    that no other template is for. ``model`` is the default model, by default that in the file. One that is
+    ``only_by_name`` is not offered to users who name neither a model nor a template.
 
     The file is a valid manifest. ``runner new`` replaces its ``name``, ``[model]`` and ``[budget]``; where a
     stage does not fit, it lowers the parameters that have ``less_memory`` values, then the ``dtype``. In the
@@ -31,6 +32,7 @@ class Template:
     path: str
     model: str = ""
     recommend: str = ""
+    only_by_name: bool = False
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,6 @@ def _peaks(plan: StagePlan) -> list[str]:
     if plan.need.item.output_bytes:
         lines.append(f"an item leaves up to {format_size(plan.need.item.output_bytes)} on the disk")
     if not plan.need.has_formula:
-        lines.append(
-            "(its plugin has no activation formula: what an item takes beside the weights is not in this)"
-        )
+        why = "could not be measured" if plan.stage.spec.memory else "has no formula in its plugin"
+        lines.append(f"(what an item takes beside the weights {why}: it is not in this)")
     return lines

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.display.lines import item_count
+from runner.cli.measuring import Said
 from runner.cli.memory_plan import show_memory
 from runner.cli.output import console, print_json, say
 from runner.cli.pipelines import check_stages, open_pipeline
 from runner.errors import ExitCode, RunnerError
+from runner.manifest.schema import PartSource
 from runner.model.hub import damage_in_cache
 from runner.model.hub_errors import is_offline, title
 from runner.plan.as_json import as_dict
-from runner.plan.choose import plan_stage
+from runner.plan.choose import plan_stages
 from runner.plan.duration import Duration, duration_of, in_all
-from runner.work.demand import Demand, Task, demand
-from runner.work.models import ResolvedModels, forced_stages, resolve_models, run_directory
+from runner.supervisor.measuring import measuring
+from runner.work.demand import Demand, Task, demand, forced_stages
+from runner.work.models import ResolvedModels, resolve_models, run_directory
 from runner.work.resume import SavedStep, saved_step
 from runner.work.work import Work
 
@@ -92,10 +95,8 @@ def _plan(pipeline: Pipeline, request: PlanRequest) -> _Planned:
     keys = resolved.keys(hash_missing=False)
     directory = run_directory(pipeline, request.runs_dir)
     found = demand(Work(pipeline, keys, directory), forced) if keys is not None else None
-    stages = [
-        plan_stage(pipeline, stage, resolved.shapes(stage), machine=request.machine)
-        for stage in pipeline.stages
-    ]
+    with measuring(Said()):
+        stages = plan_stages(pipeline, pipeline.stages, resolved.shapes, request.machine)
     return _Planned(resolved, stages, found, directory, [_duration(stage, found) for stage in stages])
 
 
@@ -143,10 +144,17 @@ def _stage_as_json(planned: _Planned, stage: PipelineStage) -> dict[str, Any]:
 
 
 def _models(resolved: ResolvedModels) -> list[dict[str, Any]]:
-    """The source of each model, and the commit of one on the hub."""
+    """The source of each model and part from elsewhere, and the commit of one on the hub."""
     commits = resolved.commits()
     return [
-        {**source.model_dump(), "commit": commits.get(source), "here": model is not None}
+        {
+            "source": source.source,
+            "revision": source.revision,
+            "variant": source.variant,
+            "component": source.component if isinstance(source, PartSource) else None,
+            "commit": commits.get(source),
+            "here": model is not None,
+        }
         for source, model in resolved.models.items()
     ]
 
@@ -197,7 +205,7 @@ def _show_reasons(show: Callable[[str], None], pipeline: Pipeline, planned: _Pla
     if planned.demand is None:
         absent = [source for source, model in planned.resolved.models.items() if model is None]
         states = [
-            damage_in_cache(source, pipeline.components_of(source)) or f"{source.source} is not here yet"
+            damage_in_cache(source, pipeline.components_of(source)) or f"{title(source)} is not here yet"
             for source in absent
         ]
         why = ", ".join(states) or "the model is not hashed yet"

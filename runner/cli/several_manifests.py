@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.cli.measuring import Said
 from runner.cli.output import OutputError, console, report_bug, say, say_error
 from runner.cli.pipelines import discover_plugins, warn_of_overrides
 from runner.cli.running import RunRequest, print_event, run_pipeline
@@ -18,13 +19,15 @@ from runner.machine.active_time import active_seconds
 from runner.manifest.load import load
 from runner.manifest.problems import ManifestError, Problems
 from runner.pipeline.binding import Pipeline, bind_what_is_right
-from runner.plan.choose import plan_stage
+from runner.plan.choose import plan_stages
 from runner.rundir.history import RunHistory
 from runner.rundir.journal import present
+from runner.supervisor.measuring import measuring
 from runner.supervisor.signals import Interrupts
 from runner.units import format_duration
 from runner.work.checks import check_models
-from runner.work.models import forced_stages, resolve_models
+from runner.work.demand import forced_stages
+from runner.work.models import resolve_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -183,8 +186,10 @@ def _check_machine(pipeline: Pipeline) -> None:
     for stage in pipeline.stages:
         _ = stage.device  # raises where it is not here
     resolved = resolve_models(pipeline)
-    for stage in pipeline.stages:
-        plan_stage(pipeline, stage, resolved.shapes(stage)).check()
+    with measuring(Said()):
+        plans = plan_stages(pipeline, pipeline.stages, resolved.shapes)
+    for plan in plans:
+        plan.check()
 
 
 def _show(turns: Sequence[Turn]) -> None:

@@ -7,6 +7,7 @@ from runner.events.published import (
     FetchProgress,
     ItemFinished,
     ManifestsFinished,
+    MeasuringShapes,
     Memory,
     OutOfMemory,
     Progress,
@@ -22,7 +23,7 @@ from runner.events.published import (
     Warned,
     WorkerDied,
 )
-from runner.events.worker import Alive, Checked, Failed, Finished, ItemStarted, Ready, Stuck
+from runner.events.worker import Alive, Checked, Failed, Finished, ItemStarted, Measured, Ready, Stuck
 
 __all__ = [
     "NOTE",
@@ -37,6 +38,8 @@ __all__ = [
     "ItemFinished",
     "ItemStarted",
     "ManifestsFinished",
+    "Measured",
+    "MeasuringShapes",
     "Memory",
     "OutOfMemory",
     "Progress",

@@ -45,6 +45,14 @@ class Waiting(Event, kind="waiting"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MeasuringShapes(Event, kind="measuring_shapes"):
+    """The activations of so many sizes of a stage are measured, for the plan, before the run goes on."""
+
+    stage: str
+    sizes: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class FetchProgress(Event, kind="fetch_progress"):
     """A model is being downloaded: ``done`` of ``total`` bytes."""
 
@@ -55,11 +63,15 @@ class FetchProgress(Event, kind="fetch_progress"):
 
 @dataclass(frozen=True, kw_only=True)
 class Fetched(Event, kind="fetched"):
-    """``runner fetch`` has fetched a model: its commit, and the one on this machine ``before``."""
+    """``runner fetch`` has fetched a model: its commit, and the one on this machine ``before``.
+
+    ``component`` is set for a component from elsewhere.
+    """
 
     source: str
     revision: str | None = None
     variant: str | None = None
+    component: str | None = None
     commit: str | None
     before: str | None
     folder: str
@@ -222,6 +234,7 @@ class ItemFinished(Event, kind="item_finished"):
 PUBLISHED: tuple[type[Event], ...] = (
     RunStarted,
     Waiting,
+    MeasuringShapes,
     FetchProgress,
     Fetched,
     StageStarted,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from runner.events.codec import Event
 
@@ -17,6 +18,14 @@ class Checked(Event, kind="checked"):
     """The result of a component's check: empty if it passed, None if it cannot be checked."""
 
     problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Event, kind="measured"):
+    """The activations of one size, by the names of their fields; or why they are not known."""
+
+    activations: dict[str, Any] | None = None
+    error: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

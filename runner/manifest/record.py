@@ -31,9 +31,11 @@ def as_run(manifest: Manifest, folder: Path, input_files: Container[str] = ()) -
         document["batch"] = batch
         document.pop("item", None)
     for table in (document, *document["stage"]):
-        source = table.get("model", {}).get("source", "")
-        if source.startswith("."):
-            table["model"]["source"] = moved(source, manifest.folder, folder)
+        model = table.get("model", {})
+        parts = model.get("components", {})
+        for sources, name in [(model, "source"), *((parts, name) for name in parts)]:
+            if sources.get(name, "").startswith("."):
+                sources[name] = moved(sources[name], manifest.folder, folder)
     if "file" in document.get("batch", {}):
         document["batch"]["file"] = moved(document["batch"]["file"], manifest.folder, folder)
     stages = [stage.get("with", {}) for stage in document["stage"]]

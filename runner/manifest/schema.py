@@ -56,8 +56,8 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
 
 
-class ModelSource(Table):
-    """The model that weights are loaded from."""
+class Source(Table):
+    """Where files are loaded from."""
 
     source: str = Field(
         min_length=1,
@@ -67,11 +67,35 @@ class ModelSource(Table):
     variant: str | None = Field(
         None, pattern=VARIANT, description='preferred weight files: "fp16" for *.fp16.safetensors'
     )
+
+
+class ModelSource(Source):
+    """The model that weights are loaded from."""
+
     pipeline: str | None = Field(
         None,
         pattern=CLASS,
         description="another pipeline class for the same weights than model_index.json names",
     )
+    components: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+        default_factory=dict,
+        description="components from elsewhere, by name: a folder, a hub id, or ID[@REVISION][:SUBFOLDER]",
+    )
+
+    def __hash__(self) -> int:
+        """Without the components, which are a dictionary; they count for equality."""
+        return hash((self.source, self.revision, self.variant, self.pipeline))
+
+
+class PartSource(Source):
+    """Where one component is loaded from that ``[model.components]`` names.
+
+    ``variant`` is the model's: preferred here too, and plain files are loaded if there are none of it.
+    """
+
+    component: str
+    subfolder: str | None = None
+    """Where it is in the source, if the manifest says so."""
 
 
 class Budget(Table):

@@ -1,4 +1,4 @@
-"""The syntax of a model's source: a hub id, a folder, or a folder in a plugin's package."""
+"""The syntax of the sources of models and parts: a hub id, a folder, or a folder in a plugin's package."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from runner.manifest.schema import PartSource
+
 if TYPE_CHECKING:
-    from runner.manifest.schema import ModelSource
+    from runner.manifest.schema import ModelSource, Source
 
 PLUGIN = "plugin:"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -19,6 +21,7 @@ _HUB_URL = re.compile(
     rf"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf:(?://)?)(?P<id>{HUB_ID.pattern})"
     r"(?:/(?:tree|blob|resolve)/(?P<revision>[^/?#]+)(?P<file>/[^?#]+)?)?/?(?:[?#].*)?"
 )
+_PART = re.compile(r"(?P<source>[^@:]+)(@(?P<revision>[^:]*))?(:(?P<subfolder>(?!//).*))?")
 _WINDOWS = re.compile(r"[A-Za-z]:[/\\]|\\\\")
 _GGUF = ".gguf"
 _SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
@@ -29,8 +32,25 @@ def is_hub_id(source: str) -> bool:
     return not source.startswith(PLUGIN) and FOLDER.match(source) is None
 
 
-def check_source(source: ModelSource, base: Path) -> str | None:
+def part_source(model: ModelSource, component: str) -> PartSource | None:
+    """The source that ``[model.components]`` names for a component; None if it is the model's own."""
+    written = model.components.get(component)
+    if written is None:
+        return None
+    place = _PART.fullmatch(written) if is_hub_id(written) and not _HUB_URL.fullmatch(written) else None
+    found = place.groupdict() if place else {"source": written}
+    return PartSource(component=component, variant=model.variant, **found)
+
+
+def as_part(source: str, revision: str | None, subfolder: str | None) -> str:
+    """A hub source as ``[model.components]`` has it."""
+    return source + (f"@{revision}" if revision else "") + (f":{subfolder}" if subfolder else "")
+
+
+def check_source(source: Source, base: Path) -> str | None:
     """An error message if a source is not written correctly, else None; ``base`` is the base of folders."""
+    if isinstance(source, PartSource) and (wrong := _wrong_part(source)):
+        return wrong
     if is_hub_id(source.source):
         if not HUB_ID.fullmatch(source.source):
             return f"'{source.source}' is not a model source: {_meant(source.source, base)}"
@@ -52,21 +72,23 @@ def path_of(source: str, base: Path) -> Path:
     return Path(os.path.abspath(base / os.path.expanduser(source)))  # noqa: PTH100, PTH111
 
 
-def mistaken_hub_id(source: ModelSource, base: Path) -> str | None:
+def mistaken_hub_id(source: Source, base: Path) -> str | None:
     """An error message if a hub id was probably meant as a path, else None.
 
     It was if it names a file, or something beside the manifest, and has no revision.
     """
     path = path_of(source.source, base)
-    if source.revision is not None:
+    if source.revision is not None or (isinstance(source, PartSource) and source.subfolder):
         return None
     if path.is_file() or path.suffix.lower() in (*_SINGLE_FILES, _GGUF):
         return no_folder(path, source.source)
     if not path.exists():
         return None
+    is_part = isinstance(source, PartSource)
+    on_hub = f'write "{source.source}@main"' if is_part else 'give a `revision` such as "main"'
     return (
         f"'{source.source}' is a hub id, but also exists beside the manifest: write "
-        f'"./{source.source}" for the folder, or give a `revision` such as "main" for the model on the hub'
+        f'"./{source.source}" for the folder, or {on_hub} for the model on the hub'
     )
 
 
@@ -109,6 +131,22 @@ def _meant(source: str, base: Path) -> str:
         "a hub id is OWNER/NAME, a folder starts with ./, / or ~, a packaged model is plugin:NAME/FOLDER"
         + ("; folders are written with /" if "\\" in source else "")
     )
+
+
+def _wrong_part(part: PartSource) -> str | None:
+    """An error message if a part is a single file, or its sub-folder is not written correctly."""
+    last = part.source if part.subfolder is None else part.subfolder
+    if PurePosixPath(last).suffix.lower() in (*_SINGLE_FILES, _GGUF):
+        return (
+            f"'{last}' is a single file, and components cannot be loaded from single files yet: "
+            "name a folder, a hub id, or ID:SUBFOLDER"
+        )
+    if part.subfolder is None:
+        return None
+    inner = PurePosixPath(part.subfolder)
+    if not part.subfolder or inner.is_absolute() or ".." in inner.parts or "\\" in part.subfolder:
+        return f"'{part.subfolder}' is not a sub-folder: write OWNER/NAME:SUBFOLDER"
+    return None
 
 
 def _is_revision(name: str) -> bool:

@@ -19,13 +19,14 @@ from runner.files.storage import is_lfs_pointer
 from runner.model import repository_cache
 from runner.model.files import TABLE_LIMIT
 from runner.model.hub_errors import title
-from runner.model.selection import WEIGHTS
+from runner.model.selection import WEIGHTS, path_of
 from runner.model.threads import in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from runner.manifest.schema import ModelSource
+    from runner.api import Component
+    from runner.manifest.schema import Source
     from runner.model.listing import Listing
 
 FIRST = 100_000  # bytes of a weight file that are requested first: few headers are longer
@@ -40,24 +41,24 @@ Content = Header | dict[str, Any]
 class RemoteFolder:
     """The files of a component's folder in a repository: the ``Contents`` of a selection."""
 
-    source: ModelSource
+    source: Source
     listing: Listing
-    folder: str
+    component: Component
 
     @property
     def title(self) -> str:
-        return f"{title(self.source)}, folder '{self.folder}',"
+        return f"{title(self.source)}, folder '{self.component.path}',"
 
     def table(self, name: str) -> dict[str, Any]:
-        content = content_of(self.source, self.listing, f"{self.folder}/{name}")
+        content = content_of(self.source, self.listing, path_of(self.component, name))
         return content if isinstance(content, dict) else {}
 
     def header(self, name: str) -> Header:
-        content = content_of(self.source, self.listing, f"{self.folder}/{name}")
+        content = content_of(self.source, self.listing, path_of(self.component, name))
         return content if isinstance(content, Header) else Header({}, {}, 0)
 
 
-def contents(source: ModelSource, listing: Listing, names: Sequence[str]) -> dict[str, Content]:
+def contents(source: Source, listing: Listing, names: Sequence[str]) -> dict[str, Content]:
     """Headers of weight files and JSON tables, by their paths in the repository.
 
     Raises:
@@ -73,7 +74,7 @@ def contents(source: ModelSource, listing: Listing, names: Sequence[str]) -> dic
     return dict(zip(names, in_threads(calls, _READERS, timeout), strict=True))
 
 
-def content_of(source: ModelSource, listing: Listing, name: str) -> Content:
+def content_of(source: Source, listing: Listing, name: str) -> Content:
     """The header or table of one file: from the hub's cache, runner's own, or the hub; raises as above.
 
     Damaged files in the caches are ignored.

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError
 from runner.files.header import Header, HeaderError, UnreadDtypeError, read_header
 from runner.files.storage import LFS_POINTER, is_lfs_pointer, open_to_read
-from runner.model.selection import CONFIG, WEIGHTS, select
+from runner.model.selection import CONFIG, INDEX, WEIGHTS, path_of, select
 from runner.model.shapes import ComponentShapes
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from runner.api import Component
 
-INDEX = "model_index.json"
 OTHER_CONFIGS = ("scheduler_config.json", "tokenizer_config.json")
 TABLE_LIMIT = 16 << 20  # bytes of a JSON config or index
 POINTER_LIMIT = 1024  # bytes; the longest pointer of git-lfs
@@ -37,6 +37,14 @@ class ComponentFiles:
     """The variant of the weights; None for plain files."""
     index: str | None = None
     """The name of the index that lists the shards."""
+    declared: str = ""
+    """The folder of its declaration, by which keys name the files; empty if that is where they are."""
+
+    @property
+    def keyed(self) -> list[tuple[str, Path]]:
+        """The files as they are named in keys, which is the same wherever they are."""
+        keyed = replace(self.component, folder=self.declared or self.component.folder)
+        return [(path_of(keyed, PurePosixPath(name).name), self.folder / name) for name in self.names]
 
     @property
     def own_folder(self) -> Path:
@@ -61,7 +69,7 @@ class ComponentFiles:
         configs = {
             name: read_table(self.own_folder / name)
             for name in (CONFIG, *OTHER_CONFIGS)
-            if f"{self.component.path}/{name}" in self.names
+            if path_of(self.component, name) in self.names
         }
         config = configs.pop(CONFIG, {})
         return ComponentShapes(self.component, tensors, config, self.names, configs, self.variant)
@@ -93,7 +101,7 @@ def open_component(model: Path, component: Component, variant: str | None = None
     """
     folder = model / component.path
     try:
-        names = [f"{component.path}/{entry.name}" for entry in folder.iterdir()]
+        names = [path_of(component, entry.name) for entry in folder.iterdir()]
     except OSError:
         raise ModelError(
             f"the model in {model} has no folder '{component.path}', which holds the component "
@@ -109,14 +117,32 @@ def open_component(model: Path, component: Component, variant: str | None = None
     return files
 
 
-def read_config(model: Path, component: Component) -> dict[str, Any]:
-    """The component's ``config.json``.
+@dataclass(frozen=True)
+class ComponentPlace:
+    """Where a component's files are on this machine; it is sent to workers."""
 
-    Raises:
-        ModelError: it is missing or not a JSON object.
+    component: Component
+    """Its folder is the one that it has in ``folder``."""
+    folder: Path
+    """Of the model that it is from."""
+    variant: str | None
 
-    """
-    return read_table(model / component.path / "config.json")
+    @property
+    def has_config(self) -> bool:
+        return (self.folder / self.component.path / CONFIG).is_file()
+
+    def open(self) -> ComponentFiles:
+        """Its files; raises as :func:`open_component`."""
+        return open_component(self.folder, self.component, self.variant)
+
+    def config(self) -> dict[str, Any]:
+        """Its ``config.json``.
+
+        Raises:
+            ModelError: it is missing or not a JSON object.
+
+        """
+        return read_table(self.folder / self.component.path / CONFIG)
 
 
 def read_index(model: Path) -> dict[str, Any]:

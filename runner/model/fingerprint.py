@@ -31,16 +31,17 @@ def fingerprint(files: Iterable[ComponentFiles], *, hash_missing: bool = True) -
         ModelError: a file cannot be read.
 
     """
-    paths = {name: f.folder / name for f in files for name in f.names}
+    named = {one for f in files for one in f.keyed}
+    paths = sorted({path for _, path in named})
     hashes = FileHashes()
-    unknown = [path for path in paths.values() if hashes.known(path) is None]
+    unknown = [path for path in paths if hashes.known(path) is None]
     if unknown and not hash_missing:
         return None
     if unknown:
         hashes.learn(unknown)
     if hash_missing:
-        hashes.trust_names(list(paths.values()))
-    lines = sorted(f"{name} {hashes.known(path)}\n" for name, path in paths.items())
+        hashes.trust_names(paths)
+    lines = sorted(f"{name} {hashes.known(path)}\n" for name, path in named)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -61,9 +62,9 @@ def altered(files: Iterable[ComponentFiles]) -> list[str]:
 
     """
     hashes = FileHashes()
-    paths = {name: f.folder / name for f in files for name in f.names}
-    named = {name: path for name, path in paths.items() if name_as_hash(path.resolve())}
-    unknown = [path for path in named.values() if hashes.known(path) is None]
+    paths = {f.folder / name: name for f in files for name in f.names}
+    named = {path: name for path, name in paths.items() if name_as_hash(path.resolve())}
+    unknown = [path for path in named if hashes.known(path) is None]
     if unknown:
         hashes.learn(unknown)
-    return [name for name, path in named.items() if hashes.known(path) != name_as_hash(path.resolve())]
+    return [name for path, name in named.items() if hashes.known(path) != name_as_hash(path.resolve())]

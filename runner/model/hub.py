@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from runner.errors import ModelError, StorageError
 from runner.events import Warned
 from runner.model import damage, listing
-from runner.model.contents import RemoteFolder
-from runner.model.files import INDEX, Folder, open_component
+from runner.model.files import Folder, open_component
 from runner.model.fingerprint import altered, trust_names
 from runner.model.hub_errors import explained, title
-from runner.model.selection import select, variants
+from runner.model.needed import names_of, needed, select_each
+from runner.model.parts import located, located_on_disk
+from runner.model.selection import files_of
 from runner.model.threads import in_threads
 from runner.units import format_size
 
@@ -24,10 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from runner.api import Component
-    from runner.manifest.schema import ModelSource
+    from runner.manifest.schema import Source
     from runner.model.files import ComponentFiles
     from runner.model.listing import Listing
-    from runner.model.selection import Contents, Selection
 
 SPARE = 1 << 30  # bytes that a download must leave free on the disk
 
@@ -65,34 +65,35 @@ class Snapshot:
         return f"the hub's cache has a damaged {' and a damaged '.join(files)}" if files else ""
 
 
-def snapshot(source: ModelSource, components: Sequence[Component]) -> Snapshot | None:
+def snapshot(source: Source, components: Sequence[Component]) -> Snapshot | None:
     """The state of a model in the hub's cache; None if it is not there. Uses no network."""
     folder = listing.snapshot_folder(source)
     if folder is None:
         return None
     known = listing.of_snapshot(source, folder)
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    beside = [name for c in components for name in there if name.startswith(f"{c.path}/")]
+    repository = known.sizes if known else there
+    components = located(source, components, repository)
+    beside = [name for c in components for name in files_of(c, there)]
     try:
-        repository = known.sizes if known else there
-        chosen = _select(source, components, repository, lambda c: Folder(folder / c.path))
+        chosen = select_each(source, components, repository, lambda c: Folder(folder / c.path))
     except ModelError as error:  # an index is damaged or missing
         tables = [name for name in beside if name.endswith(".json")]
         return Snapshot(folder, tuple(beside), damage.damaged(folder, tables, known), str(error))
-    names = _names(chosen, repository)
+    names = names_of(chosen, repository)
     absent = sorted(set(names) - there)
     missing = f"{title(source)} is not (completely) on this machine"
     missing = f"{missing} ({absent[0]} is missing)" if absent else ""
     return Snapshot(folder, tuple(names), damage.damaged(folder, names, known), missing)
 
 
-def cached(source: ModelSource, components: Sequence[Component]) -> Path | None:
+def cached(source: Source, components: Sequence[Component]) -> Path | None:
     """The snapshot's folder if all needed files are in the hub's cache, undamaged. Uses no network."""
     found = snapshot(source, components)
     return found.folder if found and found.is_whole else None
 
 
-def lacking(source: ModelSource, components: Sequence[Component]) -> str:
+def lacking(source: Source, components: Sequence[Component]) -> str:
     """The reason, for messages, why a model cannot be loaded from the hub's cache."""
     found = snapshot(source, components)
     if found is None or found.is_whole:
@@ -100,13 +101,13 @@ def lacking(source: ModelSource, components: Sequence[Component]) -> str:
     return found.damage() or found.missing
 
 
-def damage_in_cache(source: ModelSource, components: Sequence[Component]) -> str:
+def damage_in_cache(source: Source, components: Sequence[Component]) -> str:
     """A message about a model's damaged files in the hub's cache; empty if there are none."""
     found = snapshot(source, components)
     return found.damage() if found else ""
 
 
-def download(source: ModelSource, components: Sequence[Component], listener: Listener) -> Path:
+def download(source: Source, components: Sequence[Component], listener: Listener) -> Path:
     """Download the files that the components need into the hub's cache; returns the snapshot's folder.
 
     Interrupted downloads are resumed. Damaged files are fetched again, once, with a warning to the listener.
@@ -130,23 +131,39 @@ def download(source: ModelSource, components: Sequence[Component], listener: Lis
         raise
     except Exception as error:
         raise explained(source, error, damage_in_cache(source, components)) from error
-    trust_names([open_component(folder, component, source.variant) for component in components])
+    trust_names(opened(source, folder, components))
     return folder
 
 
-def _refuse_damaged(source: ModelSource, found: Mapping[str, str]) -> None:
+def opened(source: Source, folder: Path, components: Sequence[Component]) -> list[ComponentFiles]:
+    """The files of the components in a snapshot.
+
+    Raises:
+        ModelError: they are missing or damaged.
+
+    """
+    return [open_component(folder, c, source.variant) for c in located_in(source, folder, components)]
+
+
+def located_in(source: Source, folder: Path, components: Sequence[Component]) -> list[Component]:
+    """The components with the folders that they have in a snapshot."""
+    known = listing.of_snapshot(source, folder)
+    return located(source, components, known.sizes) if known else located_on_disk(source, folder, components)
+
+
+def _refuse_damaged(source: Source, found: Mapping[str, str]) -> None:
     for name, what in found.items():
         raise ModelError(f"{title(source)}: {name} is damaged on the hub itself: {what}")
 
 
 def _damage(
-    source: ModelSource, folder: Path, names: Collection[str], components: Sequence[Component]
+    source: Source, folder: Path, names: Collection[str], components: Sequence[Component]
 ) -> dict[str, str]:
     found = damage.damaged(folder, names, listing.of_snapshot(source, folder))
     if found:
         return found
-    opened = [open_component(folder, component, source.variant) for component in components]
-    return dict.fromkeys(altered(opened), "it was written to and does not match the hash in its blob's name")
+    files = opened(source, folder, components)
+    return dict.fromkeys(altered(files), "it was written to and does not match the hash in its blob's name")
 
 
 def is_altered(files: Sequence[ComponentFiles]) -> bool:
@@ -154,9 +171,7 @@ def is_altered(files: Sequence[ComponentFiles]) -> bool:
     return bool(altered(files))
 
 
-def _fetch(
-    source: ModelSource, components: Sequence[Component], listener: Listener
-) -> tuple[Path, list[str]]:
+def _fetch(source: Source, components: Sequence[Component], listener: Listener) -> tuple[Path, list[str]]:
     """Download missing files; returns the snapshot's folder and the names of all needed files."""
     import huggingface_hub
 
@@ -183,64 +198,7 @@ def _fetch(
     return Path(folder), names
 
 
-def needed(source: ModelSource, components: Sequence[Component], repository: Listing) -> list[str]:
-    """The files of a repository that the components need; reads indexes and headers from the hub.
-
-    Raises:
-        ModelError: a component has no weights, only pickled ones, or several sets without an index.
-        Exception: errors of the hub's client.
-
-    """
-    return _names(selections(source, components, repository), repository.sizes)
-
-
-def selections(
-    source: ModelSource, components: Sequence[Component], repository: Listing
-) -> dict[str, Selection]:
-    """The files of each component, by its name; raises as :func:`needed`."""
-    return _select(source, components, repository.sizes, lambda c: RemoteFolder(source, repository, c.path))
-
-
-def _select(
-    source: ModelSource,
-    components: Sequence[Component],
-    names: Collection[str],
-    contents: Callable[[Component], Contents],
-) -> dict[str, Selection]:
-    check_variant(source, names)
-    for component in components:
-        _check_presence(source, component, names)
-    return {c.name: select(names, c, contents(c), source.variant) for c in components}
-
-
-def _names(chosen: Mapping[str, Selection], names: Collection[str]) -> list[str]:
-    of_components = {name for selection in chosen.values() for name in selection.names}
-    return sorted(of_components | ({INDEX} & set(names)))
-
-
-def check_variant(source: ModelSource, names: Collection[str]) -> None:
-    """Check that at least one of a model's folders has the requested variant.
-
-    Folders without it are loaded from their plain files, as by diffusers.
-
-    Raises:
-        ModelError: no folder has it.
-
-    """
-    found = variants(names)
-    if source.variant is not None and source.variant not in found:
-        known = f"there are: {', '.join(found)}" if found else "it has only plain files"
-        raise ModelError(f"{title(source)} has no files of variant '{source.variant}' ({known})")
-
-
-def _check_presence(source: ModelSource, component: Component, names: Collection[str]) -> None:
-    if not any(name.startswith(f"{component.path}/") for name in names):
-        raise ModelError(
-            f"{title(source)} has no files of the component '{component.name}'; is it in diffusers layout?"
-        )
-
-
-def _bytes_to_fetch(source: ModelSource, names: Collection[str], repository: Listing) -> int:
+def _bytes_to_fetch(source: Source, names: Collection[str], repository: Listing) -> int:
     """The total size of the files that are not in the cache yet."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -251,7 +209,7 @@ def _bytes_to_fetch(source: ModelSource, names: Collection[str], repository: Lis
     )
 
 
-def _check_room(source: ModelSource, total: int) -> None:
+def _check_room(source: Source, total: int) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = Path(HF_HUB_CACHE)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError, StorageError
+from runner.manifest.schema import PartSource
 
 if TYPE_CHECKING:
-    from runner.manifest.schema import ModelSource
+    from runner.manifest.schema import Source
 
 # class names, because the HTTP library depends on the version of huggingface_hub
 _UNREACHABLE = {
@@ -27,7 +28,7 @@ def is_offline() -> bool:
     return bool(HF_HUB_OFFLINE)
 
 
-def explained(source: ModelSource, error: Exception, state: str = "") -> ModelError | StorageError:
+def explained(source: Source, error: Exception, state: str = "") -> ModelError | StorageError:
     """The user error for an error of the hub's client; ``state`` describes what is missing here."""
     from huggingface_hub import errors
 
@@ -45,7 +46,7 @@ def explained(source: ModelSource, error: Exception, state: str = "") -> ModelEr
             f"{name} was not found: check the name; a private model needs HF_TOKEN or `hf auth login`"
         )
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return offline(state)
+        return offline(source, state)
     kinds = {base.__name__ for base in type(error).__mro__}
     if kinds & _UNREACHABLE:
         return ModelError(f"{state}, and the hub cannot be reached; try again")
@@ -58,14 +59,16 @@ def explained(source: ModelSource, error: Exception, state: str = "") -> ModelEr
     )
 
 
-def offline(state: str) -> ModelError:
+def offline(source: Source, state: str) -> ModelError:
     """The error for a model that is not completely on this machine, in offline mode."""
+    key = f"components.{source.component}" if isinstance(source, PartSource) else "source"
     return ModelError(
-        f"{state}, and HF_HUB_OFFLINE forbids fetching it: unset it, or set `source` to a folder on this "
+        f"{state}, and HF_HUB_OFFLINE forbids fetching it: unset it, or set `{key}` to a folder on this "
         "machine, which starts with ./, / or ~"
     )
 
 
-def title(source: ModelSource) -> str:
-    """The name of a model in messages."""
-    return f"model '{source.source}'" + (f" at '{source.revision}'" if source.revision else "")
+def title(source: Source) -> str:
+    """The name of a model in messages, or of a component and the model that it is from."""
+    name = f"model '{source.source}'" + (f" at '{source.revision}'" if source.revision else "")
+    return f"component '{source.component}' ({name})" if isinstance(source, PartSource) else name

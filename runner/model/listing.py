@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.manifest.schema import Source
 from runner.model import repository_cache
 from runner.model.threads import in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from runner.manifest.schema import ModelSource
 
 _TEMPORARY = (408, 429)  # HTTP statuses that are not final
 
@@ -28,7 +27,7 @@ class Listing:
     sizes: Mapping[str, int | None]
 
 
-def from_hub(source: ModelSource) -> Listing:
+def from_hub(source: Source) -> Listing:
     """The current listing from the hub; raises errors of the hub's client, and TimeoutError."""
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT as TIMEOUT
@@ -48,16 +47,16 @@ def from_hub(source: ModelSource) -> Listing:
     return listing
 
 
-def current(source: ModelSource) -> Listing:
+def current(source: Source) -> Listing:
     """The listing, requested once per process; a cached one for a commit, or if the hub cannot be reached.
 
     Raises as :func:`from_hub`.
     """
-    return _current(source.model_copy(update={"variant": None, "pipeline": None}))
+    return _current(Source(source=source.source, revision=source.revision))
 
 
-@functools.cache  # the stages of a manifest share a model
-def _current(source: ModelSource) -> Listing:
+@functools.cache  # the stages of a manifest share a model, and parts may lie in one repository
+def _current(source: Source) -> Listing:
     known = _cached(source.source, source.revision or "main")
     if known and known.commit == source.revision:
         return known
@@ -69,7 +68,7 @@ def _current(source: ModelSource) -> Listing:
         raise
 
 
-def of_snapshot(source: ModelSource, snapshot: Path) -> Listing | None:
+def of_snapshot(source: Source, snapshot: Path) -> Listing | None:
     """The listing at a snapshot's commit, if runner or the hub's client has cached it."""
     known = _cached(source.source, snapshot.name)
     if known is not None:
@@ -80,7 +79,7 @@ def of_snapshot(source: ModelSource, snapshot: Path) -> Listing | None:
     return None
 
 
-def snapshot_folder(source: ModelSource) -> Path | None:
+def snapshot_folder(source: Source) -> Path | None:
     """The folder in the hub's cache with the files of the revision that were fetched so far, or None.
 
     A branch is taken at the commit where it was when it was last fetched.

@@ -11,24 +11,25 @@ from runner.errors import ModelError, RunnerError
 from runner.files.header import Header
 from runner.model import hub
 from runner.model.contents import content_of, contents
-from runner.model.files import INDEX, open_component
 from runner.model.hub_errors import explained, title
 from runner.model.listing import current
-from runner.model.selection import CONFIG, WEIGHTS
+from runner.model.needed import selections
+from runner.model.parts import located
+from runner.model.selection import CONFIG, INDEX, WEIGHTS, path_of
 from runner.model.shapes import ComponentShapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from runner.api import Component
-    from runner.manifest.schema import ModelSource
+    from runner.manifest.schema import Source
     from runner.model.contents import Content
     from runner.model.selection import Selection
 
 CONFIGS = (CONFIG, "scheduler_config.json")  # a tokenizer's class is in the model's index
 
 
-def describe(source: ModelSource, components: Sequence[Component]) -> dict[str, ComponentShapes]:
+def describe(source: Source, components: Sequence[Component]) -> dict[str, ComponentShapes]:
     """Shapes of the components of a hub model, by component name.
 
     Files in the hub's cache and headers in runner's are not requested again. If the hub cannot be reached,
@@ -40,11 +41,12 @@ def describe(source: ModelSource, components: Sequence[Component]) -> dict[str, 
     """
     folder = hub.cached(source, components)
     if folder is not None:
-        return {c.name: open_component(folder, c, source.variant).shapes for c in components}
+        return {files.component.name: files.shapes for files in hub.opened(source, folder, components)}
     try:
         listing = current(source)
-        chosen = hub.selections(source, components, listing)
-        configs = {f"{c.path}/{name}" for c in components for name in CONFIGS}
+        components = located(source, components, listing.sizes)
+        chosen = selections(source, components, listing)
+        configs = {path_of(c, name) for c in components for name in CONFIGS}
         needed = {name for selection in chosen.values() for name in selection.names}
         names = sorted(name for name in needed if name.endswith(WEIGHTS) or name in configs)
         found = contents(source, listing, names)
@@ -55,7 +57,7 @@ def describe(source: ModelSource, components: Sequence[Component]) -> dict[str, 
     return {c.name: _shapes(c, chosen[c.name], found) for c in components}
 
 
-def commit_of(source: ModelSource) -> str | None:
+def commit_of(source: Source) -> str | None:
     """The commit of the revision, as the hub reports or last reported it; None if unknown."""
     try:
         return current(source).commit
@@ -63,7 +65,7 @@ def commit_of(source: ModelSource) -> str | None:
         return None
 
 
-def model_index(source: ModelSource) -> dict[str, Any]:
+def model_index(source: Source) -> dict[str, Any]:
     """A hub model's ``model_index.json``, from the hub's cache if it is there.
 
     Raises:
@@ -88,8 +90,10 @@ def model_index(source: ModelSource) -> dict[str, Any]:
     return dict(found)
 
 
-def configs_of(source: ModelSource, components: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """``config.json`` of a hub model's components that have one, by component.
+def tables_of(
+    source: Source, components: Sequence[Component], name: str = CONFIG
+) -> dict[str, Mapping[str, Any]]:
+    """A JSON file of a hub model's components that have it, by component.
 
     Raises:
         ModelError: the model is missing, gated, damaged or unreachable.
@@ -97,20 +101,20 @@ def configs_of(source: ModelSource, components: Sequence[str]) -> dict[str, Mapp
     """
     try:
         listing = current(source)
-        paths = {name: f"{name}/{CONFIG}" for name in components}
+        paths = {c.name: path_of(c, name) for c in located(source, components, listing.sizes)}
         found = contents(source, listing, [path for path in paths.values() if path in listing.sizes])
     except RunnerError:
         raise
     except Exception as error:
         raise explained(source, error) from error
-    configs = {name: found.get(path) for name, path in paths.items()}
-    return {name: config for name, config in configs.items() if isinstance(config, dict)}
+    tables = {name: found.get(path) for name, path in paths.items()}
+    return {name: table for name, table in tables.items() if isinstance(table, dict)}
 
 
 def _shapes(component: Component, chosen: Selection, found: Mapping[str, Content]) -> ComponentShapes:
     headers = [found[name] for name in chosen.names if name.endswith(WEIGHTS)]
     tensors = {name: info for h in headers if isinstance(h, Header) for name, info in h.tensors.items()}
-    tables = {name: found.get(f"{component.path}/{name}") for name in CONFIGS}
+    tables = {name: found.get(path_of(component, name)) for name in CONFIGS}
     configs = {name: table for name, table in tables.items() if isinstance(table, dict)}
     config = configs.pop(CONFIG, {})
     return ComponentShapes(component, tensors, config, chosen.names, configs, chosen.variant)

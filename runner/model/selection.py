@@ -23,10 +23,19 @@ if TYPE_CHECKING:
 
 WEIGHTS = ".safetensors"
 CONFIG = "config.json"
+INDEX = "model_index.json"
 BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5")
 STEMS = {"diffusers": ("diffusion_pytorch_model", "model"), "transformers": ("model",)}
 """Stems of weight files, by the package of the component's class."""
+
+# classes that have no weights, by a part of their names: a repository may hold them beside a model
+_WITHOUT_WEIGHTS = {
+    "Tokenizer": "tokenizer_config.json",
+    "Processor": "preprocessor_config.json",
+    "FeatureExtractor": "preprocessor_config.json",
+    "Scheduler": "scheduler_config.json",
+}
 
 _PART = r"-\d+-of-\d+"
 # older versions of the libraries put the variant after the number: model-00001-of-00002.fp16.safetensors
@@ -69,11 +78,21 @@ def select(
         ModelError: the weights are missing, pickled, incomplete or ambiguous.
 
     """
-    here = PurePosixPath(component.path)
-    own = sorted(path.name for path in map(PurePosixPath, names) if path.parent == here)
+    own = sorted(PurePosixPath(name).name for name in files_of(component, names))
     folder = _Folder(own, component, contents)
     found = folder.select_config(variant) if component.config_only else folder.select(variant)
-    return Selection(tuple(str(here / name) for name in found.names), found.variant, found.index)
+    return Selection(tuple(path_of(component, n) for n in found.names), found.variant, found.index)
+
+
+def path_of(component: Component, name: str) -> str:
+    """The path in the model of a file in the component's folder."""
+    return str(PurePosixPath(component.path) / name)
+
+
+def files_of(component: Component, names: Iterable[str]) -> list[str]:
+    """The files in the component's folder, among paths in the model."""
+    here = PurePosixPath(component.path)
+    return [name for name in names if PurePosixPath(name).parent == here]
 
 
 def variants(names: Iterable[str]) -> list[str]:
@@ -95,18 +114,30 @@ class _Folder:
         return re.split("[.:]", self.component.cls, maxsplit=1)[0]
 
     def select(self, variant: str | None) -> Selection:
+        if self._is_without_weights:
+            return Selection(tuple(sorted(set(self._beside()))))
         weights = self._weights(variant) or (self._weights(None) if variant else None) or self._named()
         chosen = weights or Selection(())
+        beside = self._beside()
+        if weights is None:
+            self._check_absence(beside)
+        index = [chosen.index] if chosen.index else []
+        return Selection(tuple(sorted({*beside, *chosen.names, *index})), chosen.variant, chosen.index)
+
+    def _beside(self) -> list[str]:
+        """Files that are loaded beside the weights."""
         beside = [
             name
             for name in self.names
             if any(fnmatch(name, kind) for kind in BESIDE_WEIGHTS) and not _ANY_INDEX.fullmatch(name)
         ]
-        beside += [n for n in self.names if any(fnmatch(n, kind) for kind in self.component.files)]
-        if weights is None:
-            self._check_absence(beside)
-        index = [chosen.index] if chosen.index else []
-        return Selection(tuple(sorted({*beside, *chosen.names, *index})), chosen.variant, chosen.index)
+        return beside + [n for n in self.names if any(fnmatch(n, kind) for kind in self.component.files)]
+
+    @property
+    def _is_without_weights(self) -> bool:
+        """Whether it is a tokenizer, processor or scheduler: weights beside it are another component's."""
+        cls = self.component.cls.partition(":")[2]
+        return any(word in cls and config in self.names for word, config in _WITHOUT_WEIGHTS.items())
 
     def select_config(self, variant: str | None) -> Selection:
         """The config, and weight files with tensors that match ``Component.buffers``."""

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
+from runner.manifest.schema import ModelSource, PartSource
 from runner.manifest.sources import PLUGIN, is_hub_id, mistaken_hub_id, no_folder, path_of
 from runner.model import hub
-from runner.model.files import ComponentFiles, open_component
+from runner.model.files import ComponentFiles, ComponentPlace
+from runner.model.needed import check_variant
+from runner.model.parts import located_on_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     from runner.api import Component
-    from runner.manifest.schema import ModelSource
+    from runner.manifest.schema import Source
     from runner.plugins import Plugins
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model on this machine."""
+    """A model on this machine, or the one that a part is from."""
 
-    source: ModelSource
+    source: Source
     folder: Path
 
     @property
@@ -43,14 +47,23 @@ class Model:
             ModelError: they are missing, damaged or pickled.
 
         """
-        return open_component(self.folder, component, self.variant)
+        files = self.place(component).open()
+        return replace(files, declared=component.path)
 
-    def record(self) -> dict[str, str]:
+    def place(self, component: Component) -> ComponentPlace:
+        """Where the component's files are."""
+        locate = hub.located_in if self.commit else located_on_disk
+        (found,) = locate(self.source, self.folder, [component])
+        return ComponentPlace(found, self.folder, self.variant)
+
+    def record(self) -> dict[str, Any]:
         """A source that identifies the same files from any folder and at any time.
 
         A hub id with its ``commit``, a packaged model, or the absolute path of a folder.
         """
-        given = {"variant": self.source.variant, "pipeline": self.source.pipeline}
+        pipeline = self.source.pipeline if isinstance(self.source, ModelSource) else None
+        inner = self.source.subfolder if isinstance(self.source, PartSource) else None
+        given = {"variant": self.source.variant, "pipeline": pipeline, "subfolder": inner}
         options = {name: value for name, value in given.items() if value}
         if self.commit:
             return {"source": self.source.source, "commit": self.commit, **options}
@@ -58,7 +71,24 @@ class Model:
         return {"source": name if name.startswith(PLUGIN) else str(self.folder), **options}
 
 
-def find(source: ModelSource, base: Path, plugins: Plugins, components: Sequence[Component]) -> Model | None:
+@dataclass(frozen=True)
+class ComposedModel:
+    """A model with the components from elsewhere that a stage loads, by name."""
+
+    own: Model
+    parts: Mapping[str, Model]
+
+    def of(self, component: Component) -> Model:
+        """The model that a component is loaded from."""
+        return self.parts.get(component.name, self.own)
+
+    def record(self) -> dict[str, Any]:
+        """As :meth:`Model.record`, with a record of each part in ``components``."""
+        parts = {name: part.record() for name, part in self.parts.items()}
+        return {**self.own.record(), **({"components": parts} if parts else {})}
+
+
+def find(source: Source, base: Path, plugins: Plugins, components: Sequence[Component]) -> Model | None:
     """The model, if it is on this machine; None for a hub model that is not completely in the cache.
 
     ``base`` is the base of relative folders.
@@ -84,11 +114,11 @@ def find(source: ModelSource, base: Path, plugins: Plugins, components: Sequence
     if not os.path.isdir(folder):  # noqa: PTH112 - never raises, whatever the name
         raise ModelError(missing)
     if source.variant is not None:
-        hub.check_variant(source, [path.name for path in folder.glob("*/*.safetensors")])
+        check_variant(source, [path.name for path in folder.glob("*/*.safetensors")])
     return Model(source, folder)
 
 
-def fetch(source: ModelSource, components: Sequence[Component], listener: hub.Listener) -> Model:
+def fetch(source: Source, components: Sequence[Component], listener: hub.Listener) -> Model:
     """Download the files of a hub model that the components need, and replace damaged ones.
 
     Raises:

@@ -16,10 +16,11 @@ from runner.manifest.items import expand
 from runner.manifest.params import names_of
 from runner.manifest.problems import Position, Problems
 from runner.manifest.schema import UNKNOWN
-from runner.manifest.sources import check_source
-from runner.model.facts import facts_of
+from runner.manifest.sources import part_source
+from runner.model.facts import facts_of, part_config
 from runner.pipeline import wiring
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
+from runner.pipeline.model_sources import check_component_names, check_sources, where_source
 from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
 from runner.pipeline.suffixes import check_suffixes
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from runner.manifest.batch_item import BatchItem
     from runner.manifest.load import Manifest
     from runner.manifest.problems import Position
-    from runner.manifest.schema import ModelSource
+    from runner.manifest.schema import Source
     from runner.plugins import Plugins
 
 
@@ -63,9 +64,9 @@ class Pipeline:
     warnings: tuple[str, ...] = ()
     """Options that have no effect, a line each."""
 
-    def components_of(self, model: ModelSource) -> list[Component]:
-        """Every component that stages load from this model."""
-        found = [c for stage in self.stages if stage.model == model for c in stage.components]
+    def components_of(self, source: Source) -> list[Component]:
+        """Every component that stages load from this model, or part of another."""
+        found = [c for stage in self.stages for c in stage.origins.get(source, ())]
         return list(dict.fromkeys(found))
 
     def dtypes_elsewhere(self, stage: PipelineStage) -> dict[str, str]:
@@ -90,12 +91,6 @@ class Pipeline:
     def input_files(self) -> set[str]:
         """Names of the parameters that are files."""
         return {name for stage in self.stages for name in file_parameters(stage.params)}
-
-    @property
-    def models(self) -> list[ModelSource]:
-        """The models that stages load components from."""
-        used = [s.model for s in self.stages if s.model is not None and s.components]
-        return list(dict.fromkeys(used))
 
 
 def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
@@ -150,6 +145,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
     )
     for stage in stages:
         _check_stage(manifest, stage, problems)
+    check_component_names(manifest, stages, problems)
     return stages
 
 
@@ -189,11 +185,17 @@ def _for_model(manifest: Manifest, plugins: Plugins, n: int, spec: Stage, proble
             )
         return _Bound()
     where = where_source(manifest, n)
-    if wrong := check_source(source, manifest.folder):
-        problems.add(where, wrong)
+    if not check_sources(manifest, n, problems):
+        return _Bound()
+    parts = {}
+    for name in source.components:
+        if (part := part_source(source, name)) is not None:
+            with problems.errors_at(where_source(manifest, n, part)):
+                parts[name] = part_config(part, manifest.folder, plugins)
+    if len(parts) < len(source.components):
         return _Bound()
     with problems.errors_at(where):
-        facts = facts_of(source, manifest.folder, plugins)
+        facts = facts_of(source, manifest.folder, plugins, parts)
         return _Bound(for_model(spec, facts), params_model(spec, facts), facts)
     return _Bound()
 
@@ -203,10 +205,8 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
     if stage.components and stage.model is None:
         message = f"stage '{stage.name}' loads weights: give a [model] source for them"
         problems.add(manifest.where("stage", n), message)
-    elif stage.model is not None and stage.model.source != UNKNOWN:
-        wrong = check_source(stage.model, manifest.folder)
-        if wrong:
-            problems.add(where_source(manifest, n), wrong)
+    else:
+        check_sources(manifest, n, problems)
     placement, place = stage.table.placement, manifest.where("stage", n, "placement")
     if placement in ACCELERATOR_ONLY and stage.budget.device == "cpu":
         problems.add(place, f"placement '{placement}' needs an accelerator, and the device is cpu")
@@ -233,12 +233,6 @@ def _check_suffix_parameters(manifest: Manifest, stage: PipelineStage, problems:
             problems.add(
                 where, f"'{name}' is the extension of a file, and stage '{maker}' makes it as it runs"
             )
-
-
-def where_source(manifest: Manifest, stage: int) -> Position:
-    """The position of a stage's model source in the manifest; the stage is given by its index."""
-    own = ("stage", stage) if manifest.table.stage[stage].model else ()
-    return manifest.where(*own, "model", "source")
 
 
 def _bind_items(

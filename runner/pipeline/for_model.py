@@ -84,6 +84,7 @@ def _call(function: Any, stage: Stage, name: str, facts: ModelFacts) -> Any:
     try:
         return function(facts)
     except UnsupportedModelError as error:
-        raise ModelError(f"{stage.name} cannot use this model: {error}") from None
+        plugin = stage.name.partition(".")[0]
+        raise ModelError(f"the stages of '{plugin}' cannot use this model: {error}") from None
     except Exception as error:
         raise PluginError(f"{name} fails for a model of {facts.pipeline}: {in_words(error)}") from error

@@ -13,7 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from runner.manifest.params import names_of
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ManifestTable, Placement
-from runner.manifest.sources import FOLDER, HUB_ID, PLUGIN
+from runner.manifest.sources import FOLDER, HUB_ID, PLUGIN, REVISION
 from runner.pipeline.for_model import params_model
 from runner.placements import ACCELERATOR_ONLY
 
@@ -177,6 +177,8 @@ def _add_what_is_checked_elsewhere(root: Schema, definitions: Mapping[str, Schem
     packaged, folder = rf"{PLUGIN}[^/]+/(?!.*\.\.)", FOLDER.pattern
     model = definitions["ModelSource"]
     model["properties"]["source"]["pattern"] = rf"^({HUB_ID.pattern}$|{folder}|{packaged})"
+    part = rf"{HUB_ID.pattern}(@{REVISION.pattern})?(:[^/].*)?$"
+    model["properties"]["components"]["additionalProperties"]["pattern"] = rf"^({part}|{folder}|{packaged})"
     on_hub = {"properties": {"source": {"pattern": rf"^{HUB_ID.pattern}$"}}}
     model |= {"if": on_hub, "else": {"properties": {"revision": False}}}
     root["allOf"] = list(_placements_on_the_cpu())

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 
 from runner.accelerator.discovery import choose_device
 from runner.api import Bundle, File, Stage, Tensor, Text
+from runner.model.parts import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from pydantic import BaseModel
 
     from runner.api import Component, ModelFacts
     from runner.manifest.positions import Path
-    from runner.manifest.schema import Budget, ModelSource, StageTable
+    from runner.manifest.schema import Budget, ModelSource, Source, StageTable
     from runner.pipeline.wiring import Wires
 
 
@@ -69,6 +70,19 @@ class PipelineStage:
         components = self.spec.components
         assert not isinstance(components, str), "the pipeline has the stage for its model"  # noqa: S101
         return components
+
+    @cached_property
+    def origins(self) -> Mapping[Source, Sequence[Component]]:
+        """Its components by where they are loaded from.
+
+        The model is among them even if every component is from elsewhere: its index is read.
+        """
+        if self.model is None or not self.components:
+            return {}
+        found: dict[Source, list[Component]] = {self.model: []}
+        for component in self.components:
+            found.setdefault(source_of(self.model, component), []).append(component)
+        return found
 
     @property
     def is_terminal(self) -> bool:

@@ -37,7 +37,7 @@ def check_without_files(cls: Any, shapes: ComponentShapes, model: Path) -> None:
 
     """
     folder = model / shapes.component.path
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # it may be the root
     if shapes.config:
         (folder / CONFIG).write_text(json.dumps(shapes.config))
     weights = _weights(shapes)

@@ -11,15 +11,16 @@ from runner.plan.candidates import candidates, lowest
 from runner.plan.dtypes import float32_instead
 from runner.plan.learned import learned
 from runner.plan.limits import Limits, limits_of
+from runner.plan.measured import measured
 from runner.plan.misfit import misfit_of
 from runner.plan.own_map import check_map
 from runner.plan.reasons import reasons_for
-from runner.plan.requirements import MemoryRequirements, requirements_of
+from runner.plan.requirements import MemoryRequirements, measurements, requirements_of
 from runner.plan.stage_plan import StagePlan
 from runner.plan.throughput import FEW_PASSES, pass_time_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from runner.machine.describe import Machine
     from runner.model.shapes import ComponentShapes
@@ -28,6 +29,26 @@ if TYPE_CHECKING:
     from runner.plan.placement_option import PlacementOption
 
 AUTO = "auto"
+
+
+def plan_stages(
+    pipeline: Pipeline,
+    stages: Sequence[PipelineStage],
+    shapes: Callable[[PipelineStage], Sequence[ComponentShapes]],
+    machine: Machine | None = None,
+) -> list[StagePlan]:
+    """Plan several stages. What their plugins measure is measured in one process.
+
+    Raises:
+        RunnerError: as :func:`plan_stage`.
+
+    """
+    wanted = []
+    for stage in stages:
+        device = limits_of(stage.budget, machine).device
+        wanted += measurements(pipeline, stage, shapes(stage), device)
+    measured(wanted)  # into the cache, where the plans find them
+    return [plan_stage(pipeline, stage, shapes(stage), machine=machine) for stage in stages]
 
 
 def plan_stage(

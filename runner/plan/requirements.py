@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from runner.accelerator.names import kind_of
 from runner.accelerator.overheads import NONE, Overheads
-from runner.api import Activations, Sizes
+from runner.api import Activations, Measure, Sizes
 from runner.errors import PluginError
 from runner.machine import malloc
 from runner.pipeline.params import instance, raw_params
+from runner.plan.measured import Measurement, measured
+from runner.plan.measurement import measurement
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class MemoryRequirements:
     each: Mapping[str, Activations]
     """Of each item, by its id."""
     has_formula: bool
+    """Whether the activations are known: by the plugin's formula, or measured."""
     on_cpu: bool
     overheads: Overheads = NONE
     """What the accelerator's runtime takes."""
@@ -133,23 +136,48 @@ def requirements_of(
 
     """
     known = list(shapes)
-    on_cpu = device == "cpu"
-    sizes = Sizes(
-        dtype=dtype or stage.table.dtype,
-        device=kind_of(device),
-        configs={s.component.name: s.config for s in known if s.config},
-        save_dtype=stage.table.save_dtype,
-    )
-    each = _activations(pipeline, stage, sizes, changed or {})
+    sizes = _sizes(pipeline, stage, known, device, dtype)
+    each, is_known = _known(_activations(pipeline, stage, sizes, changed or {}))
     return MemoryRequirements(
         shapes=tuple(s for s in known if s.tensors and not s.component.config_only),
         dtype=sizes.dtype,
         item=_most(list(dict.fromkeys(each.values()))),
         each=each,
-        has_formula=bool(stage.spec.memory),
-        on_cpu=on_cpu,
+        has_formula=bool(stage.spec.memory) and is_known,
+        on_cpu=device == "cpu",
         overheads=overheads,
         beside=_preloaded(pipeline),
+    )
+
+
+def measurements(
+    pipeline: Pipeline, stage: PipelineStage, shapes: Iterable[ComponentShapes], device: str
+) -> list[Measurement]:
+    """The sizes of the stage that its plugin measures.
+
+    Raises:
+        PluginError: the plugin's activation formula is missing, or fails.
+
+    """
+    sizes = _sizes(pipeline, stage, shapes, device)
+    found = _activations(pipeline, stage, sizes, {})
+    return [one for one in found.values() if isinstance(one, Measurement)]
+
+
+def _sizes(
+    pipeline: Pipeline,
+    stage: PipelineStage,
+    shapes: Iterable[ComponentShapes],
+    device: str,
+    dtype: str | None = None,
+) -> Sizes:
+    return Sizes(
+        dtype=dtype or stage.table.dtype,
+        device=kind_of(device),
+        configs={s.component.name: s.settings for s in shapes if s.settings},
+        save_dtype=stage.table.save_dtype,
+        model=stage.facts,
+        dtypes=pipeline.dtypes_elsewhere(stage),
     )
 
 
@@ -162,20 +190,29 @@ def _library(component: Component) -> str:
     return component.cls.partition(":")[0].partition(".")[0]
 
 
+def _known(found: Mapping[str, Activations | Measurement]) -> tuple[dict[str, Activations], bool]:
+    """The activations of each item, measured where its plugin does that; and whether all are known."""
+    results = measured(one for one in found.values() if isinstance(one, Measurement))
+    each = {
+        item: results.get(one.digest) if isinstance(one, Measurement) else one for item, one in found.items()
+    }
+    return {item: one or NO_ACTIVATIONS for item, one in each.items()}, None not in each.values()
+
+
 def _activations(
     pipeline: Pipeline, stage: PipelineStage, sizes: Sizes, changed: Mapping[str, Any]
-) -> dict[str, Activations]:
+) -> dict[str, Activations | Measurement]:
     """Those of each item, by its id. Equal parameters are validated, and the formula called, once."""
     if not stage.spec.memory:
         return {item.id: NO_ACTIVATIONS for item in pipeline.items}
     formula = load_object(stage.spec.memory)
     sources = [pipeline.stages[n] for n in sorted(stage.sources)]
-    known: dict[str, Activations] = {}
+    known: dict[str, Activations | Measurement] = {}
     found = {}
     for item in pipeline.items:
         raw = [raw_params(read, item.params[read.index]) for read in (stage, *sources)]
         # as text, since it tells 1, 1.0 and true apart, and values may be lists
-        key = repr([(params.values, params.text_only) for params in raw])
+        key = repr([(params.values, params.text_only, params.folders) for params in raw])
         if key not in known:
             try:
                 upstream = {
@@ -183,7 +220,11 @@ def _activations(
                 }
                 by_input = {name: upstream[source.stage] for name, source in stage.wires.items()}
                 params = instance(stage, item.params[stage.index], changed)
-                known[key] = _checked(formula(params, replace(sizes, upstream=by_input)))
+                result = formula(params, replace(sizes, upstream=by_input))
+                if isinstance(result, Measure):
+                    known[key] = measurement(pipeline, stage, item, result, sizes, changed)
+                else:
+                    known[key] = _checked(result)
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # it may even call sys.exit

@@ -11,7 +11,7 @@ import torch
 
 from runner.accelerator.backends import backend_of
 from runner.accelerator.backends.generic import AcceleratorBackend
-from runner.plugin_check.live_bytes import LiveBytes
+from runner.api.live_bytes import LiveBytes
 
 if TYPE_CHECKING:
     from runner.plugin_check.record import MadeItem, Recording

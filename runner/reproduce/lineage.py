@@ -13,6 +13,7 @@ from runner.errors import StorageError, UsageError
 from runner.files.provenance import read_provenance
 from runner.files.storage import LFS_POINTER, is_lfs_pointer, read_ends
 from runner.manifest.schema import NAME
+from runner.manifest.sources import as_part
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,12 +27,16 @@ class SourceRecord(BaseModel):
     """As the manifest had it; only in records of earlier versions."""
     variant: str | None = None
     pipeline: str | None = None
+    subfolder: str | None = None
+    """Of a component from elsewhere: its folder in the source, if the manifest gave one."""
+    components: dict[str, SourceRecord] = {}
+    """The components from elsewhere that the stage loaded."""
     commit: str | None = None
     folder: str | None = None
     """The model's folder; in records of earlier versions, whose ``source`` is as the manifest had it."""
 
     @property
-    def pinned(self) -> dict[str, str]:
+    def pinned(self) -> dict[str, Any]:
         """The manifest table of exactly this model."""
         revision = self.commit or self.revision
         table = {
@@ -39,8 +44,17 @@ class SourceRecord(BaseModel):
             "revision": revision,
             "variant": self.variant,
             "pipeline": self.pipeline,
+            "components": self._parts,
         }
         return {name: value for name, value in table.items() if value}
+
+    def at(self, model: str) -> dict[str, Any]:
+        """The manifest table of another source for the model, with exactly the parts from elsewhere."""
+        return {"source": model, **({"components": self._parts} if self.components else {})}
+
+    @property
+    def _parts(self) -> dict[str, str]:
+        return {name: as_part(r.source, r.commit, r.subfolder) for name, r in self.components.items()}
 
 
 class StageRecord(BaseModel):

@@ -60,7 +60,7 @@ def manifest_of(provenance: Provenance, plugins: Plugins, model: str | None = No
         stages.append({**stage, "from": _from(record, records, plugins)})
     tables: Tables = {"version": 1, "name": NAME}
     loading = [(n, r.source) for n, r in enumerate(records.values()) if r.source]
-    sources = [{"source": model} if model else source.pinned for _, source in loading]
+    sources = [source.at(model) if model else source.pinned for _, source in loading]
     _put(tables, [stages[n] for n, _ in loading], "model", sources)
     budgets = [{"device": _device(r.device), "threads": r.threads} for r in records.values()]
     _put(tables, stages, "budget", budgets)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from runner.rundir.journal import Events
 
 
+NOT_MEASURED = "what an item takes beside the weights could not be measured, and is not in the plan: {}"
+
+
 class EventPublisher:
     """Emits each event together with the plugin hook that belongs to it."""
 
@@ -64,6 +67,14 @@ class EventPublisher:
     def waiting(self, reason: str) -> None:
         """The run waits, for another run or for the user."""
         self.events.emit(ev.Waiting(reason=reason))
+
+    def measuring(self, stage: str, sizes: int) -> None:
+        """So many sizes of a stage are measured for the plan."""
+        self.events.emit(ev.MeasuringShapes(stage=stage, sizes=sizes))
+
+    def not_measured(self, stage: str, reason: str) -> None:
+        """One size of a stage could not be measured."""
+        self.warning(ev.Warned(kind="not_measured", message=NOT_MEASURED.format(reason), stage=stage))
 
     def fetching(self, source: str, done: int, total: int) -> None:
         """A model is being downloaded: bytes so far, and in all."""

@@ -11,8 +11,9 @@ from runner.errors import ExitCode, InterruptedRunError, RunnerError, StorageErr
 from runner.events import Warned
 from runner.files.storage import remove_if_empty, storage_errors
 from runner.machine.cpu import core_count
-from runner.plan.choose import plan_stage
+from runner.plan.choose import plan_stages
 from runner.rundir.history import failed_items
+from runner.supervisor.measuring import measuring
 from runner.supervisor.model_check import check_components
 from runner.supervisor.stage_runner import StageRunner
 from runner.supervisor.task_tracker import TaskTracker
@@ -120,7 +121,8 @@ class Execution:
             BudgetError: one does not fit.
 
         """
-        plans = [plan_stage(self.work.pipeline, s, self.resolved.shapes(s)) for s in stages]
+        with measuring(self.publisher):
+            plans = plan_stages(self.work.pipeline, stages, self.resolved.shapes)
         for plan in plans:
             plan.check()
         return plans

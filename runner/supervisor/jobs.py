@@ -8,9 +8,9 @@ from runner.machine.cpu import core_count
 from runner.protocol import Input, Job, JobItem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from runner.model.sources import Model
+    from runner.model.sources import ComposedModel
     from runner.pipeline.stage import PipelineStage
     from runner.plan.placement_option import PlacementOption
     from runner.plan.stage_plan import StagePlan
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 
 def make_job(
-    work: Work, plan: StagePlan, placed: PlacementOption, tasks: Sequence[Task], model: Model | None
+    work: Work, plan: StagePlan, placed: PlacementOption, tasks: Sequence[Task], model: ComposedModel | None
 ) -> Job:
     """The job of a stage for these tasks, its weights placed by ``placed``: an option of its plan."""
     stage = plan.stage
     table = stage.table
+    source = model.record() if model else None
     return Job(
         name=stage.name,
         stage=stage.spec,
@@ -38,18 +39,17 @@ def make_job(
         retains_freed_memory=placed.retains_freed_memory,
         placements=placed.placements,
         group=placed.group,
-        model=model.folder if model else None,
-        variant=model.variant if model else None,
+        components={c.name: model.of(c).place(c) for c in stage.components} if model else {},
         facts=stage.facts,
         dtypes=work.pipeline.dtypes_elsewhere(stage),
         retries=table.retries,
         timeout=table.timeout,
         checkpoint_every=work.pipeline.manifest.table.run.checkpoint_every,
-        items=tuple(_job_item(work, stage, task, model) for task in tasks),
+        items=tuple(_job_item(work, stage, task, source) for task in tasks),
     )
 
 
-def _job_item(work: Work, stage: PipelineStage, task: Task, model: Model | None) -> JobItem:
+def _job_item(work: Work, stage: PipelineStage, task: Task, source: Mapping[str, Any] | None) -> JobItem:
     key, directory = task.keyed.key, work.directory
     handoff = directory.handoff(stage.name, key) if stage.leaves_handoff else None
     return JobItem(
@@ -60,7 +60,7 @@ def _job_item(work: Work, stage: PipelineStage, task: Task, model: Model | None)
         handoff=handoff,
         state=directory.state(stage.name, key),
         files=work.files(task.item.id, stage),
-        lineage=_lineage(stage, task, model),
+        lineage=_lineage(stage, task, source),
     )
 
 
@@ -74,12 +74,12 @@ def _inputs(work: Work, stage: PipelineStage, item: str) -> dict[str, Input]:
     return found
 
 
-def _lineage(stage: PipelineStage, task: Task, model: Model | None) -> dict[str, Any]:
+def _lineage(stage: PipelineStage, task: Task, source: Mapping[str, Any] | None) -> dict[str, Any]:
     """The stage's entry in the lineage: the key's inputs, and what is needed to make the output again."""
     return {
         **task.keyed.key_inputs,
         "key": task.keyed.key,
         "place": stage.index,
         "as_written": task.item.params[stage.index].as_written,
-        "source": model.record() if model else None,
+        "source": source,
     }

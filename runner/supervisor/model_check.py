@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from runner.errors import ExitCode
 from runner.events import Checked
 from runner.machine.active_time import active_seconds
-from runner.pipeline.binding import where_source
+from runner.pipeline.model_sources import where_component
 from runner.protocol import ModelCheck
 from runner.supervisor.connection import WorkerConnection
 from runner.supervisor.spawn import Spawner
@@ -46,7 +46,7 @@ def check_components(
     checks = [check for _, check in todo]
     results = _check_in(start(), checks) if start else _check_in_new_process(checks)
     for (stage, check), problem in zip(todo, results, strict=True):
-        where = where_source(resolved.pipeline.manifest, stage.index)
+        where = where_component(resolved.pipeline.manifest, stage, check.shapes.component.name)
         if problem:
             findings.problems.add(where, problem, ExitCode.MODEL)
         elif problem == "":

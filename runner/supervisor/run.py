@@ -17,7 +17,8 @@ from runner.supervisor.execution import Execution
 from runner.supervisor.launch import Launchers
 from runner.supervisor.signals import Interrupts
 from runner.work.checks import look
-from runner.work.models import forced_stages, resolve_models
+from runner.work.demand import forced_stages
+from runner.work.models import resolve_models
 from runner.work.work import Work
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from runner.errors import ExitCode, ModelError, UsageError
 from runner.manifest.problems import ManifestError
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ModelSource
 from runner.manifest.sources import check_source, is_hub_id
-from runner.pipeline.binding import bind
+from runner.model.parts import source_of
 from runner.tailor.changes import Change, apply, reread
 from runner.tailor.fit import Fitted, Shapes, fit, in_faster_dtypes, shapes_of
 from runner.tailor.hardware import Hardware, budget_changes, completed
 from runner.tailor.predictions import note_predictions
 from runner.tailor.recommended import adapt
 from runner.tailor.rewrite import remark
-from runner.tailor.templates import choose, open_template
+from runner.tailor.templates import bind_template, choose, open_template
 from runner.units import parse_size
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def make(request: NewManifestRequest, plugins: Plugins, machine: Machine) -> New
     model = _model(request)
     hardware, notes = completed(request.hardware, machine)
     plugin, template = choose(plugins, request.template, model, Path())
-    opened = open_template(plugin, template, plugins)
+    opened = open_template(plugin, template)
     name = _name(request, template, hardware)
     path = request.out or Path(f"{name}.toml")
     source = _source(request, template)
     base = apply(replace(opened, path=path), _changes(opened, name, source, hardware))
-    pipeline = bind(base, plugins)
+    pipeline = bind_template(plugin, template, base, plugins)
     shapes = _shapes_of(pipeline)
     adapted = adapt(pipeline, template, shapes)
     fitted = in_faster_dtypes(fit(adapted.pipeline, shapes, machine), shapes, plugins, machine=machine)
@@ -152,8 +152,9 @@ def _changes(opened: Manifest, name: str, source: str, hardware: Hardware) -> It
     yield Change(("name",), table.name, name)
     if source and (table.model is None or table.model.source != source):
         yield Change(("model", "source"), table.model and table.model.source, source)
-        if table.model and table.model.revision:
-            yield Change(("model", "revision"), table.model.revision, None)
+        for option in ("revision", "variant"):  # of the template's own model
+            if table.model and (given := getattr(table.model, option)):
+                yield Change(("model", option), given, None)
     yield from budget_changes(opened, hardware)
 
 
@@ -169,10 +170,11 @@ def _remarked(fitted: Fitted) -> str:
 def _header(fitted: Fitted, hardware: Hardware) -> Mapping[str, str]:
     """Values of the header's placeholders: the hardware, and how to get access to the model."""
     on_hub = {
-        (plan.stage.model.source, placed.component.path): placed.stored_bytes
+        (source.source, placed.component.path): placed.stored_bytes
         for plan in fitted.plans
-        if plan.stage.model is not None and is_hub_id(plan.stage.model.source)
+        if plan.stage.model is not None
         for placed in plan.need.shapes
+        if is_hub_id((source := source_of(plan.stage.model, placed.component)).source)
     }
     disk = f", {sum(on_hub.values()) / 1e9:.0f} GB of disk for the model" if on_hub else ""
     return {"hardware": f"{hardware.in_words}{disk}.", "access": ACCESS if on_hub else ""}

@@ -19,7 +19,7 @@ _PREDICTED = re.compile(r"^([ \t]*)# predicted:[^\r\n]*", re.MULTILINE)
 def in_words(plan: StagePlan) -> str:
     """The placement and the peaks of a plan: ``device-map, VRAM 7.81 GiB, RAM 12.96 GiB``."""
     peaks = [f"{peak.kind} {format_size(peak.size)}" for peak in plan.chosen.peaks(plan.limits)]
-    without = [] if plan.need.has_formula else ["without activations: the plugin has no formula"]
+    without = [] if plan.need.has_formula else ["without activations, which are not known"]
     return ", ".join([plan.chosen.placement, *peaks, *without])
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runner.api import ModelFacts, Recommended
 from runner.errors import ModelError, PluginError, in_words
 from runner.manifest.problems import ManifestError
+from runner.manifest.schema import ModelSource
 from runner.pipeline.binding import bind
 from runner.plugins import load_object
 from runner.tailor.changes import Change, apply, reread
@@ -100,8 +101,8 @@ def _named(change: Change, manifest: Manifest) -> str:
 
 def _card(pipeline: Pipeline) -> tuple[Mapping[str, Any], list[str]]:
     """The metadata of the model's card, and a note if it cannot be read; empty if there is no card here."""
-    for model in resolve_models(pipeline).models.values():
-        path = model.folder / CARD if model else None
+    for source, model in resolve_models(pipeline).models.items():
+        path = model.folder / CARD if model and isinstance(source, ModelSource) else None
         if path is not None and path.is_file() and path.stat().st_size <= CARD_LIMIT:
             return _metadata(path)
     return {}, []

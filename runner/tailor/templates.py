@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from runner.errors import ModelError, PluginError, UsageError
+from runner.errors import ExitCode, ModelError, PluginError, UsageError
 from runner.manifest.load import Manifest, load
-from runner.manifest.problems import ManifestError, did_you_mean
+from runner.manifest.problems import ManifestError, Problems, did_you_mean
 from runner.manifest.sources import is_hub_id
-from runner.model.files import INDEX
 from runner.model.remote import model_index
+from runner.model.selection import INDEX
 from runner.model.sources import find
 from runner.pipeline.binding import bind
+from runner.pipeline.unknown_keys import check_unknown_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from runner.api import Template
     from runner.manifest.schema import ModelSource
+    from runner.pipeline.binding import Pipeline
     from runner.plugins import Plugin, Plugins
 
 Offer = tuple["Plugin", "Template"]
+ANY = "*"
 
 
 def choose(plugins: Plugins, name: str | None, model: ModelSource | None, folder: Path) -> Offer:
@@ -49,26 +53,51 @@ def choose(plugins: Plugins, name: str | None, model: ModelSource | None, folder
             )
     elif model is not None:
         offers = _serving(plugins, offers, model, folder)
+    else:
+        offers = [offer for offer in offers if not offer[1].only_by_name] or offers
     if len(offers) > 1:
         what = "--template" if model is not None else "--model or --template"
         raise UsageError(f"several templates match, choose with {what}: {_titles(offers)}")
     return offers[0]
 
 
-def open_template(plugin: Plugin, template: Template, plugins: Plugins) -> Manifest:
-    """The template as a checked manifest.
+def open_template(plugin: Plugin, template: Template) -> Manifest:
+    """The template as it is; its stages are checked when its model is known.
 
     Raises:
-        PluginError: its file is missing, or is not a valid manifest.
+        PluginError: its file is missing, or its tables have errors.
 
     """
-    try:
+    with _broken(plugin, template):
         manifest = load(plugin.folder / template.path)
-        bind(manifest, plugins)
+        problems = Problems(list(manifest.problems))
+        check_unknown_keys(manifest, {}, problems)
+        problems.check()
+    return manifest
+
+
+def bind_template(plugin: Plugin, template: Template, manifest: Manifest, plugins: Plugins) -> Pipeline:
+    """The pipeline of a manifest made from a template, for its model.
+
+    Raises:
+        PluginError: the template is not a valid manifest.
+        ModelError: the model is missing, or the template's stages cannot use it.
+
+    """
+    with _broken(plugin, template):
+        return bind(manifest, plugins)
+
+
+@contextmanager
+def _broken(plugin: Plugin, template: Template) -> Iterator[None]:
+    """Errors of a template are its plugin's, unless they are about the model."""
+    try:
+        yield
     except ManifestError as error:
+        if error.exit_code == ExitCode.MODEL:
+            raise ModelError(error.messages) from None
         owner = f"plugin '{plugin.name}' (from {plugin.distribution})"
         raise PluginError(f"the template '{template.name}' of {owner} is broken:\n{error}") from None
-    return manifest
 
 
 def _serving(plugins: Plugins, offers: list[Offer], model: ModelSource, folder: Path) -> list[Offer]:
@@ -79,6 +108,7 @@ def _serving(plugins: Plugins, offers: list[Offer], model: ModelSource, folder: 
             return offers
         raise
     serving = [offer for offer in offers if pipeline in offer[1].pipelines]
+    serving = serving or [offer for offer in offers if ANY in offer[1].pipelines]
     if not serving:
         raise PluginError(
             f"model '{model.source}' is of class {pipeline}, and no installed plugin has a template for "

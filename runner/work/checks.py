@@ -12,7 +12,7 @@ from runner.manifest.problems import ManifestError, Position, Problems
 from runner.model.checks.classes import class_problems, pipeline_problem
 from runner.model.checks.formats import foreign_format
 from runner.model.checks.request import ComponentCheck, checks_of
-from runner.pipeline.binding import where_source
+from runner.pipeline.model_sources import where_component, where_source
 from runner.pipeline.params import instance
 from runner.plugins import load_object
 from runner.work.models import find_models
@@ -87,9 +87,7 @@ def component_checks(
     for stage in stages:
         if stage.model is None:
             continue
-        model = resolved.model(stage)
-        shown = str(model.folder) if model else stage.model.source
-        for check in checks_of(resolved.shapes(stage), shown, model.folder if model else None):
+        for check in checks_of(resolved.shapes(stage), resolved.folders(stage)):
             if check.shapes.component not in refused and not check.is_known_to_agree:
                 found.setdefault(check.digest, (stage, check))
     return list(found.values())
@@ -102,7 +100,9 @@ def _check_model(resolved: ResolvedModels, stage: PipelineStage, findings: Findi
     if message := pipeline_problem(stage.spec, index):
         findings.problems.add(where, message, ExitCode.MODEL)
     for shapes in resolved.shapes(stage):
-        messages = list(class_problems(shapes, index))
+        where = where_component(resolved.pipeline.manifest, stage, shapes.component.name)
+        is_part = shapes.component.name in stage.model.components
+        messages = list(class_problems(shapes, {} if is_part else index))
         if message := foreign_format(shapes):
             messages.append(f"component '{shapes.component.name}': {message}")
         for message in messages:
@@ -154,7 +154,7 @@ def _position(resolved: ResolvedModels, stage: PipelineStage, item: PipelineItem
     """Where the parameter is set: in the item, the stage or one before it; or where the model is named."""
     manifest, name = resolved.pipeline.manifest, found.parameter
     if found.component:
-        return where_source(resolved.pipeline.manifest, stage.index)
+        return where_component(manifest, stage, found.component)
     if name in item.fields:
         return item.where(name)
     for n in (stage.index, *sorted(stage.sources, reverse=True)):

@@ -7,15 +7,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from runner.errors import UsageError
 from runner.files import handoff, provenance
 from runner.files.storage import link
+from runner.manifest.problems import did_you_mean
 from runner.rundir.directory import key_and_rest
+from runner.work import ALL_STAGES
 
 if TYPE_CHECKING:
     from collections.abc import Container
     from pathlib import Path
 
-    from runner.pipeline.binding import PipelineItem
+    from runner.pipeline.binding import Pipeline, PipelineItem
     from runner.pipeline.stage import PipelineStage
     from runner.work.keys import Keyed
     from runner.work.work import Work
@@ -164,3 +167,17 @@ def make_links(found: list[tuple[Path, Path]]) -> None:
         link(source, target)
         if provenance.sidecar(source).exists():
             link(provenance.sidecar(source), provenance.sidecar(target))
+
+
+def forced_stages(pipeline: Pipeline, fresh: str | None) -> list[int]:
+    """The stages, by index, that ``--fresh`` names.
+
+    Raises:
+        UsageError: there is no such stage.
+
+    """
+    names = [stage.name for stage in pipeline.stages]
+    if fresh not in (None, ALL_STAGES, *names):
+        hint = did_you_mean(str(fresh), names)
+        raise UsageError(f"--fresh {fresh}: there is no such stage{hint} (there are: {', '.join(names)})")
+    return [n for n, name in enumerate(names) if fresh in (ALL_STAGES, name)]

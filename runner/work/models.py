@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from runner.errors import ExitCode, ModelError, UsageError
-from runner.manifest.problems import ManifestError, Problem, Problems, did_you_mean
-from runner.manifest.schema import UNKNOWN
+from runner.errors import ExitCode, ModelError
+from runner.manifest.problems import ManifestError, Problem, Problems
+from runner.manifest.schema import UNKNOWN, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
 from runner.model.hub import Listener, is_altered, lacking
 from runner.model.hub_errors import is_offline, offline
 from runner.model.remote import commit_of, describe, model_index
-from runner.model.sources import Model, fetch, find
-from runner.pipeline.binding import where_source
+from runner.model.sources import ComposedModel, Model, fetch, find
+from runner.pipeline.model_sources import where_source
 from runner.rundir.directory import RunDirectory
-from runner.work import ALL_STAGES
 from runner.work.keys import keys_of
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from runner.api import Component
     from runner.manifest.problems import Position
-    from runner.manifest.schema import ModelSource
+    from runner.manifest.schema import ModelSource, Source
     from runner.model.files import ComponentFiles
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
@@ -35,37 +34,52 @@ if TYPE_CHECKING:
     from runner.work.keys import Keys
 
 
+_Of = TypeVar("_Of")
+
+
 @dataclass(frozen=True)
 class ResolvedModels:
     """A pipeline with the models that are on this machine.
 
-    ``models`` has None for a hub model that is not downloaded.
+    ``models`` has the models and the sources of components from elsewhere, None for one on the hub that is
+    not downloaded.
     """
 
     pipeline: Pipeline
-    models: dict[ModelSource, Model | None]
-    _files: dict[tuple[ModelSource, Component], ComponentFiles] = field(default_factory=dict)
+    models: dict[Source, Model | None]
+    _files: dict[tuple[Source, Component], ComponentFiles] = field(default_factory=dict)
     """Of each opened component: headers are read once."""
     _prints: list[str] = field(default_factory=list)
     """The fingerprints of each stage that the keys were computed from."""
-    _described: dict[int, dict[str, ComponentShapes]] = field(default_factory=dict)
+    _described: dict[tuple[int, Source], dict[str, ComponentShapes]] = field(default_factory=dict)
     _indices: dict[ModelSource, Mapping[str, Any]] = field(default_factory=dict)
 
-    def model(self, stage: PipelineStage) -> Model | None:
-        return self.models.get(stage.model) if stage.model and stage.components else None
+    def model(self, stage: PipelineStage) -> ComposedModel | None:
+        """The model of a stage that loads components, if it and every part from elsewhere are here."""
+        models = {source: self.models.get(source) for source in stage.origins}
+        here = {source: model for source, model in models.items() if model is not None}
+        if stage.model is None or not here or len(here) < len(models):
+            return None
+        parts = {s.component: model for s, model in here.items() if isinstance(s, PartSource)}
+        return ComposedModel(here[stage.model], parts)
 
     def components(self, stage: PipelineStage) -> list[ComponentFiles]:
-        """The files of the stage's components, checked; empty for a model that is not here.
+        """The files of the stage's components, checked; empty if one of their sources is not here.
 
         Raises:
             ManifestError: a file is missing, cut off or pickled.
 
         """
-        model = self.model(stage)
-        if model is None:
+        if self.model(stage) is None:
             return []
-        with _errors_at_source(self.pipeline, stage):
-            return [self.open(model, component) for component in stage.components]
+        opened = [files for source in stage.origins for files in self.opened(stage, source)]
+        return _in_order(stage, {files.component.name: files for files in opened})
+
+    def opened(self, stage: PipelineStage, source: Source) -> list[ComponentFiles]:
+        """The files of the components that a stage loads from one source, which is here."""
+        model = self.models[source]
+        with _errors_at(self.pipeline, stage, source):
+            return [self.open(model, component) for component in stage.origins[source]] if model else []
 
     def open(self, model: Model, component: Component) -> ComponentFiles:
         """One component's files, checked.
@@ -88,12 +102,29 @@ class ResolvedModels:
         """
         if stage.model is None or not stage.components:
             return []
-        if self.model(stage) is not None:
-            return [files.shapes for files in self.components(stage)]
-        if stage.index not in self._described:
-            with _errors_at_source(self.pipeline, stage):
-                self._described[stage.index] = describe(stage.model, stage.components)
-        return list(self._described[stage.index].values())
+        shapes: dict[str, ComponentShapes] = {}
+        for source in stage.origins:
+            shapes |= self._shapes(stage, source)
+        return _in_order(stage, shapes)
+
+    def _shapes(self, stage: PipelineStage, source: Source) -> dict[str, ComponentShapes]:
+        """The shapes of the components that a stage loads from one source, by name."""
+        if self.models.get(source) is not None:
+            return {files.component.name: files.shapes for files in self.opened(stage, source)}
+        if (stage.index, source) not in self._described:
+            with _errors_at(self.pipeline, stage, source):
+                described = describe(source, stage.origins[source])
+                self._described[stage.index, source] = described
+        return self._described[stage.index, source]
+
+    def folders(self, stage: PipelineStage) -> dict[str, tuple[str, Path | None]]:
+        """By component, the name of the model that it is from, for messages, and its folder if it is here."""
+        sources = {c.name: source for source, components in stage.origins.items() for c in components}
+        models = {name: self.models.get(source) for name, source in sources.items()}
+        return {
+            name: (str(model.folder), model.folder) if model else (sources[name].source, None)
+            for name, model in models.items()
+        }
 
     def index(self, stage: PipelineStage) -> Mapping[str, Any]:
         """The ``model_index.json`` of the stage's model; empty if it has none.
@@ -107,7 +138,7 @@ class ResolvedModels:
             return {}
         if source not in self._indices:
             model = self.models.get(source)
-            with _errors_at_source(self.pipeline, stage):
+            with _errors_at(self.pipeline, stage, source):
                 self._indices[source] = read_index(model.folder) if model else model_index(source)
         return self._indices[source]
 
@@ -123,7 +154,7 @@ class ResolvedModels:
         message = f"has no files of variant '{variant}': its plain files are loaded"
         return [f"component '{name}' {message}" for name in plain]
 
-    def commits(self) -> dict[ModelSource, str | None]:
+    def commits(self) -> dict[Source, str | None]:
         """The commit of each hub model that is here, or that a run would download; None if unknown."""
         return {
             source: model.commit if model else commit_of(source)
@@ -142,12 +173,12 @@ class ResolvedModels:
         for source, model in self.models.items():
             if model is None and is_offline():
                 state = lacking(source, self.pipeline.components_of(source))
-                problems.add(self._where(source), str(offline(state)), ExitCode.MODEL)
+                problems.add(self._where(source), str(offline(source, state)), ExitCode.MODEL)
         problems.check()
 
-    def _where(self, source: ModelSource) -> Position:
-        stage = next(s for s in self.pipeline.stages if s.model == source and s.components)
-        return where_source(self.pipeline.manifest, stage.index)
+    def _where(self, source: Source) -> Position:
+        stage = next(stage for stage in self.pipeline.stages if source in stage.origins)
+        return where_source(self.pipeline.manifest, stage.index, source)
 
     def keys(self, *, hash_missing: bool = True) -> Keys | None:
         """The keys of all items; None if a model is not here, or not hashed and ``hash_missing`` is False."""
@@ -170,7 +201,7 @@ class ResolvedModels:
 
         """
         if stage.components and fingerprint(self.components(stage)) != self._prints[stage.index]:
-            with _errors_at_source(self.pipeline, stage):
+            with _errors_at(self.pipeline, stage, stage.model):
                 raise ModelError("the model's files were changed since the run began: run it again")
 
 
@@ -194,13 +225,10 @@ def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
     """
     manifest, base = pipeline.manifest, pipeline.manifest.folder
     resolved = ResolvedModels(pipeline, {})
-    for stage in pipeline.stages:
-        source = stage.model
-        if source is None or not stage.components:
-            continue
+    for stage, source in _origins(pipeline):
         if source.source == UNKNOWN or check_source(source, base):
             continue  # that is a problem already
-        where = where_source(manifest, stage.index)
+        where = where_source(manifest, stage.index, source)
         if source not in resolved.models:
             resolved.models[source] = None
             with problems.errors_at(where):
@@ -208,7 +236,7 @@ def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
                 resolved.models[source] = find(source, base, pipeline.plugins, components)
         model = resolved.models[source]
         if model is not None:
-            for component in stage.components:
+            for component in stage.origins[source]:
                 with problems.errors_at(where):
                     resolved.open(model, component)
     return resolved
@@ -223,40 +251,36 @@ def fetch_missing(resolved: ResolvedModels, listener: Listener, *, refresh: bool
 
     """
     pipeline = resolved.pipeline
-    fetched: dict[ModelSource, Model | None] = {}
-    for stage in pipeline.stages:
-        source, model = stage.model, resolved.model(stage)
+    fetched: dict[Source, Model | None] = {}
+    for stage, source in _origins(pipeline):
+        model = resolved.models.get(source)
         if source not in resolved.models or source in fetched or not is_hub_id(source.source):
             continue
         moves = refresh and (model is None or model.commit != source.revision)
-        with _errors_at_source(pipeline, stage):
-            if model is None or moves or is_altered(resolved.components(stage)):
+        with _errors_at(pipeline, stage, source):
+            if model is None or moves or is_altered(resolved.opened(stage, source)):
                 fetched[source] = fetch(source, pipeline.components_of(source), listener)
     return ResolvedModels(pipeline, {**resolved.models, **fetched})
 
 
+def _origins(pipeline: Pipeline) -> Iterator[tuple[PipelineStage, Source]]:
+    """Each stage with each source that it loads components from."""
+    return ((stage, source) for stage in pipeline.stages for source in stage.origins)
+
+
+def _in_order(stage: PipelineStage, found: Mapping[str, _Of]) -> list[_Of]:
+    """Values of the stage's components by their names, in the order of its declaration."""
+    return [found[component.name] for component in stage.components]
+
+
 @contextmanager
-def _errors_at_source(pipeline: Pipeline, stage: PipelineStage) -> Iterator[None]:
-    """Give errors of a stage's model the position where the manifest names it."""
+def _errors_at(pipeline: Pipeline, stage: PipelineStage, source: Source | None) -> Iterator[None]:
+    """Give errors of a stage's model, or of a part, the position where the manifest names it."""
     try:
         yield
     except ModelError as error:
-        where = where_source(pipeline.manifest, stage.index)
+        where = where_source(pipeline.manifest, stage.index, source)
         raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
-
-
-def forced_stages(pipeline: Pipeline, fresh: str | None) -> list[int]:
-    """The stages, by index, that ``--fresh`` names.
-
-    Raises:
-        UsageError: there is no such stage.
-
-    """
-    names = [stage.name for stage in pipeline.stages]
-    if fresh not in (None, ALL_STAGES, *names):
-        hint = did_you_mean(str(fresh), names)
-        raise UsageError(f"--fresh {fresh}: there is no such stage{hint} (there are: {', '.join(names)})")
-    return [n for n, name in enumerate(names) if fresh in (ALL_STAGES, name)]
 
 
 def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:

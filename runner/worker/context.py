@@ -8,8 +8,6 @@ import torch
 
 from runner.api import DTYPE_KINDS, Tensor
 from runner.model.checks.request import encoder_of, vocabulary_size
-from runner.model.files import open_component, read_config
-from runner.model.selection import CONFIG
 from runner.placement.buffers import read_buffers
 from runner.placement.loader import ComponentLoader
 from runner.placement.vocabulary import check_vocabulary, is_tokenizer
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.api import Component, Output
+    from runner.model.files import ComponentPlace
     from runner.protocol import Job
     from runner.stream.stream import Stream
 
@@ -46,19 +45,19 @@ class WorkerContext:
     def load(self, component: str) -> Any:
         if component not in self._loaded:
             declared = self._component(component)
-            files = open_component(self._model_folder(), declared, self._job.variant)
+            files = self._place(component).open()
             placement = self._job.placements.get(component, ComponentPlacement(RESIDENT))
             cls = load_object(declared.cls)
             try:
                 loaded = self._loader.load(cls, files, placement)
             except Exception as error:
-                raise as_model_error(error, cls, declared, files.folder) from error
+                raise as_model_error(error, cls, files.component, files.folder) from error
             if isinstance(loaded, torch.nn.Module):
                 check_at_blocks(loaded)
                 if any(_hides_numbers(output) for output in self._job.stage.outputs):
                     finite.watch(component, loaded)
             elif is_tokenizer(cls):
-                check_vocabulary(loaded, declared, files.folder, self._embeddings(declared))
+                check_vocabulary(loaded, files.component, files.folder, self._embeddings(declared))
             self._loaded[component] = loaded
         return self._loaded[component]
 
@@ -68,11 +67,10 @@ class WorkerContext:
         return self._loader.stream
 
     def config(self, component: str) -> Mapping[str, Any]:
-        return read_config(self._model_folder(), self._component(component))
+        return self._place(component).config()
 
     def buffers(self, component: str) -> Mapping[str, torch.Tensor]:
-        files = open_component(self._model_folder(), self._component(component), self._job.variant)
-        return read_buffers(files)
+        return read_buffers(self._place(component).open())
 
     def dtype_of(self, component: str) -> torch.dtype:
         dtype: torch.dtype = getattr(torch, self._job.dtypes.get(component, self._job.dtype))
@@ -81,14 +79,12 @@ class WorkerContext:
     def _embeddings(self, tokenizer: Component) -> int | None:
         """The number of embeddings of a tokenizer's encoder, if the encoder is a component of the stage."""
         encoder = encoder_of(tokenizer, {one.name: one for one in self._components})
-        if encoder is None or not (self._model_folder() / encoder.path / CONFIG).is_file():
+        if encoder is None or not self._place(encoder.name).has_config:
             return None
-        return vocabulary_size(read_config(self._model_folder(), encoder))
+        return vocabulary_size(self._place(encoder.name).config())
 
-    def _model_folder(self) -> Any:
-        if self._job.model is None:
-            raise LookupError(f"{self._job.stage.name} declares no components")
-        return self._job.model
+    def _place(self, component: str) -> ComponentPlace:
+        return self._job.components[self._component(component).name]
 
     @property
     def _components(self) -> tuple[Component, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import sys
@@ -10,10 +11,10 @@ import traceback
 from typing import IO, TYPE_CHECKING
 
 from runner.errors import ExitCode, RunnerError
-from runner.events import Checked, Failed
+from runner.events import Checked, Failed, Ready
 from runner.machine.active_time import CLOCK
-from runner.plugins import collection_paused
-from runner.protocol import ModelCheck, encode_event, receive
+from runner.plugins import collection_paused, load_object
+from runner.protocol import Measuring, ModelCheck, encode_event, receive
 from runner.redact import redact
 from runner.worker import parent_watch
 
@@ -41,6 +42,9 @@ def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
     if isinstance(job, ModelCheck):
         parent_watch.watch(commands, lambda: os._exit(1))
         return _check(job, report)
+    if isinstance(job, Measuring):
+        parent_watch.watch(commands, lambda: os._exit(1))
+        return _measure(job, report)
     try:
         with collection_paused():
             from runner.worker.loop import Loop  # imports torch
@@ -85,6 +89,20 @@ def _check(request: ModelCheck, report: Callable[[Event], None]) -> int:
 
     for check in request.checks:
         report(Checked(problem=problem_of(check)))
+    return ExitCode.DONE
+
+
+def _measure(request: Measuring, report: Callable[[Event], None]) -> int:
+    """Measure activations one by one."""
+    with collection_paused():
+        from runner.worker.measuring import measure
+
+        for function in dict.fromkeys(one.measure.function for one in request.measurements):
+            with contextlib.suppress(Exception):  # it is reported when it is called
+                load_object(function)
+    report(Ready())
+    for one in request.measurements:
+        report(measure(one))
     return ExitCode.DONE
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chaos.conftest import Undisturbed
 
 SHARES = [(variant, half) for variant in VARIANTS for half in (0, 1)] if KILLS else [("streamed", 0)]
-AT_MOMENTS, ANYTIME = (10, 5) if KILLS else (6, 2)  # kills of one batch
+AT_MOMENTS, ANYTIME = (10, 5) if KILLS else (4, 1)  # kills of one batch
 
 
 @pytest.mark.parametrize(("variant", "half"), SHARES)

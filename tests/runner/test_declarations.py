@@ -13,9 +13,9 @@ from runner.api import Component, File, Stage, Tensor, Text, hookimpl
 RUNNER_API = 1
 """
 FIELDS = {
-    "outputs=('prompt',)": 'outputs[0] is \'prompt\', not a Tensor or Text or File: write Tensor("prompt"), Text("prompt") or',
-    "outputs='prompt'": "outputs is 'prompt', not a tuple of Tensor or Text or File: write (Tensor(\"prompt\"), Text(",
-    "outputs=(Text,)": "outputs[0] is the class Text, not a Tensor or Text or File",
+    "outputs=('prompt',)": 'outputs[0] is \'prompt\', not a Tensor or Text or File or Bundle: write Tensor("prompt"), Text("prompt"), Bundle(',
+    "outputs='prompt'": "outputs is 'prompt', not a tuple of Tensor or Text or File or Bundle: write (Tensor(\"prompt\"), Text(",
+    "outputs=(Text,)": "outputs[0] is the class Text, not a Tensor or Text or File or Bundle",
     "outputs=None": "outputs is None, not a tuple of",
     "outputs=(Text('t', 'yes'),)": "outputs[0]: optional is 'yes'; write optional=True or optional=False",
     "outputs=(Text(3),)": "outputs[0]: name is not a string: 3",

@@ -18,7 +18,7 @@ SHIFTING = {
     "base_image_seq_len": 256,
     "max_image_seq_len": 4096,
 }
-WITHOUT_QUANT = {"use_quant_conv": False, "use_post_quant_conv": False}
+WITHOUT_QUANT: dict[str, Any] = {"use_quant_conv": False, "use_post_quant_conv": False}
 
 
 def flow(**options: Any) -> Any:

@@ -5,7 +5,7 @@ Nothing here imports torch, diffusers or transformers. The code of the stages is
 
 from __future__ import annotations
 
-from runner.api import Bundle, File, Stage, hookimpl
+from runner.api import Bundle, File, Stage, Template, hookimpl
 
 __version__ = "0.1.0"
 RUNNER_API = 1
@@ -22,6 +22,7 @@ ENCODE = Stage(
     outputs=(Bundle("encoded"),),
     components=f"{COMPONENTS}:encode",
     start="runner_diffusers.encode:start",
+    memory="runner_diffusers.memory:encode",
     preload=("runner_diffusers.encode",),
     check=f"{CHECKS}:encode",
 )
@@ -35,6 +36,7 @@ DENOISE = Stage(
     outputs=(Bundle("denoised"),),
     components=f"{COMPONENTS}:denoise",
     start="runner_diffusers.denoise:start",
+    memory="runner_diffusers.memory:denoise",
     preload=("runner_diffusers.denoise",),
     check=f"{CHECKS}:denoise",
 )
@@ -48,11 +50,32 @@ DECODE = Stage(
     outputs=(File("output", ".{format}"),),
     components=f"{COMPONENTS}:decode",
     start="runner_diffusers.decode:start",
+    memory="runner_diffusers.memory:decode",
     preload=("runner_diffusers.decode",),
     check=f"{CHECKS}:decode",
+)
+
+
+TEMPLATES = tuple(
+    Template(name, (pipeline,), f"templates/{name}.toml", only_by_name=True)
+    for name, pipeline in (
+        ("klein", "Flux2KleinPipeline"),
+        ("qwen_image", "QwenImagePipeline"),
+        ("z_image", "ZImagePipeline"),
+        ("sdxl", "StableDiffusionXLPipeline"),
+        ("sd3", "StableDiffusion3Pipeline"),
+        ("wan", "WanPipeline"),
+        ("ltx", "LTXPipeline"),
+        ("any", "*"),
+    )
 )
 
 
 @hookimpl
 def runner_stages() -> tuple[Stage, ...]:
     return (ENCODE, DENOISE, DECODE)
+
+
+@hookimpl
+def runner_templates() -> tuple[Template, ...]:
+    return TEMPLATES

@@ -47,7 +47,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, bytes]]:
             return decoded
 
         state = LoopState(denoised.tensors, denoised.values["loop"])
-        loop = Loop(generator, [*guiders.values()], ctx.device, state)
+        loop = Loop(generator, [*guiders.values()], ctx.device, state, has_denoisers=False)
         call = PipelineCall(own, playback(item.inputs["encoded"], own), guiders, loop, decode)
         given = unpacked_arguments(denoised.values["arguments"])
         returned = call.run({**given, **call_arguments(params)}, generator)

@@ -33,8 +33,9 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
         saved = LoopState(*item.saved.state) if item.saved is not None else None
 
         def on_border() -> None:
-            state = loop.state()
-            item.step(loop.iterations, loop.length, Bundled(state.tensors, state.values))
+            state = loop.state() if loop.can_be_continued else None
+            saved = Bundled(state.tensors, state.values) if state is not None else None
+            item.step(loop.iterations, loop.length, saved)
 
         loop = Loop(generator, [*guiders.values()], ctx.device, saved, on_border)
         call = PipelineCall(own, playback(item.inputs["encoded"], own), guiders, loop)

@@ -8,14 +8,11 @@ upstream, if they are this plugin's. Imported by the supervisor: no torch here.
 
 from __future__ import annotations
 
-import sys
-from functools import cache
 from itertools import product
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.api import Activations
+from runner.api import Activations, convolution_workspace
 from runner_flux.tiles import tile_size
 
 if TYPE_CHECKING:
@@ -29,7 +26,6 @@ INT64 = 8
 RGB = 3
 LONGEST_TEXT = 512  # tokens, the most that `max_sequence_length` allows
 MLP = 4  # widths of an MLP: FluxSingleTransformerBlock's mlp_ratio, which no config sets
-TILES = 1 << 21  # workspace of half-precision convolutions with two threads: 0.1 to 1.8 MB measured
 SCALARS = 1 << 14  # token ids, sigmas, time steps and other small tensors
 
 
@@ -225,37 +221,10 @@ def _resnet(before: int, width: int, pixels: int, sizes: Sizes) -> int:
 
 
 def _convolution(before: int, width: int, pixels: int, sizes: Sizes, side: int = 3) -> int:
-    """Workspace of a convolution's kernel beside its source and result: copies in its own layout."""
-    source, result = before * pixels * sizes.itemsize, width * pixels * sizes.itemsize
-    if sizes.device != "cpu":
-        return source + result  # cuDNN, channels last: nchwToNhwcKernel and back, in its workspace
-    if _unfolds(sizes.dtype):
-        return side * side * source if side > 1 else 0  # slow_conv2d's columns
-    weights = side * side * before * width * sizes.itemsize
-    if _has_tiles(sizes.dtype):  # oneDNN, channels last: source and weights, later the result twice more
-        return max(source + weights + TILES, 2 * result)
-    # oneDNN, blocked: source and weights (its result takes turns); 1 x 1 kernels pack half precision again
-    packed = source if side == 1 and sizes.itemsize < FLOAT32 else 0
-    return source + packed + weights
-
-
-def _unfolds(dtype: str) -> bool:
-    """Whether oneDNN has no convolution in that dtype on this CPU, and torch unfolds the source itself."""
-    if dtype == "float32":
-        return sys.platform == "darwin"
-    return _flags().isdisjoint({"avx_ne_convert", "avx512bw" if dtype == "bfloat16" else "avx512_fp16"})
-
-
-def _has_tiles(dtype: str) -> bool:
-    """Whether this CPU has instructions for half precision: AMX tiles or AVX-512."""
-    return {"bfloat16": "amx_bf16", "float16": "avx512_fp16"}.get(dtype) in _flags()
-
-
-@cache
-def _flags() -> frozenset[str]:
-    """The CPU's feature flags, on Linux."""
-    cpuinfo = Path("/proc/cpuinfo")
-    return frozenset(cpuinfo.read_text().split() if cpuinfo.exists() else ())
+    """Workspace of a convolution's kernel beside its source and result."""
+    channels = (before * pixels, width * pixels, side * side * before * width)
+    source, result, weights = (numbers * sizes.itemsize for numbers in channels)
+    return convolution_workspace(source, result, weights, side * side, sizes)
 
 
 def _upstream(sizes: Sizes, made: str, name: str, default: Any) -> Any:

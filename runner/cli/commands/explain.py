@@ -41,8 +41,9 @@ def explain(
     Example: runner explain demo.toml --set stage.diffuse.with.steps=28
     """
     from runner.cli.pipelines import open_pipeline
+    from runner.work.demand import forced_stages
     from runner.work.explain import Explainer
-    from runner.work.models import forced_stages, resolve_models, run_directory
+    from runner.work.models import resolve_models, run_directory
 
     pipeline = open_pipeline(manifest, sets or [], prompts or [])
     items = _chosen("item", item, [one.id for one in pipeline.items])

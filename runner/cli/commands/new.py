@@ -50,9 +50,11 @@ def new(
 
     Example: runner new --vram 12GiB --ram 48GiB -o flux.toml
     """
+    from runner.cli.measuring import Said
     from runner.cli.pipelines import discover_plugins
     from runner.files.storage import write_atomically
     from runner.machine.describe import Machine
+    from runner.supervisor.measuring import measuring
     from runner.tailor.hardware import Hardware
     from runner.tailor.new import NewManifestRequest, make
     from runner.tailor.predictions import in_words
@@ -60,7 +62,8 @@ def new(
     request = NewManifestRequest(Hardware(device, vram, ram), model, template, name, out)
     request.hardware.check()
     refuse_overwriting(out, force=force)
-    made = make(request, discover_plugins(), context.obj or Machine.here())
+    with measuring(Said()):
+        made = make(request, discover_plugins(), context.obj or Machine.here())
     if out is not None:
         write_atomically(out, made.manifest.text.encode())
     if as_json:

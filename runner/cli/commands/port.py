@@ -34,8 +34,10 @@ def port(
 
     Example: runner port flux.toml --vram 6GiB --ram 16GiB -o small.toml
     """
+    from runner.cli.measuring import Said
     from runner.cli.pipelines import open_pipeline
     from runner.files.storage import write_atomically
+    from runner.supervisor.measuring import measuring
     from runner.tailor.hardware import Hardware
     from runner.tailor.port import port as port_pipeline
 
@@ -46,7 +48,8 @@ def port(
     if in_place and out is not None:
         raise UsageError("-o and --in-place exclude each other")
     refuse_overwriting(out, force=force)
-    ported = port_pipeline(open_pipeline(manifest), hardware)
+    with measuring(Said()):
+        ported = port_pipeline(open_pipeline(manifest), hardware)
     target = manifest.resolve() if in_place else out
     text = ported.manifest.text
     if target is not None:

@@ -93,8 +93,15 @@ def trouble_line(event: ev.Event) -> str:
             return f"{event.stage} {event.item} starts again: its saved state cannot be used, {event.reason}"
         case ev.Waiting():
             return f"waiting: {event.reason}"
+        case ev.MeasuringShapes():
+            return measuring_line(event.stage, event.sizes)
         case _:
             return ""
+
+
+def measuring_line(stage: str, sizes: int) -> str:
+    """What a plan waits for: ``measuring shapes of stage 'denoise', 2 sizes...``."""
+    return f"measuring shapes of stage '{stage}'{f', {sizes} sizes' if sizes > 1 else ''}..."
 
 
 def run_line(event: ev.RunFinished, *, idle: bool) -> str:

@@ -72,10 +72,15 @@ def is_whole_of(name: str, cls: str) -> bool:
 
 
 def _named(shapes: ComponentShapes, index: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """The files that may name the component's class, and the names in each."""
-    yield "config.json", _strings(shapes.config.get("_class_name"))
-    yield "config.json", _strings(shapes.config.get("architectures"))
-    for name, config in shapes.other_configs.items():
+    """The files that may name the component's class, and the names in each.
+
+    One folder may hold a model with its tokenizer: each is checked against its own config.
+    """
+    others = {} if shapes.config and shapes.tensors else shapes.other_configs
+    if shapes.config and not (others and "Tokenizer" in shapes.component.cls):
+        yield "config.json", _strings(shapes.config.get("_class_name"))
+        yield "config.json", _strings(shapes.config.get("architectures"))
+    for name, config in others.items():
         yield name, _strings(config.get("_class_name")) + _strings(config.get("tokenizer_class"))
     entry = index.get(shapes.component.path)
     if isinstance(entry, list) and len(entry) == 2:

@@ -73,8 +73,13 @@ class ComponentCheck:
         return {name: _sha256(self.folder / name) for name in self.shapes.names}
 
 
-def checks_of(shapes: Iterable[ComponentShapes], shown: str, folder: Path | None) -> Iterator[ComponentCheck]:
-    """The checks of one stage's components that have weights or are tokenizers."""
+def checks_of(
+    shapes: Iterable[ComponentShapes], models: Mapping[str, tuple[str, Path | None]]
+) -> Iterator[ComponentCheck]:
+    """The checks of one stage's components that have weights or are tokenizers.
+
+    ``models`` are the models that they are from, by component: name for messages, and folder, if it is here.
+    """
     known = {one.component.name: one for one in shapes}
     for one in known.values():
         component = one.component
@@ -82,7 +87,7 @@ def checks_of(shapes: Iterable[ComponentShapes], shown: str, folder: Path | None
             continue
         encoder = encoder_of(component, {name: other.component for name, other in known.items()})
         embeddings = vocabulary_size(known[encoder.name].config) if encoder else None
-        yield ComponentCheck(one, shown, folder, embeddings)
+        yield ComponentCheck(one, *models[component.name], embeddings)
 
 
 def encoder_of(tokenizer: Component, components: Mapping[str, Component]) -> Component | None:

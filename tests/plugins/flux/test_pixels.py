@@ -84,18 +84,23 @@ ITEMS: list[dict[str, Any]] = [
 ]
 
 
-def reference(source: Path, dtype: torch.dtype, item: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """The picture of FluxPipeline on cloned parameters (mapped ones lie at other boundaries)."""
+def one_process(source: Path, dtype: torch.dtype) -> FluxPipeline:
+    """FluxPipeline on cloned parameters (mapped ones lie at other boundaries)."""
     pipeline = FluxPipeline.from_pretrained(source, torch_dtype=dtype)
     for name in ("transformer", "text_encoder", "text_encoder_2", "vae"):
         module = getattr(pipeline, name)
         for tensor in (*module.parameters(), *module.buffers()):
             tensor.data = tensor.data.clone()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def reference(pipeline: FluxPipeline, item: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """The pipeline's picture; an item in tiles is its last, as it stays set to them."""
     if tile := item.get("tiling"):
         pipeline.vae.enable_tiling()
         pipeline.vae.tile_sample_min_size = tile
         pipeline.vae.tile_latent_min_size = tile // 8
-    pipeline.set_progress_bar_config(disable=True)
     picture = pipeline(
         prompt=item["prompt"],
         prompt_2=item.get("prompt_2"),
@@ -151,11 +156,12 @@ def test_pixels_are_those_of_one_process(
     outcome = project.runner("run", "pixels.toml")
 
     assert outcome.code == 0, outcome
+    pipeline = one_process(source, getattr(torch, dtype))
     for item in ITEMS:
         (path,) = (project.folder / "runs/pixels/outputs").glob(f"{item['id']}-*.png")
         with Image.open(path) as picture:
             assert picture.size == (item["width"], item["height"])
-            expected = reference(source, getattr(torch, dtype), item)
+            expected = reference(pipeline, item)
             assert np.array_equal(np.asarray(picture), expected), f"{item['id']}: other pixels"
             assert expected.std() > 0
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import tomlkit
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runner.manifest.positions import Positions
@@ -99,6 +99,7 @@ values = st.recursive(
 )
 
 
+@settings(deadline=None)  # the machine may have other work
 @given(st.dictionaries(keys, values, max_size=4))
 def test_every_key_of_any_document_is_found_on_its_line(document: dict[str, Any]) -> None:
     text = tomlkit.dumps(document)

@@ -15,9 +15,10 @@ from runner.api import Component
 from runner.errors import ModelError, RunnerError, StorageError
 from runner.manifest.schema import ModelSource
 from runner.model import hub
-from runner.model.hub import SPARE, cached, needed
+from runner.model.hub import SPARE, cached
 from runner.model.hub_errors import explained
 from runner.model.listing import Listing
+from runner.model.needed import needed
 from runner.model.threads import in_threads
 
 if TYPE_CHECKING:

@@ -165,7 +165,7 @@ def test_another_pipeline_on_the_same_weights(any_model: Project) -> None:
 
     assert key("Named") == "0 "
     assert key("Unknown").startswith(
-        "8 any.toml:4:10: any.first cannot use this model: only pipelines with a name"
+        "8 any.toml:4:10: the stages of 'any' cannot use this model: only pipelines with a name"
     )
     assert "the name of a class" in key("not-a-name")
 

@@ -65,10 +65,10 @@ def drowsy(project: Project) -> Project:
 
 
 def test_a_slow_stage_is_reported_with_its_item_and_line(drowsy: Project, check: Callable[..., Any]) -> None:
-    outcome, found = check("drowsy", "--timeout", "3")
+    outcome, found = check("drowsy", "--timeout", "6")
     assert outcome.code == 4, outcome
     runs = found["drowsy.slow"]["runs"]
-    assert runs["message"] == "item 'one': not finished after 3 s: drowsy_work.py, line 5 in rest", outcome
+    assert runs["message"] == "item 'one': not finished after 6 s: drowsy_work.py, line 5 in rest", outcome
     assert "--timeout SECONDS" in runs["advice"]
     frames = [line for line in runs["log"].splitlines() if "drowsy_work.py" in line]
     assert [frame.partition(" line ")[2] for frame in frames] == ["5 in rest", "15 in one"]
@@ -77,11 +77,11 @@ def test_a_slow_stage_is_reported_with_its_item_and_line(drowsy: Project, check:
 
 
 def test_a_slow_item_of_a_manifest(drowsy: Project, check: Callable[..., Any]) -> None:
-    outcome, found = check("drowsy", "--timeout", "3", "--manifest", "drowsy.toml")
+    outcome, found = check("drowsy", "--timeout", "6", "--manifest", "drowsy.toml")
     assert outcome.code == 4, outcome
     runs = found["drowsy.toml"]["runs"]
     expected = (
-        "item 'first' failed in stage 'morning': not finished after 3 s: drowsy_work.py, line 5 in rest"
+        "item 'first' failed in stage 'morning': not finished after 6 s: drowsy_work.py, line 5 in rest"
     )
     assert runs["message"] == expected
     assert "--timeout SECONDS" in runs["advice"]

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from towers import WIDTH, as_resident, as_streamed, make, numbers, together
 
 from runner.stream.context_switcher import ContextSwitcher
@@ -82,6 +81,8 @@ def inference(tower: Any, n: int) -> list[Any]:
 
 
 def draws(tower: Any, n: int) -> list[Any]:
+    from diffusers.utils.torch_utils import randn_tensor  # here, since it takes a second
+
     random.seed(n)
     np.random.seed(n)
     torch.manual_seed(n)

@@ -17,7 +17,7 @@ from waiting import wait_until
 from runner.stream.blocks import OffloadedParameter
 
 if TYPE_CHECKING:
-    import pytest
+    from collections.abc import Callable
 
     from runner.stream.stream import Stream
 
@@ -76,7 +76,7 @@ def test_a_component_may_join_when_the_slots_are_made(tmp_path: Path) -> None:
 
 
 def test_the_first_two_blocks_are_read_before_they_are_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, read_by: Callable[..., None]
 ) -> None:
     """While the stage's start goes on."""
     folder = make(tmp_path / "tower")
@@ -86,15 +86,15 @@ def test_the_first_two_blocks_are_read_before_they_are_asked_for(
         reads.append(offset)
         return whole(descriptor, buffers, offset)
 
-    monkeypatch.setattr(os, "preadv", preadv)
+    read_by(preadv)
     tower, stream = as_streamed(folder)
-    wait_until(lambda: len(reads) == 2, 5, "two blocks are read, each at once")
+    wait_until(lambda: len(reads) == 2, 30, "two blocks are read, each at once")
     assert stream.bytes_read == stored_bytes(folder, ["blocks.0", "blocks.1"])
     assert torch.equal(tower(numbers(1)), as_resident(folder)(numbers(1)))
     assert stream.bytes_read == stored_bytes(folder) + stored_bytes(folder, ["blocks.0"])
 
 
-def test_closing_waits_until_nothing_is_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_waits_until_nothing_is_being_read(tmp_path: Path, read_by: Callable[..., None]) -> None:
     whole, go, log = os.preadv, threading.Event(), []
 
     def preadv(descriptor: int, buffers: Any, offset: int) -> int:
@@ -102,7 +102,7 @@ def test_closing_waits_until_nothing_is_being_read(tmp_path: Path, monkeypatch: 
         log.append("read")
         return whole(descriptor, buffers, offset)
 
-    monkeypatch.setattr(os, "preadv", preadv)
+    read_by(preadv)
     _, stream = as_streamed(make(tmp_path / "tower"))
     threading.Timer(0.2, go.set).start()
     stream.close()
@@ -151,5 +151,5 @@ def test_a_stream_that_is_let_go_leaves_no_thread(tmp_path: Path) -> None:
     assert set(threading.enumerate()) - before
     del tower, stream
     wait_until(
-        lambda: gc.collect() >= 0 and set(threading.enumerate()) <= before, 5, "its threads have ended"
+        lambda: gc.collect() >= 0 and set(threading.enumerate()) <= before, 30, "its threads have ended"
     )

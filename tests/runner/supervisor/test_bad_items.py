@@ -59,14 +59,14 @@ def test_whatever_an_item_raises_or_returns_is_its_own(toy: Project) -> None:
 def test_an_item_over_its_time_fails_alone(toy: Project) -> None:
     (toy.folder / "flags/polite.never").touch()
     batch(toy, a="well", polite="wait", b="well", hangs="hang", c="well")
-    outcome = toy.runner("run", "toy.toml", "--json", "--set", "stage.make.timeout=1")
+    outcome = toy.runner("run", "toy.toml", "--json", "--set", "stage.make.timeout=3")
     assert outcome.code == 1, outcome
     assert statuses(outcome) == {"a": "done", "b": "done", "c": "done", "polite": "failed", "hangs": "failed"}
     errors = {e["item"]: e for e in outcome.of("item_finished") if e["error"]}
     # one comes to its steps and ends there, the other must be killed
-    assert errors["polite"]["error"] == "it took longer than its timeout of 1 s"
+    assert errors["polite"]["error"] == "it took longer than its timeout of 3 s"
     assert "in behave" in errors["polite"]["traceback"]
-    assert errors["hangs"]["error"] == "it took longer than its timeout of 1 s"
+    assert errors["hangs"]["error"] == "it took longer than its timeout of 3 s"
     assert len(outcome.of("worker_died")) == 1
 
 

@@ -9,85 +9,18 @@ from collections import namedtuple
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import toy_plugin
 from scripted import run
+from scripted_chain import MANIFEST, directory
 
 from runner.errors import ExitCode, StorageError
 from runner.events import RunFinished, RunStarted
-from runner.rundir.directory import RunDirectory
 from runner.rundir.history import failed_items
 from runner.rundir.journal import read_journal
 from runner.supervisor.execution import RESERVE
 from runner.work import ALL_STAGES
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from project import Project
-
-CHAIN = """
-from pydantic import BaseModel, ConfigDict
-from runner.api import Activations, File, Stage, Text, hookimpl
-RUNNER_API = 1
-
-class First(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    prompt: str
-
-class Last(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    ending: str = ""
-
-@hookimpl
-def runner_stages():
-    page = (File("page", ".txt"),)
-    return [
-        Stage("chain.one", "chain:start", params="chain:First", outputs=(Text("a"),), memory="chain:memory"),
-        Stage("chain.two", "chain:start", inputs=(Text("a"),), outputs=(Text("b"),)),
-        Stage("chain.three", "chain:start", params="chain:Last", inputs=(Text("b"),), outputs=page),
-    ]
-
-def memory(params, sizes):
-    return Activations(0, leaves=1 << 20)
-"""
-MANIFEST = """
-version = 1
-name = "chain"
-[budget]
-device = "cpu"
-threads = 1
-[[stage]]
-name = "one"
-uses = "chain.one"
-[[stage]]
-name = "two"
-uses = "chain.two"
-[[stage]]
-name = "three"
-uses = "chain.three"
-[[item]]
-id = "a"
-prompt = "a"
-[[item]]
-id = "b"
-prompt = "b"
-"""
-
-
-@pytest.fixture
-def chain(project: Project) -> Project:
-    """Three stages, each made from the one before, for items ``a`` and ``b``."""
-    project.plugin("chain", CHAIN)
-    project.write("chain.toml", MANIFEST)
-    return project
-
-
-def directory(chain: Project) -> RunDirectory:
-    return RunDirectory(chain.folder / "runs/chain")
-
-
-def handoffs(chain: Project, stage: str) -> list[Path]:
-    return sorted((directory(chain).path / "handoff" / stage).glob("*.safetensors"))
 
 
 def test_stages_run_one_after_another_for_all_items(chain: Project) -> None:
@@ -172,20 +105,6 @@ def test_room_is_asked_for_beyond_what_items_leave(chain: Project, monkeypatch: 
     assert run(chain, "chain.toml").code == ExitCode.DONE
 
 
-def test_a_damaged_handoff_is_gone_before_it_is_made_again(chain: Project) -> None:
-    run(chain, "chain.toml")
-    shutil.rmtree(directory(chain).outputs)
-    damaged = handoffs(chain, "two")[0]
-    damaged.write_bytes(b"damaged")
-    ran = run(
-        chain,
-        "chain.toml",
-        "assert not any(places[i].handoff and places[i].handoff.exists() for i in ids)\ndone(*ids); finish()",
-    )
-    assert ran.code == ExitCode.DONE
-    assert [(s, e) for s, _, e in ran.made] == [("two", "done"), ("three", "done"), ("three", "done")]
-
-
 def test_only_what_failed_is_tried_again_where_that_is_asked_for(chain: Project) -> None:
     failing = "[fail(i) if i == 'a' else done(i) for i in ids]; finish()"
     run(chain, "chain.toml", failing)
@@ -205,33 +124,6 @@ def test_items_of_one_key_share_what_is_made(chain: Project) -> None:
     assert all(
         path.with_name(f"{path.name}.runner.json").exists() for path in directory(chain).outputs.glob("*.txt")
     )
-
-
-def test_needed_handoffs_go_when_the_last_that_takes_from_them_is_done(chain: Project) -> None:
-    ran = run(chain, "chain.toml", sets=["run.keep_handoffs=needed"])
-    assert ran.code == ExitCode.DONE
-    assert handoffs(chain, "one") == handoffs(chain, "two") == []
-    assert len(list(directory(chain).outputs.glob("*.txt"))) == 2
-    again = run(chain, "chain.toml", sets=["run.keep_handoffs=needed"])
-    assert again.of("stage_started") == []
-
-
-def test_needed_handoffs_of_a_failed_item_stay(chain: Project) -> None:
-    script = "[fail(i) if job.name == 'three' and i == 'a' else done(i) for i in ids]; finish()"
-    ran = run(chain, "chain.toml", script, sets=["run.keep_handoffs=needed"])
-    assert ran.code == ExitCode.ITEMS_FAILED
-    key = {(e["stage"], e["item"]): e["key"] for e in ran.of("item_finished")}
-    assert [path.stem for path in handoffs(chain, "two")] == [key["two", "a"]]
-    assert handoffs(chain, "one") == []
-    # and the next run needs no other stage
-    assert run(chain, "chain.toml", sets=["run.keep_handoffs=needed"]).made == [("three", "a", "done")]
-
-
-def test_what_is_not_needed_of_an_interrupted_run_is_removed_at_the_start(chain: Project) -> None:
-    run(chain, "chain.toml")
-    assert len(handoffs(chain, "one")) == 2
-    run(chain, "chain.toml", sets=["run.keep_handoffs=needed"])
-    assert handoffs(chain, "one") == handoffs(chain, "two") == []
 
 
 def test_all_stages_are_planned_before_the_first_starts(chain: Project) -> None:
@@ -317,62 +209,3 @@ def test_a_stage_that_is_not_there_cannot_be_forced(chain: Project) -> None:
     assert ran.code == ExitCode.USAGE
     assert "did you mean 'three'?" in str(ran.error)
     assert not directory(chain).path.exists()
-
-
-def test_a_handoff_stays_as_long_as_another_item_takes_from_it(chain: Project) -> None:
-    """Two items that differ in the last stage alone."""
-    text = MANIFEST.replace('prompt = "b"', 'prompt = "a"\nending = "!"')
-    chain.write("chain.toml", text)
-    there: list[int] = []
-
-    def look(event: dict[str, Any]) -> None:
-        if event["event"] == "item_finished" and event["stage"] == "three":
-            there.append(len(handoffs(chain, "two")))
-
-    ran = run(chain, "chain.toml", sets=["run.keep_handoffs=needed"], listen=look)
-    assert ran.code == ExitCode.DONE
-    assert [e["items"] for e in ran.of("stage_started")] == [2, 2, 2]
-    assert there == [1, 0]
-
-
-def test_what_a_last_stage_hands_off_is_for_people_and_stays(toy: Project) -> None:
-    toy.write("toy.toml", toy_plugin.MANIFEST.replace(WRITE, ""))
-    for expected in (["make"], []):
-        ran = run(toy, "toy.toml", sets=["run.keep_handoffs=needed"])
-        assert [e["stage"] for e in ran.of("stage_started")] == expected
-        assert len(list((toy.folder / "runs/toy/handoff/make").glob("*.safetensors"))) == 2
-
-
-WRITE = """\
-[[stage]]
-name = "write"
-uses = "toy.write"
-"""
-SOUNDS = """
-from runner.api import File, Stage, Text, hookimpl
-RUNNER_API = 1
-
-@hookimpl
-def runner_stages():
-    sound = File("sound", ".wav")
-    return [
-        Stage("sounds.make", "sounds:start", params="chain:First", outputs=(sound,)),
-        Stage("sounds.take", "sounds:start", inputs=(sound,), outputs=(Text("t"),)),
-    ]
-"""
-
-
-def test_files_beside_a_handoff_go_with_it(chain: Project) -> None:
-    chain.plugin("sounds", SOUNDS)
-    head, items = MANIFEST.partition("[[stage]]")[0], MANIFEST.partition("[[item]]")[2]
-    stages = "".join(f'[[stage]]\nname = "{name}"\nuses = "sounds.{name}"\n' for name in ("make", "take"))
-    chain.write("chain.toml", f"{head}{stages}[[item]]{items}")
-    there: list[int] = []
-
-    def look(event: dict[str, Any]) -> None:
-        if event["event"] == "stage_finished":
-            there.append(len(list((directory(chain).path / "handoff/make").glob("*.wav"))))
-
-    ran = run(chain, "chain.toml", sets=["run.keep_handoffs=needed"], listen=look)
-    assert ran.code == ExitCode.DONE
-    assert there == [2, 0]

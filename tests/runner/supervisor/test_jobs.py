@@ -39,7 +39,7 @@ def test_settings_reach_the_worker(toy: Project) -> None:
     assert (job.name, job.dtype, job.save_dtype, job.device) == ("make", "bfloat16", "float16", "cpu")
     assert job.ram == 900 << 20
     assert job.distribution == "toy-plugin"
-    assert job.model is None
+    assert job.components == {}
 
 
 def test_so_does_the_placement(toy: Project) -> None:

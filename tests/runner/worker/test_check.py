@@ -78,7 +78,9 @@ ACCEPTED: dict[str, Fault] = {
 def problems(model: Path, stage: str) -> list[str]:
     shapes = [open_component(model, component).shapes for component in STAGES[stage]]
     return [
-        problem or "" for check in checks_of(shapes, str(model), model) if (problem := answer(check)) != ""
+        problem or ""
+        for check in checks_of(shapes, {s.component.name: (str(model), model) for s in shapes})
+        if (problem := answer(check)) != ""
     ]
 
 
@@ -125,7 +127,7 @@ def test_a_tokenizer_of_bytes_needs_no_file(tmp_path: Path) -> None:
 
 
 def of(model: Path, component: Component) -> str:
-    (check,) = checks_of([open_component(model, component).shapes], str(model), model)
+    (check,) = checks_of([open_component(model, component).shapes], {component.name: (str(model), model)})
     return answer(check) or ""
 
 
@@ -160,7 +162,8 @@ def test_what_agrees_is_remembered_by_its_content(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
 
     def check(model: Path) -> ComponentCheck:
-        (found,) = checks_of([open_component(model, STAGES["decode"][0]).shapes], "shown", model)
+        vae = STAGES["decode"][0]
+        (found,) = checks_of([open_component(model, vae).shapes], {vae.name: ("shown", model)})
         return found
 
     check(DEMO).keep()

@@ -14,6 +14,7 @@ from worker_job import STAGE, job_of
 
 from runner.api import Component
 from runner.errors import ModelError
+from runner.model.files import ComponentPlace
 from runner.placements import STREAM, ComponentPlacement
 from runner.stream.blocks import OffloadedParameter
 from runner.worker import context as context_module
@@ -21,6 +22,8 @@ from runner.worker.context import WorkerContext
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from runner.api import Stage
 
 
 class Net(torch.nn.Module):
@@ -46,11 +49,17 @@ def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def context(folder: Path | None, placement: ComponentPlacement | None = None) -> WorkerContext:
+def context(folder: Path, placement: ComponentPlacement | None = None) -> WorkerContext:
     component = Component("net", "here:Net")
     placements = {"net": placement} if placement else {}
     stage = replace(STAGE, components=(component,))
-    return WorkerContext(job_of([], stage=stage, model=folder, placements=placements))
+    return WorkerContext(job_of([], stage=stage, components=places(stage, folder), placements=placements))
+
+
+def places(stage: Stage, folder: Path) -> dict[str, ComponentPlace]:
+    """The places of a stage's components in one model folder."""
+    assert not isinstance(stage.components, str)
+    return {component.name: ComponentPlace(component, folder, None) for component in stage.components}
 
 
 def test_a_component_is_loaded_once(net: Path) -> None:
@@ -82,8 +91,8 @@ def test_items_end_at_its_blocks(net: Path) -> None:
 def test_what_is_not_declared_is_not_there(net: Path) -> None:
     with pytest.raises(LookupError, match="declares no component 'other'"):
         context(net).load("other")
-    with pytest.raises(LookupError, match="declares no components"):
-        context(None).load("net")
+    with pytest.raises(LookupError, match="declares no component 'net'"):
+        WorkerContext(job_of([])).load("net")
 
 
 def test_files_that_do_not_fit_are_a_broken_model(net: Path) -> None:
@@ -137,5 +146,5 @@ def test_a_plugins_own_error_is_its_own(net: Path, monkeypatch: pytest.MonkeyPat
 def test_tokenizers_are_just_loaded() -> None:
     tokenizer = Component("tokenizer", "transformers:CLIPTokenizer")
     stage = replace(STAGE, components=(tokenizer,))
-    ctx = WorkerContext(job_of([], stage=stage, model=DEMO))
+    ctx = WorkerContext(job_of([], stage=stage, components=places(stage, DEMO)))
     assert ctx.load("tokenizer")("a red circle")["input_ids"]

@@ -51,6 +51,7 @@ def test_without_a_limit_nothing_is_too_long(passing: Time) -> None:
         timer.check()
 
 
+@pytest.mark.usefixtures("passing")
 def test_the_watchdog_tells_of_who_runs_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock_module, "HEARTBEAT", 0.001)
     monkeypatch.setattr(clock_module, "LATE", 2.0)

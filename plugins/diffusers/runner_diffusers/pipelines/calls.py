@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from runner_diffusers.pipelines.source import SourceClass
 
 CALL = "__call__"
-SAME = ("_orig_mod", "language_model")
-"""Attributes of a model that stand for the model itself: what torch.compile wraps, a text encoder's body."""
+SAME = ("_orig_mod", "language_model", "vision_tower")
+"""Attributes of a model that stand for the model itself: what torch.compile wraps, an encoder's bodies."""
 CHAIN = 3  # list, element of the list, another name of the element
 
 

@@ -29,12 +29,14 @@ ABSENT = re.compile(r"_embeds|has to be of type|cannot be undefined|is required"
 OUTPUT = ("output_type", "return_dict", "generator")
 """Keywords that the stages set."""
 GUIDED = "do_classifier_free_guidance"
+OF_THE_FILE = ("fps",)
+"""Parameters of the decode stage, for the file that it writes: pipelines may have keywords of that name."""
 
 
 def encode(params: PipelineParams, _facts: Facts) -> Iterator[Problem]:
     """Report files that are not what the pipeline takes."""
     for keyword in params.file_keywords():
-        value = getattr(params, keyword.name, None)
+        value = getattr(params, keyword.attribute, None)
         if value is not None:
             try:
                 check_files(keyword, value)
@@ -55,7 +57,7 @@ def denoise(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
 
 def decode(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
     """Report a format or tiles that cannot be, and files that other stages have otherwise."""
-    yield from _differences(params, facts)
+    yield from _differences(params, facts, but=OF_THE_FILE)
     wanted: Any = params
     if reason := formats.missing(wanted.format):
         yield Problem(reason, "format")
@@ -66,16 +68,17 @@ def decode(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
                 yield Problem(str(wrong), wrong.parameter)
 
 
-def _differences(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
-    told: set[str] = set()
+def _differences(params: PipelineParams, facts: Facts, but: tuple[str, ...] = ()) -> Iterator[Problem]:
+    told = {*but}
     for upstream in facts.upstream.values():
         if not isinstance(upstream, PipelineParams) or upstream.pipeline != params.pipeline:
             continue
         shared = type(params).model_fields.keys() & type(upstream).model_fields.keys()
-        for name in sorted(shared - told):
-            own, other = getattr(params, name), getattr(upstream, name)
+        for attribute in sorted(shared - told):
+            own, other = getattr(params, attribute), getattr(upstream, attribute)
             if own != other:
-                told.add(name)
+                told.add(attribute)
+                name = type(params).model_fields[attribute].alias or attribute
                 yield Problem(
                     f"{name} is {_shown(own)} here, and {_shown(other)} in the stage before: set it in "
                     "[with] or for the item, so that all stages have it",
@@ -97,12 +100,12 @@ def _findings(cls: SourceClass, params: PipelineParams, facts: Facts) -> Iterato
     offered = {one.name: one for one in keywords(cls)}
     arguments = dict(defaults(cls)) | dict.fromkeys(OUTPUT, UNKNOWN)
     for name, keyword in offered.items():
-        value = getattr(params, name, keyword.default)
+        value = getattr(params, keyword.attribute, keyword.default)
         arguments[name] = _as_file(value) if keyword.file else value
     found, pipeline = prologue.findings(cls, arguments, facts.configs, params.init_values)
     for one in found:
         about = [name for name in one.about if name in offered]
-        own = [name for name in about if name in params.model_fields_set]
+        own = [name for name in about if offered[name].attribute in params.model_fields_set]
         name = next(iter([*own, *about]), "")
         if not one.is_warning and name and arguments[name] is None and ABSENT.search(one.message):
             yield Problem(f"{name} is missing: {cls.name} needs it", name)

@@ -134,7 +134,7 @@ def _components(model: ModelFacts, stage: Role) -> tuple[Component, ...]:
         elif role is stage or name in pictures:
             found.append(_loaded(name, given))
         else:
-            buffers = _tensors_read(pipeline, name, given)
+            buffers = tensors_read(pipeline, name, given)
             found.append(
                 Component(name, given.cls, config_only=True, buffers=buffers, accepts=_accepts(given))
             )
@@ -206,7 +206,7 @@ def _names(value: object) -> tuple[str, ...]:
 
 
 @cache
-def _tensors_read(pipeline: SourceClass, name: str, given: Entry) -> tuple[str, ...]:
+def tensors_read(pipeline: SourceClass, name: str, given: Entry) -> tuple[str, ...]:
     """Patterns of the tensors of a component that the pipeline itself reads: buffers and parameters."""
     if given.source is None:
         return ()

@@ -47,6 +47,14 @@ AFTER_ENCODING = frozenset(
 )
 """Keywords that change the loop or what comes after it, and nothing that the encode stage computes."""
 
+SEEDED_ENCODING = frozenset(
+    {
+        "StableVideoDiffusionPipeline",  # noise is added to the picture before the VAE encodes it
+        "GlmImagePipeline",  # its encoder samples tokens of the picture
+    }
+)
+"""Pipelines whose encodings depend on the seed: with another one, they are made anew."""
+
 FORMATS: dict[Media, tuple[str, ...]] = {
     Media.IMAGE: ("png", "jpeg", "webp", "safetensors"),
     Media.VIDEO: ("mp4", "gif", "safetensors"),
@@ -56,6 +64,7 @@ FORMATS: dict[Media, tuple[str, ...]] = {
 """What each kind of output is written as; "auto" is the first."""
 Format = Literal["auto", "png", "jpeg", "webp", "mp4", "gif", "wav", "safetensors"]
 
+SEED = (int, Field(0, ge=0, lt=2**64, description="of the noise that the result starts from"))
 AT_LEAST_1 = ("height", "width", "num_frames", "max_sequence_length", ITS_STEPS)
 TILE = 64  # pixels, the smallest tile
 
@@ -84,7 +93,8 @@ class PipelineParams(BaseModel):
     def arguments(self) -> dict[str, Any]:
         """The keywords of the pipeline's `__call__` that differ from its defaults."""
         offered = keywords(self.pipeline_source())
-        values = {one.name: getattr(self, one.name) for one in offered if one.name in type(self).model_fields}
+        own = [one for one in offered if one.attribute in type(self).model_fields]
+        values = {one.name: getattr(self, one.attribute) for one in own}
         defaults = {one.name: one.default for one in offered}
         return {name: value for name, value in values.items() if value != defaults[name]}
 
@@ -103,6 +113,15 @@ class LoopParams(PipelineParams):
         for name in (STEPS, ITS_STEPS):
             object.__setattr__(self, name, next(iter(values)))
         return self
+
+
+class OutputParams(PipelineParams):
+    """The parameters of the decode stage: all but the files are its own, whatever keywords are called."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The keywords of the pipeline's `__call__` that are files."""
+        files = {one.name for one in self.file_keywords()}
+        return {name: value for name, value in super().arguments().items() if name in files}
 
 
 def encode(model: ModelFacts) -> type[PipelineParams]:
@@ -124,20 +143,22 @@ def decode(model: ModelFacts) -> type[PipelineParams]:
 
 @cache
 def _encode(cls: SourceClass) -> type[PipelineParams]:
-    fields = {one.name: _field(one) for one in keywords(cls) if one.name not in AFTER_ENCODING}
+    fields = {one.attribute: _field(one) for one in keywords(cls) if one.name not in AFTER_ENCODING}
+    if cls.name in SEEDED_ENCODING:
+        fields["seed"] = SEED
     return _made("Encode", cls, PipelineParams, fields)
 
 
 @cache
 def _denoise(cls: SourceClass, scheduler: str, values: str) -> type[PipelineParams]:
-    fields = {one.name: _field(one) for one in keywords(cls)}
+    fields = {one.attribute: _field(one) for one in keywords(cls)}
     if ITS_STEPS in fields:
         fields[STEPS] = fields[ITS_STEPS]
 
     def checked(given: dict[str, JsonValue] | None) -> dict[str, JsonValue] | None:
         return None if given is None else schedulers.checked(given, scheduler)
 
-    fields["seed"] = (int, Field(0, ge=0, lt=2**64, description="of the noise that the result starts from"))
+    fields["seed"] = SEED
     fields["scheduler"] = (
         Annotated[dict[str, JsonValue] | None, AfterValidator(checked)],
         Field(
@@ -151,7 +172,7 @@ def _denoise(cls: SourceClass, scheduler: str, values: str) -> type[PipelinePara
 
 @cache
 def _decode(cls: SourceClass) -> type[PipelineParams]:
-    fields = {one.name: _field(one) for one in keywords(cls) if one.file}
+    fields = {one.attribute: _field(one) for one in keywords(cls) if one.file}
     kind = media(cls)
     formats = FORMATS[kind]
 
@@ -185,7 +206,7 @@ def _decode(cls: SourceClass) -> type[PipelineParams]:
             Field("auto", description="auto | off | frames of a tile in time"),
         )
         fields["fps"] = _frame_rate(cls)
-    return _made("Decode", cls, PipelineParams, fields)
+    return _made("Decode", cls, OutputParams, fields)
 
 
 def _frame_rate(cls: SourceClass) -> tuple[Any, Any]:
@@ -200,10 +221,11 @@ def _field(keyword: Keyword) -> tuple[Any, Any]:
     """A keyword's type and field."""
     least = 1 if keyword.name in AT_LEAST_1 else None
     description = keyword.description or None
+    alias = keyword.name if keyword.name != keyword.attribute else None
     if keyword.required:
-        return keyword.type, Field(description=description, ge=least)
+        return keyword.type, Field(alias=alias, description=description, ge=least)
     kind = keyword.type if keyword.default is not None else keyword.type | None
-    return kind, Field(keyword.default, description=description, ge=least)
+    return kind, Field(keyword.default, alias=alias, description=description, ge=least)
 
 
 def _made(

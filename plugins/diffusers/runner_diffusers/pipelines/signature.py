@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runner_diffusers.pipelines.source import SourceClass
 
 NOT_OFFERED = re.compile(
-    r"_.*|.*(latents|embeds|embedding|embeddings|attention_mask)(_.*)?|return_dict|output_type|seed|fonts|audio_file"
+    r".*(latents|embeds|embedding|embeddings|attention_mask)(_.*)?|return_dict|output_type|seed|fonts|audio_file"
     r"|.*generator|callback.*|batch_size|num_(images|videos|waveforms|designs)_per_prompt"
 )
 """Keywords that runner sets, that belong to one stage's results, or that name files unseen by keys."""
@@ -74,6 +74,11 @@ class Keyword:
     file: FileKind | None
     """What it is a file of; None for plain values."""
     description: str
+
+    @property
+    def attribute(self) -> str:
+        """Its name as an attribute of parameters: those of pydantic begin with no underscore."""
+        return self.name.lstrip("_")
 
 
 @cache

@@ -13,7 +13,7 @@ from diffusers.guiders import BaseGuidance
 
 from runner_diffusers.pipelines.roles import Role
 from runner_diffusers.replay.encoding import ReplayError
-from runner_diffusers.replay.schedulers import own_scheduler
+from runner_diffusers.replay.schedulers import is_scheduler, own_scheduler, report_steps
 from runner_diffusers.replay.views import Arguments, view
 
 if TYPE_CHECKING:
@@ -101,6 +101,9 @@ class PipelineCall:
         own = {name: self._own(name, component) for name, component in parts.components.items()}
         own |= dict(self.guiders)
         pipeline = parts.cls(**own, **parts.init_values)
+        for part in vars(pipeline).values():
+            if is_scheduler(part):  # some pipelines make one of their own
+                report_steps(part, self._on_step)
         pipeline.set_progress_bar_config(disable=True)
         for name, function in _methods(parts.cls):
             wrapped = partial(self._on_method, name, function, pipeline)
@@ -112,7 +115,7 @@ class PipelineCall:
         if isinstance(component, torch.nn.Module):
             methods = self.parts.methods.get(name, frozenset())
             return view(component, name, methods, self.parts.device, self._on_component)
-        if hasattr(component, "step") and hasattr(component, "set_timesteps"):
+        if is_scheduler(component):
             return own_scheduler(component, self._on_step)
         return component
 
@@ -127,7 +130,7 @@ class PipelineCall:
         if role is Role.DENOISE:
             if self.loop is None:
                 raise StageEnd
-            return self.loop.denoise(call)
+            return self.loop.denoise(name, call)
         if role is Role.DECODE and method not in ENCODING:
             if self.decode is None:
                 raise StageEnd

@@ -1,8 +1,9 @@
 """What encoders return: recorded in the encode stage, played back in the later ones.
 
 Recorded is the result of the outermost method of the pipeline in which an encoder runs (``encode_prompt``),
-so that no layer's hidden states are kept. Of what ``__call__`` calls itself, and of a VAE's ``encode``, the
-result is recorded by its own name; a VAE's distributions are sampled anew in each stage, by its seed.
+so that no layer's hidden states are kept. Of what ``__call__`` calls itself, of a VAE's ``encode``, and in
+methods whose results may depend on the seed, the result is recorded by its own name; a VAE's distributions
+are sampled anew in each stage, by its seed.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +37,7 @@ class Recording:
         self.tensors: dict[str, torch.Tensor] = {}
         self.calls: dict[str, Any] = {}
         self._generator = generator
+        self._start = generator.get_state()
         self._counts: Counter[str] = Counter()
         self._inside: list[str] = []
         """Components that are being called: one that calls itself is recorded once."""
@@ -46,16 +49,13 @@ class Recording:
         if self._methods:
             return call()
         key, before, drawn = self._key(name), Counter(self._counts), self._generator.get_state()
-        self._methods.append(_Method(encodes))
+        is_of_seed = _has(torch.Tensor, call) and not torch.equal(drawn, self._start)
+        self._methods.append(_Method(encodes, keeps_all=is_of_seed or _has(torch.Generator, call)))
         try:
             returned = call()
         finally:
             method = self._methods.pop()
-        if method.encoded:
-            if not torch.equal(drawn, self._generator.get_state()):
-                raise ReplayError(
-                    f"{name} draws random numbers while it encodes, so that it cannot be played back"
-                )
+        if method.encoded and not is_of_seed and torch.equal(drawn, self._generator.get_state()):
             self._counts = before
             self._record(key, call, returned)
         else:
@@ -75,9 +75,9 @@ class Recording:
             self._inside.pop()
         if not self._methods:
             self._record(key, call, returned)
-        elif encoder:
-            self._methods[0].encoded = True
-        else:
+            return returned
+        self._methods[0].encoded |= encoder
+        if self._methods[0].keeps_all or not encoder:
             self._methods[0].inner.append((key, call, returned))
         return returned
 
@@ -97,10 +97,20 @@ class Recording:
             raise ReplayError(f"{key} returned something that cannot be handed on: {error}") from None
 
 
+def _has(kind: type[Any], call: Arguments) -> bool:
+    """Whether a call has arguments of a type."""
+    return any(isinstance(value, kind) for value in _leaves([*call.args, call.kwargs]))
+
+
+@dataclass
 class _Method:
-    def __init__(self, encoded: bool) -> None:
-        self.encoded = encoded
-        self.inner: list[tuple[str, Arguments, Any]] = []
+    """A call of a pipeline's method, with the calls of components in it."""
+
+    encoded: bool
+    """Whether an encoder ran in it."""
+    keeps_all: bool
+    """Whether its result may depend on the seed, so that what encoders return may be needed."""
+    inner: list[tuple[str, Arguments, Any]] = field(default_factory=list)
 
 
 class Playback:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner_diffusers.replay.carried import CarriedState
 from runner_diffusers.replay.encoding import ReplayError
 from runner_diffusers.replay.schedulers import attributes, changed, guider_state, restore_guider
 from runner_diffusers.replay.values import pack, unpack
@@ -15,6 +16,7 @@ from runner_diffusers.replay.values import pack, unpack
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from runner_diffusers.replay.views import Arguments
 
 RANDOM = ("generator", "global", "device")
 """Names of the states of the item's generator and of torch's own."""
@@ -62,6 +64,20 @@ class _Latest:
     state: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class _Call:
+    """A call of a denoiser: the number of its result's template, and the steps that were done before it."""
+
+    template: int
+    component: str
+    steps: int
+
+
+def _called_before_the_loop(calls: Sequence[_Call]) -> set[str]:
+    """The denoisers that no step but the first was preceded by, such as a T2I adapter."""
+    return {one.component for one in calls} - {one.component for one in calls if one.steps}
+
+
 class Loop:
     """Runs the denoiser, or returns zeros for it where ``done`` says that the steps were done before."""
 
@@ -72,17 +88,25 @@ class Loop:
         device: torch.device,
         done: LoopState | None = None,
         on_border: Callable[[], None] = lambda: None,
+        *,
+        has_denoisers: bool = True,
     ) -> None:
-        """``on_border`` is called when an iteration of the loop has ended and the next begins."""
+        """``on_border`` is called when an iteration of the loop has ended and the next begins.
+
+        Where the stage ``has_denoisers``, those that are called before the loop alone are called again.
+        """
         self._generator = generator
         self._guiders = guiders
         self._device = device
         self._done = done
         self._on_border = on_border
         self._templates: list[Any] = []
-        self._calls: list[int] = []
+        self._calls: list[_Call] = []
         if done is not None:
-            self._templates, self._calls = list(done.values["templates"]), list(done.values["calls"])
+            self._templates = list(done.values["templates"])
+            self._calls = [_Call(*one) for one in done.values["calls"]]
+        self._again = _called_before_the_loop(self._calls) if has_denoisers else set()
+        self._carried = CarriedState()
         self._called = 0
         self._reported = self._steps_before
         self.steps = 0
@@ -107,23 +131,38 @@ class Loop:
     def _steps_before(self) -> int:
         return self._done.steps if self._done is not None else 0
 
-    def denoise(self, call: Callable[[], Any]) -> Any:
+    @property
+    def can_be_continued(self) -> bool:
+        """Whether its state is all that the loop goes on from: denoisers keep nothing else between steps."""
+        return not self._carried.found
+
+    def denoise(self, component: str, call: Arguments) -> Any:
         """What the denoiser returns; zeros of the same shapes while earlier steps are run through again."""
         self._called += 1
         if self.steps < self._steps_before:
-            if self._called > len(self._calls) or self._done is None:
+            if self._called > len(self._calls):
                 raise ReplayError("the denoiser is called more often than when these steps were done")
-            return self._done_zeros(self._templates[self._calls[self._called - 1]])
-        if self.steps > self._reported:
+            if component not in self._again:
+                return self._done_zeros(self._templates[self._calls[self._called - 1].template])
+        is_border = self.steps > self._reported
+        if is_border:
+            self._carried.next_iteration()
+        self._carried.given([*call.args, call.kwargs])
+        if is_border:
             self._reported = self.steps
             self._on_border()
         returned = call()
-        template = pack(returned, _template)
+        self._carried.returned(returned)
+        if self.steps >= self._steps_before:
+            self._log(component, returned)
+        return returned
+
+    def _log(self, component: str, returned: Any) -> None:
+        template = pack(returned, _template, lambda value: {"unknown": type(value).__name__})
         if template not in self._templates:
             self._templates.append(template)
         del self._calls[self._called - 1 :]
-        self._calls.append(self._templates.index(template))
-        return returned
+        self._calls.append(_Call(self._templates.index(template), component, self.steps))
 
     def step(self, scheduler: Any, call: Callable[[], Any]) -> Any:
         """What a scheduler's step returns; the last state for one that was done before."""
@@ -171,7 +210,7 @@ class Loop:
         state.values = {
             "steps": self.steps,
             "templates": self._templates,
-            "calls": self._calls,
+            "calls": [[one.template, one.component, one.steps] for one in self._calls],
             "results": [state.put("result", one.result, self._device) for one in self._latest],
             "schedulers": [
                 {name: state.put("scheduler", value, self._device) for name, value in one.state.items()}

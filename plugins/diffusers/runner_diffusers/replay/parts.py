@@ -36,7 +36,7 @@ def parts_of(ctx: Context, components: Callable[[ModelFacts], Iterable[Component
         made[component.name] = _shell(ctx, component) if component.config_only else ctx.load(component.name)
     weighty = [name for name, role in roles.items() if role is not Role.AUXILIARY]
     return Parts(
-        cls=_class(f"{pipeline.module}:{pipeline.name}"),
+        cls=class_of(f"{pipeline.module}:{pipeline.name}"),
         components=made,
         shells=frozenset(component.name for component in listed if component.config_only),
         roles=roles,
@@ -68,11 +68,11 @@ def scheduler_of(parts: Parts, chosen: Mapping[str, Any] | None) -> Mapping[str,
 
 def _shell(ctx: Context, component: Component) -> torch.nn.Module:
     buffers = ctx.buffers(component.name) if component.buffers else {}
-    cls = _class(component.cls)
+    cls = class_of(component.cls)
     return shell(cls, ctx.config(component.name), buffers, ctx.dtype_of(component.name), ctx.device)
 
 
-def _class(name: str) -> Any:
+def class_of(name: str) -> Any:
     """A class of diffusers or transformers, by its dotted name."""
     module, _, cls = name.partition(":")
     assert module.partition(".")[0] in ("diffusers", "transformers"), name  # noqa: S101 - entries allow no others

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from functools import cache, partial, wraps
+from functools import partial, update_wrapper
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,54 +18,67 @@ if TYPE_CHECKING:
     OnStep = Callable[[Any, Callable[[], Any]], Any]
     """Receives the scheduler and its step, as a call; returns what the pipeline gets."""
 
-NO_STATE = ("_internal_dict", "_replay", "noise_sampler")
-"""Attributes that are not saved: the config, our own, and a Brownian tree, which its seed makes anew."""
+NO_STATE = ("_internal_dict", "noise_sampler")
+"""Attributes that are not saved: the config, and a Brownian tree, which its seed makes anew."""
 
 
 def own_scheduler(scheduler: Any, on_step: OnStep) -> Any:
-    """A new scheduler of the same class and config that reports its steps; its copies do, too."""
-    cls: Any = type(scheduler)
-    own = _reporting(cls).from_config(scheduler.config)
-    own.__dict__["_replay"] = _Uncopied(on_step)
+    """A new scheduler of the same class and config that reports its steps; its copies do, too.
+
+    Its class stays as it is: pipelines ask for it.
+    """
+    own = type(scheduler).from_config(scheduler.config)
+    report_steps(own, on_step)
     return own
 
 
-class _Uncopied:
-    """A callable that copies of its owner share."""
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self.call = call
-
-    def __deepcopy__(self, _memo: Any) -> _Uncopied:
-        return self
+def is_scheduler(component: Any) -> bool:
+    """Whether it steps through timesteps."""
+    return hasattr(component, "step") and hasattr(component, "set_timesteps")
 
 
-@cache
-def _reporting(cls: Any) -> Any:
-    @wraps(cls.step)
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.__dict__["_replay"].call(self, partial(cls.step, self, *args, **kwargs))
+def report_steps(scheduler: Any, on_step: OnStep) -> None:
+    """Let a scheduler report its steps, if it does not yet."""
+    if not isinstance(scheduler.step, _ReportedStep):
+        scheduler.step = _ReportedStep(scheduler, on_step)
 
-    # schedulers compare by identity: several in one pipeline may have equal configs
-    body = {"step": step, "__eq__": lambda a, b: a is b, "__hash__": id}
-    return type(
-        cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    )
+
+class _ReportedStep:
+    """The ``step`` of one scheduler, in place of the method of that name."""
+
+    def __init__(self, scheduler: Any, on_step: OnStep) -> None:
+        self._scheduler = scheduler
+        self._on_step = on_step
+        self._step = MethodType(type(scheduler).step, scheduler)
+        update_wrapper(self, self._step)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._on_step(self._scheduler, partial(self._step, *args, **kwargs))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _ReportedStep:
+        """The step of a scheduler's copy, which is being made."""
+        return _ReportedStep(memo.get(id(self._scheduler), self._scheduler), self._on_step)
 
 
 def attributes(scheduler: Any) -> dict[str, Any]:
     """A copy of a scheduler's attributes, to compare with later."""
-    found = {name: value for name, value in vars(scheduler).items() if not name.startswith(NO_STATE)}
-    return copy.deepcopy(found)
+    return copy.deepcopy(_state(scheduler))
 
 
 def changed(scheduler: Any, before: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes that differ from those before the first step."""
-    now = {name: value for name, value in vars(scheduler).items() if not name.startswith(NO_STATE)}
     return {
         name: copy.copy(value)
-        for name, value in now.items()
+        for name, value in _state(scheduler).items()
         if name not in before or not _same(value, before[name])
+    }
+
+
+def _state(scheduler: Any) -> dict[str, Any]:
+    return {
+        name: value
+        for name, value in vars(scheduler).items()
+        if not name.startswith(NO_STATE) and not isinstance(value, _ReportedStep)
     }
 
 

@@ -24,13 +24,8 @@ def shell(
 
     ``buffers`` are tensors that pipelines read of components that they do not call, by name.
     """
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        made = cls.from_config(dict(config)) if hasattr(cls, "from_config") else _of_transformers(cls, config)
-    module: torch.nn.Module = made.eval().requires_grad_(requires_grad=False)
-    for name, weight in module.named_parameters():
-        if weight.is_floating_point():
-            weight.data = weight.data.to(_kept(cls, name, dtype) or dtype)
+    with torch.device("meta"):
+        module = without_weights(cls, config, dtype)
     for name, tensor in buffers.items():
         owner, _, leaf = name.rpartition(".")
         part = module.get_submodule(owner)
@@ -39,6 +34,21 @@ def shell(
             part._parameters[leaf] = torch.nn.Parameter(placed, requires_grad=False)  # noqa: SLF001
         else:
             part._buffers[leaf] = placed  # noqa: SLF001
+    return module
+
+
+def without_weights(cls: Any, config: Mapping[str, Any], dtype: torch.dtype) -> torch.nn.Module:
+    """A component made from its config, in the dtypes that its weights would be loaded in.
+
+    It is called where making tensors takes no memory: on "meta", or among fake tensors.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = cls.from_config(dict(config)) if hasattr(cls, "from_config") else _of_transformers(cls, config)
+    module: torch.nn.Module = made.eval().requires_grad_(requires_grad=False)
+    for name, weight in module.named_parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.to(_kept(cls, name, dtype) or dtype)
     return module
 
 

@@ -56,8 +56,21 @@ class Fields(OrderedDict[str, Any]):
         return tuple(value for value in self.values() if value is not None)
 
 
-def pack(value: Any, put: Put) -> Json:
-    """The value as JSON; its tensors are kept by ``put``.
+class Unknown:
+    """Stands for a value that was not handed off; pipelines may hand it on, and call its methods."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return lambda *_args, **_kwargs: None
+
+
+def _refuse(value: Any) -> Json:
+    raise UnsupportedValueError(f"{type(value).__module__}.{type(value).__name__}")
+
+
+def pack(value: Any, put: Put, unlisted: Callable[[Any], Json] = _refuse) -> Json:
+    """The value as JSON; its tensors are kept by ``put``, what no type is listed for becomes ``unlisted``.
 
     Raises:
         UnsupportedValueError: it holds something of a type that is not listed here.
@@ -79,7 +92,7 @@ def pack(value: Any, put: Put) -> Json:
         return {"array": put(torch.from_numpy(np.ascontiguousarray(value)))}
     if isinstance(value, Image.Image):
         return {"image": put(torch.from_numpy(np.array(value))), "mode": value.mode}
-    return _pack_parts(value, put)
+    return _pack_parts(value, put, unlisted)
 
 
 def _layout(tensor: torch.Tensor) -> dict[str, list[int]]:
@@ -109,25 +122,19 @@ def _laid_out(tensor: torch.Tensor, strides: list[int] | None) -> torch.Tensor:
     return made.copy_(tensor)
 
 
-def _pack_parts(value: Any, put: Put) -> Json:
+def _pack_parts(value: Any, put: Put, unlisted: Callable[[Any], Json]) -> Json:
     kind = type(value).__name__
     if type(value) in SEQUENCES.values():
-        return {kind: [pack(one, put) for one in value]}
+        return {kind: [pack(one, put, unlisted) for one in value]}
     if kind in DISTRIBUTIONS and isinstance(value, DISTRIBUTIONS[kind]):
         options = {"deterministic": True} if getattr(value, "deterministic", False) else {}
         return {"distribution": kind, "of": pack(value.parameters, put), **options}
-    if type(value) is dict:
-        return {"dict": _pack_named(value, put)}
-    if isinstance(value, Mapping):  # outputs and batches of diffusers and transformers
+    if type(value) is dict and all(isinstance(name, str) for name in value):
+        return {"dict": [[name, pack(one, put, unlisted)] for name, one in value.items()]}
+    if isinstance(value, Mapping) and type(value) is not dict:  # outputs and batches of the libraries
         names = [field.name for field in fields(value)] if is_dataclass(value) else list(value)
-        return {"fields": _pack_named({name: value.get(name) for name in names}, put)}
-    raise UnsupportedValueError(f"{type(value).__module__}.{kind}")
-
-
-def _pack_named(values: Mapping[Any, Any], put: Put) -> Json:
-    if not all(isinstance(name, str) for name in values):
-        raise UnsupportedValueError("a dict with keys that are not strings")
-    return [[name, pack(one, put)] for name, one in values.items()]
+        return {"fields": [[name, pack(value.get(name), put, unlisted)] for name in names]}
+    return unlisted(value)
 
 
 def unpack(packed: Json, get: Get, device: torch.device) -> Any:
@@ -169,4 +176,6 @@ def _unpack_single(kind: str, content: Any, packed: Json, get: Get, device: torc
         case "distribution":
             options = {"deterministic": True} if packed.get("deterministic") else {}
             return DISTRIBUTIONS[content](unpack(packed["of"], get, device), **options)
+        case "unknown":
+            return Unknown()
     raise UnsupportedValueError(f"a value of kind {kind!r} in a hand-off")

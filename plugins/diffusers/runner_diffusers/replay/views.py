@@ -33,17 +33,25 @@ METHODS = (
 """Methods that compute with a component's weights and that pipelines call."""
 
 
+BODIES = ("model", "language_model", "text_model", "vision_model", "vision_tower", "visual")
+"""Parts of encoders that pipelines call in place of the whole."""
+
+
 def view(
     module: torch.nn.Module, name: str, methods: frozenset[str], device: torch.device, on_call: OnCall
 ) -> torch.nn.Module:
     """An item's own view of a component, which shares its weights; calls of ``methods`` are reported too.
 
-    Attributes that are set on it are its own: some VAEs keep the state of a call on themselves.
+    Attributes that are set on it are its own: some VAEs keep the state of a call on themselves. The calls
+    of its `BODIES` are reported as its own.
     """
     viewed = copy.copy(module)
     viewed.__dict__["_replay"] = partial(on_call, name), device
     cls: Any = type(module)
     viewed.__class__ = _viewed(cls, methods)
+    for part, body in module.named_children():
+        if part in BODIES:
+            viewed.__dict__[part] = view(body, name, methods, device, on_call)
     return viewed
 
 

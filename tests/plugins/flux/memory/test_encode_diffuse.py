@@ -115,7 +115,9 @@ def test_encode_and_diffuse_hold_the_same_on_a_card() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_t5_takes_what_is_planned_where_it_keeps_float32(tmp_path: Path, dtype: str) -> None:
-    (t5,) = [component for component in runner_flux.ENCODE.components if component.name == "text_encoder_2"]
+    components = runner_flux.ENCODE.components
+    assert not isinstance(components, str)
+    (t5,) = [component for component in components if component.name == "text_encoder_2"]
     T5EncoderModel(T5Config(**SMALL[t5.name])).bfloat16().save_pretrained(tmp_path / t5.name)
     files = open_component(tmp_path, t5)
     loaded = ComponentLoader(torch.device("cpu"), getattr(torch, dtype)).load(

@@ -101,7 +101,14 @@ def test_a_branch_stays_where_it_was_until_it_is_asked_for(project: Project, hub
     assert whole_files(hub) == [VAE], "what is the same is not fetched again"
     planned = json.loads(project.runner("plan", "hub.toml", "--json").stdout)
     assert planned["models"] == [
-        {"source": MODEL, "revision": None, "variant": None, "commit": COMMIT[::-1], "here": True}
+        {
+            "source": MODEL,
+            "revision": None,
+            "variant": None,
+            "component": None,
+            "commit": COMMIT[::-1],
+            "here": True,
+        }
     ]
     pinned = project.runner("plan", "hub.toml", "--set", f"model.revision={COMMIT}")
     assert f"commit {COMMIT[:12]}, in the hub's cache\n" in pinned.stdout

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import tomli
+
+from runner.errors import PluginError
+from runner.manifest.schema import ModelSource
+from runner.plugins import discover
+from runner.tailor.templates import choose
 
 if TYPE_CHECKING:
     from project import Project
@@ -15,13 +21,21 @@ if TYPE_CHECKING:
 
 def test_a_model_that_no_template_serves(project: Project) -> None:
     project.write("model/model_index.json", '{"_class_name": "WeatherPipeline"}')
+    plugins = discover()
+    plugins.loaded = [plugin for plugin in plugins.loaded if plugin.name == "flux"]
+    with project.as_environment(), pytest.raises(PluginError) as refused:
+        choose(plugins, None, ModelSource(source="./model"), Path())
+    message = str(refused.value)
+    assert "'./model' is of class WeatherPipeline, and no installed plugin has a template for that" in message
+    assert "flux (FluxPipeline, from runner-flux)" in message
+
+
+def test_a_model_that_only_the_template_for_any_is_offered(project: Project) -> None:
+    project.write("model/model_index.json", '{"_class_name": "WeatherPipeline"}')
     made = project.invoke("new", "--vram", "8GiB", "--ram", "30GiB", "--model", "./model")
-    assert made.code == 4, made
-    assert (
-        "'./model' is of class WeatherPipeline, and no installed plugin has a template for that"
-        in made.stderr
-    )
-    assert "flux (FluxPipeline, from runner-flux)" in made.stderr
+    assert made.code == 8, made
+    words = "the stages of 'diffusers' cannot use this model: the installed diffusers has no pipeline Weather"
+    assert made.stderr.count(words) == 1
 
 
 PLUGIN = """

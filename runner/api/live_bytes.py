@@ -33,12 +33,11 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.at = ""
         self._excluded = {_key(tensor.untyped_storage()) for one in excluded for tensor in _tensors(one)}
         self._alive: dict[int, tuple[int, weakref.ref[Any]]] = {}
-        for tensor in inputs:
-            self._hold(tensor, "inputs")
+        self.hold(inputs, "inputs")
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Whether torch is to wrap ``__torch_dispatch__``: the first call would import its compiler, for a second."""
+        """Keep torch from wrapping ``__torch_dispatch__``: that would import its compiler, for a second."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -51,10 +50,13 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self:
                 return func._op_dk(_COMPOSITE, *args, **(kwargs or {}))  # noqa: SLF001
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, torch.Tensor):
-                self._hold(tensor, str(func))
+        self.hold((tensor for tensor in tree_iter(out) if isinstance(tensor, torch.Tensor)), str(func))
         return out
+
+    def hold(self, tensors: Iterable[torch.Tensor], at: str) -> None:
+        """Count tensors that were made elsewhere, until they are freed; ``at`` is what made them."""
+        for tensor in tensors:
+            self._hold(tensor, at)
 
     def _hold(self, tensor: torch.Tensor, at: str) -> None:
         storage = tensor.untyped_storage()

@@ -1,0 +1,101 @@
+"""Counts the live bytes of tensors, operations and kernels' workspaces while models run on fake tensors."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils.flop_counter import flop_registry
+
+from runner.api.live_bytes import LiveBytes
+from runner.api.workspaces import convolution_workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from runner.api import Sizes
+
+ATEN = torch.ops.aten
+COMPLEMENTS = (ATEN.bitwise_not.default, ATEN.logical_not.default)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a part of a computation takes: bytes beyond what was alive before it, and operations."""
+
+    bytes: int
+    operations: int
+
+
+class Count(LiveBytes):
+    """Live bytes, with workspaces, and operations.
+
+    Fake tensors have no values. Where shapes depend on some, masks are taken as true everywhere, their
+    complements as false, and numbers as 1.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        excluded: Iterable[torch.nn.Module | torch.Tensor] = (),
+        inputs: Iterable[torch.Tensor] = (),
+    ) -> None:
+        super().__init__(excluded, inputs)
+        self.operations = 0
+        self.waiting = 0
+        """The most bytes that are alive where a block begins."""
+        self._sizes = sizes
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if args and isinstance(args[0], FakeTensor):
+            if func is ATEN._local_scalar_dense.default:  # noqa: SLF001 - its name in torch
+                return 1.0 if args[0].is_floating_point() else 1
+            if func is ATEN.equal.default:
+                return True
+            if func is ATEN.nonzero.default:
+                return _positions(args[0])
+            if func is ATEN.index.Tensor:
+                args = (args[0], [one for mask in args[1] for one in _as_positions(mask)], *args[2:])
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if func in COMPLEMENTS and isinstance(out, FakeTensor):
+            out.is_complement = True  # type: ignore[attr-defined]
+        if func is ATEN.convolution.default and not args[6]:  # the seventh argument: transposed
+            source, weight = args[0], args[1]
+            taps = weight[0, 0].numel()
+            moved = (part.numel() * part.itemsize for part in (source, out, weight))
+            self.peak = max(self.peak, self.now + convolution_workspace(*moved, taps, self._sizes))
+        counted = flop_registry.get(func._overloadpacket)  # noqa: SLF001 - how torch's own counter finds it
+        if counted is not None:
+            self.operations += int(counted(*args, **kwargs, out_val=out))
+        return out
+
+    def add(self, cost: Cost) -> None:
+        """Count what has this cost, and is not run again; its results are held apart."""
+        self.peak = max(self.peak, self.now + cost.bytes)
+        self.operations += cost.operations
+
+    @contextmanager
+    def costing(self) -> Iterator[list[Cost]]:
+        """Find the cost of what runs inside; the list has it at the end."""
+        before, held, done = self.peak, self.now, self.operations
+        self.peak = held
+        found: list[Cost] = []
+        yield found
+        found.append(Cost(self.peak - held, self.operations - done))
+        self.peak = max(self.peak, before)
+
+
+def _as_positions(mask: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """A mask as an index has the positions where it is true."""
+    if mask is None or mask.dtype not in (torch.bool, torch.uint8):
+        return [mask]
+    return list(_positions(mask).unbind(1))
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    number = 0 if getattr(mask, "is_complement", False) else mask.numel()
+    return mask.new_empty((number, mask.dim()), dtype=torch.int64)

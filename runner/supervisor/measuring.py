@@ -1,0 +1,104 @@
+"""Measures activations in a child process, within a time limit for each size."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from runner.api import Activations
+from runner.events import Measured, Ready
+from runner.machine.active_time import active_seconds
+from runner.plan.measured import MEASURER
+from runner.protocol import Measuring
+from runner.supervisor.connection import WorkerConnection
+from runner.supervisor.spawn import Spawner
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from runner.plan.measured import Measurement
+
+SECONDS = 30.0  # for one size
+STARTING = 120.0  # for the child to import the libraries
+
+
+class Listener(Protocol):
+    """Tells the user."""
+
+    def measuring(self, stage: str, sizes: int) -> None:
+        """So many sizes of a stage are measured now."""
+
+    def not_measured(self, stage: str, reason: str) -> None:
+        """One size could not be measured: the plan goes without it."""
+
+
+@contextmanager
+def measuring(listener: Listener) -> Iterator[None]:
+    """Measure what plans inside need, and tell ``listener``."""
+    token = MEASURER.set(ChildMeasurer(listener))
+    try:
+        yield
+    finally:
+        MEASURER.reset(token)
+
+
+class ChildMeasurer:
+    """Measures in child processes: one for all sizes that are asked for together."""
+
+    def __init__(self, listener: Listener, seconds: float = SECONDS) -> None:
+        self._listener = listener
+        self._seconds = seconds
+        self._told: set[str] = set()
+
+    def measure(self, todo: Sequence[Measurement]) -> Mapping[str, Activations | str]:
+        found: dict[str, Activations | str] = {}
+        left = list(todo)
+        while left:  # a child that failed or took too long has ended: the rest needs another one
+            results = self._in_child(left)
+            found |= {one.digest: result for one, result in zip(left, results, strict=False)}
+            left = left[max(1, len(results)) :]
+        return found
+
+    def failed(self, measurement: Measurement, reason: str) -> None:
+        if measurement.digest not in self._told:
+            self._told.add(measurement.digest)
+            self._listener.not_measured(measurement.stage, reason)
+
+    def _in_child(self, todo: Sequence[Measurement]) -> list[Activations | str]:
+        """The results of the first ones; the last may be a failure that ended the child."""
+        with tempfile.TemporaryDirectory(prefix="runner-") as folder:
+            process = Spawner(threads=1).start(Path(folder, "measure.log"))
+            connection = WorkerConnection(process, Measuring(tuple(todo)))
+            results: list[Activations | str] = []
+            deadline = active_seconds() + STARTING
+            try:
+                for event in connection.events():
+                    if isinstance(event, Ready):
+                        self._tell(todo[0].stage, todo)
+                        deadline = active_seconds() + self._seconds
+                    elif isinstance(event, Measured):
+                        results.append(event.error or Activations(**(event.activations or {})))
+                        self._tell_next(todo, len(results))
+                        deadline = active_seconds() + self._seconds
+                    elif active_seconds() > deadline:
+                        results.append(f"it took more than {self._seconds:.0f} s")
+                        connection.kill()
+                        break
+            finally:
+                connection.kill()
+                with contextlib.suppress(OSError):  # it may have died while reading its request
+                    process.commands.close()
+        if not results:
+            results.append(f"its process ended with exit code {connection.exit_code}")
+        return results
+
+    def _tell(self, stage: str, todo: Sequence[Measurement]) -> None:
+        self._listener.measuring(stage, sum(one.stage == stage for one in todo))
+
+    def _tell_next(self, todo: Sequence[Measurement], done: int) -> None:
+        """Tell that the next stage is measured, when it begins."""
+        if done < len(todo) and todo[done].stage != todo[done - 1].stage:
+            self._tell(todo[done].stage, todo)
