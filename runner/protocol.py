@@ -1,7 +1,8 @@
 """The messages between supervisor and worker.
 
-The supervisor sends one :class:`Job`, :class:`ModelCheck` or :class:`Measuring` through a pipe, and ``STOP`` to interrupt it; the
-end of the pipe means that the supervisor has ended. The worker sends events, one JSON object a line.
+The supervisor sends one :class:`Job`, :class:`ModelCheck` or :class:`Measuring` through a pipe, and ``STOP``
+to interrupt it; the end of the pipe means that the supervisor has ended. The worker sends events, one JSON
+object a line.
 """
 
 from __future__ import annotations

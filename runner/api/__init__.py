@@ -17,7 +17,7 @@ from runner.api.runs import ItemResult, Run, StageResult, Summary
 from runner.api.stage import DTYPE_KINDS, Bundle, Component, File, Output, Stage, Tensor, Text
 from runner.api.templates import Demo, Recommended, Template
 from runner.api.worker import Bundled, Context, Item, Saved
-from runner.api.workspaces import convolution_workspace
+from runner.api.workspaces import Convolution, convolution_workspace
 
 API_VERSION = 1
 """The ``RUNNER_API`` that this version of runner supports."""
@@ -33,6 +33,7 @@ __all__ = [
     "Bundled",
     "Component",
     "Context",
+    "Convolution",
     "Demo",
     "Facts",
     "File",

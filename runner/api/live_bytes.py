@@ -14,6 +14,8 @@ from torch.utils._pytree import tree_iter
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+SMALL = 16 << 20
+"""Bytes up to which freed memory may stay in a worker; that of larger tensors goes back to the system."""
 _COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd  # noqa: SLF001 - torch has no other name for it
 
 
@@ -30,6 +32,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
+        self.small = self.small_peak = 0
+        """Bytes of tensors of up to :data:`SMALL` each, now and at the most."""
         self.at = ""
         self._excluded = {_key(tensor.untyped_storage()) for one in excluded for tensor in _tensors(one)}
         self._alive: dict[int, tuple[int, weakref.ref[Any]]] = {}
@@ -64,12 +68,18 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key in self._excluded or key in self._alive:
             return
         self._alive[key] = (storage.nbytes(), weakref.ref(storage, partial(self._on_freed, key)))
-        self.now += storage.nbytes()
+        self._add(storage.nbytes())
+        self.small_peak = max(self.small_peak, self.small)
         if self.now > self.peak:
             self.peak, self.at = self.now, at
 
     def _on_freed(self, key: int, _reference: object) -> None:
-        self.now -= self._alive.pop(key)[0]
+        self._add(-self._alive.pop(key)[0])
+
+    def _add(self, size: int) -> None:
+        self.now += size
+        if abs(size) <= SMALL:
+            self.small += size
 
 
 def _key(storage: torch.UntypedStorage) -> int:

@@ -23,7 +23,8 @@ class Activations:
     to hide the transfer of its weights. ``output_bytes`` are the bytes of the item's outputs on the disk, for
     the check of free space; ``leaves`` is its name in earlier versions, and still accepted.
     ``operations`` are the floating-point operations of the whole item, from which its time is predicted; the
-    default is two for each weight, token and pass.
+    default is two for each weight, token and pass. ``small`` are the most bytes that tensors of up to 16 MiB
+    hold at a time, which is what a worker may retain of freed memory; the default is ``peak``.
     """
 
     peak: int
@@ -33,6 +34,7 @@ class Activations:
     output_bytes: int = 0
     operations: float = 0
     leaves: InitVar[int | None] = None
+    small: int | None = None
 
     def __post_init__(self, leaves: int | None) -> None:
         if leaves is not None:

@@ -122,8 +122,8 @@ class Stage:
     ``params`` names a pydantic model: the fields that ``[stage.with]`` and items may set. ``start`` names the
     function that a worker calls once with a :class:`~runner.api.Context`; it returns the function for one
     :class:`~runner.api.Item`. ``memory`` names the activation formula: a function of one item's parameters
-    and :class:`~runner.api.Sizes` that imports no torch; it may return :class:`~runner.api.Measure`. ``preload`` names modules that the fork server may
-    import beforehand (they must start no threads).
+    and :class:`~runner.api.Sizes` that imports no torch; it may return :class:`~runner.api.Measure`.
+    ``preload`` names modules that the fork server may import beforehand (they must start no threads).
 
     ``pipelines`` are the ``_class_name`` values in ``model_index.json`` of the models that the stage is for;
     empty means any. ``check`` names a function of one item's parameters and :class:`~runner.api.Facts` that

@@ -92,7 +92,8 @@ class MemoryRequirements:
     @property
     def retained(self) -> int:
         """Freed RAM that is retained beside the activations."""
-        return malloc.retained(self.activations) if self.retains_freed_memory else 0
+        small = self.activations if self.item.small is None else min(self.item.small, self.activations)
+        return malloc.retained(small) if self.retains_freed_memory else 0
 
     @property
     def retaining(self) -> MemoryRequirements | None:
@@ -245,7 +246,7 @@ def _checked(result: Activations | int) -> Activations:
     """
     activations = result if isinstance(result, Activations) else Activations(int(result))
     for name, value in vars(activations).items():
-        if (name, value) == ("suspended", None):
+        if name in ("suspended", "small") and value is None:
             continue
         if not isinstance(value, int | float) or not 0 <= value < inf:
             raise ValueError(f"it returned {name} = {value!r}, which is no size")
@@ -255,7 +256,7 @@ def _checked(result: Activations | int) -> Activations:
 def _most(found: list[Activations]) -> Activations:
     if not found:
         return NO_ACTIVATIONS
-    suspended = [one.suspended for one in found]
+    suspended, small = [one.suspended for one in found], [one.small for one in found]
     return Activations(
         peak=max(one.peak for one in found),
         suspended=None if None in suspended else max(one or 0 for one in suspended),
@@ -263,4 +264,5 @@ def _most(found: list[Activations]) -> Activations:
         passes=max(one.passes for one in found),
         output_bytes=max(one.output_bytes for one in found),
         operations=max(one.operations for one in found),
+        small=None if None in small else max(one or 0 for one in small),
     )

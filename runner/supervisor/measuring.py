@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,9 +49,9 @@ def measuring(listener: Listener) -> Iterator[None]:
 class ChildMeasurer:
     """Measures in child processes: one for all sizes that are asked for together."""
 
-    def __init__(self, listener: Listener, seconds: float = SECONDS) -> None:
+    def __init__(self, listener: Listener, seconds: float | None = None) -> None:
         self._listener = listener
-        self._seconds = seconds
+        self._seconds = SECONDS if seconds is None else seconds
         self._told: set[str] = set()
 
     def measure(self, todo: Sequence[Measurement]) -> Mapping[str, Activations | str]:
@@ -84,9 +85,9 @@ class ChildMeasurer:
                         self._tell_next(todo, len(results))
                         deadline = active_seconds() + self._seconds
                     elif active_seconds() > deadline:
-                        results.append(f"it took more than {self._seconds:.0f} s")
+                        results.append(f"it took more than {self._seconds:g} s")
+                        deadline = inf
                         connection.kill()
-                        break
             finally:
                 connection.kill()
                 with contextlib.suppress(OSError):  # it may have died while reading its request

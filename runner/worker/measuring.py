@@ -26,11 +26,11 @@ def measure(measurement: Measurement) -> Measured:
         sizes = replace(measurement.sizes, upstream=upstream)
         function = load_object(measurement.measure.function)
         result = function(_instance(measurement.params), sizes)
-        if not isinstance(result, Activations):
-            raise TypeError(f"it returned {result!r}, and not Activations")
     except Exception as error:
         sys.stderr.write(redact(traceback.format_exc()))
         return Measured(error=in_words(error))
+    if not isinstance(result, Activations):
+        return Measured(error=f"{measurement.measure.function} returned {result!r}, and not Activations")
     return Measured(activations=asdict(result))
 
 

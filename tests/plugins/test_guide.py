@@ -15,7 +15,7 @@ from environment import Environment
 from PIL import Image
 from runner_flux.params import Encode
 
-from runner.api import Facts, ModelFacts, Recommended
+from runner.api import Facts, Measure, ModelFacts, Recommended
 from runner.files import handoff
 from runner.plugin_check import checks
 
@@ -41,6 +41,7 @@ def guided(project: Project) -> Project:
 
 def test_its_files_are_known() -> None:
     plugins = {"words.py", "enlarge.py", "notify.py", "sketch.py", "limits.py", "convert.py", "layers.py"}
+    plugins |= {"measured.py"}
     weights = {"sketch_net.py", "make_model.py", "sketch.toml", "test_sketch.py"}
     assert {*FILES} == plugins | weights | {
         *("night.toml", "convert.toml", "layers.toml", "test_stages.py", "recommend.py")
@@ -58,6 +59,14 @@ def test_a_check_refuses_models_and_parameters() -> None:
         ("transformer", ""),
         ("", "negative_prompt"),
     ]
+
+
+def test_activations_are_measured() -> None:
+    module: dict[str, Any] = {}
+    exec(FILES["measured.py"], module)
+    params = SimpleNamespace(side=8, layers=2)
+    assert module["memory"](params, None) == Measure("measured:measure", [8, 2])
+    assert module["measure"](params, None).peak == 3 * 8 * 8 * 4  # what a layer takes, makes, and its ReLU
 
 
 def test_settings_are_read_from_a_models_files() -> None:

@@ -12,7 +12,7 @@ from itertools import product
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from runner.api import Activations, convolution_workspace
+from runner.api import Activations, Convolution, convolution_workspace
 from runner_flux.tiles import tile_size
 
 if TYPE_CHECKING:
@@ -222,9 +222,7 @@ def _resnet(before: int, width: int, pixels: int, sizes: Sizes) -> int:
 
 def _convolution(before: int, width: int, pixels: int, sizes: Sizes, side: int = 3) -> int:
     """Workspace of a convolution's kernel beside its source and result."""
-    channels = (before * pixels, width * pixels, side * side * before * width)
-    source, result, weights = (numbers * sizes.itemsize for numbers in channels)
-    return convolution_workspace(source, result, weights, side * side, sizes)
+    return convolution_workspace(sizes, Convolution(before, width, pixels, pixels, side * side))
 
 
 def _upstream(sizes: Sizes, made: str, name: str, default: Any) -> Any:

@@ -44,7 +44,7 @@ def decode(params: PipelineParams, sizes: Sizes) -> Measure:
 def size_of(params: PipelineParams) -> dict[str, Any]:
     """What the shapes of an item's tensors depend on: not the words of its texts, nor what pictures show."""
     files = {one.name: one for one in params.file_keywords()}
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in params:
         if name in files and value is not None:
             wanted = wanted_of(files[name], value)

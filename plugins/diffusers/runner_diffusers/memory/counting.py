@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.flop_counter import flop_registry
 
+from runner.api import Convolution, convolution_workspace
 from runner.api.live_bytes import LiveBytes
-from runner.api.workspaces import convolution_workspace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from runner.api import Sizes
 
 ATEN = torch.ops.aten
+LEAST = 20480  # numbers of a source (its first four dimensions) that oneDNN is worth it for
 COMPLEMENTS = (ATEN.bitwise_not.default, ATEN.logical_not.default)
 
 
@@ -27,10 +28,12 @@ class Cost:
     """What a part of a computation takes: bytes beyond what was alive before it, and operations."""
 
     bytes: int
+    small: int
+    """Of tensors that are small, as :class:`LiveBytes` has it."""
     operations: int
 
 
-class Count(LiveBytes):
+class Count(LiveBytes):  # type: ignore[no-untyped-call]
     """Live bytes, with workspaces, and operations.
 
     Fake tensors have no values. Where shapes depend on some, masks are taken as true everywhere, their
@@ -64,10 +67,9 @@ class Count(LiveBytes):
         if func in COMPLEMENTS and isinstance(out, FakeTensor):
             out.is_complement = True  # type: ignore[attr-defined]
         if func is ATEN.convolution.default and not args[6]:  # the seventh argument: transposed
-            source, weight = args[0], args[1]
-            taps = weight[0, 0].numel()
-            moved = (part.numel() * part.itemsize for part in (source, out, weight))
-            self.peak = max(self.peak, self.now + convolution_workspace(*moved, taps, self._sizes))
+            sizes = replace(self._sizes, dtype=str(out.dtype).removeprefix("torch."))
+            workspace = convolution_workspace(sizes, _convolution(args[0], args[1], out, args[8]))
+            self.peak = max(self.peak, self.now + workspace)
         counted = flop_registry.get(func._overloadpacket)  # noqa: SLF001 - how torch's own counter finds it
         if counted is not None:
             self.operations += int(counted(*args, **kwargs, out_val=out))
@@ -76,17 +78,36 @@ class Count(LiveBytes):
     def add(self, cost: Cost) -> None:
         """Count what has this cost, and is not run again; its results are held apart."""
         self.peak = max(self.peak, self.now + cost.bytes)
+        self.small_peak = max(self.small_peak, self.small + cost.small)
         self.operations += cost.operations
 
     @contextmanager
     def costing(self) -> Iterator[list[Cost]]:
         """Find the cost of what runs inside; the list has it at the end."""
-        before, held, done = self.peak, self.now, self.operations
-        self.peak = held
+        before, held = (self.peak, self.small_peak), (self.now, self.small)
+        done = self.operations
+        self.peak, self.small_peak = held
         found: list[Cost] = []
         yield found
-        found.append(Cost(self.peak - held, self.operations - done))
-        self.peak = max(self.peak, before)
+        found.append(Cost(self.peak - held[0], self.small_peak - held[1], self.operations - done))
+        self.peak, self.small_peak = max(self.peak, before[0]), max(self.small_peak, before[1])
+
+
+def _convolution(
+    source: torch.Tensor, weight: torch.Tensor, result: torch.Tensor, groups: int
+) -> Convolution:
+    taps = weight.shape[2:].numel()
+    # ConvParams::use_mkldnn of torch, where it asks for sizes
+    is_small = groups == 1 and source.shape[0] == 1 and source.shape[:4].numel() <= LEAST
+    is_small = is_small and not min(weight.shape[-2:]) > 3
+    return Convolution(
+        source.shape[1],
+        result.shape[1],
+        source.shape[0] * source.shape[2:].numel(),
+        result.shape[0] * result.shape[2:].numel(),
+        taps,
+        is_small,
+    )
 
 
 def _as_positions(mask: torch.Tensor | None) -> list[torch.Tensor | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,7 @@ class Fakes:
 
 
 def _without_caches(returned: Any) -> Any:
-    """An output whose caches of keys and values, which pipelines do not look into, are their tensors alone."""
+    """The output with its caches of keys and values, which pipelines leave alone, as plain tensors."""
     if isinstance(returned, MutableMapping):
         for name, value in [*returned.items()]:
             if isinstance(value, Cache):
@@ -177,9 +178,7 @@ def _reporting(method: Callable[..., Any], name: str) -> Callable[..., Any]:
 def tensors_matching(
     module: torch.nn.Module, patterns: tuple[str, ...]
 ) -> Iterator[tuple[torch.nn.Module, str, torch.Tensor]]:
-    """The module that has it, the name there, and the tensor, of each that matches one of the glob patterns."""
-    from fnmatch import fnmatchcase
-
+    """Each tensor that matches one of the glob patterns: the module that has it, its name there, itself."""
     for name, tensor in [*module.named_parameters(), *module.named_buffers()] if patterns else ():
         if any(fnmatchcase(name, pattern) for pattern in patterns):
             owner, _, leaf = name.rpartition(".")

@@ -182,6 +182,7 @@ class Stages:
             passes=-(-over_all // total) if total else 0,
             output_bytes=output,
             operations=count.operations,
+            small=count.small_peak,
         )
 
     def _is_of(self, name: str, role: Role) -> bool:

@@ -13,6 +13,8 @@ from live_bytes import LiveBytes
 from runner_flux import decode, memory
 from runner_flux.params import Decode, Diffuse
 
+from runner.api import workspaces
+
 
 @pytest.mark.usefixtures("tensors_alone")
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ def test_what_convolutions_take_depends_on_the_cpu(monkeypatch: pytest.MonkeyPat
     told = sizes("flux", "bfloat16", latents=Diffuse())
     needs = []
     for flags in ("", "avx512bw", "avx512bw amx_bf16"):
-        monkeypatch.setattr(memory, "_flags", lambda flags=flags: frozenset(flags.split()))
+        monkeypatch.setattr(workspaces, "_flags", lambda flags=flags: frozenset(flags.split()))
         needs.append(memory.decode(Decode(), told).peak)
     unfolded, blocked, tiled = needs
     assert unfolded > 2.5 * blocked
