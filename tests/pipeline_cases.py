@@ -177,8 +177,11 @@ def manifest(
     return "\n".join(tables) + "\n"
 
 
-def stage_tables(name: str, case: Case, checkpoint: Path, dtype: str) -> str:
-    """The stages of one of several calls in a manifest: each has its own model and keywords."""
+def stage_tables(name: str, case: Case, checkpoint: Path, dtype: str, **stages: str) -> str:
+    """The stages of one of several calls in a manifest: each has its own model and keywords.
+
+    ``stages`` are more lines of a stage's table.
+    """
     tables = []
     for stage in STAGES:
         own = {k: v for k, v in case.keywords.items() if _declares(stage, k, v)}
@@ -186,6 +189,7 @@ def stage_tables(name: str, case: Case, checkpoint: Path, dtype: str) -> str:
         wires = {"denoise": ("encoded",), "decode": ("encoded", "denoised")}.get(stage, ())
         tables += [
             f'[[stage]]\nname = "{name}-{stage}"\nuses = "diffusers.{stage}"\ndtype = "{dtype}"',
+            stages.get(stage, ""),
             f"[stage.model]\n{_model(case, checkpoint)}",
             _table("[stage.from]", {wire: f"{name}-{wire.removesuffix('d')}.{wire}" for wire in wires}),
             _table("[stage.with]", own),

@@ -18,7 +18,7 @@ from runner.pipeline.for_model import params_model
 from runner.placements import ACCELERATOR_ONLY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -40,12 +40,9 @@ def json_schema(plugins: Plugins) -> Schema:
     for name, stage in stages.items():
         definitions[name] = _with(stage, parameters.get(name))
     _name_stages(definitions["StageTable"], stages)
-    unknown = any(stage.params for name, stage in stages.items() if name not in models)
-    shared = _shared(models, definitions)
-    of_all = {"type": "object", "additionalProperties": unknown}
-    root["properties"]["item"]["items"] = {**of_all, "properties": {"id": _ITEM_ID, **shared}}
-    root["properties"]["with"] |= {**of_all, "properties": shared}
     _add_what_is_checked_elsewhere(root, definitions)
+    unknown = [name for name, stage in stages.items() if stage.params and name not in models]
+    _add_shared(root, _shared(models, definitions), unknown)
     return {
         "$schema": DIALECT,
         "title": "A manifest of runner",
@@ -167,6 +164,17 @@ def _shared(models: Mapping[str, type[BaseModel]], definitions: Mapping[str, Sch
         owners = [stage for stage, fields in declared.items() if field in fields]
         properties[field] = _any_of([definitions[stage]["properties"][field] for stage in owners])
     return properties
+
+
+def _add_shared(root: Schema, shared: Mapping[str, Schema], unknown: Sequence[str]) -> None:
+    """Add what items and ``[with]`` may hold, unless a stage has parameters that only its model tells."""
+    root["properties"]["item"]["items"] = {"type": "object", "properties": {"id": _ITEM_ID}}
+    of_all = {"type": "object", "additionalProperties": False}
+    item = {**of_all, "properties": {"id": _ITEM_ID, **shared}}
+    known = {"item": {"items": item}, "with": {**of_all, "properties": shared}}
+    uses_unknown = {"properties": {"uses": {"enum": [*unknown]}}, "required": ["uses"]}
+    is_open = {"properties": {"stage": {"contains": uses_unknown}}} if unknown else False
+    root["allOf"].append({"if": is_open, "else": {"properties": known}})
 
 
 def _add_what_is_checked_elsewhere(root: Schema, definitions: Mapping[str, Schema]) -> None:

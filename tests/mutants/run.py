@@ -153,6 +153,9 @@ class Sandbox:
                 code, printed = copy.test(
                     mutant.tests, self._limit, "-x", "--timeout", str(self._limit * 0.75)
                 )
+        # pytest may end otherwise where what a failed test left behind fails too
+        if code > FAILED and "\nFAILED " in printed:
+            code = FAILED
         verdict = "late" if code < 0 else {PASSED: "SURVIVED", FAILED: "killed"}.get(code, f"error {code}")
         return verdict, time.monotonic() - began, printed
 

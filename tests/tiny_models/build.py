@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tiny_models import clips, images
+from tiny_models import clips, images, unusual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +34,11 @@ PIPELINES: Mapping[str, Callable[[], Any]] = {
         clips.ltx091,
         clips.cogvideox,
         clips.hunyuan15,
+        unusual.svd,
+        unusual.bria,
+        unusual.klein_kv,
+        unusual.sdxl_adapter,
+        unusual.vace,
     )
 }
 

@@ -45,15 +45,19 @@ def _wan_transformer(channels: int = 16, seed: int = 0, image_dim: int | None = 
     )
 
 
+def wan_parts(transformer: Any) -> dict[str, Any]:
+    return {
+        "tokenizer": t5_tokenizer(),
+        "text_encoder": t5(multilingual=True),
+        "vae": _wan_vae(),
+        "scheduler": _unipc(),
+        "transformer": transformer,
+        "transformer_2": None,
+    }
+
+
 def _wan(pipeline: Any, transformer: Any, **others: Any) -> Any:
-    return pipeline(
-        tokenizer=t5_tokenizer(),
-        text_encoder=t5(multilingual=True),
-        vae=_wan_vae(),
-        scheduler=_unipc(),
-        transformer=transformer,
-        **{"transformer_2": None, **others},
-    )
+    return pipeline(**wan_parts(transformer) | others)
 
 
 def wan21() -> Any:

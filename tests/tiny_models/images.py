@@ -85,7 +85,7 @@ def sd15() -> Any:
     )
 
 
-def _sdxl_parts() -> dict[str, Any]:
+def sdxl_parts() -> dict[str, Any]:
     return {
         "vae": vae(force_upcast=True),
         "text_encoder": clip(),
@@ -98,11 +98,11 @@ def _sdxl_parts() -> dict[str, Any]:
 
 
 def sdxl() -> Any:
-    return df.StableDiffusionXLPipeline(**_sdxl_parts())
+    return df.StableDiffusionXLPipeline(**sdxl_parts())
 
 
 def sdxl_controlnet() -> Any:
-    parts = _sdxl_parts()
+    parts = sdxl_parts()
     torch.manual_seed(8)
     controlnet = df.ControlNetModel.from_unet(parts["unet"], conditioning_embedding_out_channels=(8, 16))
     for weight in controlnet.parameters():  # zero convolutions would hide it
@@ -237,7 +237,7 @@ def zimage() -> Any:
     )
 
 
-def klein() -> Any:
+def klein_parts() -> dict[str, Any]:
     torch.manual_seed(0)
     transformer = df.Flux2Transformer2DModel(
         patch_size=1,
@@ -265,13 +265,17 @@ def klein() -> Any:
     with torch.no_grad():
         decoder.bn.running_mean.normal_()
         decoder.bn.running_var.uniform_(0.5, 1.5)
-    return df.Flux2KleinPipeline(
-        scheduler=flow(**SHIFTING),
-        vae=decoder,
-        text_encoder=qwen3(causal=True, layers=4),
-        tokenizer=qwen_tokenizer(),
-        transformer=transformer,
-    )
+    return {
+        "scheduler": flow(**SHIFTING),
+        "vae": decoder,
+        "text_encoder": qwen3(causal=True, layers=4),
+        "tokenizer": qwen_tokenizer(),
+        "transformer": transformer,
+    }
+
+
+def klein() -> Any:
+    return df.Flux2KleinPipeline(**klein_parts())
 
 
 def chroma() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from runner_diffusers.pipelines.params import PipelineParams
 
 AS_NUMBERS = {"output_type": "np"}
+STEPS = "num_inference_steps"
+UNKNOWN_STEPS = 8
+"""Where a pipeline's default is in a model's config, or too few for an item's strength."""
 
 
 def call_arguments(
@@ -29,6 +33,22 @@ def call_arguments(
     }
     known = defaults(params.pipeline_source())
     return {**arguments, **{name: value for name, value in AS_NUMBERS.items() if name in known}}
+
+
+def encoding_arguments(params: PipelineParams, note: Callable[[str], None]) -> dict[str, Any]:
+    """The keywords of the encode stage's call: as many steps as the denoiser needs to be reached.
+
+    The encode stage does not know the item's steps, of which pipelines with a ``strength`` skip some.
+    """
+    arguments = call_arguments(params, note)
+    known = defaults(params.pipeline_source())
+    if STEPS not in known:
+        return arguments
+    strength = float(arguments.get("strength", known.get("strength")) or 1.0)
+    steps, least = known[STEPS], math.ceil(1 / strength) + 1
+    if steps is None or steps * strength < 1:
+        arguments[STEPS] = max(UNKNOWN_STEPS, least)
+    return arguments
 
 
 def packed_arguments(params: PipelineParams) -> Any:

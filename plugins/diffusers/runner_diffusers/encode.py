@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.api import Bundled
-from runner_diffusers.arguments import call_arguments
+from runner_diffusers.arguments import encoding_arguments
 from runner_diffusers.pipelines import components
 from runner_diffusers.replay.call import PipelineCall, own_guiders
 from runner_diffusers.replay.encoding import Recording
@@ -25,7 +25,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
     def one(item: Item) -> dict[str, Bundled]:
         generator = seeded(getattr(item.params, "seed", 0), ctx.device)
         recording = Recording(generator)
-        arguments = call_arguments(item.params, item.note)
+        arguments = encoding_arguments(item.params, item.note)
         PipelineCall(parts, recording, own_guiders(parts)).run(arguments, generator)
         values = {"calls": recording.calls, "dtype": str(ctx.dtype)}
         return {"encoded": Bundled(recording.tensors, values)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from model_indexes import INDEXES, facts_of
 from pydantic import ValidationError
-from runner_diffusers.pipelines import params
+from runner_diffusers.pipelines import params, source
 
 from runner.manifest.explain import explain
 from runner.manifest.params import RawParams, canonical, names_of, validate
@@ -174,6 +174,19 @@ def test_a_scheduler_replaces_the_models() -> None:
 )
 def test_schedulers_and_options_that_do_not_exist_are_refused(scheduler: Any, message: str) -> None:
     assert message in refused("denoise", "WanPipeline", scheduler=scheduler)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("DPMSolverSDEScheduler", "torchsde"), ("LMSDiscreteScheduler", "scipy")]
+)
+def test_a_scheduler_whose_package_is_missing_is_refused(
+    name: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "find_spec", lambda asked: None if asked == package else True)
+    source.missing_packages.cache_clear()
+    message = refused("denoise", "StableDiffusionXLPipeline", scheduler={"class": name})
+    source.missing_packages.cache_clear()
+    assert f"what {name} needs is not installed here: pip install {package}" in message
 
 
 @pytest.mark.parametrize(

@@ -85,9 +85,18 @@ def test_uses_decides_what_with_may_hold(schema: dict[str, Any]) -> None:
     assert found == ["stage.1.with: Additional properties are not allowed ('steps' was unexpected)"]
 
 
+def test_a_stage_that_its_model_tells_the_parameters_of_leaves_items_open(schema: dict[str, Any]) -> None:
+    odd = GOOD + '[[item]]\nid = "a"\nnum_frames = 9\n'
+    assert list(faults(schema, odd)) == [
+        "item.0: Additional properties are not allowed ('num_frames' was unexpected)"
+    ]
+    assert not list(faults(schema, odd.replace("toy.write", "diffusers.denoise")))
+
+
 def test_it_is_stamped_with_the_versions_that_it_is_made_from(schema: dict[str, Any]) -> None:
     assert schema["x-runner"] == {
         "stage-runner": metadata.version("stage-runner"),
+        "runner-diffusers": metadata.version("runner-diffusers"),
         "runner-flux": metadata.version("runner-flux"),
         "toy-plugin": "1.0",
     }

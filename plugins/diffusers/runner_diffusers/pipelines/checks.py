@@ -49,7 +49,7 @@ def denoise(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
     yield from _differences(params, facts)
     cls = source.find(params.pipeline)
     if cls is not None:
-        missing = list(_missing_pictures(cls, params))
+        missing = [*_missing_pictures(cls, params), *_without_adapter(cls, params)]
         yield from missing
         names = {problem.parameter for problem in missing}
         yield from (problem for problem in _findings(cls, params, facts) if problem.parameter not in names)
@@ -94,6 +94,16 @@ def _missing_pictures(cls: SourceClass, params: PipelineParams) -> Iterator[Prob
     pictures = getattr(params, "image", None)
     if cls.name == "GlmImagePipeline" and isinstance(pictures, list) and len(pictures) > 1:
         yield Problem("image: this pipeline encodes further pictures while it denoises; give one", "image")
+
+
+def _without_adapter(cls: SourceClass, params: PipelineParams) -> Iterator[Problem]:
+    for one in keywords(cls):
+        if "ip_adapter" in one.name and getattr(params, one.attribute, None) is not None:
+            yield Problem(
+                f"{one.name}: IP adapters are weights that are loaded into a pipeline from files of their "
+                "own, which the stages do not do; leave it out",
+                one.name,
+            )
 
 
 def _findings(cls: SourceClass, params: PipelineParams, facts: Facts) -> Iterator[Problem]:

@@ -30,6 +30,7 @@ TAKEN_ANYWAY: Mapping[str, str] = {
 
 REFUSED: Mapping[str, str] = {
     "Cosmos": "its safety checker, of the package cosmos_guardrail, runs before and after the loop",
+    "LEditsPP": "its loop goes on from what another method of it, invert(), made of a picture",
     "Onnx": "it runs ONNX files, and the stages run weights in safetensors files",
     "Flax": "it runs on JAX",
 }

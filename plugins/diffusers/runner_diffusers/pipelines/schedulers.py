@@ -53,6 +53,9 @@ def _scheduler(name: Any) -> SourceClass:
     found = source.find(name) if name.isidentifier() else None
     if found is None or "SchedulerMixin" not in source.ancestors(found):
         raise ValueError(f"the installed diffusers has no scheduler {name!r}{_close(name, names())}")
+    if missing := source.missing_packages(found.name):
+        packages = " ".join(missing)
+        raise ValueError(f"what {name} needs is not installed here: pip install {packages}")
     return found
 
 

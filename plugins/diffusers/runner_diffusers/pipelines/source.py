@@ -121,6 +121,19 @@ def constant(name: str, module: str) -> object:
     )
 
 
+@cache
+def missing_packages(name: str) -> tuple[str, ...]:
+    """What diffusers says that a class needs, and is not installed."""
+    for file in sorted((_package(DIFFUSERS) / "utils").glob("dummy_*_objects.py")):
+        found = _names(f"{DIFFUSERS}.utils.{file.stem}").get(name)
+        if isinstance(found, ast.ClassDef):
+            backends = _literal([found], "_backends")
+            return (
+                tuple(one for one in backends if find_spec(one) is None) if isinstance(backends, list) else ()
+            )
+    return ()
+
+
 def is_pipeline(cls: SourceClass) -> bool:
     """Whether it is a DiffusionPipeline that can be called."""
     return "DiffusionPipeline" in ancestors(cls) and method(cls, "__call__") is not None

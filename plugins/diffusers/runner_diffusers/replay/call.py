@@ -13,7 +13,7 @@ from diffusers.guiders import BaseGuidance
 
 from runner_diffusers.pipelines.roles import Role
 from runner_diffusers.replay.encoding import ReplayError
-from runner_diffusers.replay.schedulers import is_scheduler, own_scheduler, report_steps
+from runner_diffusers.replay.schedulers import is_scheduler, own_scheduler, report_calls
 from runner_diffusers.replay.views import Arguments, view
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class PipelineCall:
         pipeline = parts.cls(**own, **parts.init_values)
         for part in vars(pipeline).values():
             if is_scheduler(part):  # some pipelines make one of their own
-                report_steps(part, self._on_step)
+                report_calls(part, self._on_scheduler)
         pipeline.set_progress_bar_config(disable=True)
         for name, function in _methods(parts.cls):
             wrapped = partial(self._on_method, name, function, pipeline)
@@ -116,7 +116,7 @@ class PipelineCall:
             methods = self.parts.methods.get(name, frozenset())
             return view(component, name, methods, self.parts.device, self._on_component)
         if is_scheduler(component):
-            return own_scheduler(component, self._on_step)
+            return own_scheduler(component, self._on_scheduler)
         return component
 
     def _on_method(
@@ -137,7 +137,11 @@ class PipelineCall:
             return self.decode(name, call)
         return self.encoders.component(name, method, self._cast(name, call), encoder=role is Role.ENCODE)
 
-    def _on_step(self, scheduler: Any, call: Callable[[], Any]) -> Any:
+    def _on_scheduler(self, scheduler: Any, method: str, call: Callable[[], Any]) -> Any:
+        if method == "set_timesteps":
+            if self.loop is not None:
+                self.loop.begin(scheduler)
+            return call()
         if self.loop is None:
             raise ReplayError("the scheduler steps before the denoiser is called")
         return self.loop.step(scheduler, call)

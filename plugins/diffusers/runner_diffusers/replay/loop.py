@@ -102,9 +102,12 @@ class Loop:
         self._on_border = on_border
         self._templates: list[Any] = []
         self._calls: list[_Call] = []
+        self._ends: dict[int, Any] = {}
+        """What the last steps of earlier loops returned, by their numbers."""
         if done is not None:
             self._templates = list(done.values["templates"])
             self._calls = [_Call(*one) for one in done.values["calls"]]
+            self._ends = {int(at): done.get(one, device) for at, one in done.values["ends"].items()}
         self._again = _called_before_the_loop(self._calls) if has_denoisers else set()
         self._carried = CarriedState()
         self._called = 0
@@ -164,6 +167,11 @@ class Loop:
         del self._calls[self._called - 1 :]
         self._calls.append(_Call(self._templates.index(template), component, self.steps))
 
+    def begin(self, scheduler: Any) -> None:
+        """Note that a scheduler gets new timesteps: what it did is done, as when a clip is made in parts."""
+        if self.steps > self._steps_before and any(known is scheduler for known in self._schedulers):
+            self._ends[self.steps] = self._latest[self._index(scheduler)].result
+
     def step(self, scheduler: Any, call: Callable[[], Any]) -> Any:
         """What a scheduler's step returns; the last state for one that was done before."""
         at = self._index(scheduler)
@@ -187,6 +195,8 @@ class Loop:
 
     def _replayed(self, done: LoopState, scheduler: Any, at: int) -> Any:
         values = done.values
+        if self.steps in self._ends:
+            return self._ends[self.steps]
         result = done.get(values["results"][at], self._device)
         if self.steps + len(values["results"]) > done.steps:  # the scheduler's last step of them
             state = {name: done.get(one, self._device) for name, one in values["schedulers"][at].items()}
@@ -212,6 +222,7 @@ class Loop:
             "templates": self._templates,
             "calls": [[one.template, one.component, one.steps] for one in self._calls],
             "results": [state.put("result", one.result, self._device) for one in self._latest],
+            "ends": {str(at): state.put("end", one, self._device) for at, one in self._ends.items()},
             "schedulers": [
                 {name: state.put("scheduler", value, self._device) for name, value in one.state.items()}
                 for one in self._latest

@@ -15,49 +15,54 @@ from runner_diffusers.replay.values import UnsupportedValueError, pack
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    OnStep = Callable[[Any, Callable[[], Any]], Any]
-    """Receives the scheduler and its step, as a call; returns what the pipeline gets."""
+    OnCall = Callable[[Any, str, Callable[[], Any]], Any]
+    """Receives the scheduler, the method's name and the call; returns what the pipeline gets."""
 
 NO_STATE = ("_internal_dict", "noise_sampler")
 """Attributes that are not saved: the config, and a Brownian tree, which its seed makes anew."""
 
 
-def own_scheduler(scheduler: Any, on_step: OnStep) -> Any:
-    """A new scheduler of the same class and config that reports its steps; its copies do, too.
+REPORTED = ("step", "set_timesteps")
+
+
+def own_scheduler(scheduler: Any, on_call: OnCall) -> Any:
+    """A new scheduler of the same class and config that reports its calls; its copies do, too.
 
     Its class stays as it is: pipelines ask for it.
     """
     own = type(scheduler).from_config(scheduler.config)
-    report_steps(own, on_step)
+    report_calls(own, on_call)
     return own
 
 
 def is_scheduler(component: Any) -> bool:
     """Whether it steps through timesteps."""
-    return hasattr(component, "step") and hasattr(component, "set_timesteps")
+    return all(hasattr(component, name) for name in REPORTED)
 
 
-def report_steps(scheduler: Any, on_step: OnStep) -> None:
-    """Let a scheduler report its steps, if it does not yet."""
-    if not isinstance(scheduler.step, _ReportedStep):
-        scheduler.step = _ReportedStep(scheduler, on_step)
+def report_calls(scheduler: Any, on_call: OnCall) -> None:
+    """Let a scheduler report its steps and new timesteps, if it does not yet."""
+    for name in REPORTED:
+        if not isinstance(getattr(scheduler, name), _Reported):
+            setattr(scheduler, name, _Reported(scheduler, name, on_call))
 
 
-class _ReportedStep:
-    """The ``step`` of one scheduler, in place of the method of that name."""
+class _Reported:
+    """A method of one scheduler that reports its calls, in place of the class's."""
 
-    def __init__(self, scheduler: Any, on_step: OnStep) -> None:
+    def __init__(self, scheduler: Any, name: str, on_call: OnCall) -> None:
         self._scheduler = scheduler
-        self._on_step = on_step
-        self._step = MethodType(type(scheduler).step, scheduler)
-        update_wrapper(self, self._step)
+        self._name = name
+        self._on_call = on_call
+        self._method = MethodType(getattr(type(scheduler), name), scheduler)
+        update_wrapper(self, self._method)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._on_step(self._scheduler, partial(self._step, *args, **kwargs))
+        return self._on_call(self._scheduler, self._name, partial(self._method, *args, **kwargs))
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _ReportedStep:
-        """The step of a scheduler's copy, which is being made."""
-        return _ReportedStep(memo.get(id(self._scheduler), self._scheduler), self._on_step)
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Reported:
+        """The method of a scheduler's copy, which is being made."""
+        return _Reported(memo.get(id(self._scheduler), self._scheduler), self._name, self._on_call)
 
 
 def attributes(scheduler: Any) -> dict[str, Any]:
@@ -78,7 +83,7 @@ def _state(scheduler: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(scheduler).items()
-        if not name.startswith(NO_STATE) and not isinstance(value, _ReportedStep)
+        if not name.startswith(NO_STATE) and not isinstance(value, _Reported)
     }
 
 

@@ -56,7 +56,9 @@ def playback(recording: Recording, *, compares: bool = True, own: tuple[str, ...
 
 def test_the_outermost_method_is_recorded_and_not_the_layers_below_it() -> None:
     def prompt(pipeline: Pipeline) -> Any:
-        inner = lambda: pipeline.method("_encode", lambda: pipeline.component("text_encoder", ONES))  # noqa: E731
+        def inner() -> Any:
+            return pipeline.method("_encode", lambda: pipeline.component("text_encoder", ONES))
+
         return pipeline.method("encode_prompt", lambda: (inner() * 2, None))
 
     recording = recorded(prompt)
