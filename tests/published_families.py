@@ -245,6 +245,7 @@ def _grow(tokenizer: Path, size: int) -> None:
 
 def publish(name: str, folder: Path) -> Path:
     """Write a family's checkpoint to a folder."""
+    folder.mkdir(exist_ok=True)
     pipeline, parts = FAMILIES[name]
     index: dict[str, Any] = {"_class_name": pipeline, "_diffusers_version": "0.42.1"}
     with torch.device("meta"):

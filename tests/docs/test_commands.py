@@ -14,6 +14,7 @@ import pytest
 from described import published
 from hub import Hub, Repository
 from large import make_full_flux
+from published_families import publish
 
 from runner.errors import ExitCode
 from runner.testing import Outcome
@@ -46,7 +47,7 @@ ELSEWHERE = {
     "journalctl ": "likewise",
 }
 # what those exit with that do not succeed on a machine without a card
-ENDS = {"runner run flux.toml": ExitCode.BUDGET}
+ENDS = dict.fromkeys(("runner run flux.toml", "runner run klein.toml"), ExitCode.BUDGET)
 
 
 def runs_here(command: str) -> bool:
@@ -57,8 +58,12 @@ def runs_here(command: str) -> bool:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clone]:
     """A folder with the command on its path, and a hub that has FLUX.1-dev's published headers."""
     folder = tmp_path_factory.mktemp("clone")
-    model = make_full_flux(tmp_path_factory.mktemp("published") / "flux")
-    with Hub({"black-forest-labs/FLUX.1-dev": Repository(published(model))}).served() as hub:
+    folders = tmp_path_factory.mktemp("published")
+    models = {
+        "black-forest-labs/FLUX.1-dev": make_full_flux(folders / "flux"),
+        "black-forest-labs/FLUX.2-klein-4B": publish("klein", folders / "klein"),
+    }
+    with Hub({name: Repository(published(model)) for name, model in models.items()}).served() as hub:
         clone = Clone(folder, hub.url)
         yield clone
 

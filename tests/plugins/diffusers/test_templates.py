@@ -24,7 +24,6 @@ NAMED = {template.name: template for template in runner_diffusers.TEMPLATES}
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     for name in FAMILIES:
-        (folder / name).mkdir()
         publish(name, folder / name)
     return folder
 
