@@ -10,6 +10,7 @@ import diffusers
 import torch
 from runner_diffusers.replay.loop import Loop, LoopState
 from runner_diffusers.replay.schedulers import own_scheduler
+from runner_diffusers.replay.views import Arguments
 from safetensors.torch import load, save
 
 CPU = torch.device("cpu")
@@ -44,11 +45,11 @@ class Sketch:
         self.states.append(through_a_file(self.loop.state()))
 
     def _denoise(self, latents: torch.Tensor) -> Any:
-        def call() -> Any:
+        def call(_: Any, latents: torch.Tensor) -> Any:
             self.computed += 1
             return (torch.tanh(latents) + torch.randn(1), [latents.sum()])
 
-        return self.loop.denoise(call)
+        return self.loop.denoise("unet", Arguments(self, call, (latents,), {}))
 
     def run(self) -> torch.Tensor:
         latents = torch.randn(1, 4, 4, generator=self.generator)

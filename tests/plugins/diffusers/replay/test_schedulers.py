@@ -74,7 +74,7 @@ def test_it_goes_on_from_each_border_to_the_same_end(name: str) -> None:
     for state in whole.states:
         resumed = Sketch(state, scheduler=scheduler(name))
         assert torch.equal(resumed.run(), expected), state.steps
-        assert resumed.computed == whole.computed - state.steps
+        assert resumed.computed == whole.computed - state.steps + (state is whole.states[0])
 
 
 def test_an_items_scheduler_is_a_new_one_of_the_same_class_and_config() -> None:
