@@ -24,7 +24,7 @@ from runner.worker.output_writer import check_outputs, write_outputs
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from runner.api import Context, Item, Saved
+    from runner.api import Context, Item, ModelFacts, Saved
     from runner.events import Event
     from runner.protocol import Job, JobItem
     from runner.worker.output_writer import Outputs
@@ -98,8 +98,19 @@ class _Context:
             self.loaded.append(module)
         return module
 
+    @property
+    def model(self) -> ModelFacts | None:
+        return self.worker.model
+
     def config(self, component: str) -> Mapping[str, Any]:
         return self.worker.config(component)
+
+    def buffers(self, component: str) -> Mapping[str, torch.Tensor]:
+        return self.worker.buffers(component)
+
+    def dtype_of(self, component: str) -> torch.dtype:
+        dtype: torch.dtype = self.worker.dtype_of(component)
+        return dtype
 
 
 @dataclass

@@ -27,6 +27,9 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
         recording = Recording(generator)
         arguments = encoding_arguments(item.params, item.note)
         PipelineCall(parts, recording, own_guiders(parts)).run(arguments, generator)
+        for tensor in recording.tensors.values():
+            if tensor.is_floating_point():
+                item.check_finite("encoded", tensor)
         values = {"calls": recording.calls, "dtype": str(ctx.dtype)}
         return {"encoded": Bundled(recording.tensors, values)}
 

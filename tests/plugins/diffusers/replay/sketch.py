@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import torch
 from runner_diffusers.replay.loop import Loop, LoopState
 from runner_diffusers.replay.schedulers import own_scheduler
+from runner_diffusers.replay.views import Arguments
 from safetensors.torch import load, save
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CPU = torch.device("cpu")
 STEPS = 6
@@ -38,17 +42,23 @@ class Sketch:
         self.states: list[LoopState] = []
         self.loop = Loop(self.generator, [self.guider], CPU, done, self._on_border)
         scheduler = scheduler or diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")
-        self.schedulers = [own_scheduler(scheduler, self.loop.step) for _ in range(schedulers)]
+        self.schedulers = [own_scheduler(scheduler, self._on_scheduler) for _ in range(schedulers)]
+
+    def _on_scheduler(self, scheduler: Any, method: str, call: Callable[[], Any]) -> Any:
+        if method == "set_timesteps":
+            self.loop.begin(scheduler)
+            return call()
+        return self.loop.step(scheduler, call)
 
     def _on_border(self) -> None:
         self.states.append(through_a_file(self.loop.state()))
 
     def _denoise(self, latents: torch.Tensor) -> Any:
-        def call() -> Any:
+        def call(_: Any, latents: torch.Tensor) -> Any:
             self.computed += 1
             return (torch.tanh(latents) + torch.randn(1), [latents.sum()])
 
-        return self.loop.denoise(call)
+        return self.loop.denoise("unet", Arguments(self, call, (latents,), {}))
 
     def run(self) -> torch.Tensor:
         latents = torch.randn(1, 4, 4, generator=self.generator)

@@ -126,14 +126,21 @@ def test_what_was_not_called_is_refused_or_computed_by_a_stages_own_component() 
     assert own.component("vae", 5, encoder=False) == 5
 
 
-def test_random_numbers_in_a_method_that_encodes_are_refused() -> None:
-    generator = torch.Generator()
+def test_a_method_that_draws_random_numbers_is_called_again_and_its_encoders_played_back() -> None:
+    generator = torch.Generator().manual_seed(3)
 
     def draws(pipeline: Pipeline) -> Any:
-        return pipeline.method("encode_prompt", lambda: torch.randn(2, generator=generator))
+        return pipeline.method(
+            "encode_image",
+            lambda: pipeline.component("image_encoder", ONES) + torch.randn(2, generator=generator),
+            given=generator,
+        )
 
-    with pytest.raises(ReplayError, match="encode_prompt draws random numbers while it encodes"):
-        recorded(draws, generator=generator)
+    recording = Recording(generator)
+    first = draws(Pipeline(recording))
+    assert list(recording.calls) == ["image_encoder.encode#0"]
+    generator.manual_seed(3)
+    assert torch.equal(draws(Pipeline(playback(recording))), first)
 
 
 def test_what_cannot_be_handed_on_is_refused_by_name() -> None:

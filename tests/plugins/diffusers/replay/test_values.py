@@ -122,7 +122,7 @@ def test_outputs_of_libraries_are_read_by_attribute_key_and_index() -> None:
     ("value", "named"),
     [
         (object(), "builtins.object"),
-        ({1: 2}, "keys that are not strings"),
+        ({(1, 2): 3}, "builtins.dict"),
         ({"a": {3}}, "builtins.set"),
         (print, "function"),
     ],
