@@ -42,10 +42,12 @@ def view(
 ) -> torch.nn.Module:
     """An item's own view of a component, which shares its weights; calls of ``methods`` are reported too.
 
-    Attributes that are set on it are its own: some VAEs keep the state of a call on themselves. The calls
-    of its `BODIES` are reported as its own.
+    Attributes that are set on it are its own: some VAEs keep the state of a call on themselves. Those of
+    transformers' models are the shared module's too: they say which hooks its layers have, which all views
+    share. The calls of its `BODIES` are reported as its own.
     """
     viewed = copy.copy(module)
+    viewed.__dict__["_shared"] = module
     viewed.__dict__["_replay"] = partial(on_call, name), device
     cls: Any = type(module)
     viewed.__class__ = _viewed(cls, methods)
@@ -62,9 +64,16 @@ def _viewed(cls: Any, methods: frozenset[str]) -> Any:
     body: dict[str, Any] = {name: _reporting(getattr(cls, name), name) for name in named}
     body["device"] = property(lambda self: self.__dict__["_replay"][1])
     body["to"] = _to
+    if cls.__module__.partition(".")[0] == "transformers":
+        body["__setattr__"] = _set_on_both
     return type(
         cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
     )
+
+
+def _set_on_both(self: Any, name: str, value: Any) -> None:
+    torch.nn.Module.__setattr__(self, name, value)
+    setattr(self.__dict__["_shared"], name, value)
 
 
 def _reporting(method: Callable[..., Any], name: str) -> Callable[..., Any]:

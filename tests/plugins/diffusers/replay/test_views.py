@@ -9,6 +9,7 @@ import pytest
 import torch
 from plugins.diffusers.tiny_vaes import build, latents
 from runner_diffusers.replay.views import Arguments, view
+from tiny_models import texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,3 +114,16 @@ def test_offloaded_weights_are_not_cast() -> None:
 
 class Offloaded(torch.nn.Parameter):
     """A weight that lies elsewhere until it is needed."""
+
+
+def test_hidden_states_are_those_of_each_layer_for_every_item() -> None:
+    """transformers hangs hooks on the layers, which views share, and notes that on the model, which they copy."""
+    ids = torch.arange(9)[None]
+    with torch.no_grad():
+        expected = texts.qwen3(causal=True)(input_ids=ids, output_hidden_states=True).hidden_states
+        encoder = texts.qwen3(causal=True)
+        for _ in range(3):
+            own: Any = view(encoder, "text_encoder", frozenset(), CPU, passing([]))
+            found = own(input_ids=ids, output_hidden_states=True).hidden_states
+            assert len(found) == len(expected)
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
