@@ -154,7 +154,22 @@ def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
         **options,
     )
     check_agreement(cls, files.component, files.folder, Disagreement.of(report))
+    if "transformers" in families(cls):
+        _hang_capturing_hooks(loaded)
     return loaded
+
+
+def _hang_capturing_hooks(model: torch.nn.Module) -> None:
+    """Hang the hooks that record hidden states on a model of transformers now, rather than at its first call.
+
+    It notes on the model that it has them. Calls in lockstep each have their own attributes, so that each
+    would hang them again, and every layer's states would be recorded several times.
+    """
+    try:
+        from transformers.utils.output_capturing import maybe_install_capturing_hooks
+    except ImportError:  # versions that have none
+        return
+    maybe_install_capturing_hooks(model)
 
 
 def has_own_loader(cls: Any) -> bool:
