@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
+
 from runner.api import Bundled
 from runner_diffusers.arguments import encoding_arguments
 from runner_diffusers.pipelines import components
@@ -28,8 +30,9 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
         arguments = encoding_arguments(item.params, item.note)
         PipelineCall(parts, recording, own_guiders(parts)).run(arguments, generator)
         for tensor in recording.tensors.values():
-            if tensor.is_floating_point() and tensor.numel():
-                item.check_finite("encoded", tensor.amax())  # masks hold minus infinity
+            # minus infinity is in masks; a check that passes would end the engine's own
+            if tensor.is_floating_point() and tensor.numel() and not bool(torch.isfinite(tensor.amax())):
+                item.check_finite("encoded", tensor.amax())
         values = {"calls": recording.calls, "dtype": str(ctx.dtype)}
         return {"encoded": Bundled(recording.tensors, values)}
 
