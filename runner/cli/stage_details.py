@@ -42,8 +42,10 @@ def stage_details(stage: Stage) -> dict[str, Any]:
 
     With ``depends_on_model``, its components and parameters are known only for a model.
     """
+    depends = isinstance(stage.components, str)
     try:
         parameters: list[dict[str, Any]] | None = parameters_of(stage)
+        depends = depends_on_model(stage)
     except PluginError:
         parameters = None
     components = () if isinstance(stage.components, str) else stage.components
@@ -54,7 +56,7 @@ def stage_details(stage: Stage) -> dict[str, Any]:
         "inputs": [i.name for i in stage.inputs],
         "outputs": [o.name for o in stage.outputs],
         "components": [c.name for c in components],
-        "depends_on_model": depends_on_model(stage),
+        "depends_on_model": depends,
         "parameters": parameters,
         "takes": [_output(i) for i in stage.inputs],
         "leaves": [_output(o) for o in stage.outputs],

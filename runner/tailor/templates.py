@@ -54,7 +54,7 @@ def choose(plugins: Plugins, name: str | None, model: ModelSource | None, folder
     elif model is not None:
         offers = _serving(plugins, offers, model, folder)
     else:
-        offers = [offer for offer in offers if not offer[1].only_by_name] or offers
+        offers = _unnamed(offers) or offers
     if len(offers) > 1:
         what = "--template" if model is not None else "--model or --template"
         raise UsageError(f"several templates match, choose with {what}: {_titles(offers)}")
@@ -100,12 +100,17 @@ def _broken(plugin: Plugin, template: Template) -> Iterator[None]:
         raise PluginError(f"the template '{template.name}' of {owner} is broken:\n{error}") from None
 
 
+def _unnamed(offers: list[Offer]) -> list[Offer]:
+    """The templates that are offered to those who name none."""
+    return [offer for offer in offers if not offer[1].only_by_name]
+
+
 def _serving(plugins: Plugins, offers: list[Offer], model: ModelSource, folder: Path) -> list[Offer]:
     try:
         pipeline = _class_name(plugins, model, folder)
     except ModelError:
-        if len(offers) == 1:
-            return offers
+        if len(unnamed := _unnamed(offers)) == 1:
+            return unnamed
         raise
     serving = [offer for offer in offers if pipeline in offer[1].pipelines]
     serving = serving or [offer for offer in offers if ANY in offer[1].pipelines]

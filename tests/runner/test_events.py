@@ -45,6 +45,8 @@ EVENTS = [
     ev.ItemFinished(stage="a", item="x", key="k", status="done", seconds=1.0, params={"seed": 2**64 - 1}),
     ev.Ready(),
     ev.Checked(problem="no"),
+    ev.MeasuringShapes(stage="a", sizes=2),
+    ev.Measured(activations={"peak": 5}, error=""),
     ev.ItemStarted(item="x"),
     ev.Alive(),
     ev.Stuck(item="x", seconds=9.0),

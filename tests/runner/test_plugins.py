@@ -49,7 +49,7 @@ BROKEN = {
     "raising": (HEAD + "@hookimpl\ndef runner_stages(): raise KeyError('x')", "KeyError: 'x'"),
     "untyped": (
         HEAD + "@hookimpl\ndef runner_stages(): return [Stage(name='u.s', outputs=(Text('t')), start='u:s')]",
-        "stage 'u.s': outputs is Text('t'), not a tuple of Tensor or Text or File: write (Text('t'),)",
+        "stage 'u.s': outputs is Text('t'), not a tuple of Tensor or Text or File or Bundle: write (Text('t'),)",
     ),
     "unversioned": (
         HEAD + "@hookimpl\ndef runner_stages(): return [Stage(name='u.s', version='1', start='u:s')]",
