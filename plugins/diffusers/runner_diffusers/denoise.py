@@ -42,6 +42,9 @@ def start(ctx: Context) -> Callable[[Item], dict[str, Bundled]]:
         call.run(call_arguments(params), generator)
         item.step(loop.iterations, loop.iterations)
         state = loop.state()
+        for name, tensor in state.tensors.items():
+            if name.startswith("result"):
+                item.check_finite("denoised", tensor)
         values = {
             "loop": state.values,
             "arguments": packed_arguments(params),

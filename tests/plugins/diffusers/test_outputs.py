@@ -88,7 +88,7 @@ def test_a_picture_is_made_again_to_the_same_bytes(project: Project, tiny: Calla
 
 
 def test_the_plugin_keeps_what_the_engine_requires(project: Project, tiny: Callable[[str], Path]) -> None:
-    project.write("made.toml", manifest(CASES["klein"], tiny("klein")))
+    project.write("made.toml", manifest(CASES["sd15"], tiny("sd15")))
     outcome = project.runner("plugins", "check", "diffusers", "--manifest", "made.toml")
     assert outcome.code == 0, outcome
     shown = project.invoke("plugins", "show", "diffusers.encode")
