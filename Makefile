@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 TABLES := plugins/flux/README.md docs/manifest.md docs/commands.md
 SITE   := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-.PHONY: demo demo-model sim test test-fast mutants families fuzz chaos lint format docs bench wheels clean
+.PHONY: demo demo-model sim test test-long test-fast mutants families manifests fuzz chaos lint format docs bench wheels clean
 
 demo: $(READY)
 	$(BIN)/runner run manifests/demo.toml
@@ -27,7 +27,11 @@ sim: $(READY)
 test: $(READY)
 	$(BIN)/python -m compileall -q runner plugins/flux/runner_flux plugins/diffusers/runner_diffusers
 	! command -v g++ >/dev/null || $(BIN)/python tests/sim/build.py
-	$(BIN)/pytest -n 3
+	$(BIN)/pytest -n 4
+
+# what takes long and has a quicker test beside it in `make test`: tests/long_tests.py
+test-long: $(READY)
+	$(BIN)/pytest -n 3 --long
 
 # the inner loop, within a minute on two idle cores: --fast skips tests that start the command, and the folders
 # and files of SLOW compute much, or start processes of other kinds
@@ -64,6 +68,10 @@ chaos: $(READY)
 # every call of a tiny pipeline in each dtype, in one process and in processes of their own; `make test` has each once
 families: $(READY)
 	FAMILIES=all $(BIN)/pytest -n 2 --timeout 0 tests/plugins/diffusers/test_cases.py
+
+# manifests/ of widely used models, and the table of docs/models.md; a quarter of an hour
+manifests: $(READY)
+	$(BIN)/python tests/family_manifests.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

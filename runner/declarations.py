@@ -174,6 +174,9 @@ def check_template(template: Template, package: ModuleType) -> None:
     _flag(where, "only_by_name", template.only_by_name)
     if template.recommend != "":
         _object(where, "recommend", template.recommend)
+    _strings(where, "files", template.files)
+    for file in template.files:
+        _inside_package(where, "files", file)
     _check_packaged(where, template, package)
 
 
@@ -193,13 +196,18 @@ def _check_packaged(where: str, declaration: Template | Demo, package: ModuleTyp
     """Check the name of a declaration and the path of its file in the plugin's package."""
     _string(where, "name", declaration.name)
     _string(where, "path", declaration.path)
-    path = PurePosixPath(declaration.path)
-    if not declaration.path or path.is_absolute() or ".." in path.parts:
-        raise DeclarationError(f"{where}: path is not inside the plugin's folder: {declaration.path!r}")
+    _inside_package(where, "path", declaration.path)
     if not hasattr(package, "__path__"):
         kind = type(declaration).__name__.lower()
         what = f"{package.__name__} is a single module; a {kind} must be in the folder of a package"
         raise DeclarationError(f"{where}: {what}")
+
+
+def _inside_package(where: str, name: str, file: str) -> None:
+    """Require the path of a file in the plugin's package."""
+    path = PurePosixPath(file)
+    if not file or path.is_absolute() or ".." in path.parts:
+        raise DeclarationError(f"{where}: {name} is not inside the plugin's folder: {file!r}")
 
 
 def _string(where: str, name: str, value: Any) -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import toy_plugin
+from long_tests import is_long, stale
 from project import Project
 from sim.forked import FOLDER, Simulation
 
@@ -18,15 +21,38 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="leave out tests that start the command")
+    parser.addoption("--long", action="store_true", help="only the tests of long_tests.py, left out else")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     Project.may_start = not config.getoption("--fast")
+    if not hasattr(config, "workerinput") and "RUNNER_TESTS_SHARED" not in os.environ:
+        shared = tempfile.mkdtemp(prefix="runner-tests-")
+        atexit.register(shutil.rmtree, shared, ignore_errors=True)
+        os.environ |= {"RUNNER_TESTS_SHARED": shared, "RUNNER_TESTS_OWNER": str(os.getpid())}
+        if sys.platform == "linux":
+            os.environ["RUNNER_TESTS_WARM"] = shared
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out long tests, or all others; tests that are named on the command line are kept."""
+    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
+        old = stale([item.nodeid for item in items])
+        if old:
+            raise pytest.UsageError(f"long_tests.py names tests that there are not: {', '.join(old)}")
+    named = any("::" in argument for argument in config.args)
+    wanted = config.getoption("--long")
+    left_out = [] if named else [item for item in items if is_long(item.nodeid) != wanted]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in {*left_out}]
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Project:
-    return Project(tmp_path)
+def project(tmp_path: Path, request: pytest.FixtureRequest) -> Project:
+    made = Project(tmp_path)
+    if request.node.get_closest_marker("cold"):
+        made.environment.pop("RUNNER_TESTS_WARM", None)
+    return made
 
 
 @pytest.fixture

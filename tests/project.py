@@ -5,12 +5,9 @@ Plugins are real: a module and a ``.dist-info`` with entry points on ``PYTHONPAT
 
 from __future__ import annotations
 
-import atexit
 import io
 import os
-import shutil
 import sys
-import tempfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,9 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "Project"]
 
-# that a model's files fit its classes is asked of a fresh process, which takes seconds: once for all tests
-AGREED = Path(tempfile.mkdtemp(prefix="runner-agreed-"))
-atexit.register(shutil.rmtree, AGREED, ignore_errors=True)
+TESTS = Path(__file__).parent
 
 
 class Project(testing.Project):
@@ -42,11 +37,18 @@ class Project(testing.Project):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.packages = folder / "packages"
-        self.environment |= {"HF_HOME": str(folder / "hub"), "PYTHONPATH": str(self.packages)}
+        places = (self.packages, TESTS / "warm")
+        self.environment |= {
+            "HF_HOME": str(folder / "hub"),
+            "PYTHONPATH": os.pathsep.join(map(str, places)),
+        }
         self.environment.pop("HF_HUB_OFFLINE", None)
         (folder / "cache").mkdir(exist_ok=True)
         if not (folder / "cache/agreed").exists():  # a copy of a project has it
-            (folder / "cache/agreed").symlink_to(AGREED)
+            # whether files fit their classes is asked of a fresh process, in seconds: once for all tests
+            agreed = Path(os.environ["RUNNER_TESTS_SHARED"], "agreed")
+            agreed.mkdir(exist_ok=True)
+            (folder / "cache/agreed").symlink_to(agreed)
 
     def plugin(
         self, name: str, source: str, entry: str | None = None, distribution: str | None = None

@@ -180,6 +180,19 @@ def sd3() -> Parts:
     }
 
 
+def kontext() -> Parts:
+    """FLUX.1-Kontext-dev."""
+    return {
+        "text_encoder": _clip(768, 12, 12, projected=False),
+        "text_encoder_2": _t5(),
+        "tokenizer": clip_tokenizer(),
+        "tokenizer_2": t5_tokenizer(),
+        "transformer": df.FluxTransformer2DModel(guidance_embeds=True),
+        "vae": df.AutoencoderKL(**VAE),
+        "scheduler": _scheduler(df.FlowMatchEulerDiscreteScheduler, **SHIFTING),
+    }
+
+
 def _wan(**transformer: Any) -> Parts:
     return {
         "tokenizer": t5_tokenizer(),
@@ -201,6 +214,11 @@ def wan() -> Parts:
     return {**_wan(), "boundary_ratio": 0.875}
 
 
+def wan_i2v() -> Parts:
+    """Wan 2.2 I2V-A14B: the picture's latents and a mask are further channels."""
+    return {**_wan(in_channels=36), "boundary_ratio": 0.9}
+
+
 def ltx() -> Parts:
     """LTX-Video 0.9."""
     return {
@@ -218,7 +236,9 @@ FAMILIES: Mapping[str, tuple[str, Callable[[], Parts]]] = {
     "z_image": ("ZImagePipeline", z_image),
     "sdxl": ("StableDiffusionXLPipeline", sdxl),
     "sd3": ("StableDiffusion3Pipeline", sd3),
+    "kontext": ("FluxKontextPipeline", kontext),
     "wan": ("WanPipeline", wan),
+    "wan_i2v": ("WanImageToVideoPipeline", wan_i2v),
     "ltx": ("LTXPipeline", ltx),
 }
 

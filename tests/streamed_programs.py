@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import gc
-import sys
 from functools import partial
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import spec_from_loader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from changed_imports import import_changed
 from plain_tower import Layer, Tower, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from types import ModuleType
+
+    from changed_imports import Change
 
 HIDDEN = (40, 8, 33, 40, 16, 24)
 
@@ -34,14 +32,6 @@ class Streamed(NamedTuple):
     @property
     def clean(self) -> bool:
         return self.right and not self.violations and not self.error
-
-
-class Change(NamedTuple):
-    """A piece of a module's source, and what it is replaced by."""
-
-    module: str
-    old: str
-    new: str
 
 
 class Lending(Layer):
@@ -89,7 +79,7 @@ def caught(
     """The first case, under one of the policies, in which a changed engine does not work; None if all do."""
     import torch_sim
 
-    _import_changed(changes)
+    import_changed(changes)
     for case in cases:
         for policy in policies:
             torch_sim.set_policy(policy, 0)
@@ -284,29 +274,3 @@ def _use_memory(device: torch.device) -> None:
     for size in (1 << 10, 1 << 12, 1 << 13, 1 << 15):
         for _ in range(4):
             torch.ones(size, device=device).mul_(3).sum()
-
-
-class _Changing(MetaPathFinder, Loader):
-    """Imports modules with their sources changed."""
-
-    def __init__(self, changes: Sequence[Change]) -> None:
-        self._changes = changes
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        found = PathFinder.find_spec(fullname, path, target)
-        if found is None or fullname not in {change.module for change in self._changes}:
-            return None
-        return spec_from_loader(fullname, self, origin=found.origin)
-
-    def exec_module(self, module: ModuleType) -> None:
-        source = Path(module.__spec__.origin or "").read_text(encoding="utf-8") if module.__spec__ else ""
-        for _, old, new in (change for change in self._changes if change.module == module.__name__):
-            assert source.count(old) == 1, (source.count(old), module.__name__, old)
-            source = source.replace(old, new)
-        exec(compile(source, module.__name__, "exec"), module.__dict__)
-
-
-def _import_changed(changes: Sequence[Change]) -> None:
-    """Have modules imported with their sources changed; nothing may have imported them before."""
-    assert not {change.module for change in changes} & {*sys.modules}
-    sys.meta_path.insert(0, _Changing(changes))

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from family_manifests import FILES, MODELS
 from large import make_full_flux
+from published_families import publish
 
 from runner.units import format_size
 
 if TYPE_CHECKING:
     from project import Project
 
-MANIFESTS = Path(__file__).parents[1] / "manifests"
+ROOT = Path(__file__).parents[1]
+MANIFESTS = ROOT / "manifests"
 FLUX = sorted(path.name for path in MANIFESTS.glob("flux_*.toml"))
 
 
@@ -41,6 +46,20 @@ def test_it_fits_and_takes_what_it_says(project: Project, published: Path, name:
             assert (
                 f'# predicted: {", ".join([stage["placement"], *peaks])}\nname = "{stage["stage"]}"' in text
             )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_that_of_a_family_is_valid_for_its_model(project: Project, tmp_path: Path, name: str) -> None:
+    """Its peaks are compared by `make manifests`, since measuring them takes minutes."""
+    text = (MANIFESTS / FILES[name]).read_text()
+    assert f'source = "{MODELS[name]}"' in text
+    assert len(re.findall(r"^# predicted: .*, VRAM .*, RAM [0-9.]+ [GM]iB$", text, re.MULTILINE)) == 3
+    project.write(FILES[name], text)
+    shutil.copy(MANIFESTS / "picture.png", project.folder)
+    source = publish(name, tmp_path / "model")
+    outcome = project.invoke("validate", FILES[name], "--set", f"model.source={source}")
+    assert outcome.code == 0, outcome
+    assert f"[{FILES[name]}](../manifests/{FILES[name]})" in (ROOT / "docs/models.md").read_text()
 
 
 def test_a_plan_of_the_published_shapes_is_quick_and_exact(project: Project, published: Path) -> None:

@@ -25,6 +25,9 @@ class Template:
 
     ``recommend`` names a function of :class:`~runner.api.ModelFacts` that returns :class:`Recommended`
     parameters and prompts, which replace those of the file. It imports no torch.
+
+    ``files`` are examples for parameters that are files, such as a picture to edit; their paths are relative
+    to the package. Those whose names the new manifest has as values are copied into its folder.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Template:
     model: str = ""
     recommend: str = ""
     only_by_name: bool = False
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class Recommended:
     """Settings for a model that replace those of its template.
 
     ``parameters`` are those of ``[stage.with]``, by the stage's name in the template; None removes one. What
-    the template has in ``[with]`` alone is changed there. ``prompts`` are examples of what the model draws.
+    the template has in ``[with]`` alone is changed there. ``shared`` are those of ``[with]`` itself.
+    ``prompts`` are examples of what the model draws.
     """
 
     parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     prompts: tuple[str, ...] = ()
+    shared: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,14 @@ from runner.manifest.problems import ManifestError
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ModelSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.parts import source_of
+from runner.pipeline.binding import bind
 from runner.tailor.changes import Change, apply, reread
 from runner.tailor.fit import Fitted, Shapes, fit, in_faster_dtypes, shapes_of
 from runner.tailor.hardware import Hardware, budget_changes, completed
 from runner.tailor.predictions import note_predictions
-from runner.tailor.recommended import adapt
+from runner.tailor.recommended import Adapted, adapt
 from runner.tailor.rewrite import remark
+from runner.tailor.template_files import copied
 from runner.tailor.templates import bind_template, choose, open_template
 from runner.units import parse_size
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from runner.manifest.load import Manifest
     from runner.pipeline.binding import Pipeline
     from runner.plan.stage_plan import StagePlan
-    from runner.plugins import Plugins
+    from runner.plugins import Plugin, Plugins
 
 ACCESS = (
     "from the hub; where it is gated, accept its licence on its page, then `hf auth login` or set HF_TOKEN"
@@ -87,10 +89,11 @@ def make(request: NewManifestRequest, plugins: Plugins, machine: Machine) -> New
     path = request.out or Path(f"{name}.toml")
     source = _source(request, template)
     base = apply(replace(opened, path=path), _changes(opened, name, source, hardware))
-    pipeline = bind_template(plugin, template, base, plugins)
-    shapes = _shapes_of(pipeline)
-    adapted = adapt(pipeline, template, shapes)
-    fitted = in_faster_dtypes(fit(adapted.pipeline, shapes, machine), shapes, plugins, machine=machine)
+    adapted = adapt(base, plugin, template, plugins)
+    with copied(plugin, template, adapted.manifest) as files:
+        pipeline = _bound(plugin, template, adapted, plugins)
+        shapes = _shapes_of(pipeline)
+        fitted = in_faster_dtypes(fit(pipeline, shapes, machine), shapes, plugins, machine=machine)
     text = _remarked(fitted)
     text = note_predictions(text, fitted.plans, add=True)
     text = _filled(text, {"manifest": shlex.quote(str(path)), **_header(fitted, hardware)})
@@ -100,7 +103,7 @@ def make(request: NewManifestRequest, plugins: Plugins, machine: Machine) -> New
         distribution=plugin.distribution,
         plans=fitted.plans,
         lowered=fitted.changes,
-        notes=(*notes, *adapted.notes),
+        notes=(*notes, *adapted.notes, *(f"wrote {file}" for file in files)),
     )
 
 
@@ -114,6 +117,24 @@ def _model(request: NewManifestRequest) -> ModelSource | None:
     if wrong:
         raise UsageError(f"--model: {wrong}")
     return model
+
+
+def _bound(plugin: Plugin, template: Template, adapted: Adapted, plugins: Plugins) -> Pipeline:
+    """The pipeline of a template's manifest.
+
+    Raises:
+        PluginError: the template is not a valid manifest.
+        ModelError: the model is missing, or recommends what its stages refuse.
+
+    """
+    if not adapted.is_changed:
+        return bind_template(plugin, template, adapted.manifest, plugins)
+    try:
+        return bind(adapted.manifest, plugins)
+    except ManifestError as error:
+        if error.exit_code == ExitCode.MODEL:
+            raise ModelError(error.messages) from None
+        raise ModelError(f"what the model's own files recommend is refused:\n{error}") from None
 
 
 def _shapes_of(pipeline: Pipeline) -> Shapes:

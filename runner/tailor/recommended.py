@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from runner.api import ModelFacts, Recommended
+from runner.api import ModelFacts, Recommended, UnsupportedModelError
 from runner.errors import ModelError, PluginError, in_words
-from runner.manifest.problems import ManifestError
-from runner.manifest.schema import ModelSource
-from runner.pipeline.binding import bind
+from runner.model.facts import facts_of
+from runner.model.sources import find
 from runner.plugins import load_object
 from runner.tailor.changes import Change, apply, reread
 from runner.tailor.rewrite import remark
-from runner.work.models import resolve_models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,53 +21,56 @@ if TYPE_CHECKING:
     from runner.api import Template
     from runner.manifest.load import Manifest
     from runner.manifest.positions import Path as KeyPath
-    from runner.pipeline.binding import Pipeline
-    from runner.tailor.fit import Shapes
+    from runner.manifest.schema import ModelSource
+    from runner.plugins import Plugin, Plugins
 
 CARD = "README.md"
 CARD_LIMIT = 1 << 20  # bytes
 REMARK = "as the model's own files say"
+EXAMPLE = "an example: put your own in its place"
 
 
 @dataclass(frozen=True)
 class Adapted:
-    """A pipeline with its model's recommendations, and a note for each changed value."""
+    """A manifest with its model's recommendations, and a note for each changed value."""
 
-    pipeline: Pipeline
+    manifest: Manifest
     notes: tuple[str, ...]
+    is_changed: bool
 
 
-def adapt(pipeline: Pipeline, template: Template, shapes: Shapes) -> Adapted:
-    """Give a pipeline made from a template the parameters that its model recommends.
+def adapt(manifest: Manifest, plugin: Plugin, template: Template, plugins: Plugins) -> Adapted:
+    """Give a manifest made from a template the parameters that its model recommends.
 
     Raises:
-        ModelError: the stages refuse a recommended value.
+        ModelError: the template cannot be used for the model, whose index is missing or damaged perhaps.
         PluginError: the template's function fails.
 
     """
-    if not template.recommend:
-        return Adapted(pipeline, ())
-    configs = {of.component.name: of.config for stage in shapes for of in stage}
-    card, notes = _card(pipeline)
-    changes = list(_changes(pipeline.manifest, _ask(template, ModelFacts(configs, card))))
-    manifest = apply(pipeline.manifest, changes)
+    model = manifest.table.model
+    if not template.recommend or model is None:
+        return Adapted(manifest, (), is_changed=False)
+    card, notes = _card(model, manifest.folder, plugins)
+    facts = replace(facts_of(model, manifest.folder, plugins, {}), card=card)
+    changes = list(_changes(manifest, _ask(plugin, template, facts)))
+    examples = [PurePath(file).name for file in template.files]
+    reasons = {change.path: EXAMPLE if change.new in examples else REMARK for change in changes}
+    notes += [f"{_named(change, manifest)}: {reasons[change.path]}" for change in changes]
+    manifest = apply(manifest, changes)
     text = manifest.text
     for change in changes:
         if change.new is not None and "with" in change.path:
-            text = remark(text, change.path, REMARK)
-    try:
-        adapted = bind(reread(manifest, text), pipeline.plugins)
-    except ManifestError as error:
-        raise ModelError(f"what the model's own files recommend is refused:\n{error}") from None
-    notes += [f"{_named(change, manifest)}: {REMARK}" for change in changes]
-    return Adapted(adapted, tuple(notes))
+            text = remark(text, change.path, reasons[change.path])
+    return Adapted(reread(manifest, text), tuple(notes), is_changed=bool(changes))
 
 
-def _ask(template: Template, facts: ModelFacts) -> Recommended:
+def _ask(plugin: Plugin, template: Template, facts: ModelFacts) -> Recommended:
     try:
         answer = load_object(template.recommend)(facts)
     except PluginError:
         raise
+    except UnsupportedModelError as error:
+        raise ModelError(f"the stages of '{plugin.name}' cannot use this model: {error}") from None
     except Exception as error:
         raise PluginError(f"{template.recommend} fails for this model: {in_words(error)}") from error
     if not isinstance(answer, Recommended):
@@ -86,6 +88,9 @@ def _changes(manifest: Manifest, recommended: Recommended) -> Iterator[Change]:
             old = table.parameters_of(stage).get(name)
             if old != value:
                 found[path] = Change(path, old, value, stage=stage.name)
+    for name, value in recommended.shared.items():
+        if (old := table.with_.get(name)) != value:
+            found[("with", name)] = Change(("with", name), old, value)
     yield from found.values()
     prompts, old_prompts = list(recommended.prompts), list(manifest.table.batch.prompts)
     if prompts and prompts != old_prompts:
@@ -99,12 +104,12 @@ def _named(change: Change, manifest: Manifest) -> str:
     return f"{'.'.join(parts)} {'removed' if change.new is None else f'= {change.new}'}"
 
 
-def _card(pipeline: Pipeline) -> tuple[Mapping[str, Any], list[str]]:
+def _card(model: ModelSource, base: Path, plugins: Plugins) -> tuple[Mapping[str, Any], list[str]]:
     """The metadata of the model's card, and a note if it cannot be read; empty if there is no card here."""
-    for source, model in resolve_models(pipeline).models.items():
-        path = model.folder / CARD if model and isinstance(source, ModelSource) else None
-        if path is not None and path.is_file() and path.stat().st_size <= CARD_LIMIT:
-            return _metadata(path)
+    found = find(model, base, plugins, ())
+    path = found.folder / CARD if found else None
+    if path is not None and path.is_file() and path.stat().st_size <= CARD_LIMIT:
+        return _metadata(path)
     return {}, []
 
 

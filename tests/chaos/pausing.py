@@ -30,7 +30,7 @@ def run_paused(
         path.unlink()
     (notes / "orders.json").write_text(json.dumps([(moment, count, ["worker STOP"])]))
     before = dict(project.environment)
-    project.environment["PYTHONPATH"] += f":{SABOTAGE}"
+    project.environment["PYTHONPATH"] = f"{SABOTAGE}:{project.environment['PYTHONPATH']}"
     project.environment["SABOTAGE"] = str(notes)
     try:
         process = project.start(*arguments)

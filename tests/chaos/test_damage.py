@@ -84,7 +84,7 @@ def test_a_torn_journal(done: Project) -> None:
 def test_a_clock_that_stands_still_and_jumps(eight: Project) -> None:
     """In which logs have one name, and what is made later is older."""
     run = eight.folder / "runs/toy"
-    eight.environment["PYTHONPATH"] += f"{os.pathsep}{SABOTAGE}"
+    eight.environment["PYTHONPATH"] = f"{SABOTAGE}{os.pathsep}{eight.environment['PYTHONPATH']}"
     eight.environment["SABOTAGE_CLOCK"] = "0"
     outcome = eight.runner(*RUN)
     assert outcome.code == 0, outcome

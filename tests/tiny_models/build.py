@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tiny_models import clips, images, unusual
+from tiny_models import clips, images, stable_diffusion, unusual
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 PIPELINES: Mapping[str, Callable[[], Any]] = {
     function.__name__: function
     for function in (
-        images.sd15,
-        images.sdxl,
-        images.sdxl_controlnet,
-        images.sd3,
+        stable_diffusion.sd15,
+        stable_diffusion.sdxl,
+        stable_diffusion.sdxl_controlnet,
+        stable_diffusion.sd3,
         images.flux,
         images.kontext,
         images.flux_fill,

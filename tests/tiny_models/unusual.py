@@ -9,7 +9,8 @@ import torch
 import transformers as tf
 
 from tiny_models.clips import wan_parts
-from tiny_models.images import BETAS, WITHOUT_QUANT, flow, klein_parts, sdxl_parts, vae
+from tiny_models.images import BETAS, WITHOUT_QUANT, flow, klein_parts, vae
+from tiny_models.stable_diffusion import sdxl_parts
 from tiny_models.texts import t5, t5_tokenizer
 
 

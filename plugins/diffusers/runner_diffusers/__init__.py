@@ -56,15 +56,25 @@ DECODE = Stage(
 )
 
 
+EXAMPLES = tuple(f"templates/examples/{name}" for name in ("picture.png", "mask.png", "clip.mp4"))
 TEMPLATES = tuple(
-    Template(name, (pipeline,), f"templates/{name}.toml", only_by_name=True)
+    Template(
+        name,
+        (pipeline,),
+        f"templates/{name}.toml",
+        recommend="runner_diffusers.pipelines.examples:recommend",
+        only_by_name=True,
+        files=EXAMPLES,
+    )
     for name, pipeline in (
         ("klein", "Flux2KleinPipeline"),
         ("qwen_image", "QwenImagePipeline"),
         ("z_image", "ZImagePipeline"),
         ("sdxl", "StableDiffusionXLPipeline"),
         ("sd3", "StableDiffusion3Pipeline"),
+        ("kontext", "FluxKontextPipeline"),
         ("wan", "WanPipeline"),
+        ("wan_i2v", "WanImageToVideoPipeline"),
         ("ltx", "LTXPipeline"),
         ("any", "*"),
     )

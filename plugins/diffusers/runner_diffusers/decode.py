@@ -62,5 +62,5 @@ def start(ctx: Context) -> Callable[[Item], dict[str, bytes]]:
 
 
 def _frame_rate(params: Any, given: dict[str, Any]) -> float:
-    """Frames a second: as set, else as the pipeline was told."""
+    """Frames a second: as set, else as the item gives them to the pipeline."""
     return float(getattr(params, "fps", None) or given.get("frame_rate") or given.get("fps") or DEFAULT_FPS)

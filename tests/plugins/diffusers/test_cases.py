@@ -1,7 +1,7 @@
 """Pictures and clips of many pipelines, made in three stages, are equal to the bit to the pipelines' own.
 
 `make families` makes each case in each dtype in both ways; else each is made in one dtype in this process, and
-in the other in processes of their own.
+in the other in processes of their own (`make test` has some of these, `make test-long` all).
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16")
 EACH = [(name, dtype) for name in CASES for dtype in DTYPES]
 ONE = list(zip(CASES, cycle(DTYPES), strict=False))
+UNLIKE = ("sdxl_inpaint", "klein_edit", "wan22", "ltx091")
+"""Cases whose stages load, hand on and draw unlike things."""
 OTHER = [one for one in EACH if one not in ONE]
 HERE, APART = (EACH, EACH) if os.environ.get("FAMILIES") == "all" else (ONE, OTHER)
+SOME = [one for one in APART if one[0] in UNLIKE]
 
 
 @pytest.mark.parametrize(("name", "dtype"), HERE)
@@ -52,10 +55,13 @@ def test_a_case_that_is_interrupted_and_resumed(
 
 
 @pytest.mark.timeout(900)
-def test_all_cases_in_processes_of_their_own(project: Project, tiny: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize("cases", [SOME, APART], ids=["some", "all"])
+def test_cases_in_processes_of_their_own(
+    project: Project, tiny: Callable[[str], Path], cases: list[tuple[str, str]]
+) -> None:
     """One run of all, so that the libraries are imported once: each stage of a case has its own worker."""
     tables = ['version = 1\nname = "all"\n[budget]\ndevice = "cpu"\nthreads = 1\n[[item]]\nid = "made"\n']
-    for name, dtype in APART:
+    for name, dtype in cases:
         case = CASES[name]
         tables.append(stage_tables(f"{name}-{dtype}", case, tiny(case.checkpoint), dtype))
     project.write("all.toml", "".join(tables))
@@ -70,7 +76,7 @@ def test_all_cases_in_processes_of_their_own(project: Project, tiny: Callable[[s
         )
         for path in project.folder.glob("runs/all/outputs/*.runner.json")
     }
-    for name, dtype in APART:
+    for name, dtype in cases:
         case = CASES[name]
         expected = reference(case, tiny(case.checkpoint), project.folder, getattr(torch, dtype))
         assert equal(list(results[f"{name}-{dtype}-decode"].values()), expected), (name, dtype)

@@ -7,6 +7,7 @@ from typing import Any
 
 import diffusers
 import torch
+from runner_diffusers.tiling import granularity
 
 DOWN, UP = "DownEncoderBlock2D", "UpDecoderBlock2D"
 MEAN = {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}
@@ -62,6 +63,28 @@ VAES = {
     "AsymmetricAutoencoderKL": Tiny({"down_block_types": [DOWN] * 2, "up_block_types": [UP] * 2, "down_block_out_channels": [8, 8], "up_block_out_channels": [8, 8], "norm_num_groups": 4, "latent_channels": 4}, 4, 2),
     "VQModel": Tiny({"block_out_channels": [8, 8], "down_block_types": [DOWN] * 2, "up_block_types": [UP] * 2, "norm_num_groups": 4, "latent_channels": 4}, 4, 2),
 }  # fmt: skip
+SIZE = (64, 96)
+TILES = {  # pixels, the smallest or near it, and the frames of a clip
+    "AutoencoderKL": 32,
+    "AutoencoderKLFlux2": 32,
+    "AutoencoderKLKVAE": 32,
+    "AutoencoderTiny": 64,
+    "AutoencoderDC": 32,
+    "AutoencoderKLQwenImage": 32,
+    "AutoencoderKLQwenImage21": 32,
+    "AutoencoderKLWan": 32,
+    "AutoencoderKLWan 5B": 32,
+    "AutoencoderKLLTXVideo": 48,
+    "AutoencoderKLLTX2Video": 48,
+    "AutoencoderKLMagvit": 32,
+    "AutoencoderKLHunyuanVideo": 32,
+    "AutoencoderKLHunyuanVideo15": 32,
+    "AutoencoderKLHunyuanImage": 32,
+    "AutoencoderKLCogVideoX": 64,
+    "AutoencoderKLMochi": 32,
+    "AutoencoderVidTok": 64,
+    "AutoencoderKLMiniMaxH3": 64,
+}
 
 
 def build(name: str) -> Any:
@@ -77,3 +100,9 @@ def latents(name: str, height: int, width: int, frames: int = 1) -> torch.Tensor
     if tiny.frames is not None:
         size.insert(1, (frames - 1) // tiny.frames + 1)
     return torch.randn(1, *size, generator=torch.Generator().manual_seed(1))
+
+
+def granularity_of(name: str) -> int:
+    space = granularity(name.partition(" ")[0], VAES[name].config).space
+    assert space is not None
+    return space

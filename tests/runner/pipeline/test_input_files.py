@@ -1,101 +1,19 @@
-"""Parameters that are files: found beside what names them, in the key by their content, checked when read."""
+"""Parameters that are files: found beside what names them, in the key by their content, read by stages."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import tomli
+from file_plugin import ITEM, STAGES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from project import Outcome, Project
-
-PLUGIN = """
-import os, pathlib
-from typing import Literal
-from pydantic import BaseModel, ConfigDict, Field
-from runner.api import File, InputFile, InputFolder, Stage, Text, hookimpl
-
-RUNNER_API = 1
-
-
-class Read(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    image: InputFile = Field(description="what is read")
-    mask: InputFile | None = None
-    more: list[InputFile] = []
-    frames: InputFolder | None = None
-    mode: Literal["plain", "changing", "late"] = "plain"
-
-
-class Show(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    mask: InputFile | None = None
-    ending: str = ""
-
-
-@hookimpl
-def runner_stages():
-    return (
-        Stage("look.read", "look:read", params="look:Read", outputs=(Text("seen"),)),
-        Stage("look.show", "look:show", params="look:Show", inputs=(Text("seen"),), outputs=(File("page", ".txt"),)),
-    )
-
-
-def words(path):
-    if path.is_dir():
-        return " ".join(words(one) for one in sorted(path.iterdir()))
-    return path.read_text()
-
-
-def read(ctx):
-    def one(item):
-        p = item.params
-        if p.mode == "changing":
-            p.image.write_text("changed while it was read")
-        found = [p.image, *p.more] + [f for f in (p.mask, p.frames) if f]
-        assert all(isinstance(f, pathlib.Path) and f.is_absolute() for f in found)
-        if p.mode == "late":  # the next stage's file
-            pathlib.Path(os.environ["LOOK_AT"]).write_text("changed before the next stage")
-        return {"seen": " ".join(words(f) for f in found)}
-    return one
-
-
-def show(ctx):
-    return lambda item: {"page": (item.inputs["seen"] + item.params.ending).encode()}
-"""
-STAGES = """\
-version = 1
-name = "look"
-budget = { device = "cpu", threads = 1 }
-[[stage]]
-name = "read"
-uses = "look.read"
-[[stage]]
-name = "show"
-uses = "look.show"
-"""
-ITEM = """\
-[[item]]
-id = "one"
-image = "pics/fox.txt"
-"""
-
-
-@pytest.fixture
-def look(project: Project) -> Project:
-    project.plugin("look", PLUGIN)
-    project.write("pics/fox.txt", "a fox")
-    project.write("pics/owl.txt", "an owl")
-    project.write("frames/1.txt", "first")
-    project.write("frames/2.txt", "second")
-    project.write("look.toml", STAGES + ITEM)
-    return project
 
 
 def pages(project: Project, run: str = "look") -> list[str]:
@@ -195,68 +113,6 @@ def test_another_content_makes_the_output_anew_and_explain_names_the_files(look:
     assert pages(look) == ["a fox", "an owl"]
 
 
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        ('"pics/fix.txt"', "there is no file {0}/pics/fix.txt; did you mean 'fox.txt'?"),
-        ('"nowhere/fox.txt"', "there is no file {0}/nowhere/fox.txt"),
-        ('"pics"', "{0}/pics is a folder; give a file in it"),
-        ('"empty.txt"', "{0}/empty.txt is empty"),
-        ('""', "the path of the file is empty"),
-        ('"pipe"', "{0}/pipe is no regular file, but a pipe or a device"),
-        ('"pointer.txt"', "run `git lfs pull`"),
-        ('"https://example.com/fox.png"', "'https://example.com/fox.png' is a URL, which is not downloaded"),
-        ("3", "'image' must be a string, not 3"),
-        (r'"a\u0000b"', "is no path"),
-        ('"pics/fox.txt"\nmore = ["pics/owl.txt", "pics/ox.txt"]', "there is no file {0}/pics/ox.txt"),
-        ('"pics/fox.txt"\nframes = "nowhere"', "there is no file or folder {0}/nowhere"),
-        ('"pics/fox.txt"\nframes = "hollow"', "{0}/hollow has no files in it"),
-        (
-            '"pics/fox.txt"\nframes = "linked"',
-            "{0}/linked/away cannot be read: it is a link to another folder",
-        ),
-        ('"pics/fox.txt"\nframes = "dangling"', "{0}/dangling/gone cannot be read: it is no regular file"),
-    ],
-)
-def test_a_file_that_cannot_be_used_is_refused_where_it_is_named(
-    look: Project, value: str, words: str
-) -> None:
-    look.write("empty.txt", "")
-    look.write("pointer.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    os.mkfifo(look.folder / "pipe")
-    for folder, link, target in (
-        ("hollow", "", ""),
-        ("linked", "away", "frames"),
-        ("dangling", "gone", "none"),
-    ):
-        (look.folder / folder).mkdir()
-        if link:
-            (look.folder / folder / link).symlink_to(look.folder / target)
-    look.write("look.toml", STAGES + ITEM.replace('"pics/fox.txt"', value))
-    for command in ("validate", "plan"):
-        outcome = look.invoke(command, "look.toml")
-        assert outcome.code == 3, outcome
-        line = 13 if "\n" in value else 12
-        assert f"look.toml:{line}:" in outcome.stderr
-        assert words.format(look.folder) in outcome.stderr
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_a_file_that_may_not_be_read_is_refused(look: Project) -> None:
-    (look.folder / "pics/fox.txt").chmod(0)
-    outcome = look.invoke("validate", "look.toml")
-    assert outcome.code == 3, outcome
-    assert "pics/fox.txt cannot be read: Permission denied" in outcome.stderr
-
-
-def test_a_missing_file_of_a_list_is_refused_at_its_line(look: Project) -> None:
-    look.write("lists/items.jsonl", '{"image": "../pics/fox.txt"}\n{"image": "fox.txt"}\n')
-    look.write("look.toml", STAGES + '[batch]\nfile = "lists/items.jsonl"\n')
-    outcome = look.invoke("validate", "look.toml")
-    assert outcome.code == 3, outcome
-    assert f"items.jsonl:2:2: 'image': there is no file {look.folder}/lists/fox.txt" in outcome.stderr
-
-
 def test_a_file_that_changes_while_it_is_read_is_not_taken_for_what_it_was(look: Project) -> None:
     look.write("look.toml", STAGES + ITEM + 'mode = "changing"\n')
     outcome = look.runner("run", "look.toml")
@@ -308,19 +164,6 @@ def test_nothing_of_a_content_is_written(look: Project) -> None:
     journal = (look.folder / "runs/look/journal.jsonl").read_text()
     finished = [json.loads(line) for line in journal.splitlines() if '"item_finished"' in line]
     assert finished[-1]["params"]["mask"] == "secret.txt"
-
-
-def test_a_file_in_a_table_of_parameters_is_the_plugins_fault(look: Project) -> None:
-    inner = "class Inner(BaseModel):\n    picture: InputFile\n    other: list['Inner'] = []\n\n\nclass Read"
-    look.plugin(
-        "look", PLUGIN.replace("class Read", inner).replace("image: ", "inner: Inner = None\n    image: ")
-    )
-    outcome = look.invoke("validate", "look.toml")
-    assert outcome.code == 4, outcome
-    assert (
-        "the parameter 'inner' holds a file in a table: a file must be a parameter of its own"
-        in outcome.stderr
-    )
 
 
 def test_what_a_plugin_declares_is_shown_and_its_checks_say_what_they_need(look: Project) -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 import streamed_programs as programs
 import torch
+from changed_imports import Change
 from sim.forked import POLICIES
-from streamed_programs import HIDDEN, Case, Change
+from streamed_programs import HIDDEN, Case
 from towers import make
 
 if TYPE_CHECKING:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from project import Project
 
 
+pytestmark = pytest.mark.cold  # they look at the processes of a run
+
+
 def running(toy: Project, behave: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
     """A run that has come to the item which waits or hangs, and all of its processes."""
     toy.write("toy.toml", BEHAVING.format(behave))

@@ -89,6 +89,7 @@ def test_ctrl_c_keeps_the_last_finished_step(walk: Project) -> None:
     assert walk.outputs("walk") == undisturbed(walk)
 
 
+@pytest.mark.cold
 def test_a_killed_worker_is_started_again_and_goes_on_from_the_last_checkpoint(walk: Project) -> None:
     process = held(walk, "--json")
     server = psutil.Process(process.pid).children()[0]

@@ -12,6 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 from toy_plugin import BEHAVING
 from waiting import wait_until
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import subprocess
 
     from project import Project
+
+pytestmark = pytest.mark.cold  # they look at the processes of a run
 
 LIMIT = 4  # seconds, of an item
 SUSPENDED = LIMIT + 3  # seconds: an item that runs for so long over its time is ended from outside

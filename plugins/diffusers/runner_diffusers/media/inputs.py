@@ -45,7 +45,7 @@ def check_files(keyword: Keyword, value: Any) -> None:
 
 
 def read_files(keyword: Keyword, value: Any, note: Note) -> Any:
-    """A keyword's files as the pipeline takes them; ``note`` is told what reading changed.
+    """A keyword's files as the pipeline takes them; ``note`` is called with what reading changed.
 
     Raises:
         MediaError: one cannot be read.

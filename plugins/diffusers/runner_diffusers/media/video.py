@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CRF = 16  # hardly to be told from the frames; a lower number is a larger file
+CRF = 16  # visually lossless, as x264 says; a lower number is a larger file
 THREADS = 4  # x264's bytes depend on the number
 BITS = 192_000  # a second, of the sound
 _BT709, _LIMITED = 1, 1  # AVCOL_SPC_BT709 and the like, AVCOL_RANGE_MPEG

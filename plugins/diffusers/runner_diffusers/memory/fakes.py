@@ -9,7 +9,7 @@ from collections.abc import MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial, wraps
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,18 +24,19 @@ from runner_diffusers.memory.counting import Count
 from runner_diffusers.memory.signatures import attributes, signature
 from runner_diffusers.replay.shells import without_weights
 from runner_diffusers.replay.values import pack, unpack
-from runner_diffusers.replay.views import METHODS, Arguments
+from runner_diffusers.replay.views import reporting_class
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from runner.api import Sizes
     from runner_diffusers.memory.counting import Cost
+    from runner_diffusers.replay.views import Arguments
 
 FAKE = FakeTensorMode(allow_non_fake_inputs=True)
 CPU = torch.device("cpu")
 ON_CALL = "_on_call_of_fake"
-"""The attribute of a model with what its calls are reported to."""
+"""The attribute of a model with what its calls are reported to; a view of it has one of its own."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Fakes:
                 owner._buffers.pop(leaf, None)  # noqa: SLF001 - a fake one, which may be a parameter
                 owner._parameters.pop(leaf, None)  # noqa: SLF001
                 owner.register_buffer(leaf, torch.ones(tensor.shape, dtype=tensor.dtype))
-            made.__class__ = _faked(type(made), methods)
+            made.__class__ = reporting_class(type(made), methods, ON_CALL)
             vars(made)[ON_CALL] = partial(self._on_call, name)
             self._made[key] = made
         return self._made[key]
@@ -156,23 +157,6 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
             yield from _tensors(one)
     elif hasattr(value, "__dict__"):
         yield from _tensors([*vars(value).values()])
-
-
-def _faked(cls: Any, methods: frozenset[str]) -> Any:
-    """A subclass whose methods report their calls."""
-    named = [name for name in (*METHODS, *sorted(methods)) if hasattr(cls, name)]
-    body: dict[str, Any] = {name: _reporting(getattr(cls, name), name) for name in named}
-    return type(
-        cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    )
-
-
-def _reporting(method: Callable[..., Any], name: str) -> Callable[..., Any]:
-    @wraps(method)
-    def called(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return vars(self)[ON_CALL](name, Arguments(self, method, args, kwargs))
-
-    return called
 
 
 def tensors_matching(

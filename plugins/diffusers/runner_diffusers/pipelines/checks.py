@@ -69,15 +69,15 @@ def decode(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
 
 
 def _differences(params: PipelineParams, facts: Facts, but: tuple[str, ...] = ()) -> Iterator[Problem]:
-    told = {*but}
+    known = {*but}
     for upstream in facts.upstream.values():
         if not isinstance(upstream, PipelineParams) or upstream.pipeline != params.pipeline:
             continue
         shared = type(params).model_fields.keys() & type(upstream).model_fields.keys()
-        for attribute in sorted(shared - told):
+        for attribute in sorted(shared - known):
             own, other = getattr(params, attribute), getattr(upstream, attribute)
             if own != other:
-                told.add(attribute)
+                known.add(attribute)
                 name = type(params).model_fields[attribute].alias or attribute
                 yield Problem(
                     f"{name} is {_shown(own)} here, and {_shown(other)} in the stage before: set it in "

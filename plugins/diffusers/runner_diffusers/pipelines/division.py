@@ -49,12 +49,12 @@ def reason_against(cls: SourceClass) -> str:
 
 
 def _reason(cls: SourceClass) -> str:
-    told = [(kind, use) for use in calls.uses(cls) if (kind := _kind(cls, use))]
-    denoising = [n for n, (kind, _) in enumerate(told) if kind == DENOISE]
-    loops = {told[n][1].loop for n in denoising} - {0}
+    used = [(kind, use) for use in calls.uses(cls) if (kind := _kind(cls, use))]
+    denoising = [n for n, (kind, _) in enumerate(used) if kind == DENOISE]
+    loops = {used[n][1].loop for n in denoising} - {0}
     if not loops:
         return "it has no denoising loop of its own (a prior, an upsampler, or several pipelines in one)"
-    for n, (kind, use) in enumerate(told):
+    for n, (kind, use) in enumerate(used):
         if kind == DENOISE:
             continue
         at = f"({use.place})"

@@ -85,7 +85,7 @@ def _config(config: Mapping[str, Any]) -> Known:
 
 @cache
 def _defaults(cls: SourceClass) -> Mapping[str, Any]:
-    """The defaults of a class's `__init__`, those that can be told."""
+    """The defaults of a class's `__init__`, those that can be evaluated."""
     found = {}
     for name, parameter in calls.init_parameters(cls).items():
         if parameter.default is not None and (value := evaluate(parameter.default, {})) is not UNKNOWN:

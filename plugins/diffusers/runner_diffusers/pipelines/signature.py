@@ -69,7 +69,7 @@ class Keyword:
     type: Any
     """For pydantic; without None."""
     default: Any
-    """As in the signature; None where that is no value that can be told."""
+    """As in the signature; None where it cannot be evaluated."""
     required: bool
     file: FileKind | None
     """What it is a file of; None for plain values."""
@@ -99,7 +99,7 @@ def keywords(cls: SourceClass) -> tuple[Keyword, ...]:
 
 @cache
 def defaults(cls: SourceClass) -> Mapping[str, Any]:
-    """The default of each keyword that has one that can be told, whether a manifest can set it or not."""
+    """The default of each keyword whose default can be evaluated, whether a manifest can set it or not."""
     return {name: _default(node, cls) for name, _, node in _parameters(cls) if node is not None}
 
 

@@ -33,6 +33,8 @@ METHODS = (
 """Methods that compute with a component's weights and that pipelines call."""
 
 
+ON_CALL = "_on_call_of_view"
+"""The attribute of a view with what its calls are reported to."""
 BODIES = ("model", "language_model", "text_model", "vision_model", "vision_tower", "visual")
 """Parts of encoders that pipelines call in place of the whole."""
 
@@ -48,7 +50,8 @@ def view(
     """
     viewed = copy.copy(module)
     viewed.__dict__["_shared"] = module
-    viewed.__dict__["_replay"] = partial(on_call, name), device
+    viewed.__dict__["_device_of_view"] = device
+    viewed.__dict__[ON_CALL] = partial(on_call, name)
     cls: Any = type(module)
     viewed.__class__ = _viewed(cls, methods)
     for part, body in module.named_children():
@@ -59,16 +62,22 @@ def view(
 
 @cache
 def _viewed(cls: Any, methods: frozenset[str]) -> Any:
-    """A subclass whose methods report their calls; by its name and module it is the class itself."""
-    named = [name for name in (*METHODS, *sorted(methods)) if hasattr(cls, name)]
-    body: dict[str, Any] = {name: _reporting(getattr(cls, name), name) for name in named}
-    body["device"] = property(lambda self: self.__dict__["_replay"][1])
-    body["to"] = _to
+    device = property(lambda self: self.__dict__["_device_of_view"])
+    body: dict[str, Any] = {"device": device, "to": _to}
     if cls.__module__.partition(".")[0] == "transformers":
         body["__setattr__"] = _set_on_both
-    return type(
-        cls.__name__, (cls,), {**body, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-    )
+    return reporting_class(cls, methods, ON_CALL, **body)
+
+
+def reporting_class(cls: Any, methods: frozenset[str], attribute: str, **body: Any) -> Any:
+    """A subclass with ``body`` whose methods report their calls to what an object has as ``attribute``.
+
+    By its name and module it is the class itself.
+    """
+    named = [name for name in (*METHODS, *sorted(methods)) if hasattr(cls, name)]
+    reporting = {name: _reporting(getattr(cls, name), name, attribute) for name in named}
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    return type(cls.__name__, (cls,), {**reporting, **body, **names})
 
 
 def _set_on_both(self: Any, name: str, value: Any) -> None:
@@ -76,11 +85,10 @@ def _set_on_both(self: Any, name: str, value: Any) -> None:
     setattr(self.__dict__["_shared"], name, value)
 
 
-def _reporting(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _reporting(method: Callable[..., Any], name: str, attribute: str) -> Callable[..., Any]:
     @wraps(method)
     def called(self: Any, *args: Any, **kwargs: Any) -> Any:
-        on_call, _ = self.__dict__["_replay"]
-        return on_call(name, Arguments(self, method, args, kwargs))
+        return self.__dict__[attribute](name, Arguments(self, method, args, kwargs))
 
     return called
 

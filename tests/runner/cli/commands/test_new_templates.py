@@ -120,6 +120,47 @@ def test_a_recommendation_is_written_where_the_template_has_the_parameter(projec
     assert made.stderr.count("volume") == 1
 
 
+def test_example_files_that_the_manifest_names_come_along(project: Project) -> None:
+    """One that is there already is kept; one that no parameter names is left where it is."""
+    files = '("files/a.png", "files/b.png", "files/c.png")'
+    third(
+        project,
+        f'Template("saying", ("SayPipeline",), "new.toml", recommend="third:recommend", files={files})',
+    )
+    module = project.packages / "third/__init__.py"
+    types = "prompt: str\n    first: InputFile | None = None\n    second: list[InputFile] = []"
+    source = module.read_text().replace("prompt: str", types).replace("Stage,", "InputFile, Stage,")
+    module.write_text(
+        f"{source}\ndef recommend(facts):\n    from runner.api import Recommended\n"
+        '    return Recommended(shared={"first": "a.png", "second": ["b.png"]})\n'
+    )
+    for name in "abc":
+        project.write(f"packages/third/files/{name}.png", f"the plugin's {name}")
+    project.write("made/b.png", "my own")
+    project.write("model/model_index.json", '{"_class_name": "SayPipeline"}')
+    arguments = ("new", "--vram", "1GiB", "--ram", "2GiB", "--model", "./model", "-o", "made/say.toml")
+
+    made = project.invoke(*arguments)
+
+    assert made.code == 0, made
+    assert tomli.loads((project.folder / "made/say.toml").read_text())["with"] == {
+        "first": "a.png",
+        "second": ["b.png"],
+    }
+    assert {path.name: path.read_text() for path in (project.folder / "made").glob("*.png")} == {
+        "a.png": "the plugin's a",
+        "b.png": "my own",
+    }
+    assert "with.first = a.png: an example: put your own in its place" in made.stderr
+    assert made.stderr.count("wrote") == 2  # the file and the manifest
+
+    (project.folder / "made/say.toml").unlink()
+    (project.folder / "made/a.png").unlink()
+    (project.folder / "made/b.png").write_text("")  # refused: nothing is left behind
+    assert project.invoke(*arguments).code == 8
+    assert [path.name for path in (project.folder / "made").iterdir()] == ["b.png"]
+
+
 def test_where_several_templates_could_be_meant_one_is_named(project: Project) -> None:
     templates = [f'Template("{name}", ("SayPipeline",), "new.toml")' for name in ("saying", "shouting")]
     third(project, *templates)
@@ -147,6 +188,10 @@ def test_where_several_templates_could_be_meant_one_is_named(project: Project) -
             "pipelines is 'SayPipeline', not a tuple of str: write ('SayPipeline',)",
         ),
         (['Template("t", (), "../new.toml")'], "path is not inside the plugin's folder: '../new.toml'"),
+        (
+            ['Template("t", (), "new.toml", files=("../x.png",))'],
+            "files is not inside the plugin's folder: '../x.png'",
+        ),
         (['Template("t", (), "/new.toml")'], "path is not inside the plugin's folder: '/new.toml'"),
         (['Template("t", (), None)'], "path is not a string: None"),
         (["1 / 0"], "ZeroDivisionError"),

@@ -1,0 +1,40 @@
+"""Tests that `make test` leaves to `make test-long`, and so to the whole check: each takes 10 s to minutes.
+
+What they try has quicker tests beside it, for other values or a part of it.
+"""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+
+PATTERNS = (
+    "docs/test_commands.py::test_they_run_as_they_are_written",
+    "plugins/test_guide.py::test_a_plugin_in_ten_minutes",
+    "plugins/diffusers/test_cases.py::test_cases_in_processes_of_their_own?all?",
+    "plugins/diffusers/test_kills.py::*?wan21-bfloat16?",
+    "plugins/diffusers/test_simulated.py::*?late?",
+    "plugins/diffusers/test_outputs.py::test_the_plugin_keeps_what_the_engine_requires",
+    "plugins/diffusers/memory/test_plan.py::test_the_remedy_for_a_misfit_is_measured_too",
+    "plugins/diffusers/memory/test_stages.py::test_peaks_are_those_of_real_tensors?hunyuan15?",
+    "plugins/diffusers/replay/test_schedulers.py::*?KDPM2*?",
+    "plugins/flux/demo_model/test_training.py::test_the_checkpoint_draws_and_is_scored",
+    "plugins/flux/demo_model/test_training.py::test_an_interruption_changes_nothing?vae?",
+    "plugins/flux/memory/test_allocator.py::*?runner_flux.decode-*-bfloat16?",
+    "runner/worker/test_simulated.py::test_every_placement_has_the_pixels_of_the_cpu?demo-eager?",
+    "runner/worker/test_simulated.py::test_every_placement_has_the_pixels_of_the_cpu?demo-late-co*",
+    "runner/worker/test_simulated.py::test_every_placement_has_the_pixels_of_the_cpu?published-eager?",
+    "runner/worker/test_simulated.py::test_every_placement_has_the_pixels_of_the_cpu?published-late-co*",
+)
+"""Patterns of tests' names, with the file's path below this folder; ``?`` stands for a bracket."""
+
+
+def is_long(node: str) -> bool:
+    """Whether a test's name, with its path, is of one of those."""
+    name = node.removeprefix("tests/")
+    return any(fnmatchcase(name, pattern) for pattern in PATTERNS)
+
+
+def stale(nodes: list[str]) -> list[str]:
+    """Patterns that none of these tests matches."""
+    names = [node.removeprefix("tests/") for node in nodes]
+    return [pattern for pattern in PATTERNS if not any(fnmatchcase(name, pattern) for name in names)]
