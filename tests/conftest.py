@@ -35,14 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out long tests, or all others; tests that are named on the command line are kept."""
-    if config.args_source is pytest.Config.ArgsSource.TESTPATHS:
-        old = stale([item.nodeid for item in items])
-        if old:
-            raise pytest.UsageError(f"long_tests.py names tests that there are not: {', '.join(old)}")
-    named = any("::" in argument for argument in config.args)
+    """Leave out long tests, or all others; where files or tests are named, all of them are kept."""
+    if config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    if not config.option.ignore and (old := stale([item.nodeid for item in items])):
+        raise pytest.UsageError(f"long_tests.py names tests that there are not: {', '.join(old)}")
     wanted = config.getoption("--long")
-    left_out = [] if named else [item for item in items if is_long(item.nodeid) != wanted]
+    left_out = [item for item in items if is_long(item.nodeid) != wanted]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in {*left_out}]
 

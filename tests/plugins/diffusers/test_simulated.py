@@ -27,14 +27,18 @@ MADE = {
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("policy", ["late", "random"])
-def test_five_pipelines_with_streamed_denoisers(
-    sim: Project, tiny: Callable[[str], Path], policy: str
+@pytest.mark.parametrize(
+    ("policy", "names"),
+    [("late", ("wan22",)), ("late", tuple(MADE)), ("random", tuple(MADE))],
+    ids=["late-one", "late-all", "random-all"],
+)
+def test_pipelines_with_streamed_denoisers(
+    sim: Project, tiny: Callable[[str], Path], policy: str, names: tuple[str, ...]
 ) -> None:
     text = 'version = 1\nname = "all"\n[budget]\nthreads = 1\n[[item]]\nid = "made"\n'
-    for name, dtype in MADE.items():
+    for name in names:
         folder = tiny(CASES[name].checkpoint)
-        text += stage_tables(name, CASES[name], folder, dtype, denoise='placement = "stream"')
+        text += stage_tables(name, CASES[name], folder, MADE[name], denoise='placement = "stream"')
     sim.write("all.toml", text)
     write_pictures(sim.folder)
     sim.environment["SIM_POLICY"] = policy
