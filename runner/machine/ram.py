@@ -49,6 +49,17 @@ def _from_proc(pid: int) -> int | None:
     return sum(int(value.split()[0]) * 1024 for value in held if value)
 
 
+def computed_seconds(pid: int) -> float:
+    """Seconds of processor time that a process has used; 0 if it is gone."""
+    import psutil
+
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
+
+
 def is_suspended(pid: int) -> bool:
     """Whether a process was stopped by a signal and not continued since; False if it is gone."""
     if sys.platform == "linux":

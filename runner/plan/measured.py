@@ -66,6 +66,12 @@ class Measurement:
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:40]
 
 
+class NotThisTime(str):
+    """Why a size could not be measured, where another try may succeed: it is not cached."""
+
+    __slots__ = ()
+
+
 class Measurer(Protocol):
     """Measures sizes that are not in the cache."""
 
@@ -89,6 +95,8 @@ def measured(wanted: Iterable[Measurement]) -> dict[str, Activations]:
     if missing and measurer is not None:
         found = measurer.measure(missing)
         for digest, result in found.items():
+            if isinstance(result, NotThisTime):
+                continue
             cache_value(CACHE, digest, result if isinstance(result, str) else asdict(result))
         known |= found
     for digest, result in known.items():

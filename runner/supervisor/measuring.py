@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import tempfile
 from contextlib import contextmanager
 from math import inf
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 from runner.api import Activations
 from runner.events import Measured, Ready
 from runner.machine.active_time import active_seconds
-from runner.plan.measured import MEASURER
+from runner.machine.ram import computed_seconds
+from runner.plan.measured import MEASURER, NotThisTime
 from runner.protocol import Measuring
 from runner.supervisor.connection import WorkerConnection
 from runner.supervisor.spawn import Spawner
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from runner.plan.measured import Measurement
 
-SECONDS = 30.0  # for one size
+SECONDS = 30.0  # of computing for one size, and twice that by the clock: other work may take the processor
 STARTING = 120.0  # for the child to import the libraries
 
 
@@ -74,26 +76,29 @@ class ChildMeasurer:
             process = Spawner(threads=1).start(Path(folder, "measure.log"))
             connection = WorkerConnection(process, Measuring(tuple(todo)))
             results: list[Activations | str] = []
-            deadline = active_seconds() + STARTING
+            limit: _Limit | None = _Limit(process.pid, inf, STARTING)
             try:
                 for event in connection.events():
+                    if limit is None:  # killed: what it had sent before is of a size that has failed
+                        continue
                     if isinstance(event, Ready):
                         self._tell(todo[0].stage, todo)
-                        deadline = active_seconds() + self._seconds
                     elif isinstance(event, Measured):
                         results.append(event.error or Activations(**(event.activations or {})))
                         self._tell_next(todo, len(results))
-                        deadline = active_seconds() + self._seconds
-                    elif active_seconds() > deadline:
-                        results.append(f"it took more than {self._seconds:g} s")
-                        deadline = inf
+                    elif limit.is_over:
+                        results.append(limit.message)
+                        limit = None
                         connection.kill()
+                    if event is not None:
+                        limit = _Limit(process.pid, self._seconds, 2 * self._seconds)
             finally:
                 connection.kill()
                 with contextlib.suppress(OSError):  # it may have died while reading its request
                     process.commands.close()
         if not results:
-            results.append(f"its process ended with exit code {connection.exit_code}")
+            ended = f"its process ended with exit code {connection.exit_code}"
+            results.append(NotThisTime(ended) if connection.exit_code == -signal.SIGKILL else ended)
         return results
 
     def _tell(self, stage: str, todo: Sequence[Measurement]) -> None:
@@ -103,3 +108,23 @@ class ChildMeasurer:
         """Tell that the next stage is measured, when it begins."""
         if done < len(todo) and todo[done].stage != todo[done - 1].stage:
             self._tell(todo[done].stage, todo)
+
+
+class _Limit:
+    """Limits from now on: of seconds that a process computes, and of seconds by the clock."""
+
+    def __init__(self, pid: int, computing: float, waiting: float) -> None:
+        self._computing = computing
+        self._pid = pid
+        self._computed = computed_seconds(pid)
+        self._end = active_seconds() + waiting
+
+    @property
+    def is_over(self) -> bool:
+        return computed_seconds(self._pid) - self._computed > self._computing or active_seconds() > self._end
+
+    @property
+    def message(self) -> str:
+        if self._computing == inf:
+            return NotThisTime(f"its process took more than {STARTING:g} s to start")
+        return f"it took more than {self._computing:g} s"

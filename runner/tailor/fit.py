@@ -49,6 +49,11 @@ class _Attempt:
     def fits(self) -> bool:
         return not self.misfit and self.plan is not None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a plan for it, with the activations if the plugin knows or measures them."""
+        return self.plan is not None and (self.plan.need.has_formula or not self.plan.stage.spec.memory)
+
 
 def shapes_of(pipeline: Pipeline) -> Shapes:
     """The shapes of every stage's components. Of a hub model that is not here, only headers are fetched.
@@ -160,7 +165,7 @@ class _StageFit:
             if attempt.fits:
                 break
             tried = self._try({**attempt.changes, step.path: step})
-            attempt = tried if tried.plan is not None else attempt
+            attempt = tried if tried.is_known else attempt
         return self._without_needless(attempt) if attempt.fits else attempt
 
     def _without_needless(self, attempt: _Attempt) -> _Attempt:
@@ -170,7 +175,7 @@ class _StageFit:
             milder = [{**attempt.changes, path: step} for step in options[: options.index(made)]]
             without = {p: change for p, change in attempt.changes.items() if p != path}
             tries = (self._try(changes) for changes in (without, *milder))
-            attempt = next((tried for tried in tries if tried.fits), attempt)
+            attempt = next((tried for tried in tries if tried.fits and tried.is_known), attempt)
         return attempt
 
     def _try(self, changes: Mapping[Path, Change]) -> _Attempt:

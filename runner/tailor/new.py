@@ -127,7 +127,7 @@ def _bound(plugin: Plugin, template: Template, adapted: Adapted, plugins: Plugin
         ModelError: the model is missing, or recommends what its stages refuse.
 
     """
-    if not adapted.is_changed:
+    if not adapted.follows_model:
         return bind_template(plugin, template, adapted.manifest, plugins)
     try:
         return bind(adapted.manifest, plugins)

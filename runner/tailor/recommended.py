@@ -36,7 +36,8 @@ class Adapted:
 
     manifest: Manifest
     notes: tuple[str, ...]
-    is_changed: bool
+    follows_model: bool
+    """Whether values are from the model's own files."""
 
 
 def adapt(manifest: Manifest, plugin: Plugin, template: Template, plugins: Plugins) -> Adapted:
@@ -49,7 +50,7 @@ def adapt(manifest: Manifest, plugin: Plugin, template: Template, plugins: Plugi
     """
     model = manifest.table.model
     if not template.recommend or model is None:
-        return Adapted(manifest, (), is_changed=False)
+        return Adapted(manifest, (), follows_model=False)
     card, notes = _card(model, manifest.folder, plugins)
     facts = replace(facts_of(model, manifest.folder, plugins, {}), card=card)
     changes = list(_changes(manifest, _ask(plugin, template, facts)))
@@ -61,7 +62,7 @@ def adapt(manifest: Manifest, plugin: Plugin, template: Template, plugins: Plugi
     for change in changes:
         if change.new is not None and "with" in change.path:
             text = remark(text, change.path, reasons[change.path])
-    return Adapted(reread(manifest, text), tuple(notes), is_changed=bool(changes))
+    return Adapted(reread(manifest, text), tuple(notes), follows_model=REMARK in reasons.values())
 
 
 def _ask(plugin: Plugin, template: Template, facts: ModelFacts) -> Recommended:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from project import Project
 
 PLUGIN = """
+import os
 import time
 from pydantic import BaseModel
 from runner.api import Activations, Measure, Stage, Tensor, hookimpl
@@ -50,6 +51,10 @@ def measure(params, sizes):
         raise ArithmeticError("no such shape")
     if params.behave == "quick":
         return Activations(7 << 20)
+    if params.behave == "killed":
+        os.kill(os.getpid(), 9)
+    while params.behave == "busy":
+        pass
     while params.behave == "hang":
         time.sleep(1)
     import torch
@@ -126,10 +131,25 @@ def test_a_failure_is_told_each_time_and_the_rest_is_measured(sized: Project) ->
     assert sorted(map(type, cached.values()), key=str) == [dict, str]
 
 
-def test_the_time_limit_ends_the_child(sized: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest(sized, {"prompt": "a", "behave": "hang"}, {"prompt": "b", "behave": "quick"})
+@pytest.mark.parametrize("behave", ["hang", "busy"])
+def test_the_time_limit_ends_the_child(sized: Project, monkeypatch: pytest.MonkeyPatch, behave: str) -> None:
+    manifest(sized, {"prompt": "a", "behave": behave}, {"prompt": "b", "behave": "quick"})
     monkeypatch.setattr(measuring, "SECONDS", 1.0)
     planned = sized.invoke("plan", "sized.toml", "--json")
     assert "it took more than 1 s" in planned.stderr
     cached = json.loads((sized.folder / "cache/activations.json").read_text())
     assert [one["peak"] for one in cached.values() if isinstance(one, dict)] == [7 * MIB]
+
+
+def test_what_another_try_may_measure_is_tried_again(sized: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest(sized, {"prompt": "a", "behave": "killed"})
+    for _ in range(2):
+        planned = sized.invoke("plan", "sized.toml", "--json")
+        assert "measuring shapes" in planned.stderr
+        assert "its process ended with exit code -9" in planned.stderr
+    monkeypatch.setattr(measuring, "STARTING", 0.0)
+    manifest(sized, {"prompt": "a", "behave": "quick"})
+    assert "its process took more than 0 s to start" in sized.invoke("plan", "sized.toml").stderr
+    monkeypatch.undo()
+    planned = sized.invoke("plan", "sized.toml", "--json")
+    assert json.loads(planned.stdout)["stages"][0]["activations"] == 7 * MIB

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PLUGIN = """
 from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
-from runner.api import Component, Stage, Text, hookimpl
+from runner.api import Component, Measure, Stage, Text, hookimpl
 
 RUNNER_API = 1
 
@@ -49,7 +49,9 @@ def runner_stages():
 
 def memory(params, sizes):
     tile, cut, dtype = params.tile, params.slices, sizes.dtype
-    return (TAKES) << 20
+    unknown = Measure("lowering:never", tile)
+    takes = TAKES
+    return takes if isinstance(takes, Measure) else takes << 20
 """
 MANIFEST = """
 version = 1
@@ -113,6 +115,13 @@ def unless(condition: str, takes: int = 50) -> str:
 )
 def test_the_mildest_that_fits(opened: Callable[..., Pipeline], takes: str, made: list[Any]) -> None:
     assert changes(opened(takes=takes)) == made
+
+
+def test_a_change_after_which_nothing_is_known_is_none(opened: Callable[..., Pipeline]) -> None:
+    """It could not be measured: the plan goes without what an item takes, and would fit."""
+    takes = "unknown if tile == 512 else 50 if tile == 256 else 1000"
+    assert changes(opened(takes=takes)) == [(TILE, "auto", 256)]
+    assert changes(opened(takes="unknown")) == []
 
 
 def test_values_that_are_lower_already_and_those_that_the_plugin_refuses_are_no_steps(
