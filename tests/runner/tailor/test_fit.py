@@ -78,6 +78,7 @@ def opened(project: Project) -> Iterator[Callable[..., Pipeline]]:
 
     def pipeline(lines: str = "", takes: str = "50") -> Pipeline:
         project.plugin("lowering", PLUGIN.replace("TAKES", takes))
+        project.write("model/model_index.json", "{}")
         sys.modules.pop("lowering", None)
         return bind(load(project.write("x.toml", MANIFEST.replace("MORE", lines))), discover())
 
