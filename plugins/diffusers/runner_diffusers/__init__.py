@@ -29,7 +29,7 @@ ENCODE = Stage(
 
 DENOISE = Stage(
     name="diffusers.denoise",
-    version=1,
+    version=2,
     summary="the pipeline's denoising loop, with its transformers or UNet",
     params=f"{PARAMS}:denoise",
     inputs=(Bundle("encoded"),),

@@ -25,7 +25,7 @@ UNKNOWN_STEPS = 8
 def call_arguments(
     params: PipelineParams, note: Callable[[str], None] = lambda _message: None
 ) -> dict[str, Any]:
-    """The keywords of the call that an item sets, with its files read; ``note`` is called with what that changed."""
+    """The keywords of the call that an item sets, with its files read; ``note`` gets what that changed."""
     files = {one.name: one for one in params.file_keywords()}
     arguments = {
         name: read_files(files[name], value, note) if name in files else value

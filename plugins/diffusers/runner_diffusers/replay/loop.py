@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner_diffusers.replay.carried import CarriedState
+from runner_diffusers.replay.carried import CarriedState, locals_of_call
 from runner_diffusers.replay.encoding import ReplayError
 from runner_diffusers.replay.schedulers import attributes, changed, guider_state, restore_guider
 from runner_diffusers.replay.values import pack, unpack
@@ -58,10 +58,11 @@ class LoopState:
 
 @dataclass
 class _Latest:
-    """What one scheduler returned at its last step, and how it was then."""
+    """What one scheduler returned at its last step, how it was then, and the number of that step."""
 
     result: Any
     state: Mapping[str, Any]
+    step: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class Loop:
 
     @property
     def iterations(self) -> int:
-        """Iterations of the loop that were done: in each, every scheduler steps once."""
+        """Iterations of the loop that were done, as if every scheduler stepped once in each."""
         return self.steps // max(1, len(self._schedulers))
 
     @property
@@ -136,7 +137,7 @@ class Loop:
 
     @property
     def can_be_continued(self) -> bool:
-        """Whether its state is all that the loop goes on from: denoisers keep nothing else between steps."""
+        """Whether its state is all that the loop goes on from: nothing else is kept between steps."""
         return not self._carried.found
 
     def denoise(self, component: str, call: Arguments) -> Any:
@@ -150,6 +151,8 @@ class Loop:
         is_border = self.steps > self._reported
         if is_border:
             self._carried.next_iteration()
+        if is_border or self._called == 1:
+            self._carried.local(locals_of_call())
         self._carried.given([*call.args, call.kwargs])
         if is_border:
             self._reported = self.steps
@@ -179,7 +182,7 @@ class Loop:
         if self._done is not None and self.steps <= self._steps_before:
             return self._replayed(self._done, scheduler, at)
         returned = call()
-        self._latest[at] = _Latest(returned, changed(scheduler, self._first[at]))
+        self._latest[at] = _Latest(returned, changed(scheduler, self._first[at]), self.steps)
         self._random = {"generator": self._generator.get_state(), **global_random(self._device)}
         self._guided = [guider_state(guider) for guider in self._guiders]
         return returned
@@ -198,10 +201,10 @@ class Loop:
         if self.steps in self._ends:
             return self._ends[self.steps]
         result = done.get(values["results"][at], self._device)
-        if self.steps + len(values["results"]) > done.steps:  # the scheduler's last step of them
+        if self.steps == values["last"][at]:
             state = {name: done.get(one, self._device) for name, one in values["schedulers"][at].items()}
             vars(scheduler).update(state)
-            self._latest[at] = _Latest(result, state)
+            self._latest[at] = _Latest(result, state, self.steps)
         if self.steps == done.steps:
             self._random = {name: done.tensors[name] for name in RANDOM if name in done.tensors}
             self._generator.set_state(self._random["generator"].clone())
@@ -221,6 +224,7 @@ class Loop:
             "steps": self.steps,
             "templates": self._templates,
             "calls": [[one.template, one.component, one.steps] for one in self._calls],
+            "last": [one.step for one in self._latest],
             "results": [state.put("result", one.result, self._device) for one in self._latest],
             "ends": {str(at): state.put("end", one, self._device) for at, one in self._ends.items()},
             "schedulers": [

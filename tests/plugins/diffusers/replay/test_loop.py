@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from plugins.diffusers.replay.sketch import CPU, STEPS, Sketch, through_a_file
@@ -71,3 +73,28 @@ def test_tensors_on_the_host_stay_there() -> None:
     packed = [state.put("scheduler", torch.zeros(1), device) for device in (meta, CPU)]
     assert [name.endswith("@host") for name in state.tensors] == [True, False]
     assert [state.get(one, meta).device.type for one in packed] == ["cpu", "meta"]
+
+
+def test_schedulers_that_do_not_step_in_turn_are_each_as_they_were_at_their_own_last_step() -> None:
+    """As those of the frames of a clip that is denoised frame after frame."""
+    order = [0, 0, 1, 0, 1, 1]
+    whole = Loop(torch.Generator(), [], CPU)
+    schedulers = [Stepped(), Stepped()]
+    for n, which in enumerate(order[:5]):
+        whole.step(schedulers[which], partial(torch.full, (1,), float(n)))
+    state = through_a_file(whole.state())
+    assert state.values["last"] == [4, 5]
+
+    resumed = Loop(torch.Generator(), [], CPU, state)
+    again = [Stepped(), Stepped()]
+    for which in order[:5]:
+        resumed.step(again[which], lambda: pytest.fail("it was done before"))
+    resumed.step(again[1], lambda: (torch.tensor(5.0),))
+
+    ended = resumed.state()
+    assert ended.values["last"] == [4, 6]
+    assert [float(ended.get(one, CPU)[0]) for one in ended.values["results"]] == [3.0, 5.0]
+
+
+class Stepped:
+    """A scheduler without attributes that change."""
