@@ -69,9 +69,10 @@ chaos: $(READY)
 families: $(READY)
 	FAMILIES=all $(BIN)/pytest -n 2 --timeout 0 tests/plugins/diffusers/test_cases.py
 
-# manifests/ of widely used models, and the table of docs/models.md; a quarter of an hour
+# manifests/ of widely used models, and the table of docs/models.md; a quarter of an hour, or some NAMES of them
+NAMES ?=
 manifests: $(READY)
-	$(BIN)/python tests/family_manifests.py
+	$(BIN)/python tests/family_manifests.py $(NAMES)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Writes the manifests of families of models, and the table of what they take: ``make manifests``.
+"""Writes the manifests of families of models, and the table of what they take: ``make manifests NAMES=wan``.
 
 Each is what ``runner new`` makes for a card with 8 GiB and 30 GiB of RAM, from the published configs and shapes
 on a hub of our own; the table's least budgets are those that ``runner plan`` still accepts.
@@ -24,7 +24,7 @@ from hub import Hub, Repository
 from published_families import FAMILIES, publish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 ROOT = Path(__file__).parents[1]
 MANIFESTS = ROOT / "manifests"
@@ -39,9 +39,16 @@ MODELS: dict[str, str] = {
 }
 
 
-def main() -> None:
-    with runners() as run:
-        rows = [_row(run, name) for name in FAMILIES]
+def main(names: list[str]) -> None:
+    """Make those of some families, by default all; the table keeps the rows of the others."""
+    page = PAGE.read_text()
+    made = {}
+    names = names or list(FAMILIES)
+    with runner_with(names) as run:
+        for name in names:
+            made[name] = _row(run, name)
+    known = {name: row for name in FAMILIES for row in _rows(page) if row[0] == f"`{MODELS[name]}`"}
+    rows = [row for name in FAMILIES if (row := made.get(name) or known.get(name))]
     head = [
         "model",
         "parameters",
@@ -52,7 +59,12 @@ def main() -> None:
     ]
     lines = [head, ["---"] * len(head), *rows]
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    PAGE.write_text(TABLE.sub(lambda found: f"{found[1]}{table}{found[2]}", PAGE.read_text()))
+    PAGE.write_text(TABLE.sub(lambda found: f"{found[1]}{table}{found[2]}", page))
+
+
+def _rows(page: str) -> list[list[str]]:
+    """The cells of each line of the page's tables."""
+    return [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("|")]
 
 
 @dataclass(frozen=True)
@@ -83,11 +95,11 @@ class Runner:
 
 
 @contextmanager
-def runners() -> Iterator[Runner]:
-    """The command beside a hub with the families."""
+def runner_with(names: Iterable[str]) -> Iterator[Runner]:
+    """The command beside a hub with these families."""
     with tempfile.TemporaryDirectory() as kept:
         folder = Path(kept)
-        models = {MODELS[name]: publish(name, folder / name) for name in FAMILIES}
+        models = {MODELS[name]: publish(name, folder / name) for name in names}
         served = {model: Repository(published(path)) for model, path in models.items()}
         with Hub(served).served() as hub:
             environment = {
@@ -104,7 +116,7 @@ def _row(run: Runner, name: str) -> list[str]:
     """Write a family's manifest; its row of the table."""
     file = FILES[name]
     made = run(
-        *("new", "--model", MODELS[name], "--vram", "8GiB", "--ram", "30GiB", "--device", "cuda", "--force"),
+        *("new", "--model", MODELS[name], "--vram", "8GiB", "--ram", "30GiB", "--force"),
         *("-o", f"manifests/{file}"),
     )
     print(name, made.returncode, made.stderr, flush=True)
@@ -136,4 +148,4 @@ def _least(fits: Callable[[int], bool], known: int, step: int = 64) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

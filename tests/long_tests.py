@@ -41,7 +41,7 @@ PATTERNS = (
 
 
 def is_long(node: str) -> bool:
-    """Whether a test's name, with its path, is of one of those."""
+    """Whether a test's node id matches one of the patterns."""
     name = node.removeprefix("tests/")
     return any(fnmatchcase(name, pattern) for pattern in PATTERNS)
 

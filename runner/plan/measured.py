@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from runner.api import Measure, ModelFacts, Sizes, Stage
     from runner.manifest.params import RawParams
 
-ENGINE, LIBRARIES = 1, ("torch", "diffusers", "transformers")
+MEASUREMENT_VERSION = 1
+"""Raise it when the same function counts the same tensors otherwise: what is cached is then measured anew."""
+LIBRARIES = ("torch", "diffusers", "transformers")
 CACHE = "activations.json"
 
 
@@ -52,7 +54,7 @@ class Measurement:
         """A hash of everything that the result depends on."""
         sizes, model = self.sizes, self.sizes.model
         parts = {
-            "engine": ENGINE,
+            "engine": MEASUREMENT_VERSION,
             "versions": {name: _version(name) for name in LIBRARIES},
             "stage": [self.params.stage.name, self.params.stage.version, *self.plugin],
             "function": self.measure.function,

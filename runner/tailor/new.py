@@ -94,17 +94,17 @@ def make(request: NewManifestRequest, plugins: Plugins, machine: Machine) -> New
         pipeline = _bound(plugin, template, adapted, plugins)
         shapes = _shapes_of(pipeline)
         fitted = in_faster_dtypes(fit(pipeline, shapes, machine), shapes, plugins, machine=machine)
-    text = _remarked(fitted)
-    text = note_predictions(text, fitted.plans, add=True)
-    text = _filled(text, {"manifest": shlex.quote(str(path)), **_header(fitted, hardware)})
-    return NewManifest(
-        manifest=reread(fitted.manifest, text),
-        template=template,
-        distribution=plugin.distribution,
-        plans=fitted.plans,
-        lowered=fitted.changes,
-        notes=(*notes, *adapted.notes, *(f"wrote {file}" for file in files)),
-    )
+        text = _remarked(fitted)
+        text = note_predictions(text, fitted.plans, add=True)
+        text = _filled(text, {"manifest": shlex.quote(str(path)), **_header(fitted, hardware)})
+        return NewManifest(
+            manifest=reread(fitted.manifest, text),
+            template=template,
+            distribution=plugin.distribution,
+            plans=fitted.plans,
+            lowered=fitted.changes,
+            notes=(*notes, *adapted.notes, *(f"wrote {file}" for file in files)),
+        )
 
 
 def _model(request: NewManifestRequest) -> ModelSource | None:

@@ -54,7 +54,7 @@ def choose(plugins: Plugins, name: str | None, model: ModelSource | None, folder
     elif model is not None:
         offers = _serving(plugins, offers, model, folder)
     else:
-        offers = _unnamed(offers) or offers
+        offers = _offered_by_default(offers) or offers
     if len(offers) > 1:
         what = "--template" if model is not None else "--model or --template"
         raise UsageError(f"several templates match, choose with {what}: {_titles(offers)}")
@@ -100,7 +100,7 @@ def _broken(plugin: Plugin, template: Template) -> Iterator[None]:
         raise PluginError(f"the template '{template.name}' of {owner} is broken:\n{error}") from None
 
 
-def _unnamed(offers: list[Offer]) -> list[Offer]:
+def _offered_by_default(offers: list[Offer]) -> list[Offer]:
     """The templates that are offered to those who name none."""
     return [offer for offer in offers if not offer[1].only_by_name]
 
@@ -109,8 +109,8 @@ def _serving(plugins: Plugins, offers: list[Offer], model: ModelSource, folder: 
     try:
         pipeline = _class_name(plugins, model, folder)
     except ModelError:
-        if len(unnamed := _unnamed(offers)) == 1:
-            return unnamed
+        if len(by_default := _offered_by_default(offers)) == 1:
+            return by_default
         raise
     serving = [offer for offer in offers if pipeline in offer[1].pipelines]
     serving = serving or [offer for offer in offers if ANY in offer[1].pipelines]
@@ -127,9 +127,9 @@ def _class_name(plugins: Plugins, model: ModelSource, folder: Path) -> str:
         index: Any = model_index(model)
     else:
         found = find(model, folder, plugins, ())
-        path = found.folder / INDEX if found else folder
+        assert found is not None, "only a hub's model may be absent"  # noqa: S101
         try:
-            index = json.loads(path.read_bytes())
+            index = json.loads((found.folder / INDEX).read_bytes())
         except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"model '{model.source}' has no {INDEX} that can be read: {error}") from None
     name = index.get("_class_name") if isinstance(index, dict) else None

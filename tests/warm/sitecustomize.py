@@ -1,4 +1,4 @@
-"""Python imports this at its start: what a run in a test starts is forked with its libraries imported, where it can be.
+"""Python imports this at its start: in tests, fork servers and children are forks with their libraries imported.
 
 Most runs in tests are short, and take as long as it takes to import torch, diffusers and transformers: 5 s of
 computing. So the fork server of a run is here itself a fork: of a process that all tests share and that has made
