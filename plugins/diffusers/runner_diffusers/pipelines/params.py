@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 STEPS, ITS_STEPS = "steps", "num_inference_steps"
 RATES = ("frame_rate", "fps")
 """Keywords by which pipelines take a clip's frames a second."""
+DEFAULT_FPS = 16.0
+"""Frames a second of clips whose pipeline has no such keyword."""
 
 AFTER_ENCODING = frozenset(
     {
@@ -212,7 +214,7 @@ def _decode(cls: SourceClass) -> type[PipelineParams]:
 def _frame_rate(cls: SourceClass) -> tuple[Any, Any]:
     own = next((one.name for one in keywords(cls) if one.name in RATES), None)
     if own is None:
-        return FiniteFloat, Field(16.0, gt=0, description="frames a second of the file")
+        return FiniteFloat, Field(DEFAULT_FPS, gt=0, description="frames a second of the file")
     words = f"frames a second of the file; by default what the pipeline has as {own}"
     return FiniteFloat | None, Field(None, gt=0, description=words)
 
