@@ -28,6 +28,8 @@ def test_a_clip_has_the_frame_rate_of_its_pipeline_unless_fps_is_set(
     model = facts_of(pipeline, index="WanPipeline")
     stage = params.decode(model)
     values: dict[str, Any] = {} if fps is None else {"fps": fps}
-    required = {name: "a.png" for name, field in stage.model_fields.items() if field.is_required()}
+    required: dict[str, Any] = {
+        name: "a.png" for name, field in stage.model_fields.items() if field.is_required()
+    }
 
     assert frame_rate(stage.model_construct(**required, **values), given) == expected
