@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runner.api import Facts
     from runner_diffusers.pipelines.source import SourceClass
 
-NEEDED = ((re.compile(r"Img2Img|Inpaint"), "image"), (re.compile(r"Inpaint"), "mask_image"))
+NEEDED = ((re.compile(r"Img2Img|Inpaint|Layered"), "image"), (re.compile(r"Inpaint"), "mask_image"))
 """Pictures that pipelines cannot do without though their signature has a default, by the pipeline's name."""
 ABSENT = re.compile(r"_embeds|has to be of type|cannot be undefined|is required")
 """Messages about a keyword that is not given; they go on about tensors, which no manifest can give."""
