@@ -43,7 +43,7 @@ DENOISE = Stage(
 
 DECODE = Stage(
     name="diffusers.decode",
-    version=1,
+    version=2,
     summary="latents to a picture, a clip or sound, with the pipeline's VAE",
     params=f"{PARAMS}:decode",
     inputs=(Bundle("encoded"), Bundle("denoised")),

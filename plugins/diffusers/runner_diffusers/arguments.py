@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runner_diffusers.media.inputs import read_files
+from runner_diffusers.pipelines.params import ITS_STEPS
 from runner_diffusers.pipelines.signature import defaults
 from runner_diffusers.replay.values import pack, unpack
 
@@ -17,15 +18,21 @@ if TYPE_CHECKING:
     from runner_diffusers.pipelines.params import PipelineParams
 
 AS_NUMBERS = {"output_type": "np"}
-STEPS = "num_inference_steps"
-UNKNOWN_STEPS = 8
-"""Where a pipeline's default is in a model's config, or too few for an item's strength."""
+ENCODING_STEPS = 8
+"""Steps that the encode stage calls the pipeline with where its default number cannot be used.
+
+The default may be unknown, as some pipelines read it from the model's config, or so small that an item's
+``strength`` leaves no step of it. The loop itself does not run in the encode stage.
+"""
 
 
 def call_arguments(
     params: PipelineParams, note: Callable[[str], None] = lambda _message: None
 ) -> dict[str, Any]:
-    """The keywords of the call that an item sets, with its files read; ``note`` gets what that changed."""
+    """The keywords of the pipeline's call that an item sets, with the content of its files.
+
+    ``note`` is called with a sentence for each change that reading a file made, such as lost transparency.
+    """
     files = {one.name: one for one in params.file_keywords()}
     arguments = {
         name: read_files(files[name], value, note) if name in files else value
@@ -36,18 +43,21 @@ def call_arguments(
 
 
 def encoding_arguments(params: PipelineParams, note: Callable[[str], None]) -> dict[str, Any]:
-    """The keywords of the encode stage's call: as many steps as the denoiser needs to be reached.
+    """The keywords of the pipeline's call in the encode stage, with a number of steps that it accepts.
 
-    The encode stage does not know the item's steps, of which pipelines with a ``strength`` skip some.
+    The stage runs what comes before the denoising loop, and ends at the first call of the denoiser. What it
+    computes does not depend on the number of steps, so the item's number is no parameter of it. But the loop
+    must have at least one step, or that call never comes: pipelines with a ``strength`` leave out all steps
+    but that part of them.
     """
     arguments = call_arguments(params, note)
     known = defaults(params.pipeline_source())
-    if STEPS not in known:
+    if ITS_STEPS not in known:
         return arguments
     strength = float(arguments.get("strength", known.get("strength")) or 1.0)
-    steps, least = known[STEPS], math.ceil(1 / strength) + 1
+    steps, least = known[ITS_STEPS], math.ceil(1 / strength) + 1
     if steps is None or steps * strength < 1:
-        arguments[STEPS] = max(UNKNOWN_STEPS, least)
+        arguments[ITS_STEPS] = max(ENCODING_STEPS, least)
     return arguments
 
 

@@ -12,6 +12,8 @@ from runner_diffusers.arguments import call_arguments, unpacked_arguments
 from runner_diffusers.media.results import result_of
 from runner_diffusers.media.writing import encoded
 from runner_diffusers.pipelines import components
+from runner_diffusers.pipelines.params import DEFAULT_FPS, RATES
+from runner_diffusers.pipelines.signature import defaults
 from runner_diffusers.replay.call import PipelineCall, cast_arguments, own_guiders
 from runner_diffusers.replay.loop import Loop, LoopState
 from runner_diffusers.replay.parts import parts_of, scheduler_of
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
     from runner.api import Context, Item
     from runner_diffusers.replay.views import Arguments
-
-DEFAULT_FPS = 16.0
 
 
 def start(ctx: Context) -> Callable[[Item], dict[str, bytes]]:
@@ -53,7 +53,7 @@ def start(ctx: Context) -> Callable[[Item], dict[str, bytes]]:
         given = unpacked_arguments(denoised.values["arguments"])
         returned = call.run({**given, **call_arguments(params)}, generator)
         result = result_of(call.pipeline, returned, {**given, "seed": denoised.values["seed"]})
-        written = encoded(result, params.format, _frame_rate(params, given))
+        written = encoded(result, params.format, frame_rate(params, given))
         for note in written.notes:
             item.note(note)
         return {"output": written.data}
@@ -61,6 +61,12 @@ def start(ctx: Context) -> Callable[[Item], dict[str, bytes]]:
     return one
 
 
-def _frame_rate(params: Any, given: dict[str, Any]) -> float:
-    """Frames a second: as set, else as the item gives them to the pipeline."""
-    return float(getattr(params, "fps", None) or given.get("frame_rate") or given.get("fps") or DEFAULT_FPS)
+def frame_rate(params: Any, given: dict[str, Any]) -> float:
+    """Frames a second of the file: the stage's ``fps``, else the rate that the pipeline was called with.
+
+    ``given`` has only the keywords that differ from the pipeline's defaults, so these are asked too.
+    """
+    if fps := getattr(params, "fps", None):
+        return float(fps)
+    called_with = {**defaults(params.pipeline_source()), **given}
+    return float(next((rate for name in RATES if (rate := called_with.get(name))), DEFAULT_FPS))

@@ -16,6 +16,7 @@ VAES = {
     "LTXPipeline": {"_class_name": "AutoencoderKLLTXVideo"},
 }
 FOUR_LEVELS = {"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512]}
+QWEN_LAYERED = {"index": "FluxPipeline", "processor": ["transformers", "Qwen2VLProcessor"]}
 
 
 def told(
@@ -102,6 +103,13 @@ def test_a_missing_picture_is_told_once() -> None:
     found = told("StableDiffusionXLInpaintPipeline", prompt="a fox", image="a.png")
     assert [one.parameter for one in found] == ["mask_image"]
     assert 'such as mask_image = "picture.png"' in found[0].message
+
+
+def test_a_picture_to_be_divided_into_layers_cannot_be_missing() -> None:
+    """The signature has a default for it, with which the pipeline fails."""
+    (found,) = told("QwenImageLayeredPipeline", model=QWEN_LAYERED, prompt="a fox")
+    assert (found.parameter, found.warning) == ("image", False)
+    assert told("QwenImageLayeredPipeline", model=QWEN_LAYERED, prompt="a fox", image="a.png") == []
 
 
 def test_different_values_of_a_keyword_are_refused() -> None:

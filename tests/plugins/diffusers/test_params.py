@@ -220,11 +220,24 @@ def test_the_canonical_format_is_a_suffix(pipeline: str, given: str, written: st
             "mp4",
             "the sounds of StableAudioPipeline are written as wav, safetensors, not as mp4",
         ),
+        (
+            "LTX2Pipeline",
+            "gif",
+            'LTX2Pipeline are written as mp4, safetensors, not as gif: set format = "mp4"',
+        ),
         ("FluxPipeline", "pngs", "did you mean 'png'?"),
     ],
 )
 def test_formats_of_other_media_are_refused(pipeline: str, given: str, message: str) -> None:
     assert message in refused("decode", pipeline, format=given)
+
+
+def test_layers_are_written_as_numbers_alone() -> None:
+    stage = params.decode(facts_of("QwenImageLayeredPipeline", index="FluxPipeline"))
+
+    assert stage().model_dump()["format"] == "safetensors"
+    with pytest.raises(ValidationError, match='not as webp: set format = "safetensors"'):
+        stage.model_validate({"format": "webp"})
 
 
 def test_clips_have_a_frame_rate_and_tiles_in_time() -> None:

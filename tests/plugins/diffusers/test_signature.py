@@ -10,13 +10,13 @@ import diffusers
 import pytest
 from model_indexes import INDEXES
 from pydantic import FiniteFloat, JsonValue
+from runner_diffusers.media.formats import Kind
 from runner_diffusers.pipelines import source
 from runner_diffusers.pipelines.signature import (
     FileKind,
     Keyword,
-    Media,
     keywords,
-    media,
+    made,
     tensors_needed,
     type_of,
 )
@@ -144,21 +144,22 @@ def test_most_keywords_of_well_known_pipelines_are_described() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "kind"),
+    ("pipeline", "kinds"),
     [
-        ("FluxPipeline", Media.IMAGE),
-        ("StableCascadePriorPipeline", Media.TENSORS),
-        ("Kandinsky5T2IPipeline", Media.IMAGE),
-        ("MarigoldDepthPipeline", Media.IMAGE),
-        ("WanPipeline", Media.VIDEO),
-        ("LTX2Pipeline", Media.VIDEO),
-        ("StableVideoDiffusionPipeline", Media.VIDEO),
-        ("StableAudioPipeline", Media.AUDIO),
-        ("AceStepPipeline", Media.AUDIO),
+        ("FluxPipeline", {Kind.PICTURE}),
+        ("StableCascadePriorPipeline", set()),
+        ("Kandinsky5T2IPipeline", {Kind.PICTURE}),
+        ("MarigoldDepthPipeline", {Kind.PICTURE}),
+        ("QwenImageLayeredPipeline", {Kind.LAYERS}),
+        ("WanPipeline", {Kind.CLIP}),
+        ("LTX2Pipeline", {Kind.CLIP, Kind.SOUND}),
+        ("StableVideoDiffusionPipeline", {Kind.CLIP}),
+        ("StableAudioPipeline", {Kind.SOUND}),
+        ("AceStepPipeline", {Kind.SOUND}),
     ],
 )
-def test_what_a_pipeline_makes_is_told_by_what_it_returns(pipeline: str, kind: Media) -> None:
-    assert media(found(pipeline)) is kind
+def test_what_a_pipeline_makes_is_told_by_what_it_returns(pipeline: str, kinds: set[Kind]) -> None:
+    assert made(found(pipeline)) == kinds
 
 
 def test_pipelines_that_need_tensors_of_others_name_them() -> None:

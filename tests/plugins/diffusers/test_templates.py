@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 import pytest
 import runner_diffusers
 from published_families import FAMILIES, publish
-from runner_diffusers.media.inputs import check_files, read_files
+from runner_diffusers.media.inputs import look_at_files, read_files
 from runner_diffusers.pipelines import source
 from runner_diffusers.pipelines.examples import examples, recommend
 from runner_diffusers.pipelines.signature import keywords
@@ -74,7 +74,7 @@ def test_the_examples_are_files_that_the_pipelines_take(name: str) -> None:
     for keyword in keywords(cls):
         if keyword.name in wanted:
             path = Path(runner_diffusers.__file__).parent / files[wanted[keyword.name]]
-            check_files(keyword, path)
+            look_at_files(keyword, path)
             assert read_files(keyword, path, lambda *told: pytest.fail(str(told))) is not None
 
 

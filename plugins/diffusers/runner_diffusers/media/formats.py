@@ -2,49 +2,58 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from collections.abc import Set as AbstractSet
 
-Kind: TypeAlias = Literal["picture", "clip", "sound"]
-Format: TypeAlias = Literal["png", "jpeg", "webp", "gif", "mp4", "wav", "safetensors"]
 
-HOLDS: Mapping[Format, AbstractSet[frozenset[Kind]]] = {
-    "png": {frozenset({"picture"})},
-    "jpeg": {frozenset({"picture"})},
-    "webp": {frozenset({"picture"}), frozenset({"clip"})},
-    "gif": {frozenset({"clip"})},
-    "mp4": {frozenset({"clip"}), frozenset({"clip", "sound"})},
-    "wav": {frozenset({"sound"})},
-    "safetensors": {
-        frozenset({"picture"}),
-        frozenset({"clip"}),
-        frozenset({"sound"}),
-        frozenset({"clip", "sound"}),
-    },
+class Kind(StrEnum):
+    """A part of a pipeline's result."""
+
+    PICTURE = "picture"
+    LAYERS = "layers"
+    """A stack of pictures of one size that lie on each other."""
+    CLIP = "clip"
+    SOUND = "sound"
+
+
+Format: TypeAlias = Literal["png", "jpeg", "webp", "mp4", "gif", "wav", "safetensors"]
+
+FORMATS: Mapping[frozenset[Kind], tuple[Format, ...]] = {
+    frozenset({Kind.PICTURE}): ("png", "jpeg", "webp", "safetensors"),
+    frozenset({Kind.LAYERS}): ("safetensors",),
+    frozenset({Kind.CLIP}): ("mp4", "gif", "safetensors"),
+    frozenset({Kind.CLIP, Kind.SOUND}): ("mp4", "safetensors"),
+    frozenset({Kind.SOUND}): ("wav", "safetensors"),
+    frozenset(): ("safetensors",),
 }
+"""What a result with these parts can be written as; "auto" is the first. One without parts is tensors."""
+PLURALS: Mapping[frozenset[Kind], str] = {
+    frozenset({Kind.PICTURE}): "pictures",
+    frozenset({Kind.LAYERS}): "stacks of layers",
+    frozenset({Kind.CLIP}): "clips",
+    frozenset({Kind.CLIP, Kind.SOUND}): "clips with sound",
+    frozenset({Kind.SOUND}): "sounds",
+    frozenset(): "tensors",
+}
+"""The names of results in messages."""
 VIDEO_EXTRA = "pip install 'runner-diffusers[video]'"
 
 
-def resolve(wanted: Format | Literal["auto"], kinds: AbstractSet[Kind]) -> Format:
-    """The format of a result with these kinds: for "auto" png, mp4 or wav."""
-    if wanted != "auto":
-        return wanted
-    if "clip" in kinds:
-        return "mp4"
-    return "wav" if "sound" in kinds else "png"
-
-
-def refusal(wanted: Format, kinds: AbstractSet[Kind]) -> str | None:
-    """Why this format cannot hold such a result, for the user; None if it can."""
-    if frozenset(kinds) in HOLDS[wanted]:
+def refusal(wanted: str, kinds: frozenset[Kind], pipeline: str) -> str | None:
+    """Why this format cannot hold what the pipeline makes, for the user; None if it can."""
+    if kinds not in FORMATS:  # parts that no format has together but the one of tensors
+        kinds = frozenset()
+    able = FORMATS[kinds]
+    if wanted in able:
         return None
-    able = [name for name, held in HOLDS.items() if frozenset(kinds) in held]
-    made = " and ".join(sorted(kinds))
-    return f"{wanted} cannot hold what this pipeline makes ({made}): set one of {', '.join(able)}"
+    return (
+        f"the {PLURALS[kinds]} of {pipeline} are written as {', '.join(able)}, not as {wanted}: set format "
+        f'= "{able[0]}"'
+    )
 
 
 def missing(wanted: Format) -> str | None:

@@ -11,13 +11,20 @@ from runner_diffusers.media.sounds import read_sound
 from runner_diffusers.pipelines.signature import FileKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from runner_diffusers.media.probe import Wanted
+    from runner_diffusers.media.pictures import Mode
+    from runner_diffusers.media.probe import Probe, Wanted
     from runner_diffusers.pipelines.signature import Keyword
 
     Note = Callable[[str], None]
+
+
+WITHOUT_BATCH = ("src_audio", "reference_audio")
+"""Keywords that take sound as (channels, samples); others take a batch of one: (1, channels, samples)."""
+MODES: Mapping[Wanted, Mode] = {"picture": "RGB", "mask": "L", "transparent": "RGBA"}
+"""What pictures are read as."""
 
 
 def wanted_of(keyword: Keyword, value: Any) -> Wanted:
@@ -26,6 +33,8 @@ def wanted_of(keyword: Keyword, value: Any) -> Wanted:
         return "sound"
     if keyword.file is FileKind.CLIP and not isinstance(value, list):
         return "clip"
+    if keyword.file is FileKind.TRANSPARENT:
+        return "transparent"
     return "mask" if "mask" in keyword.name else "picture"
 
 
@@ -33,15 +42,14 @@ def files_of(value: Any) -> Iterator[Path]:
     yield from value if isinstance(value, list) else [value]
 
 
-def check_files(keyword: Keyword, value: Any) -> None:
-    """Look at the headers of a keyword's files.
+def look_at_files(keyword: Keyword, value: Any) -> dict[Path, Probe]:
+    """What the headers of a keyword's files say.
 
     Raises:
         MediaError: one is not what is wanted, or cannot be read.
 
     """
-    for path in files_of(value):
-        probe(path, wanted_of(keyword, value))
+    return {path: probe(path, wanted_of(keyword, value)) for path in files_of(value)}
 
 
 def read_files(keyword: Keyword, value: Any, note: Note) -> Any:
@@ -55,14 +63,15 @@ def read_files(keyword: Keyword, value: Any, note: Note) -> Any:
     if wanted == "sound":
         import torch
 
-        return torch.from_numpy(read_sound(value).samples)
+        samples = torch.from_numpy(read_sound(value).samples)
+        return samples if keyword.name in WITHOUT_BATCH else samples[None]
     if wanted == "clip":
         clip = read_clip(value)
         _tell(value, clip.notes, note)
         return clip.frames
     pictures = []
     for path in files_of(value):
-        picture = read_picture(path, mask=wanted == "mask")
+        picture = read_picture(path, MODES[wanted])
         _tell(path, picture.notes, note)
         pictures.append(picture.image)
     return pictures if isinstance(value, list) else pictures[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from runner_diffusers.media.errors import MediaError
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+Mode: TypeAlias = Literal["RGB", "RGBA", "L"]
 _ORIENTATION = 0x0112  # tag of EXIF
 _ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N", "I")
@@ -27,16 +28,15 @@ class Picture:
     """What was changed on reading, for the user."""
 
 
-def read_picture(path: Path, *, mask: bool = False) -> Picture:
-    """Read a picture as RGB, or a mask as L, turned upright and without transparency.
+def read_picture(path: Path, mode: Mode = "RGB") -> Picture:
+    """Read a picture, turned upright: as RGB, a mask as L, or as RGBA to keep its transparency.
 
     Raises:
         MediaError: it cannot be read, or is no single picture.
 
     """
     with opened(path) as image:
-        notes = notes_of(image, mask=mask)
-        return Picture(as_mode(image, "L" if mask else "RGB"), notes)
+        return Picture(as_mode(image, mode), notes_of(image, mode))
 
 
 @contextmanager
@@ -70,13 +70,13 @@ def _refuse_animated(path: Path, image: Image.Image) -> None:
         raise MediaError(f"{path}: it has {frames} frames, and one picture is wanted: save one of them")
 
 
-def notes_of(image: Image.Image, *, mask: bool = False) -> tuple[str, ...]:
+def notes_of(image: Image.Image, mode: Mode = "RGB") -> tuple[str, ...]:
     """What reading changes, from the header."""
     notes = []
     if image.getexif().get(_ORIENTATION, 1) != 1:
         notes.append("it is turned upright, as its EXIF orientation says")
-    if has_alpha(image):
-        notes.append(f"its transparent parts become {'black' if mask else 'white'}")
+    if has_alpha(image) and mode != "RGBA":
+        notes.append(f"its transparent parts become {'black' if mode == 'L' else 'white'}")
     if image.mode in _DEEP:
         notes.append("its 16 bits a channel become 8")
     return tuple(notes)
@@ -86,14 +86,14 @@ def has_alpha(image: Image.Image) -> bool:
     return image.mode in _ALPHA or "transparency" in image.info
 
 
-def as_mode(image: Image.Image, mode: Literal["RGB", "L"]) -> Image.Image:
-    """The pixels, upright, in 8 bits; what is transparent lies on white, or in a mask on black."""
+def as_mode(image: Image.Image, mode: Mode) -> Image.Image:
+    """The pixels, upright, in 8 bits. What is transparent lies on white, of L on black; RGBA keeps it."""
     from PIL import Image, ImageOps
 
     upright = ImageOps.exif_transpose(image)
     if upright.mode in _DEEP:  # convert() would cut values over 255
         return upright.convert("I").point(lambda value: value * (1 / 257)).convert("L").convert(mode)
-    if has_alpha(upright):
+    if has_alpha(upright) and mode != "RGBA":
         ground = Image.new("RGBA", upright.size, "black" if mode == "L" else "white")
         upright = Image.alpha_composite(ground, upright.convert("RGBA"))
     return upright.convert(mode)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 PICTURES = ("images", "image", "rgb", "prediction")
 CLIPS = ("frames", "videos", "video")
 SOUNDS = ("audios", "audio")
+GREY, STACK = 2, 4
+"""Dimensions of a picture without channels, and of several pictures that are one result."""
 RATES = (
     ("vocoder", "output_sampling_rate"),
     ("vocoder", "sampling_rate"),
@@ -29,7 +31,7 @@ class ResultError(Exception):
 
 
 def result_of(pipeline: Any, returned: Any, parameters: Mapping[str, Any]) -> Result:
-    """The item's picture, clip and sound.
+    """The item's picture or layers, clip and sound.
 
     Raises:
         ResultError: there is none, or the rate of the sound is unknown.
@@ -44,11 +46,15 @@ def result_of(pipeline: Any, returned: Any, parameters: Mapping[str, Any]) -> Re
         raise ResultError(
             f"{type(pipeline).__name__} returned {', '.join(returned)}: no picture, clip or sound"
         )
-    if picture is not None and picture.ndim == 2:
+    layers = None
+    if picture is not None and picture.ndim == STACK:
+        picture, layers = None, picture
+    elif picture is not None and picture.ndim == GREY:
         picture = picture[..., None]
     if sound is not None and sound.ndim == 1:
         sound = sound[None]
-    return Result(picture, clip, sound, _rate(pipeline) if sound is not None else 0, parameters)
+    rate = _rate(pipeline) if sound is not None else 0
+    return Result(picture, layers, clip, sound, rate, type(pipeline).__name__, parameters)
 
 
 def _first(returned: Mapping[str, Any], names: tuple[str, ...]) -> NDArray[np.float32] | None:

@@ -37,35 +37,46 @@ def read_sound(path: Path) -> Sound:
     return sound
 
 
-def is_pcm(path: Path) -> bool:
-    """Whether it is a WAV that needs no PyAV."""
+@dataclass(frozen=True)
+class PcmHeader:
+    """The header of a WAV with PCM."""
+
+    width: int
+    """Bytes a number."""
+    channels: int
+    rate: int
+    """Samples a second."""
+    samples: int
+    """Of each channel."""
+
+
+def pcm_header(path: Path) -> PcmHeader | None:
+    """The header of a WAV that can be read without PyAV; None of all other files."""
     try:
         with wave.open(str(path)) as file:
-            return file.getsampwidth() in {1, 2, 4}
+            width, channels = file.getsampwidth(), file.getnchannels()
+            found = PcmHeader(width, channels, file.getframerate(), file.getnframes())
     except (wave.Error, EOFError, OSError):
-        return False
+        return None
+    return found if width in {1, 2, 4} else None
 
 
 def _pcm(path: Path) -> Sound | None:
     import numpy as np
 
-    if not is_pcm(path):
+    header = pcm_header(path)
+    if header is None:
         return None
     with wave.open(str(path)) as file:
-        width, channels, rate, count = (
-            file.getsampwidth(),
-            file.getnchannels(),
-            file.getframerate(),
-            file.getnframes(),
-        )
-        data = file.readframes(count)
-    if len(data) < count * channels * width:
+        data = file.readframes(header.samples)
+    width = header.width
+    if len(data) < header.samples * header.channels * width:
         raise MediaError(f"{path}: it is cut short: copy or convert it anew")
     if width == 1:  # the only width without a sign
         values = np.frombuffer(data, np.uint8).astype(np.float32) / 128 - 1
     else:
         values = np.frombuffer(data, f"<i{width}").astype(np.float32) / 2 ** (8 * width - 1)
-    return Sound(np.ascontiguousarray(values.reshape(-1, channels).T), rate)
+    return Sound(np.ascontiguousarray(values.reshape(-1, header.channels).T), header.rate)
 
 
 def _decoded(path: Path) -> Sound:

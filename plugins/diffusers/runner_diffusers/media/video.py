@@ -36,7 +36,7 @@ def mp4(
     if channels == 1:
         frames = np.repeat(frames, 3, axis=-1)
     elif channels != 3:
-        raise MediaError(f"mp4 holds clips of 3 channels, and this has {channels}: set webp or safetensors")
+        raise MediaError(f"mp4 holds clips of 3 channels, and this has {channels}: set safetensors")
     notes = []
     if height % 2 or width % 2:
         frames = np.pad(frames, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner_diffusers.media.errors import MediaError
-from runner_diffusers.media.formats import refusal
+from runner_diffusers.media.formats import Kind, refusal
 from runner_diffusers.media.video import mp4
 
 if TYPE_CHECKING:
@@ -24,35 +24,37 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-    from runner_diffusers.media.formats import Format, Kind
+    from runner_diffusers.media.formats import Format
 
 STILL: Mapping[str, Mapping[str, Any]] = {
     "png": {},
     "jpeg": {"quality": 95, "subsampling": "4:4:4"},
     "webp": {"quality": 95, "method": 4},
 }
-MOVING: Mapping[str, Mapping[str, Any]] = {"gif": {}, "webp": STILL["webp"]}
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a pipeline made: a picture, a clip, sound, or a clip with sound."""
+    """What a pipeline made: a picture, a stack of layers, a clip, sound, or a clip with sound."""
 
     picture: NDArray[np.float32] | None = None
     """(height, width, channels), from 0 to 1."""
+    layers: NDArray[np.float32] | None = None
+    """(layers, height, width, channels), from 0 to 1."""
     clip: NDArray[np.float32] | None = None
     """(frames, height, width, channels), from 0 to 1."""
     sound: NDArray[np.float32] | None = None
     """(channels, samples), from -1 to 1."""
     rate: int = 0
     """Samples a second of the sound."""
+    pipeline: str = ""
+    """The name of its class, for messages."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """What it was made with: kept in the metadata of an mp4."""
 
     @property
     def kinds(self) -> frozenset[Kind]:
-        there: dict[Kind, Any] = {"picture": self.picture, "clip": self.clip, "sound": self.sound}
-        return frozenset(kind for kind, value in there.items() if value is not None)
+        return frozenset(kind for kind in Kind if getattr(self, kind) is not None)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def encoded(result: Result, wanted: Format, fps: float = 16) -> Written:
         MediaError: the format cannot hold the result, or the result has numbers that are no colours.
 
     """
-    if reason := refusal(wanted, result.kinds):
+    if reason := refusal(wanted, result.kinds, result.pipeline):
         raise MediaError(reason)
     if wanted == "safetensors":
         return Written(_raw(result))
@@ -82,7 +84,7 @@ def encoded(result: Result, wanted: Format, fps: float = 16) -> Written:
         return Written(
             *mp4(pixels, fps, result.sound, result.rate, json.dumps(result.parameters, ensure_ascii=False))
         )
-    return Written(_animated(pixels, wanted, fps))
+    return Written(_gif(pixels, fps))
 
 
 def as_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -104,7 +106,12 @@ def _raw(result: Result) -> bytes:
     import numpy as np
     from safetensors.numpy import save
 
-    there = {"images": result.picture, "frames": result.clip, "audio": result.sound}
+    there = {
+        "images": result.picture,
+        "layers": result.layers,
+        "frames": result.clip,
+        "audio": result.sound,
+    }
     return save(
         {
             name: np.ascontiguousarray(value, dtype=np.float32)
@@ -129,16 +136,13 @@ def _image(pixels: NDArray[np.uint8]) -> Image.Image:
     return Image.fromarray(pixels[:, :, 0] if pixels.shape[-1] == 1 else pixels)
 
 
-def _animated(pixels: NDArray[np.uint8], wanted: Format, fps: float) -> bytes:
-    """A GIF, with 256 colours a frame, or a WebP, in an endless loop."""
+def _gif(pixels: NDArray[np.uint8], fps: float) -> bytes:
+    """A GIF, with 256 colours a frame, in an endless loop; its times are hundredths of a second."""
     first, *others = (_image(frame) for frame in pixels)
-    unit = 10 if wanted == "gif" else 1  # milliseconds
-    times = [round(number * 1000 / fps / unit) * unit for number in range(len(pixels) + 1)]
+    times = [round(number * 100 / fps) * 10 for number in range(len(pixels) + 1)]
     durations = [end - start for start, end in itertools.pairwise(times)]
     file = io.BytesIO()
-    first.save(
-        file, wanted, save_all=True, append_images=others, duration=durations, loop=0, **MOVING[wanted]
-    )
+    first.save(file, "gif", save_all=True, append_images=others, duration=durations, loop=0)
     return file.getvalue()
 
 

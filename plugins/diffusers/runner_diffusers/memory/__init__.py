@@ -6,6 +6,7 @@ Imported by the supervisor: no torch here.
 from __future__ import annotations
 
 import re
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from runner.api import Measure
@@ -55,7 +56,7 @@ def size_of(params: PipelineParams) -> dict[str, Any]:
         if name in files and value is not None:
             wanted = wanted_of(files[name], value)
             looks = [probe(path, wanted) for path in files_of(value)]
-            found[name] = [[look.width, look.height, look.frames] for look in looks]
+            found[name] = [astuple(look) for look in looks]
         elif name not in WITHOUT_EFFECT:
             is_text = isinstance(value, str) and TEXTS.search(name)
             found[name] = _rounded(value) if is_text else value

@@ -19,18 +19,26 @@ if TYPE_CHECKING:
     from runner.api import Sizes
 
 ATEN = torch.ops.aten
-LEAST = 20480  # numbers of a source (its first four dimensions) that oneDNN is worth it for
+LEAST = 20480
+"""torch gives small convolutions on the CPU to its own kernels, not to oneDNN.
+
+Small are those whose input has at most so many numbers in its first four dimensions: batch, channels, and two
+of its sizes (``ConvParams::use_mkldnn`` in torch's source).
+"""
 COMPLEMENTS = (ATEN.bitwise_not.default, ATEN.logical_not.default)
+"""Operations that make the complement of a mask."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a part of a computation takes: bytes beyond what was alive before it, and operations."""
+    """The memory and the arithmetic of a part of a computation, such as one block of a transformer."""
 
     bytes: int
+    """The most that was alive at once, beyond what was alive before it."""
     small: int
-    """Of tensors that are small, as :class:`LiveBytes` has it."""
+    """The same of small tensors alone; :class:`LiveBytes` says which are small."""
     operations: int
+    """Floating-point operations."""
 
 
 class Count(LiveBytes):  # type: ignore[no-untyped-call]

@@ -12,7 +12,6 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
@@ -23,7 +22,7 @@ from runner_diffusers.memory.blocks import Blocks
 from runner_diffusers.memory.counting import Count
 from runner_diffusers.memory.signatures import attributes, signature
 from runner_diffusers.replay.shells import without_weights
-from runner_diffusers.replay.values import pack, unpack
+from runner_diffusers.replay.values import described, pack, unpack, zeros
 from runner_diffusers.replay.views import reporting_class
 
 if TYPE_CHECKING:
@@ -116,7 +115,7 @@ class Fakes:
             if key not in self._known:
                 self._known[key] = self._run(call)
             known = self._known[key]
-            returned = unpack(known.returned, zeros, CPU)
+            returned = unpack(known.returned, lambda one: zeros(one, CPU), CPU)
             tensors = [leaf for leaf in pytree.tree_leaves(returned) if isinstance(leaf, torch.Tensor)]
         if self.stage is not None:
             self.stage.waiting = max(self.stage.waiting, self.stage.now + known.waiting)
@@ -175,19 +174,3 @@ def fake(tree: Any) -> Any:
         return FAKE.from_tensor(value) if is_real else value
 
     return pytree.tree_map(one, tree)
-
-
-def described(tensor: torch.Tensor) -> str:
-    """The dtype and shape of a tensor: ``float32 1x4x8x8``."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {'x'.join(map(str, tensor.shape))}"
-
-
-def zeros(description: str) -> torch.Tensor:
-    """Zeros of a dtype and shape, in memory that takes no room before it is written to."""
-    name, _, shape = description.partition(" ")
-    sizes = [int(size) for size in shape.split("x")] if shape else []
-    dtype: torch.dtype = getattr(torch, name)
-    numbers = int(np.prod(sizes, dtype=np.int64))
-    if not numbers:
-        return torch.zeros(sizes, dtype=dtype)
-    return torch.from_numpy(np.zeros(numbers * dtype.itemsize, np.uint8)).view(dtype).view(sizes)

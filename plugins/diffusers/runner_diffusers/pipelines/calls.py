@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 
 CALL = "__call__"
 SAME = ("_orig_mod", "language_model", "vision_tower")
-"""Attributes of a model that stand for the model itself: what torch.compile wraps, an encoder's bodies."""
-CHAIN = 3  # list, element of the list, another name of the element
+"""Attributes of a model that are a model too, whose calls count as calls of the component.
+
+``_orig_mod`` is the model that ``torch.compile`` has wrapped; the others are parts of a multimodal encoder.
+"""
+CHAIN = 3
+"""How often local names are followed: a list of components, its element, another name of the element."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,11 @@ class Use:
     component: str
     method: str
     place: str
-    """Method of the pipeline, and line in the file."""
+    """Where the call is written, for messages: the pipeline's method, and the line in its file."""
     within: str
-    """The method that `__call__` calls for it; empty where `__call__` has it itself."""
+    """The method of the pipeline through which `__call__` gets there; empty if `__call__` has it itself."""
     loop: int
-    """Number of the outermost loop that it is in; 0 outside of loops."""
+    """A number that is the same for all uses inside the same outermost loop; 0 outside of loops."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def uses(cls: SourceClass) -> tuple[Use, ...]:
 
 
 class _Reader:
-    """Reads one method. `bound` are the components that its parameters and local names stand for."""
+    """Reads one method of a pipeline. `bound` has, by variable name, the components that may be its value."""
 
     def __init__(
         self,
@@ -110,7 +114,7 @@ class _Reader:
         self.cls, self.method, self.loop, self.path = cls, method, loop, path
         self.components = init_parameters(cls)
         self.bound = dict(bound)
-        for _ in range(CHAIN):  # a name may stand for what another one does
+        for _ in range(CHAIN):  # each round finds variables whose value is a variable found before
             for target, value in _named_in(method):
                 if isinstance(target, ast.Name) and (meant := self._meant(value)):
                     self.bound[target.id] = self.bound.get(target.id, frozenset()) | meant

@@ -9,11 +9,11 @@ from runner.api import Problem
 from runner_diffusers import tiling
 from runner_diffusers.media import formats
 from runner_diffusers.media.errors import MediaError
-from runner_diffusers.media.inputs import check_files
-from runner_diffusers.pipelines import prologue, source
+from runner_diffusers.media.inputs import look_at_files
+from runner_diffusers.pipelines import prologue, sounds, source
 from runner_diffusers.pipelines.evaluate import UNKNOWN, Known
 from runner_diffusers.pipelines.params import PipelineParams
-from runner_diffusers.pipelines.signature import defaults, keywords
+from runner_diffusers.pipelines.signature import FileKind, defaults, keywords
 from runner_diffusers.vae_tiles import is_vae
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runner.api import Facts
     from runner_diffusers.pipelines.source import SourceClass
 
-NEEDED = ((re.compile(r"Img2Img|Inpaint"), "image"), (re.compile(r"Inpaint"), "mask_image"))
+NEEDED = ((re.compile(r"Img2Img|Inpaint|Layered"), "image"), (re.compile(r"Inpaint"), "mask_image"))
 """Pictures that pipelines cannot do without though their signature has a default, by the pipeline's name."""
 ABSENT = re.compile(r"_embeds|has to be of type|cannot be undefined|is required")
 """Messages about a keyword that is not given; they go on about tensors, which no manifest can give."""
@@ -33,15 +33,19 @@ OF_THE_FILE = ("fps",)
 """Parameters of the decode stage, for the file that it writes: pipelines may have keywords of that name."""
 
 
-def encode(params: PipelineParams, _facts: Facts) -> Iterator[Problem]:
+def encode(params: PipelineParams, facts: Facts) -> Iterator[Problem]:
     """Report files that are not what the pipeline takes."""
     for keyword in params.file_keywords():
         value = getattr(params, keyword.attribute, None)
         if value is not None:
             try:
-                check_files(keyword, value)
+                looks = look_at_files(keyword, value)
             except MediaError as error:
                 yield Problem(str(error), keyword.name)
+                continue
+            if keyword.file is FileKind.SOUND:
+                for path, look in looks.items():
+                    yield from sounds.problems(keyword.name, path, look, facts.configs)
 
 
 def denoise(params: PipelineParams, facts: Facts) -> Iterator[Problem]:

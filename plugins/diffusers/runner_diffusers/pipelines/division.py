@@ -15,18 +15,25 @@ if TYPE_CHECKING:
     from runner_diffusers.pipelines.source import SourceClass
 
 ENCODES = ("encode", "_encode", "encode_video", "quantize")
+"""Methods by which components of the decode stage, such as a VAE, encode pictures, clips or sound."""
 DECODES = (calls.CALL, "decode", "_decode", "decode_to_image", "decode_to_mesh", "apply_watermark")
-"""Methods of decoders that compute."""
-BOOKKEEPING = ("to", "eval", "parameters", "modules", "get_input_embeddings", "final_layer_norm")
-"""Methods of encoders that compute nothing, or a part of what they are called for."""
+"""Methods by which components of the decode stage make the result, or change it."""
+NOT_ENCODING = ("to", "eval", "parameters", "modules", "get_input_embeddings", "final_layer_norm")
+"""Methods and submodules of text encoders that pipelines call, and that encode no text when called alone.
+
+Calls of all other methods of encoders count as encoding.
+"""
 
 ENCODER, ENCODE_PICTURE, DENOISE, DECODE = "encoder", "picture encoder", "denoiser", "decoder"
 
 TAKEN_ANYWAY: Mapping[str, str] = {
-    # its transformer reads each further picture after the VAE has encoded it, in a loop of its own
+    # it calls the VAE and the transformer in turn for each further picture, before its denoising loop
     "GlmImagePipeline": "with at most one picture",
 }
-"""Pipelines that can be split within limits that `checks` keeps, against what their source says."""
+"""Pipelines that are accepted, though the order of calls in their source forbids to split them in general.
+
+The value says for which items they can be split; `runner_diffusers.pipelines.checks` refuses all others.
+"""
 
 REFUSED: Mapping[str, str] = {
     "Cosmos": "its safety checker, of the package cosmos_guardrail, runs before and after the loop",
@@ -34,7 +41,10 @@ REFUSED: Mapping[str, str] = {
     "Onnx": "it runs ONNX files, and the stages run weights in safetensors files",
     "Flax": "it runs on JAX",
 }
-"""Pipelines, by the beginnings of their names, that cannot be split for a reason that calls do not show."""
+"""Pipelines that cannot be split, with a reason that the order of calls in their source does not show.
+
+A key is what the names of such pipelines begin with.
+"""
 
 
 @cache
@@ -83,7 +93,7 @@ def _kind(cls: SourceClass, use: Use) -> str:
             return ENCODE_PICTURE
         return DECODE if use.method in DECODES else ""
     if role is Role.ENCODE:
-        return "" if use.method.rpartition(".")[2] in BOOKKEEPING else ENCODER
+        return "" if use.method.rpartition(".")[2] in NOT_ENCODING else ENCODER
     return DENOISE if use.method == calls.CALL else ""
 
 

@@ -18,9 +18,10 @@ from pydantic import (
     model_validator,
 )
 
+from runner_diffusers.media.formats import FORMATS, Format, Kind, refusal
 from runner_diffusers.pipelines import schedulers, source
 from runner_diffusers.pipelines.components import component_entries, init_values, pipeline_class
-from runner_diffusers.pipelines.signature import Media, keywords, media
+from runner_diffusers.pipelines.signature import keywords, made
 
 if TYPE_CHECKING:
     from runner.api import ModelFacts
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 STEPS, ITS_STEPS = "steps", "num_inference_steps"
 RATES = ("frame_rate", "fps")
 """Keywords by which pipelines take a clip's frames a second."""
+DEFAULT_FPS = 16.0
+"""Frames a second of clips whose pipeline has no such keyword."""
 
 AFTER_ENCODING = frozenset(
     {
@@ -54,15 +57,6 @@ SEEDED_ENCODING = frozenset(
     }
 )
 """Pipelines whose encodings depend on the seed: with another one, they are made anew."""
-
-FORMATS: dict[Media, tuple[str, ...]] = {
-    Media.IMAGE: ("png", "jpeg", "webp", "safetensors"),
-    Media.VIDEO: ("mp4", "gif", "safetensors"),
-    Media.AUDIO: ("wav", "safetensors"),
-    Media.TENSORS: ("safetensors",),
-}
-"""What each kind of output is written as; "auto" is the first."""
-Format = Literal["auto", "png", "jpeg", "webp", "mp4", "gif", "wav", "safetensors"]
 
 SEED = (int, Field(0, ge=0, lt=2**64, description="of the noise that the result starts from"))
 AT_LEAST_1 = ("height", "width", "num_frames", "max_sequence_length", ITS_STEPS)
@@ -173,16 +167,14 @@ def _denoise(cls: SourceClass, scheduler: str, values: str) -> type[PipelinePara
 @cache
 def _decode(cls: SourceClass) -> type[PipelineParams]:
     fields = {one.attribute: _field(one) for one in keywords(cls) if one.file}
-    kind = media(cls)
-    formats = FORMATS[kind]
+    kinds = made(cls)
+    formats = FORMATS[kinds]
 
     def concrete(given: str) -> str:
         if given == "auto":
             return formats[0]
-        if given not in formats:
-            raise ValueError(
-                f"the {kind.plural} of {cls.name} are written as {', '.join(formats)}, not as {given}"
-            )
+        if reason := refusal(given, kinds, cls.name):
+            raise ValueError(reason)
         return given
 
     fields["tiling"] = (
@@ -197,10 +189,10 @@ def _decode(cls: SourceClass) -> type[PipelineParams]:
         ),
     )
     fields["format"] = (
-        Annotated[Format, AfterValidator(concrete)],
+        Annotated[Literal["auto", Format], AfterValidator(concrete)],
         Field("auto", validate_default=True, description=f"auto | {' | '.join(formats)}"),
     )
-    if kind is Media.VIDEO:
+    if Kind.CLIP in kinds:
         fields["temporal"] = (
             Literal["auto", "off"] | Annotated[int, Field(ge=1)],
             Field("auto", description="auto | off | frames of a tile in time"),
@@ -212,7 +204,7 @@ def _decode(cls: SourceClass) -> type[PipelineParams]:
 def _frame_rate(cls: SourceClass) -> tuple[Any, Any]:
     own = next((one.name for one in keywords(cls) if one.name in RATES), None)
     if own is None:
-        return FiniteFloat, Field(16.0, gt=0, description="frames a second of the file")
+        return FiniteFloat, Field(DEFAULT_FPS, gt=0, description="frames a second of the file")
     words = f"frames a second of the file; by default what the pipeline has as {own}"
     return FiniteFloat | None, Field(None, gt=0, description=words)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import FiniteFloat, JsonValue
 
 from runner.api import InputFile, InputFolder
+from runner_diffusers.media.formats import Kind
 from runner_diffusers.pipelines import calls, source
 from runner_diffusers.pipelines.evaluate import UNKNOWN, evaluate
 
@@ -43,22 +44,10 @@ class FileKind(StrEnum):
     """What a keyword's file holds."""
 
     PICTURE = "picture"
+    TRANSPARENT = "transparent"
+    """A picture whose transparency the pipeline takes too."""
     CLIP = "clip"
     SOUND = "sound"
-
-
-class Media(StrEnum):
-    """What a pipeline makes."""
-
-    IMAGE = "image"
-    VIDEO = "video"
-    AUDIO = "audio"
-    TENSORS = "tensors"
-
-    @property
-    def plural(self) -> str:
-        """For messages."""
-        return {"image": "pictures", "video": "clips", "audio": "sounds"}.get(self, "tensors")
 
 
 @dataclass(frozen=True)
@@ -91,6 +80,8 @@ def keywords(cls: SourceClass) -> tuple[Keyword, ...]:
             continue
         value = _default(default, cls) if default is not None else None
         file = _file_kind(name, annotation)
+        if file is FileKind.PICTURE and cls.name in LAYERED:
+            file = FileKind.TRANSPARENT
         kind = _file_type(annotation, file) if file else _value_type(name, annotation, value)
         if kind is not None:
             found.append(Keyword(name, kind, value, default is None, file, described.get(name, "")))
@@ -114,8 +105,10 @@ def tensors_needed(cls: SourceClass) -> tuple[str, ...]:
 
 
 @cache
-def media(cls: SourceClass) -> Media:
-    """What a pipeline makes, by the fields of the output that it returns."""
+def made(cls: SourceClass) -> frozenset[Kind]:
+    """The parts of what a pipeline makes, by the fields of the output that it returns; none are tensors."""
+    if cls.name in LAYERED:
+        return frozenset({Kind.LAYERS})
     call = source.method(cls, calls.CALL)
     fields = set()
     for node in ast.walk(call) if call is not None else ():
@@ -123,17 +116,16 @@ def media(cls: SourceClass) -> Media:
             name = ast.unparse(node.value.func)
             fields |= {str(keyword.arg) for keyword in node.value.keywords}
             fields |= {"images"} if name == "ImagePipelineOutput" else set()
-    for kind, names in MADE.items():
-        if fields & names:
-            return kind
-    return Media.TENSORS
+    if "frames" in fields:
+        return frozenset({Kind.CLIP, Kind.SOUND} if "audio" in fields else {Kind.CLIP})
+    if "audios" in fields:
+        return frozenset({Kind.SOUND})
+    return frozenset({Kind.PICTURE}) if fields & PICTURE_FIELDS else frozenset()
 
 
-MADE = {
-    Media.VIDEO: {"frames"},
-    Media.AUDIO: {"audios"},
-    Media.IMAGE: {"images", "image", "rgb", "prediction"},
-}
+PICTURE_FIELDS = {"images", "image", "rgb", "prediction"}
+LAYERED = ("QwenImageLayeredPipeline",)
+"""Pipelines that take a picture with its transparency, and return it as a stack of layers."""
 
 
 def _parameters(cls: SourceClass) -> Iterator[tuple[str, ast.expr | None, ast.expr | None]]:

@@ -44,11 +44,6 @@ class SourceClass:
             is_common = isinstance(imported, tuple) and COMMON.match(imported[0])
             yield name, None if is_common else find(name, self.module)
 
-    @property
-    def is_deprecated(self) -> bool:
-        """Whether diffusers no longer maintains it."""
-        return ".deprecated." in self.module or "DeprecatedPipelineMixin" in ancestors(self)
-
 
 @cache
 def find(name: str, module: str = DIFFUSERS) -> SourceClass | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from diffusers.guiders import BaseGuidance
 
+from runner_diffusers.pipelines.division import ENCODES
 from runner_diffusers.pipelines.roles import Role
 from runner_diffusers.replay.encoding import ReplayError
 from runner_diffusers.replay.schedulers import is_scheduler, own_scheduler, report_calls
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
     from runner_diffusers.replay.loop import Loop
 
-ENCODING = ("encode", "_encode", "encode_video", "quantize")
-"""Methods of components that decode which encode pictures, clips or sound."""
 NOT_WRAPPED = ("check_inputs", "progress_bar", "to")
 OF_EVERY_PIPELINE = ("DiffusionPipeline", "StableDiffusionMixin")
 
@@ -131,7 +130,7 @@ class PipelineCall:
             if self.loop is None:
                 raise StageEnd
             return self.loop.denoise(name, call)
-        if role is Role.DECODE and method not in ENCODING:
+        if role is Role.DECODE and method not in ENCODES:
             if self.decode is None:
                 raise StageEnd
             return self.decode(name, call)

@@ -11,7 +11,7 @@ import torch
 from runner_diffusers.replay.carried import CarriedState, locals_of_call
 from runner_diffusers.replay.encoding import ReplayError
 from runner_diffusers.replay.schedulers import attributes, changed, guider_state, restore_guider
-from runner_diffusers.replay.values import pack, unpack
+from runner_diffusers.replay.values import described, pack, unpack, zeros
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -67,15 +67,17 @@ class _Latest:
 
 @dataclass(frozen=True)
 class _Call:
-    """A call of a denoiser: the number of its result's template, and the steps that were done before it."""
+    """A call of a denoiser in the loop."""
 
     template: int
+    """Index of the description of what it returned, in the loop's list of them."""
     component: str
     steps: int
+    """Steps of schedulers that were done before the call."""
 
 
 def _called_before_the_loop(calls: Sequence[_Call]) -> set[str]:
-    """The denoisers that no step but the first was preceded by, such as a T2I adapter."""
+    """The denoisers that are called before the first step of a scheduler alone, such as a T2I adapter."""
     return {one.component for one in calls} - {one.component for one in calls if one.steps}
 
 
@@ -164,7 +166,7 @@ class Loop:
         return returned
 
     def _log(self, component: str, returned: Any) -> None:
-        template = pack(returned, _template, lambda value: {"unknown": type(value).__name__})
+        template = pack(returned, described, lambda value: {"unknown": type(value).__name__})
         if template not in self._templates:
             self._templates.append(template)
         del self._calls[self._called - 1 :]
@@ -240,7 +242,7 @@ class Loop:
         return state
 
     def _done_zeros(self, template: Any) -> Any:
-        return unpack(template, lambda described: _zeros(described, self._device), self._device)
+        return unpack(template, lambda description: zeros(description, self._device), self._device)
 
 
 def global_random(device: torch.device) -> dict[str, torch.Tensor]:
@@ -255,14 +257,3 @@ def restore_global_random(states: Mapping[str, torch.Tensor], device: torch.devi
     torch.set_rng_state(states["global"].clone())
     if device.type != "cpu" and "device" in states:
         torch.get_device_module(device).set_rng_state(states["device"].clone(), device)
-
-
-def _template(tensor: torch.Tensor) -> Any:
-    """The dtype and shape of a tensor, as a name: ``float32 1x4x8x8``."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {'x'.join(map(str, tensor.shape))}"
-
-
-def _zeros(described: str, device: torch.device) -> torch.Tensor:
-    dtype, _, shape = described.partition(" ")
-    sizes = [int(size) for size in shape.split("x")] if shape else []
-    return torch.zeros(sizes, dtype=getattr(torch, dtype), device=device)

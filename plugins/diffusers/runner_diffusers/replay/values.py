@@ -179,3 +179,30 @@ def _unpack_single(kind: str, content: Any, packed: Json, get: Get, device: torc
         case "unknown":
             return Unknown()
     raise UnsupportedValueError(f"a value of kind {kind!r} in a hand-off")
+
+
+def described(tensor: torch.Tensor) -> str:
+    """The dtype and shape of a tensor: ``float32 1x4x8x8``."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {'x'.join(map(str, tensor.shape))}"
+
+
+def zeros(description: str, device: torch.device) -> torch.Tensor:
+    """Zeros of the dtype and shape that :func:`described` wrote.
+
+    On the CPU they take no memory before they are written to.
+
+    Raises:
+        ValueError: there is no memory for so many.
+
+    """
+    name, _, shape = description.partition(" ")
+    sizes = [int(size) for size in shape.split("x")] if shape else []
+    dtype = DTYPES[f"torch.{name}"]
+    numbers = math.prod(sizes)
+    if not numbers or device.type != "cpu":
+        return torch.zeros(sizes, dtype=dtype, device=device)
+    try:
+        filled = np.zeros(numbers * dtype.itemsize, np.uint8)
+    except MemoryError as error:
+        raise ValueError(f"{description}: {error}") from None
+    return torch.from_numpy(filled).view(dtype).view(sizes)

@@ -70,9 +70,12 @@ def _viewed(cls: Any, methods: frozenset[str]) -> Any:
 
 
 def reporting_class(cls: Any, methods: frozenset[str], attribute: str, **body: Any) -> Any:
-    """A subclass with ``body`` whose methods report their calls to what an object has as ``attribute``.
+    """Make a subclass of a model's class that hands calls of some methods to a function, and runs none.
 
-    By its name and module it is the class itself.
+    The methods are those of `METHODS` and ``methods``; the function is what an object has as ``attribute``.
+    It receives the method's name and an :class:`Arguments`, which runs the method where it is called. What
+    the function returns is what the caller of the method gets. ``body`` has more attributes of the subclass.
+    The subclass has the name and the module of its base class, as libraries compare these.
     """
     named = [name for name in (*METHODS, *sorted(methods)) if hasattr(cls, name)]
     reporting = {name: _reporting(getattr(cls, name), name, attribute) for name in named}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from runner_diffusers.media.errors import MediaError
-from runner_diffusers.media.formats import HOLDS, missing, refusal, resolve
+from runner_diffusers.media.formats import FORMATS, Kind, missing, refusal
 from runner_diffusers.media.sounds import read_sound
 from runner_diffusers.media.writing import Result, encoded
 from safetensors.numpy import load
@@ -27,13 +27,15 @@ NOISE = np.random.default_rng(0)
 PICTURE = NOISE.random((24, 40, 3), np.float32)
 CLIP = NOISE.random((6, 24, 40, 3), np.float32)
 SOUND = (NOISE.random((2, 12_000)) / 2 - 0.25).astype(np.float32)
+LAYERS = NOISE.random((3, 24, 40, 4), np.float32)
 RESULTS: dict[frozenset[Any], Result] = {
     frozenset({"picture"}): Result(picture=PICTURE),
+    frozenset({"layers"}): Result(layers=LAYERS, pipeline="QwenImageLayeredPipeline"),
     frozenset({"clip"}): Result(clip=CLIP),
     frozenset({"sound"}): Result(sound=SOUND, rate=24_000),
     frozenset({"clip", "sound"}): Result(clip=CLIP, sound=SOUND, rate=24_000),
 }
-CASES = [(wanted, kinds) for wanted, held in HOLDS.items() for kinds in sorted(held, key=sorted)]
+CASES = [(wanted, kinds) for kinds in RESULTS for wanted in FORMATS[kinds]]
 
 
 @pytest.mark.parametrize(("wanted", "kinds"), CASES)
@@ -145,7 +147,7 @@ def test_a_wav_says_what_was_cut() -> None:
 
 @pytest.mark.parametrize("wanted", ["png", "gif", "mp4", "wav"])
 def test_numbers_that_are_not_finite_are_refused(wanted: Format) -> None:
-    (kinds, *_) = HOLDS[wanted]
+    kinds = next(kinds for kinds, formats in FORMATS.items() if wanted in formats)
     broken: dict[str, Any] = {"picture": PICTURE.copy(), "clip": CLIP.copy(), "sound": SOUND.copy()}
     for values in broken.values():
         values[0, 0] = np.nan
@@ -162,12 +164,27 @@ def test_sound_that_an_mp4_cannot_hold() -> None:
 
 
 def test_formats_are_chosen_and_refused_by_what_is_made() -> None:
-    kinds: list[set[Any]] = [{"picture"}, {"clip"}, {"sound"}, {"clip", "sound"}]
-    assert [resolve("auto", one) for one in kinds] == ["png", "mp4", "wav", "mp4"]
-    assert resolve("gif", {"clip"}) == "gif"
-    assert refusal("png", {"picture"}) is None
-    assert "(clip): set one of webp, gif, mp4, safetensors" in (refusal("png", {"clip"}) or "")
-    assert "(clip and sound): set one of mp4, safetensors" in (refusal("gif", {"clip", "sound"}) or "")
+    silent, loud = frozenset({Kind.CLIP}), frozenset({Kind.CLIP, Kind.SOUND})
+    assert refusal("png", frozenset({Kind.PICTURE}), "FluxPipeline") is None
+    for wanted in FORMATS[silent]:
+        assert refusal(wanted, silent, "WanPipeline") is None
+    assert refusal("webp", silent, "WanPipeline") == (
+        'the clips of WanPipeline are written as mp4, gif, safetensors, not as webp: set format = "mp4"'
+    )
+    assert "clips with sound of LTX2Pipeline are written as mp4, safetensors, not as gif" in (
+        refusal("gif", loud, "LTX2Pipeline") or ""
+    )
     assert missing("mp4") is None
-    with pytest.raises(MediaError, match="cannot hold"):
+    with pytest.raises(MediaError, match=r'not as wav: set format = "mp4"'):
         encoded(Result(clip=CLIP), "wav")
+    with pytest.raises(MediaError, match="this has 4: set safetensors"):
+        encoded(Result(clip=CLIP[..., [0, 1, 2, 0]]), "mp4")
+
+
+@pytest.mark.parametrize("wanted", ["png", "jpeg", "webp"])
+def test_a_stack_of_layers_is_no_single_picture(wanted: Format) -> None:
+    layered = RESULTS[frozenset({"layers"})]
+
+    assert np.array_equal(load(encoded(layered, "safetensors").data)["layers"], LAYERS)
+    with pytest.raises(MediaError, match=f'safetensors, not as {wanted}: set format = "safetensors"'):
+        encoded(layered, wanted)

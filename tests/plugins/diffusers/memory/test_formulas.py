@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import wave
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from model_indexes import facts_of
 from PIL import Image
 from runner_diffusers import memory
 from runner_diffusers.memory import stages
+from runner_diffusers.pipelines import params
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 PROGRAM = """
 import sys
+import wave
 from runner.api import Sizes
 from model_indexes import facts_of
 from runner_diffusers import memory
@@ -60,6 +64,20 @@ def test_pictures_count_by_their_size(tiny_case: Callable[..., Case], tmp_path: 
         Image.new("RGB", size, colour).save(tmp_path / f"{name}.png")
         case = tiny_case("flux_fill", image=tmp_path / f"{name}.png", mask_image=tmp_path / "a.png")
         sizes_of.append(memory.encode(case.encode, case.sizes()))
+    assert sizes_of[0] == sizes_of[1] != sizes_of[2]
+
+
+def test_sounds_count_by_their_length(tmp_path: Path) -> None:
+    stage = params.encode(facts_of("AceStepPipeline", index="StableAudioPipeline"))
+    sizes_of = []
+    for name, seconds, pitch in (("a", 1, 3), ("b", 1, 5), ("c", 2, 3)):
+        with wave.open(str(tmp_path / f"{name}.wav"), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(1)
+            file.setframerate(100)
+            file.writeframes(bytes(n * pitch % 256 for n in range(100 * seconds)))
+        item = stage.model_validate({"prompt": "rain", "src_audio": tmp_path / f"{name}.wav"})
+        sizes_of.append(memory.size_of(item))
     assert sizes_of[0] == sizes_of[1] != sizes_of[2]
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from PIL import Image
-from runner_diffusers.replay.values import UnsupportedValueError, pack, unpack
+from runner_diffusers.replay.values import UnsupportedValueError, described, pack, unpack, zeros
 from safetensors.torch import load, save
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -179,3 +179,23 @@ print(sorted(set(sys.modules) - before))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("shape", [(), (0, 3), (2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64])
+def test_zeros_have_the_dtype_and_shape_that_was_described(
+    device: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    made = zeros(described(torch.ones(shape, dtype=dtype)), torch.device(device))
+
+    assert (made.shape, made.dtype, made.device.type) == (shape, dtype, device)
+    assert device == "meta" or not made.any()
+
+
+@pytest.mark.parametrize(
+    "description", ["Tensor 2", "float32 2xa", "float32 -2", "float32 99999999999x99999999"]
+)
+def test_zeros_that_nothing_described_are_refused(description: str) -> None:
+    with pytest.raises(UnsupportedValueError, match="hand-off"):
+        unpack({"tensor": description}, lambda one: zeros(one, CPU), CPU)
