@@ -25,6 +25,8 @@ LEAST = 20480
 Small are those whose input has at most so many numbers in its first four dimensions: batch, channels, and two
 of its sizes (``ConvParams::use_mkldnn`` in torch's source).
 """
+HEAP = 1 << 20
+"""Bytes from which malloc gives a tensor pages of its own, in workers (``MALLOC_MMAP_THRESHOLD_``)."""
 COMPLEMENTS = (ATEN.bitwise_not.default, ATEN.logical_not.default)
 """Operations that make the complement of a mask."""
 
@@ -37,6 +39,8 @@ class Cost:
     """The most that was alive at once, beyond what was alive before it."""
     small: int
     """The same of small tensors alone; :class:`LiveBytes` says which are small."""
+    in_heap: int
+    """The same of tensors that malloc puts into its heap."""
     operations: int
     """Floating-point operations."""
 
@@ -47,6 +51,9 @@ class Count(LiveBytes):  # type: ignore[no-untyped-call]
     Fake tensors have no values. Where shapes depend on some, masks are taken as true everywhere, their
     complements as false, and numbers as 1.
     """
+
+    in_heap = in_heap_peak = 0
+    """Bytes of tensors of less than :data:`HEAP` each, now and at the most."""
 
     def __init__(
         self,
@@ -83,22 +90,32 @@ class Count(LiveBytes):  # type: ignore[no-untyped-call]
             self.operations += int(counted(*args, **kwargs, out_val=out))
         return out
 
+    def _add(self, size: int) -> None:
+        super()._add(size)
+        if abs(size) < HEAP:
+            self.in_heap += size
+            self.in_heap_peak = max(self.in_heap_peak, self.in_heap)
+
     def add(self, cost: Cost) -> None:
         """Count what has this cost, and is not run again; its results are held apart."""
         self.peak = max(self.peak, self.now + cost.bytes)
         self.small_peak = max(self.small_peak, self.small + cost.small)
+        self.in_heap_peak = max(self.in_heap_peak, self.in_heap + cost.in_heap)
         self.operations += cost.operations
 
     @contextmanager
     def costing(self) -> Iterator[list[Cost]]:
         """Find the cost of what runs inside; the list has it at the end."""
-        before, held = (self.peak, self.small_peak), (self.now, self.small)
+        before = self.peak, self.small_peak, self.in_heap_peak
+        held = self.now, self.small, self.in_heap
         done = self.operations
-        self.peak, self.small_peak = held
+        self.peak, self.small_peak, self.in_heap_peak = held
         found: list[Cost] = []
         yield found
-        found.append(Cost(self.peak - held[0], self.small_peak - held[1], self.operations - done))
-        self.peak, self.small_peak = max(self.peak, before[0]), max(self.small_peak, before[1])
+        peaks = self.peak, self.small_peak, self.in_heap_peak
+        most, small, in_heap = (peak - now for peak, now in zip(peaks, held, strict=True))
+        found.append(Cost(most, small, in_heap, self.operations - done))
+        self.peak, self.small_peak, self.in_heap_peak = map(max, peaks, before)
 
 
 def _convolution(
