@@ -27,11 +27,11 @@ sim: $(READY)
 test: $(READY)
 	$(BIN)/python -m compileall -q runner plugins/flux/runner_flux plugins/diffusers/runner_diffusers
 	! command -v g++ >/dev/null || $(BIN)/python tests/sim/build.py
-	$(BIN)/pytest -n 4
+	$(BIN)/pytest -n 4 --dist worksteal
 
 # what takes long and has a quicker test beside it in `make test`: tests/long_tests.py
 test-long: $(READY)
-	$(BIN)/pytest -n 3 --long
+	$(BIN)/pytest -n 3 --dist worksteal --long
 
 # the inner loop, within a minute on two idle cores: --fast skips tests that start the command, and the folders
 # and files of SLOW compute much, or start processes of other kinds
