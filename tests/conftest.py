@@ -41,9 +41,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.option.ignore and (old := stale([item.nodeid for item in items])):
         raise pytest.UsageError(f"long_tests.py names tests that there are not: {', '.join(old)}")
     wanted = config.getoption("--long")
-    left_out = [item for item in items if is_long(item.nodeid) != wanted]
+    kept: list[pytest.Item] = []
+    left_out: list[pytest.Item] = []
+    for item in items:
+        (kept if is_long(item.nodeid) == wanted else left_out).append(item)
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in {*left_out}]
+    items[:] = kept
 
 
 @pytest.fixture

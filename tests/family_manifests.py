@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
 ROOT = Path(__file__).parents[1]
-MANIFESTS = ROOT / "manifests"
 PAGE = ROOT / "docs/models.md"
 TABLE = re.compile(r"(<!-- begin: families -->\n).*?(<!-- end: families -->)", re.DOTALL)
-MIB = 1 << 20
 VRAM, RAM = 8 << 10, 30 << 10  # MiB, of the manifests
 TEMPLATES = Path(runner_diffusers.__file__).parent / "templates"
 FILES = {name: f"{name}_8gb.toml" for name in FAMILIES}

@@ -56,7 +56,8 @@ DECODE = Stage(
 )
 
 
-EXAMPLES = tuple(f"templates/examples/{name}" for name in ("picture.png", "mask.png", "clip.mp4"))
+PICTURE, MASK, CLIP = "picture.png", "mask.png", "clip.mp4"
+EXAMPLES = tuple(f"templates/examples/{name}" for name in (PICTURE, MASK, CLIP))
 TEMPLATES = tuple(
     Template(
         name,

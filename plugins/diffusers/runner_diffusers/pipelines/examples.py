@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from runner.api import Recommended
+from runner_diffusers import CLIP, MASK, PICTURE
 from runner_diffusers.pipelines.components import pipeline_class
 from runner_diffusers.pipelines.signature import keywords
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from runner.api import ModelFacts
     from runner_diffusers.pipelines.source import SourceClass
 
-PICTURE, MASK, CLIP = "picture.png", "mask.png", "clip.mp4"
 OF_KEYWORD = {
     "image": PICTURE,
     "control_image": PICTURE,
