@@ -20,7 +20,8 @@ from runner.rundir.journal import Events
 from runner.supervisor.event_publisher import EventPublisher
 from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
-from runner.supervisor.spawn import _Spawned, environment
+from runner.machine.interpreter import environment
+from runner.supervisor.spawn import _Spawned
 from runner.supervisor.stage_runner import StageRunner
 from runner.work.demand import demand
 from runner.work.models import resolve_models, run_directory

@@ -79,7 +79,8 @@ class ModelSource(Source):
     )
     components: dict[str, Annotated[str, Field(min_length=1)]] = Field(
         default_factory=dict,
-        description="components from elsewhere, by name: a folder, a hub id, or ID[@REVISION][:SUBFOLDER]",
+        description="components from elsewhere, by name: a folder, a hub id, ID[@REVISION][:SUBFOLDER], "
+        "or a file of weights: ./FILE or ID[@REVISION]:FILE (.safetensors, .gguf)",
     )
 
     def __hash__(self) -> int:
@@ -96,6 +97,8 @@ class PartSource(Source):
     component: str
     subfolder: str | None = None
     """Where it is in the source, if the manifest says so."""
+    file: str | None = None
+    """A single file there that has its weights; its config is the model's own."""
 
 
 class Budget(Table):

@@ -12,7 +12,7 @@ from runner.manifest.sources import PLUGIN, is_hub_id, mistaken_hub_id, no_folde
 from runner.model import hub
 from runner.model.files import ComponentFiles, ComponentPlace
 from runner.model.needed import check_variant
-from runner.model.parts import located_on_disk
+from runner.model.parts import file_of, located_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from runner.api import Component
     from runner.manifest.schema import Source
+    from runner.model.layouts import Layout
     from runner.plugins import Plugins
 
 
@@ -47,14 +48,17 @@ class Model:
             ModelError: they are missing, damaged or pickled.
 
         """
-        files = self.place(component).open()
+        files = hub.open_from(self.source, self.folder, self._located(component))
         return replace(files, declared=component.path)
 
     def place(self, component: Component) -> ComponentPlace:
         """Where the component's files are."""
+        return ComponentPlace(self._located(component), self.folder, self.variant)
+
+    def _located(self, component: Component) -> Component:
         locate = hub.located_in if self.commit else located_on_disk
         (found,) = locate(self.source, self.folder, [component])
-        return ComponentPlace(found, self.folder, self.variant)
+        return found
 
     def record(self) -> dict[str, Any]:
         """A source that identifies the same files from any folder and at any time.
@@ -63,7 +67,8 @@ class Model:
         """
         pipeline = self.source.pipeline if isinstance(self.source, ModelSource) else None
         inner = self.source.subfolder if isinstance(self.source, PartSource) else None
-        given = {"variant": self.source.variant, "pipeline": pipeline, "subfolder": inner}
+        file = file_of(self.source)
+        given = {"variant": self.source.variant, "pipeline": pipeline, "subfolder": inner, "file": file}
         options = {name: value for name, value in given.items() if value}
         if self.commit:
             return {"source": self.source.source, "commit": self.commit, **options}
@@ -78,9 +83,12 @@ class ComposedModel:
     own: Model
     parts: Mapping[str, Model]
 
-    def of(self, component: Component) -> Model:
-        """The model that a component is loaded from."""
-        return self.parts.get(component.name, self.own)
+    def place(self, component: Component, layout: Layout | None = None) -> ComponentPlace:
+        """Where a component's files are; ``layout`` is that of a single file with its weights."""
+        part = self.parts.get(component.name, self.own)
+        if file := file_of(part.source):
+            return replace(self.own.place(component), weights=part.folder / file, layout=layout)
+        return part.place(component)
 
     def record(self) -> dict[str, Any]:
         """As :meth:`Model.record`, with a record of each part in ``components``."""

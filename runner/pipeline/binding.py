@@ -187,12 +187,15 @@ def _for_model(manifest: Manifest, plugins: Plugins, n: int, spec: Stage, proble
     where = where_source(manifest, n)
     if not check_sources(manifest, n, problems):
         return _Bound()
-    parts = {}
+    parts, files = {}, 0
     for name in source.components:
-        if (part := part_source(source, name)) is not None:
+        part = part_source(source, name)
+        if part is not None and part.file:
+            files += 1  # its config is the model's own
+        elif part is not None:
             with problems.errors_at(where_source(manifest, n, part)):
                 parts[name] = part_config(part, manifest.folder, plugins)
-    if len(parts) < len(source.components):
+    if len(parts) + files < len(source.components):
         return _Bound()
     with problems.errors_at(where):
         facts = facts_of(source, manifest.folder, plugins, parts)

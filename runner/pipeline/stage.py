@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from runner.accelerator.discovery import choose_device
 from runner.api import Bundle, File, Stage, Tensor, Text
-from runner.model.parts import source_of
+from runner.model.parts import file_of, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,13 +75,17 @@ class PipelineStage:
     def origins(self) -> Mapping[Source, Sequence[Component]]:
         """Its components by where they are loaded from.
 
-        The model is among them even if every component is from elsewhere: its index is read.
+        The model is among them even if every component is from elsewhere: its index is read. A component
+        whose weights are a single file has its config from the model.
         """
         if self.model is None or not self.components:
             return {}
         found: dict[Source, list[Component]] = {self.model: []}
         for component in self.components:
-            found.setdefault(source_of(self.model, component), []).append(component)
+            source = source_of(self.model, component)
+            found.setdefault(source, []).append(component)
+            if file_of(source):
+                found[self.model].append(replace(component, config_only=True, buffers=()))
         return found
 
     @property

@@ -29,6 +29,8 @@ class SourceRecord(BaseModel):
     pipeline: str | None = None
     subfolder: str | None = None
     """Of a component from elsewhere: its folder in the source, if the manifest gave one."""
+    file: str | None = None
+    """Of a component from elsewhere: the single file in its source."""
     components: dict[str, SourceRecord] = {}
     """The components from elsewhere that the stage loaded."""
     commit: str | None = None
@@ -54,7 +56,14 @@ class SourceRecord(BaseModel):
 
     @property
     def _parts(self) -> dict[str, str]:
-        return {name: as_part(r.source, r.commit, r.subfolder) for name, r in self.components.items()}
+        return {name: record.as_part for name, record in self.components.items()}
+
+    @property
+    def as_part(self) -> str:
+        """The source of a component as ``[model.components]`` has it."""
+        if self.file and self.commit is None:
+            return f"{self.source.removesuffix('/')}/{self.file}"
+        return as_part(self.source, self.commit, self.file or self.subfolder)
 
 
 class StageRecord(BaseModel):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner.errors import ExitCode, ModelError
@@ -14,6 +14,8 @@ from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
 from runner.model.hub import Listener, is_altered, lacking
 from runner.model.hub_errors import is_offline, offline
+from runner.model.layouts import in_layout
+from runner.model.parts import file_of
 from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, fetch, find
 from runner.pipeline.model_sources import where_source
@@ -72,8 +74,14 @@ class ResolvedModels:
         """
         if self.model(stage) is None:
             return []
-        opened = [files for source in stage.origins for files in self.opened(stage, source)]
-        return _in_order(stage, {files.component.name: files for files in opened})
+        found: dict[str, ComponentFiles] = {}
+        for source in stage.origins:
+            for files in self.opened(stage, source):
+                name = files.component.name
+                # a single file of weights has its config from the model, which comes first
+                config = found.get(name)
+                found[name] = files if config is None else replace(files, configured=config)
+        return _in_order(stage, found)
 
     def opened(self, stage: PipelineStage, source: Source) -> list[ComponentFiles]:
         """The files of the components that a stage loads from one source, which is here."""
@@ -104,13 +112,18 @@ class ResolvedModels:
             return []
         shapes: dict[str, ComponentShapes] = {}
         for source in stage.origins:
-            shapes |= self._shapes(stage, source)
+            for name, found in self._shapes(stage, source).items():
+                if file_of(source):
+                    with _errors_at(self.pipeline, stage, source):
+                        shapes[name] = in_layout(replace(found, config=shapes[name].config))
+                else:
+                    shapes[name] = found
         return _in_order(stage, shapes)
 
     def _shapes(self, stage: PipelineStage, source: Source) -> dict[str, ComponentShapes]:
         """The shapes of the components that a stage loads from one source, by name."""
         if self.models.get(source) is not None:
-            return {files.component.name: files.shapes for files in self.opened(stage, source)}
+            return {files.component.name: files.stored_shapes for files in self.opened(stage, source)}
         if (stage.index, source) not in self._described:
             with _errors_at(self.pipeline, stage, source):
                 described = describe(source, stage.origins[source])

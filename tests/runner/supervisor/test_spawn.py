@@ -16,7 +16,8 @@ from runner.machine import malloc
 from runner.supervisor import forked
 from runner.supervisor.connection import WorkerConnection
 from runner.supervisor.forked import ForkServer
-from runner.supervisor.spawn import Spawner, environment
+from runner.machine.interpreter import environment
+from runner.supervisor.spawn import Spawner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
