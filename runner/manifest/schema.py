@@ -40,6 +40,8 @@ Placement = Literal[
     "group-offload",
 ]
 
+Quantize = Literal["int8", "fp8"]
+
 _MORE_THAN_NOTHING = r"(\d*[1-9]\d*(\.\d+)?|0+\.\d*[1-9]\d*)"
 _SIZE_SCHEMA = {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*([KMGT]i?B|B)\s*$"}
 _DURATION_SCHEMA = {
@@ -119,6 +121,9 @@ class StageTable(Table):
     save_dtype: Dtype | None = Field(None, description="dtype of the hand-offs; default: as computed")
     placement: Placement = Field("auto", description="where weights live and how they reach the device")
     device_map: dict[str, str | int] | None = Field(None, description="a custom device map")
+    quantize: Quantize | dict[str, Quantize] | None = Field(
+        None, description="quantise the weights once, into the cache: int8 or fp8, or a table by component"
+    )
     timeout: Duration | None = Field(None, description='time limit per item: seconds, "30m", "2h"')
     retries: int = Field(0, ge=0, le=100, description="how often a failed item is retried")
     budget: Budget | None = Field(None, description="overrides [budget] for this stage")

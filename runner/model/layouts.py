@@ -30,7 +30,7 @@ LAYOUT_VERSION = 1
 """Raise it when the same file is laid out otherwise."""
 CACHE = "layouts.json"
 SECONDS = 300.0  # for the child, with imports
-LIBRARIES = ("torch", "diffusers", "transformers", "gguf")
+LIBRARIES = ("torch", "diffusers", "transformers", "gguf", "torchao")
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,24 @@ def in_layout(shapes: ComponentShapes, layout: Layout | None = None) -> Componen
 
 def layout_of(shapes: ComponentShapes) -> Layout:
     """The layout of a file, from the cache or a child process; raises as :func:`in_layout`."""
-    request = {
-        "name": shapes.component.name,
-        "class": shapes.component.cls,
-        "config": dict(shapes.config),
-        "tensors": {n: [i.dtype, list(i.shape), [i.start, i.end]] for n, i in shapes.tensors.items()},
-    }
+    (name,) = shapes.names
+    return layout(
+        {
+            "class": shapes.component.cls,
+            "config": dict(shapes.config),
+            "tensors": {n: [i.dtype, list(i.shape), [i.start, i.end]] for n, i in shapes.tensors.items()},
+        },
+        f"component '{shapes.component.name}': {name} cannot be loaded",
+    )
+
+
+def layout(request: Mapping[str, Any], failure: str) -> Layout:
+    """The answer to a request of :mod:`runner.worker.layout`, from the cache or a child process.
+
+    Raises:
+        ModelError: there is none; the message begins with ``failure``.
+
+    """
     known = [LAYOUT_VERSION, versions(LIBRARIES), request]
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:40]
     answer = cached_values(CACHE).get(digest)
@@ -85,8 +97,7 @@ def layout_of(shapes: ComponentShapes) -> Layout:
         if "error" not in answer:
             cache_value(CACHE, digest, answer)
     if "error" in answer:
-        (name,) = shapes.names
-        raise ModelError(f"component '{shapes.component.name}': {name} cannot be loaded: {answer['error']}")
+        raise ModelError(f"{failure}: {answer['error']}")
     return Layout.parsed(answer)
 
 

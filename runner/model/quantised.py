@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from runner.files.gguf import BF16, FORMATS, PLAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from runner.files.header import TensorInfo
 
@@ -21,9 +21,9 @@ ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 PACKAGES = {TORCHAO: "torchao", GGUF: "gguf"}
 """What computes with each kind of quantised weights; `stage-runner` has an extra of that name for each."""
 
-TORCHAO_SCHEMES = {"Int8WeightOnlyConfig": "int8", "Float8WeightOnlyConfig": "float8"}
-"""Schemes of torchao that are read, by the class in ``quantization_config``."""
-_TORCHAO_OBJECTS = {*TORCHAO_SCHEMES, "PerRow", "PerTensor", "torch.dtype"}
+SCHEMES = {"int8": "Int8WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
+"""Schemes of torchao that are read and that ``quantize`` makes, with the classes in configs."""
+_TORCHAO_OBJECTS = {*SCHEMES.values(), "PerRow", "PerTensor", "torch.dtype"}
 _TORCHAO_TENSORS = {"Tensor", "Int8Tensor", "Float8Tensor", "KernelPreference", "torch.dtype"}
 _TORCHAO_PART = re.compile(r"(?P<owner>.+)\._(?P<weight>[^.]+?)_(?P<part>qdata|scale|zero_point)")
 
@@ -31,7 +31,7 @@ _TORCHAO_PART = re.compile(r"(?P<owner>.+)\._(?P<weight>[^.]+?)_(?P<part>qdata|s
 # 12288 x 3072 layer with 64 rows of input on the CPU, torch 2.13, diffusers 0.42, torchao 0.18
 WORKSPACE = {
     "int8": 2.2,
-    "float8": 10.1,
+    "fp8": 10.1,
     "Q8_0": 4.1,
     "Q4_0": 5.1,
     "Q4_1": 5.1,
@@ -99,10 +99,15 @@ def quantisation_of(
         return Quantisation(GGUF, schemes, {name: name for name in ggml}, frozenset(ggml))
     scheme, dtype = torchao_scheme(config), _torchao_dtype(metadata)
     if scheme and dtype:
-        parts = {name: part for name in tensors if (part := _TORCHAO_PART.fullmatch(name))}
-        weights = {f"{p['owner']}.{p['weight']}": n for n, p in parts.items() if p["part"] == "qdata"}
-        return Quantisation(TORCHAO, (scheme,), weights, frozenset(parts), dtype)
+        return Quantisation(TORCHAO, (scheme,), *parts_of(tensors), dtype)
     return None
+
+
+def parts_of(tensors: Iterable[str]) -> tuple[dict[str, str], frozenset[str]]:
+    """Of the tensors of torchao's weights: the one with the shape of each weight, and all of them."""
+    parts = {name: part for name in tensors if (part := _TORCHAO_PART.fullmatch(name))}
+    weights = {f"{p['owner']}.{p['weight']}": n for n, p in parts.items() if p["part"] == "qdata"}
+    return weights, frozenset(parts)
 
 
 def torchao_scheme(config: Mapping[str, Any]) -> str:
@@ -117,11 +122,11 @@ def torchao_scheme(config: Mapping[str, Any]) -> str:
     scheme = kinds.get("default") if isinstance(kinds, dict) and len(kinds) == 1 else None
     if not isinstance(scheme, dict) or not set(_objects(scheme)) <= _TORCHAO_OBJECTS:
         return ""
-    return TORCHAO_SCHEMES.get(str(scheme.get("_type")), "")
+    return next((name for name, kind in SCHEMES.items() if kind == scheme.get("_type")), "")
 
 
 def _torchao_dtype(metadata: Mapping[str, str]) -> str:
-    """The dtype that the weights were quantised from, by the metadata of their files; empty if it is not known.
+    """The dtype that weights were quantised from, by the metadata of their files; empty if it is not known.
 
     torchao makes objects of the classes that the metadata name, too.
     """

@@ -36,6 +36,8 @@ class ComponentShapes:
     """The variant of the weights; None for plain files."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Of its weight files."""
+    planned: Quantisation | None = None
+    """How ``quantize`` will have quantised the weights; the files are not there yet."""
     computed: frozenset[str] = frozenset()
     """Weights that are computed when the component is loaded: they are in no file, and in no block."""
 
@@ -47,7 +49,7 @@ class ComponentShapes:
     @cached_property
     def quantisation(self) -> Quantisation | None:
         """How some of the weights are quantised; None if they are not."""
-        return quantisation_of(self.config, self.tensors, self.metadata)
+        return self.planned or quantisation_of(self.config, self.tensors, self.metadata)
 
     @cached_property
     def weights(self) -> Mapping[str, TensorInfo]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runner.api import Component
     from runner.manifest.schema import Source
     from runner.model.layouts import Layout
+    from runner.model.quantising import Quantising
     from runner.plugins import Plugins
 
 
@@ -82,9 +83,13 @@ class ComposedModel:
 
     own: Model
     parts: Mapping[str, Model]
+    quantised: Mapping[str, Quantising] = field(default_factory=dict)
+    """The components that ``quantize`` quantises."""
 
     def place(self, component: Component, layout: Layout | None = None) -> ComponentPlace:
         """Where a component's files are; ``layout`` is that of a single file with its weights."""
+        if (quantised := self.quantised.get(component.name)) is not None:
+            return ComponentPlace(quantised.quantised, quantised.target)
         part = self.parts.get(component.name, self.own)
         if file := file_of(part.source):
             return replace(self.own.place(component), weights=part.folder / file, layout=layout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from runner.accelerator.names import TIER, TIER_CHOICES
@@ -14,10 +15,11 @@ from runner.files.hashes import cached_hashes
 from runner.manifest.input_files import file_parameters
 from runner.manifest.items import expand
 from runner.manifest.params import names_of
-from runner.manifest.problems import Position, Problems
+from runner.manifest.problems import Position, Problems, did_you_mean
 from runner.manifest.schema import UNKNOWN
 from runner.manifest.sources import part_source
 from runner.model.facts import facts_of, part_config
+from runner.model.quantised import PACKAGES, TORCHAO
 from runner.pipeline import wiring
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
 from runner.pipeline.model_sources import check_component_names, check_sources, where_source
@@ -218,9 +220,27 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
             where = manifest.where("stage", n, "device_map", name)
             problems.add(where, f"'{name}' is placed on {tier!r}; there are: {TIER_CHOICES}")
     _check_suffix_parameters(manifest, stage, problems)
+    _check_quantize(manifest, stage, problems)
     if placement in ACCELERATOR_ONLY and stage.table.device_map is not None:
         message = f"placement '{placement}' and a device_map exclude each other: remove one"
         problems.add(manifest.where("stage", n, "device_map", key=True), message)
+
+
+def _check_quantize(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
+    """Check that ``quantize`` names components of the stage, and that torchao is installed."""
+    if stage.table.quantize is None:
+        return
+    known = [component.name for component in stage.components if not component.config_only]
+    path = ("stage", stage.index, "quantize")
+    for name in stage.quantize if isinstance(stage.table.quantize, dict) else ():
+        if name not in known:
+            hint = did_you_mean(name, known) or f" (it loads: {', '.join(known) or 'none'})"
+            problems.add(
+                manifest.where(*path, name, key=True), f"the stage loads no component '{name}'{hint}"
+            )
+    if find_spec(PACKAGES[TORCHAO]) is None:
+        message = f"quantize needs {TORCHAO}, which is not installed: pip install 'stage-runner[{TORCHAO}]'"
+        problems.add(manifest.where(*path), message, ExitCode.PLUGIN)
 
 
 def _check_suffix_parameters(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:

@@ -89,6 +89,14 @@ class PipelineStage:
         return found
 
     @property
+    def quantize(self) -> Mapping[str, str]:
+        """The schemes that ``quantize`` gives, by component."""
+        given = self.table.quantize
+        if isinstance(given, str):
+            return {c.name: given for c in self.components if not c.config_only}
+        return given or {}
+
+    @property
     def is_terminal(self) -> bool:
         """Whether no other stage takes any of its outputs."""
         return not self.consumed

@@ -78,6 +78,7 @@ class StageRecord(BaseModel):
     source: SourceRecord | None
     dtype: str
     save_dtype: str | None
+    quantize: str | dict[str, str] | None = None
     inputs: dict[str, str]
     key: str
     place: int

@@ -54,9 +54,11 @@ def manifest_of(provenance: Provenance, plugins: Plugins, model: str | None = No
     records = provenance.in_order()
     stages: list[Tables] = []
     for name, record in records.items():
-        stage = {"name": name, "uses": record.stage, "dtype": record.dtype}
+        stage: Tables = {"name": name, "uses": record.stage, "dtype": record.dtype}
         if record.save_dtype is not None:
             stage["save_dtype"] = record.save_dtype
+        if record.quantize is not None:
+            stage["quantize"] = record.quantize
         stages.append({**stage, "from": _from(record, records, plugins)})
     tables: Tables = {"version": 1, "name": NAME}
     loading = [(n, r.source) for n, r in enumerate(records.values()) if r.source]

@@ -115,7 +115,7 @@ def _check_model(resolved: ResolvedModels, stage: PipelineStage, findings: Findi
 def _check_quantisation(
     stage: PipelineStage, shapes: ComponentShapes, where: Position, findings: Findings
 ) -> None:
-    """Check that what reads a component's quantised weights is installed, and computes in the stage's dtype."""
+    """Check that what reads a component's quantised weights is installed, and computes in this dtype."""
     quantisation = shapes.quantisation
     if quantisation is None:
         return

@@ -41,6 +41,8 @@ def _item_keys(pipeline: Pipeline, item: PipelineItem, fingerprints: Sequence[st
         key_inputs = _key_inputs(stage, item, fingerprints[stage.index], keyed)
         if dtypes := pipeline.dtypes_elsewhere(stage):
             key_inputs["dtypes"] = dtypes
+        if stage.table.quantize is not None:
+            key_inputs["quantize"] = stage.table.quantize
         text = json.dumps(key_inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         keyed.append(Keyed(digest, key_inputs))

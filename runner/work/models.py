@@ -16,6 +16,7 @@ from runner.model.hub import Listener, is_altered, lacking
 from runner.model.hub_errors import is_offline, offline
 from runner.model.layouts import in_layout
 from runner.model.parts import file_of
+from runner.model.quantising import Quantising, quantised_shapes, quantising
 from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, fetch, find
 from runner.pipeline.model_sources import where_source
@@ -64,6 +65,25 @@ class ResolvedModels:
             return None
         parts = {s.component: model for s, model in here.items() if isinstance(s, PartSource)}
         return ComposedModel(here[stage.model], parts)
+
+    def placed(self, stage: PipelineStage) -> ComposedModel | None:
+        """The same with the components that ``quantize`` quantises, where they are or will be.
+
+        Raises:
+            ManifestError: a file is missing, cut off or pickled.
+
+        """
+        model = self.model(stage)
+        if model is None or not stage.quantize:
+            return model
+        shapes = {one.component.name: one for one in self.shapes(stage)}
+        found: dict[str, Quantising] = {}
+        for component, files in zip(stage.components, self.components(stage), strict=True):
+            scheme, known = stage.quantize.get(component.name), shapes[component.name]
+            if scheme and known.planned:
+                place = model.place(component, files.layout)
+                found[component.name] = quantising(known, files, place, scheme, stage.table.dtype)
+        return replace(model, quantised=found)
 
     def components(self, stage: PipelineStage) -> list[ComponentFiles]:
         """The files of the stage's components, checked; empty if one of their sources is not here.
@@ -118,7 +138,18 @@ class ResolvedModels:
                         shapes[name] = in_layout(replace(found, config=shapes[name].config))
                 else:
                     shapes[name] = found
-        return _in_order(stage, shapes)
+        return [self._as_loaded(stage, one) for one in _in_order(stage, shapes)]
+
+    def _as_loaded(self, stage: PipelineStage, shapes: ComponentShapes) -> ComponentShapes:
+        """The shapes of a component, quantised where the stage says so, and where it has weights."""
+        scheme = stage.quantize.get(shapes.component.name)
+        if not scheme or not shapes.tensors:
+            return shapes
+        where = self.pipeline.manifest.where("stage", stage.index, "quantize")
+        try:
+            return quantised_shapes(shapes, scheme, stage.table.dtype)
+        except ModelError as error:
+            raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
 
     def _shapes(self, stage: PipelineStage, source: Source) -> dict[str, ComponentShapes]:
         """The shapes of the components that a stage loads from one source, by name."""

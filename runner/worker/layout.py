@@ -20,7 +20,9 @@ import torch
 from runner.errors import ModelError, in_words
 from runner.files.header import TensorInfo
 from runner.placement.agreement import Disagreement, disagreement
-from runner.placement.single_file import Checkpoint, checkpoint_of, converted
+from runner.placement.library import families
+from runner.placement.quantise import tensors_of
+from runner.placement.single_file import DTYPES, Checkpoint, checkpoint_of, converted
 from runner.plugins import load_object
 from runner.redact import redact
 from runner.worker import parent_watch
@@ -68,6 +70,8 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
 
     """
     cls = load_object(request["class"])
+    if scheme := request.get("quantize"):
+        return _quantised(cls, request["config"], scheme, request["dtype"])
     tensors = {
         n: TensorInfo(kind, tuple(shape), *place) for n, (kind, shape, place) in request["tensors"].items()
     }
@@ -88,10 +92,34 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
     return answer
 
 
+def _quantised(cls: Any, config: Mapping[str, Any], scheme: str, dtype: str) -> dict[str, Any]:
+    """The tensors of a component once it is quantised: what :mod:`runner.placement.quantise` writes."""
+    tensors = tensors_of(cls, _without_weights(cls, config), scheme, getattr(torch, dtype))
+    return {
+        "tensors": {
+            name: [_stored(tensor), list(tensor.shape), [0, tensor.numel() * tensor.element_size()]]
+            for name, tensor in tensors.items()
+        },
+        "computed": [],
+    }
+
+
+def _without_weights(cls: Any, config: Mapping[str, Any]) -> torch.nn.Module:
+    from accelerate import init_empty_weights
+
+    own = families(cls)
+    if not own & {"diffusers", "transformers"}:
+        raise ModelError(f"{cls.__name__} is a class of neither diffusers nor transformers")
+    with init_empty_weights():
+        if "diffusers" in own:
+            made: torch.nn.Module = cls.from_config(dict(config))
+        else:
+            made = cls(cls.config_class.from_dict(dict(config)))
+    return made
+
+
 def _stored(weight: torch.Tensor) -> str:
     """The dtype of a computed weight, as headers name it."""
-    from runner.placement.single_file import DTYPES
-
     if hasattr(weight, "quant_type"):
         return str(weight.quant_type.name)
     return next(name for name, dtype in DTYPES.items() if dtype == weight.dtype)
