@@ -79,6 +79,12 @@ class ModelSource(Source):
         pattern=CLASS,
         description="another pipeline class for the same weights than model_index.json names",
     )
+    config: str | None = Field(
+        None,
+        min_length=1,
+        description="of a model that is one file of weights: the folder or hub id with its configs and "
+        "tokenizers; default: as diffusers knows",
+    )
     components: dict[str, Annotated[str, Field(min_length=1)]] = Field(
         default_factory=dict,
         description="components from elsewhere, by name: a folder, a hub id, ID[@REVISION][:SUBFOLDER], "

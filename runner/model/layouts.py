@@ -83,7 +83,12 @@ def layout_of(shapes: ComponentShapes) -> Layout:
 
 
 def layout(request: Mapping[str, Any], failure: str) -> Layout:
-    """The answer to a request of :mod:`runner.worker.layout`, from the cache or a child process.
+    """The layout that :mod:`runner.worker.layout` answers a request with; raises as :func:`answer`."""
+    return Layout.parsed(answer(request, failure))
+
+
+def answer(request: Mapping[str, Any], failure: str) -> Mapping[str, Any]:
+    """The answer of :mod:`runner.worker.layout`, from the cache or a child process.
 
     Raises:
         ModelError: there is none; the message begins with ``failure``.
@@ -91,14 +96,14 @@ def layout(request: Mapping[str, Any], failure: str) -> Layout:
     """
     known = [LAYOUT_VERSION, versions(LIBRARIES), request]
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:40]
-    answer = cached_values(CACHE).get(digest)
-    if not isinstance(answer, dict):
-        answer = _ask(request)
-        if "error" not in answer:
-            cache_value(CACHE, digest, answer)
-    if "error" in answer:
-        raise ModelError(f"{failure}: {answer['error']}")
-    return Layout.parsed(answer)
+    found = cached_values(CACHE).get(digest)
+    if not isinstance(found, dict):
+        found = _ask(request)
+        if "error" not in found:
+            cache_value(CACHE, digest, found)
+    if "error" in found:
+        raise ModelError(f"{failure}: {found['error']}")
+    return found
 
 
 def _ask(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,8 +120,8 @@ def _ask(request: Mapping[str, Any]) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         return {"error": f"how its tensors are converted was not known after {SECONDS:g} s"}
     try:
-        answer: dict[str, Any] = json.loads(done.stdout)
+        found: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         sys.stderr.write(done.stderr.decode(errors="replace"))
         return {"error": f"the process that looks at it ended with exit code {done.returncode}"}
-    return answer
+    return found

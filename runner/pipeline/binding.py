@@ -21,6 +21,7 @@ from runner.manifest.sources import part_source
 from runner.model.facts import facts_of, part_config
 from runner.model.quantised import PACKAGES, TORCHAO
 from runner.pipeline import wiring
+from runner.pipeline.checkpoints import with_checkpoints
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
 from runner.pipeline.model_sources import check_component_names, check_sources, where_source
 from runner.pipeline.params import ParamsBinder, StageParams
@@ -111,6 +112,7 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
 def bind_what_is_right(manifest: Manifest, plugins: Plugins, problems: Problems) -> Pipeline:
     """Like :func:`bind`, but errors are added to ``problems``, and what is wrong is left out."""
     problems.found += manifest.problems
+    manifest = with_checkpoints(manifest, plugins, problems)
     items = expand(manifest, problems)
     stages = bind_stages(manifest, plugins, problems)
     bound = _bind_items(manifest, stages, items, problems)

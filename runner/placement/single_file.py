@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from runner.errors import ModelError
 from runner.files.gguf import FORMATS, NUMBERS, PLAIN
 from runner.model.scales import scales_of
-from runner.placement.scaled import ScaledWeight
+from runner.stream.scaled import ScaledWeight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+
+from runner.stream.scaled import ScaledWeight, product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import torch
 
 
 class WeightSource(Protocol):
@@ -126,10 +127,35 @@ class Ggml:
         return made
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """An fp8 weight with a scale beside it, which becomes their product, in ``dtype``."""
+
+    weight: torch.Tensor
+    scale: torch.Tensor
+    dtype: torch.dtype
+
+    @property
+    def tensors(self) -> Sequence[torch.Tensor]:
+        return self.weight, self.scale
+
+    @property
+    def cast_size(self) -> int:
+        return self.weight.numel() * self.dtype.itemsize
+
+    def materialize(self, tensors: Sequence[torch.Tensor], cast: torch.Tensor | None = None) -> torch.Tensor:
+        weight, scale = tensors
+        if cast is None:
+            cast = torch.empty(self.cast_size, dtype=torch.uint8, device=weight.device)
+        return product(weight, scale, _as(cast, self.dtype, weight))
+
+
 def source_of(weight: torch.Tensor, dtype: torch.dtype) -> WeightSource:
     """The source of a parameter or buffer that computes in ``dtype``; quantised ones keep their own."""
     if hasattr(weight, "quant_type") and hasattr(weight, "as_tensor"):
         return Ggml(weight)
+    if isinstance(weight, ScaledWeight):
+        return Scaled(weight.plain().detach(), weight.scale, dtype)
     if is_traceable_wrapper_subclass(weight):
         return Flattened(weight)
     # a tensor of its own: the parameter may get other memory

@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import traceback
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ from runner.redact import redact
 from runner.worker import parent_watch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 # the parts of a whole checkpoint that are other components' or the training's
 OTHERS = ("vae.", "first_stage_model.", "cond_stage_model.", "conditioner.", "text_encoders.", "model_ema.")
@@ -69,17 +70,16 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
         ModelError: the file is not one of the class.
 
     """
+    if "checkpoint" in request:
+        return _whole(request)
     cls = load_object(request["class"])
     if scheme := request.get("quantize"):
         return _quantised(cls, request["config"], scheme, request["dtype"])
-    tensors = {
-        n: TensorInfo(kind, tuple(shape), *place) for n, (kind, shape, place) in request["tensors"].items()
-    }
+    tensors = _parsed(request["tensors"])
     places = _Places(tensors, {})
     checkpoint = checkpoint_of(tensors, places.bytes_of)
-    with tempfile.TemporaryDirectory(prefix="runner-layout-") as folder:
-        Path(folder, "config.json").write_text(json.dumps(request["config"]))
-        model, weights = converted(cls, checkpoint, Path(folder))
+    with _config_folder(request["config"]) as folder:
+        model, weights = converted(cls, checkpoint, folder)
     _check(cls, model, weights, checkpoint)
     answer: dict[str, Any] = {"tensors": {}, "computed": []}
     for name, weight in weights.items():
@@ -90,6 +90,44 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
             answer["computed"].append(name)
             answer["tensors"][name] = [_stored(weight), shape, [0, weight.numel() * weight.element_size()]]
     return answer
+
+
+def _parsed(described: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    return {n: TensorInfo(kind, tuple(shape), *place) for n, (kind, shape, place) in described.items()}
+
+
+@contextmanager
+def _config_folder(config: Mapping[str, Any]) -> Iterator[Path]:
+    """A folder with a component's config, as its library reads it."""
+    with tempfile.TemporaryDirectory(prefix="runner-layout-") as folder:
+        Path(folder, "config.json").write_text(json.dumps(config))
+        yield Path(folder)
+
+
+def _whole(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a whole checkpoint: the repository with its configs, or which ``components`` it holds."""
+    tensors = _parsed(request["checkpoint"])
+    if "components" not in request:
+        from diffusers.loaders.single_file_utils import fetch_diffusers_config
+
+        found = fetch_diffusers_config(checkpoint_of(tensors, _Places(tensors, {}).bytes_of))
+        return {"repository": found["pretrained_model_name_or_path"]}
+    holds = [name for name, one in request["components"].items() if _holds(tensors, *one)]
+    return {"holds": holds}
+
+
+def _holds(tensors: Mapping[str, TensorInfo], cls_name: str, config: Mapping[str, Any]) -> bool:
+    """Whether a file has the weights of a component: whether diffusers' conversion finds them."""
+    cls = load_object(cls_name)
+    if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
+        return False
+    checkpoint = checkpoint_of(tensors, _Places(tensors, {}).bytes_of)
+    try:
+        with _config_folder(config) as folder:
+            model, weights = converted(cls, checkpoint, folder)
+    except Exception:  # the conversion misses what it needs
+        return False
+    return not _untied(model, model.state_dict().keys() - weights.keys(), {*weights})
 
 
 def _quantised(cls: Any, config: Mapping[str, Any], scheme: str, dtype: str) -> dict[str, Any]:
