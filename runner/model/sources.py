@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runner.api import Component
     from runner.manifest.schema import Source
     from runner.model.layouts import Layout
-    from runner.model.quantising import Quantising
+    from runner.model.preparation import Preparation
     from runner.plugins import Plugins
 
 
@@ -83,13 +83,13 @@ class ComposedModel:
 
     own: Model
     parts: Mapping[str, Model]
-    quantised: Mapping[str, Quantising] = field(default_factory=dict)
-    """The components that ``quantize`` quantises."""
+    prepared: Mapping[str, Preparation] = field(default_factory=dict)
+    """The components that are loaded from the cache, quantised or converted."""
 
     def place(self, component: Component, layout: Layout | None = None) -> ComponentPlace:
         """Where a component's files are; ``layout`` is that of a single file with its weights."""
-        if (quantised := self.quantised.get(component.name)) is not None:
-            return ComponentPlace(quantised.quantised, quantised.target)
+        if (written := self.prepared.get(component.name)) is not None:
+            return ComponentPlace(written.prepared, written.target)
         part = self.parts.get(component.name, self.own)
         if file := file_of(part.source):
             return replace(self.own.place(component), weights=part.folder / file, layout=layout)

@@ -16,7 +16,7 @@ from runner.model.hub import Listener, is_altered, lacking
 from runner.model.hub_errors import is_offline, offline
 from runner.model.layouts import in_layout
 from runner.model.parts import file_of
-from runner.model.quantising import Quantising, quantised_shapes, quantising
+from runner.model.preparation import preparation, prepared_shapes
 from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, fetch, find
 from runner.pipeline.model_sources import where_source
@@ -56,6 +56,7 @@ class ResolvedModels:
     """The fingerprints of each stage that the keys were computed from."""
     _described: dict[tuple[int, Source], dict[str, ComponentShapes]] = field(default_factory=dict)
     _indices: dict[ModelSource, Mapping[str, Any]] = field(default_factory=dict)
+    _shapes_of: dict[int, tuple[PipelineStage, list[ComponentShapes]]] = field(default_factory=dict)
 
     def model(self, stage: PipelineStage) -> ComposedModel | None:
         """The model of a stage that loads components, if it and every part from elsewhere are here."""
@@ -67,23 +68,22 @@ class ResolvedModels:
         return ComposedModel(here[stage.model], parts)
 
     def placed(self, stage: PipelineStage) -> ComposedModel | None:
-        """The same with the components that ``quantize`` quantises, where they are or will be.
+        """The same with the components that are quantised or converted, where they are or will be.
 
         Raises:
             ManifestError: a file is missing, cut off or pickled.
 
         """
         model = self.model(stage)
-        if model is None or not stage.quantize:
-            return model
-        shapes = {one.component.name: one for one in self.shapes(stage)}
-        found: dict[str, Quantising] = {}
-        for component, files in zip(stage.components, self.components(stage), strict=True):
-            scheme, known = stage.quantize.get(component.name), shapes[component.name]
-            if scheme and known.planned:
-                place = model.place(component, files.layout)
-                found[component.name] = quantising(known, files, place, scheme, stage.table.dtype)
-        return replace(model, quantised=found)
+        if model is None:
+            return None
+        shapes = {one.component.name: one for one in self.shapes(stage) if one.prepared}
+        found = {
+            name: preparation(shapes[name], files, model.place(component, files.layout), stage.table.dtype)
+            for component, files in zip(stage.components, self.components(stage), strict=True)
+            if (name := component.name) in shapes
+        }
+        return replace(model, prepared=found)
 
     def components(self, stage: PipelineStage) -> list[ComponentFiles]:
         """The files of the stage's components, checked; empty if one of their sources is not here.
@@ -130,6 +130,11 @@ class ResolvedModels:
         """
         if stage.model is None or not stage.components:
             return []
+        if stage.index not in self._shapes_of or self._shapes_of[stage.index][0] is not stage:
+            self._shapes_of[stage.index] = stage, self._find_shapes(stage)
+        return self._shapes_of[stage.index][1]
+
+    def _find_shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
         shapes: dict[str, ComponentShapes] = {}
         for source in stage.origins:
             for name, found in self._shapes(stage, source).items():
@@ -141,13 +146,13 @@ class ResolvedModels:
         return [self._as_loaded(stage, one) for one in _in_order(stage, shapes)]
 
     def _as_loaded(self, stage: PipelineStage, shapes: ComponentShapes) -> ComponentShapes:
-        """The shapes of a component, quantised where the stage says so, and where it has weights."""
-        scheme = stage.quantize.get(shapes.component.name)
-        if not scheme or not shapes.tensors:
+        """The shapes of a component as the stage loads it."""
+        if not shapes.tensors or shapes.component.config_only:
             return shapes
+        scheme = stage.quantize.get(shapes.component.name)
         where = self.pipeline.manifest.where("stage", stage.index, "quantize")
         try:
-            return quantised_shapes(shapes, scheme, stage.table.dtype)
+            return prepared_shapes(shapes, scheme, stage.table.dtype)
         except ModelError as error:
             raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
 
