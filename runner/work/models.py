@@ -66,14 +66,12 @@ class ResolvedModels:
     def placed(self, stage: PipelineStage) -> ComposedModel | None:
         """The same with the components that are quantised or converted, where they are or will be.
 
-        Raises:
-            ManifestError: a file is missing, cut off or pickled.
-
+        Raises as :meth:`components`.
         """
         model = self.model(stage)
-        if model is None:
-            return None
         shapes = {one.component.name: one for one in self.shapes(stage) if one.prepared}
+        if model is None or not shapes:
+            return model
         found = {
             name: preparation(shapes[name], files, model.place(component, files.layout), stage.table.dtype)
             for component, files in zip(stage.components, self.components(stage), strict=True)
