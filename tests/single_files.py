@@ -178,8 +178,8 @@ def _unet_name(name: str, layers: int, attending: set[str]) -> str:
         place = f"middle_block.{1 if kind == 'attentions' else 2 * number}"
     else:
         block, kind, inner = int(rest[0]), rest[1], rest[2]
-        number, _, inner = inner.partition(".")
-        at = (layers + 1) * block + int(number)
+        position, _, inner = inner.partition(".")
+        at = (layers + 1) * block + int(position)
         if kind == "downsamplers":
             return f"input_blocks.{(layers + 1) * (block + 1)}.0.op.{inner.removeprefix('conv.')}"
         if kind == "upsamplers":
