@@ -282,8 +282,8 @@ def originals(width: int) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
             f"{block}_mlp.2": (width, 4 * width),
         }
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, shape in linear.items():
-        shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+    for name, matrix in linear.items():
+        shapes |= {f"{name}.weight": matrix, f"{name}.bias": matrix[:1]}
     shapes |= {f"{name}.{part}_norm.scale": (head,) for name in norms for part in ("query", "key")}
     tensors, at = {}, 0
     for name, shape in shapes.items():
