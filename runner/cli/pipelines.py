@@ -9,6 +9,7 @@ from runner.manifest.load import load
 from runner.manifest.problems import Problems
 from runner.pipeline.binding import Pipeline, bind_what_is_right
 from runner.plugins import Plugins, discover
+from runner.supervisor.adapter_check import try_adapters
 from runner.supervisor.model_check import check_components
 from runner.work.checks import check_models, look
 
@@ -66,8 +67,9 @@ def check_stages(resolved: ResolvedModels, stages: Iterable[PipelineStage]) -> N
 
     """
     stages = list(stages)
+    notes = try_adapters(resolved)
     findings = look(resolved, stages)
     check_components(resolved, stages, findings)
-    for warning in findings.warnings:
+    for warning in (*notes, *findings.warnings):
         say(f"warning: {warning}")
     findings.problems.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
-from runner.manifest.schema import PartSource
+from runner.manifest.schema import LoraSource, PartSource
 from runner.model.contents import RemoteFolder
 from runner.model.hub_errors import title
 from runner.model.parts import ROOT, located
@@ -74,6 +74,8 @@ def check_variant(source: Source, names: Collection[str]) -> None:
 def _check_presence(source: Source, component: Component, names: Collection[str]) -> None:
     if files_of(component, names):
         return
+    if isinstance(source, LoraSource):
+        raise ModelError(f"{title(source)} has no file {source.file}")
     if isinstance(source, PartSource):
         where = "files in its root" if component.path == ROOT else f"folder '{component.path}'"
         raise ModelError(f"{title(source)} has no {where}: name the folder that holds it, as ID:SUBFOLDER")

@@ -8,15 +8,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from runner.files.header import DTYPE_BITS
+from runner.model.checks.adapters import ITEMSIZE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.api import Component
     from runner.files.header import TensorInfo
+    from runner.model.checks.adapters import AdapterReport
 
 FLOATING = {"F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"}
-ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NAMED = r"[^.]*[^.\d][^.]*"  # a part of a name that is not a number
 _IN_A_LIST = re.compile(rf"^(?P<list>{_NAMED}(?:\.{_NAMED})*?)\.(?P<index>\d+)\.")
 
@@ -35,6 +36,8 @@ class ComponentShapes:
     """By file name: configs of schedulers and tokenizers."""
     variant: str | None = None
     """The variant of the weights; None for plain files."""
+    adapters: tuple[AdapterReport, ...] = ()
+    """Of the adapters that change it."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -56,7 +59,11 @@ class ComponentShapes:
 
     def loaded_bytes(self, dtype: str) -> int:
         """Bytes in memory when computed in ``dtype`` (``"float32"``, ...)."""
-        return sum(self._bytes_in(dtype).values())
+        return sum(self._bytes_in(dtype).values()) + self.adapter_bytes(dtype)
+
+    def adapter_bytes(self, dtype: str) -> int:
+        """The part of them that adapters add; they stay on the device."""
+        return sum(one.bytes_in(self.component, dtype) for one in self.adapters)
 
     def stored_of(self, name: str) -> int:
         """Bytes of one weight in its file."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
-from runner.manifest.schema import ModelSource, PartSource
+from runner.manifest.schema import LoraSource, ModelSource, PartSource
 from runner.manifest.sources import PLUGIN, is_hub_id, mistaken_hub_id, no_folder, path_of
 from runner.model import hub
 from runner.model.files import ComponentFiles, ComponentPlace
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
     from typing import Any
 
     from runner.api import Component
+    from runner.manifest.loras import Lora
     from runner.manifest.schema import Source
     from runner.plugins import Plugins
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model on this machine, or the one that a part is from."""
+    """A model on this machine, or the one that a part is from, or the file of an adapter."""
 
     source: Source
     folder: Path
@@ -65,6 +67,8 @@ class Model:
         inner = self.source.subfolder if isinstance(self.source, PartSource) else None
         given = {"variant": self.source.variant, "pipeline": pipeline, "subfolder": inner}
         options = {name: value for name, value in given.items() if value}
+        if isinstance(self.source, LoraSource):
+            options = {"file": self.source.file or PurePath(self.source.source).name}
         if self.commit:
             return {"source": self.source.source, "commit": self.commit, **options}
         name = self.source.source
@@ -77,15 +81,26 @@ class ComposedModel:
 
     own: Model
     parts: Mapping[str, Model]
+    loras: Mapping[Lora, Model] = field(default_factory=dict)
+    """The files of the adapters."""
 
     def of(self, component: Component) -> Model:
         """The model that a component is loaded from."""
         return self.parts.get(component.name, self.own)
 
     def record(self) -> dict[str, Any]:
-        """As :meth:`Model.record`, with a record of each part in ``components``."""
+        """As :meth:`Model.record`, with a record of each part in ``components``, of adapters in ``loras``."""
         parts = {name: part.record() for name, part in self.parts.items()}
-        return {**self.own.record(), **({"components": parts} if parts else {})}
+        loras = {lora.name: model.record() for lora, model in self.loras.items()}
+        more = {"components": parts, "loras": loras}
+        return {**self.own.record(), **{name: found for name, found in more.items() if found}}
+
+    def lora_files(self) -> dict[int, Path]:
+        """The files of the adapters, by their places in the manifest."""
+        return {
+            lora.index: model.folder / (lora.source.file or PurePath(lora.source.source).name)
+            for lora, model in self.loras.items()
+        }
 
 
 def find(source: Source, base: Path, plugins: Plugins, components: Sequence[Component]) -> Model | None:
@@ -100,9 +115,15 @@ def find(source: Source, base: Path, plugins: Plugins, components: Sequence[Comp
     """
     if is_hub_id(source.source):
         folder = hub.cached(source, components)
-        if folder is None and (message := mistaken_hub_id(source, base)):
+        is_file = isinstance(source, LoraSource)
+        if folder is None and not is_file and (message := mistaken_hub_id(source, base)):
             raise ModelError(message)
         return Model(source, folder) if folder else None
+    if isinstance(source, LoraSource):
+        path = path_of(source.source, base)
+        if not os.path.isfile(path):  # noqa: PTH113
+            raise ModelError(f"there is no file {path} (the [[lora]] has '{source.source}')")
+        return Model(source, path.parent)
     if source.source.startswith(PLUGIN):
         name, _, inner = source.source.removeprefix(PLUGIN).partition("/")
         plugin = plugins.get(name)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from runner.errors import ExitCode
-from runner.manifest.problems import did_you_mean
-from runner.manifest.schema import UNKNOWN, PartSource
+from runner.errors import ExitCode, ModelError
+from runner.manifest.loras import source_of
+from runner.manifest.problems import ManifestError, Problem, did_you_mean
+from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, part_source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from runner.manifest.load import Manifest
     from runner.manifest.positions import Path
@@ -20,9 +22,13 @@ if TYPE_CHECKING:
 
 
 def where_source(manifest: Manifest, stage: int, source: Source | None = None) -> Position:
-    """The position of a stage's model source, or of a part that it loads; the stage is given by its index."""
+    """The position of a stage's model source, of a part that it loads or of an adapter; ``stage`` is an index."""
     if isinstance(source, PartSource):
         return manifest.where(*_model(manifest, stage), "components", source.component)
+    if isinstance(source, LoraSource):
+        tables = manifest.table.lora
+        n = next(n for n, table in enumerate(tables) if source_of(table) == source)
+        return manifest.where("lora", n, "source")
     return manifest.where(*_model(manifest, stage), "source")
 
 
@@ -30,6 +36,16 @@ def where_component(manifest: Manifest, stage: PipelineStage, component: str) ->
     """The position of the source that a stage loads a component from."""
     part = part_source(stage.model, component) if stage.model else None
     return where_source(manifest, stage.index, part)
+
+
+@contextmanager
+def model_errors_at(manifest: Manifest, stage: PipelineStage, source: Source | None) -> Iterator[None]:
+    """Give errors of a stage's model, or of a part, the position where the manifest names it."""
+    try:
+        yield
+    except ModelError as error:
+        where = where_source(manifest, stage.index, source)
+        raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
 
 
 def check_sources(manifest: Manifest, stage: int, problems: Problems) -> bool:

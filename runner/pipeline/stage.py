@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner.accelerator.discovery import choose_device
 from runner.api import Bundle, File, Stage, Tensor, Text
-from runner.model.parts import source_of
+from runner.model.parts import file_of, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from runner.api import Component, ModelFacts
+    from runner.manifest.loras import Lora
     from runner.manifest.positions import Path
     from runner.manifest.schema import Budget, ModelSource, Source, StageTable
     from runner.pipeline.wiring import Wires
@@ -39,6 +40,8 @@ class PipelineStage:
     """Names of the outputs that later stages take."""
     facts: ModelFacts | None = None
     """Of the model, if the stage's components or parameters depend on it."""
+    loras: tuple[Lora, ...] = ()
+    """The manifest's adapters, if they are for the stage's model."""
 
     @property
     def name(self) -> str:
@@ -73,7 +76,7 @@ class PipelineStage:
 
     @cached_property
     def origins(self) -> Mapping[Source, Sequence[Component]]:
-        """Its components by where they are loaded from.
+        """Its components, and the files of its adapters, by where they are loaded from.
 
         The model is among them even if every component is from elsewhere: its index is read.
         """
@@ -82,6 +85,8 @@ class PipelineStage:
         found: dict[Source, list[Component]] = {self.model: []}
         for component in self.components:
             found.setdefault(source_of(self.model, component), []).append(component)
+        for lora in self.loras:
+            found.setdefault(lora.source, []).append(file_of(lora.source, lora.name))
         return found
 
     @property

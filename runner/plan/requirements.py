@@ -139,6 +139,7 @@ def requirements_of(
     known = list(shapes)
     sizes = _sizes(pipeline, stage, known, device, dtype)
     each, is_known = _known(_activations(pipeline, stage, sizes, changed or {}))
+    each = {item: _with_adapters(one, known, sizes) for item, one in each.items()}
     return MemoryRequirements(
         shapes=tuple(s for s in known if s.tensors and not s.component.config_only),
         dtype=sizes.dtype,
@@ -251,6 +252,17 @@ def _checked(result: Activations | int) -> Activations:
         if not isinstance(value, int | float) or not 0 <= value < inf:
             raise ValueError(f"it returned {name} = {value!r}, which is no size")
     return activations
+
+
+def _with_adapters(found: Activations, shapes: Iterable[ComponentShapes], sizes: Sizes) -> Activations:
+    """The activations of an item with the adapters' own: peft adds what they return to what a layer returns.
+
+    The product with the weight and the sum are alive beside it: two more of the layer's results.
+    """
+    width = max((report.width(one.component) for one in shapes for report in one.adapters), default=0)
+    more = 2 * found.tokens * width * sizes.itemsize
+    small = None if found.small is None else found.small + more
+    return replace(found, peak=found.peak + more, small=small) if more else found
 
 
 def _most(found: list[Activations]) -> Activations:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner.errors import ExitCode, ModelError
-from runner.manifest.problems import ManifestError, Problem, Problems
-from runner.manifest.schema import UNKNOWN, PartSource
+from runner.manifest.problems import Problems
+from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
@@ -16,9 +16,10 @@ from runner.model.hub import Listener, is_altered, lacking
 from runner.model.hub_errors import is_offline, offline
 from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, fetch, find
-from runner.pipeline.model_sources import where_source
+from runner.pipeline.model_sources import model_errors_at, where_source
 from runner.rundir.directory import RunDirectory
-from runner.work.keys import keys_of
+from runner.work.adapters import Adapters
+from runner.work.keys import Prints, keys_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -49,7 +50,7 @@ class ResolvedModels:
     models: dict[Source, Model | None]
     _files: dict[tuple[Source, Component], ComponentFiles] = field(default_factory=dict)
     """Of each opened component: headers are read once."""
-    _prints: list[str] = field(default_factory=list)
+    _prints: list[Prints] = field(default_factory=list)
     """The fingerprints of each stage that the keys were computed from."""
     _described: dict[tuple[int, Source], dict[str, ComponentShapes]] = field(default_factory=dict)
     _indices: dict[ModelSource, Mapping[str, Any]] = field(default_factory=dict)
@@ -72,13 +73,14 @@ class ResolvedModels:
         """
         if self.model(stage) is None:
             return []
-        opened = [files for source in stage.origins for files in self.opened(stage, source)]
+        sources = [source for source in stage.origins if not isinstance(source, LoraSource)]
+        opened = [files for source in sources for files in self.opened(stage, source)]
         return _in_order(stage, {files.component.name: files for files in opened})
 
     def opened(self, stage: PipelineStage, source: Source) -> list[ComponentFiles]:
         """The files of the components that a stage loads from one source, which is here."""
         model = self.models[source]
-        with _errors_at(self.pipeline, stage, source):
+        with model_errors_at(self.pipeline.manifest, stage, source):
             return [self.open(model, component) for component in stage.origins[source]] if model else []
 
     def open(self, model: Model, component: Component) -> ComponentFiles:
@@ -96,23 +98,45 @@ class ResolvedModels:
     def shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
         """The shapes of the stage's components; of a model that is not here, from headers on the hub.
 
+        They have the reports of the adapters that were tried.
+
         Raises:
             ManifestError: a file is missing or damaged, or the hub does not answer.
 
         """
+        adapters = [*(self.adapters.of(stage) or {}).values()]
+        return [
+            replace(one, adapters=tuple(report for report in adapters if one.component.name in report.layers))
+            if adapters and not one.component.config_only
+            else one
+            for one in self._plain_shapes(stage)
+        ]
+
+    def _plain_shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
         if stage.model is None or not stage.components:
             return []
         shapes: dict[str, ComponentShapes] = {}
         for source in stage.origins:
-            shapes |= self._shapes(stage, source)
+            if not isinstance(source, LoraSource):
+                shapes |= self._shapes(stage, source)
         return _in_order(stage, shapes)
+
+    @cached_property
+    def adapters(self) -> Adapters:
+        """The adapters, and what they change."""
+        return Adapters(self.pipeline, self.models, self._plain_shapes, self.index, self.opened)
+
+    def adapted(self, stage: PipelineStage) -> ComposedModel | None:
+        """As :meth:`model`, with the files of the adapters that change the stage."""
+        model = self.model(stage)
+        return model and replace(model, loras=self.adapters.files(stage))
 
     def _shapes(self, stage: PipelineStage, source: Source) -> dict[str, ComponentShapes]:
         """The shapes of the components that a stage loads from one source, by name."""
         if self.models.get(source) is not None:
             return {files.component.name: files.shapes for files in self.opened(stage, source)}
         if (stage.index, source) not in self._described:
-            with _errors_at(self.pipeline, stage, source):
+            with model_errors_at(self.pipeline.manifest, stage, source):
                 described = describe(source, stage.origins[source])
                 self._described[stage.index, source] = described
         return self._described[stage.index, source]
@@ -138,7 +162,7 @@ class ResolvedModels:
             return {}
         if source not in self._indices:
             model = self.models.get(source)
-            with _errors_at(self.pipeline, stage, source):
+            with model_errors_at(self.pipeline.manifest, stage, source):
                 self._indices[source] = read_index(model.folder) if model else model_index(source)
         return self._indices[source]
 
@@ -187,9 +211,10 @@ class ResolvedModels:
             if stage.components and self.model(stage) is None:
                 return None
             found = fingerprint(self.components(stage), hash_missing=hash_missing)
-            if found is None:
+            adapters = self.adapters.prints(stage, hash_missing=hash_missing)
+            if found is None or adapters is None:
                 return None
-            prints.append(found if stage.components else "")
+            prints.append(Prints(found if stage.components else "", adapters))
         self._prints[:] = prints
         return keys_of(self.pipeline, prints)
 
@@ -200,9 +225,13 @@ class ResolvedModels:
             ManifestError: they were changed since.
 
         """
-        if stage.components and fingerprint(self.components(stage)) != self._prints[stage.index]:
-            with _errors_at(self.pipeline, stage, stage.model):
+        prints = self._prints[stage.index]
+        if stage.components and fingerprint(self.components(stage)) != prints.model:
+            with model_errors_at(self.pipeline.manifest, stage, stage.model):
                 raise ModelError("the model's files were changed since the run began: run it again")
+        if self.adapters.prints(stage, hash_missing=True) != prints.loras:
+            with model_errors_at(self.pipeline.manifest, stage, stage.loras[0].source):
+                raise ModelError("the file of a LoRA was changed since the run began: run it again")
 
 
 def resolve_models(pipeline: Pipeline) -> ResolvedModels:
@@ -226,7 +255,7 @@ def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
     manifest, base = pipeline.manifest, pipeline.manifest.folder
     resolved = ResolvedModels(pipeline, {})
     for stage, source in _origins(pipeline):
-        if source.source == UNKNOWN or check_source(source, base):
+        if source.source == UNKNOWN or (not isinstance(source, LoraSource) and check_source(source, base)):
             continue  # that is a problem already
         where = where_source(manifest, stage.index, source)
         if source not in resolved.models:
@@ -257,7 +286,7 @@ def fetch_missing(resolved: ResolvedModels, listener: Listener, *, refresh: bool
         if source not in resolved.models or source in fetched or not is_hub_id(source.source):
             continue
         moves = refresh and (model is None or model.commit != source.revision)
-        with _errors_at(pipeline, stage, source):
+        with model_errors_at(pipeline.manifest, stage, source):
             if model is None or moves or is_altered(resolved.opened(stage, source)):
                 fetched[source] = fetch(source, pipeline.components_of(source), listener)
     return ResolvedModels(pipeline, {**resolved.models, **fetched})
@@ -271,16 +300,6 @@ def _origins(pipeline: Pipeline) -> Iterator[tuple[PipelineStage, Source]]:
 def _in_order(stage: PipelineStage, found: Mapping[str, _Of]) -> list[_Of]:
     """Values of the stage's components by their names, in the order of its declaration."""
     return [found[component.name] for component in stage.components]
-
-
-@contextmanager
-def _errors_at(pipeline: Pipeline, stage: PipelineStage, source: Source | None) -> Iterator[None]:
-    """Give errors of a stage's model, or of a part, the position where the manifest names it."""
-    try:
-        yield
-    except ModelError as error:
-        where = where_source(pipeline.manifest, stage.index, source)
-        raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
 
 
 def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:

@@ -1,0 +1,122 @@
+"""The adapters (LoRA) of a pipeline: what they are tried on, and which stages they change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from runner.model.checks.adapters import AdapterCheck, Recipient, Recipients
+from runner.model.checks.formats import LIBRARIES
+from runner.model.fingerprint import content_of
+from runner.model.remote import header_of
+from runner.pipeline.model_sources import model_errors_at
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from runner.files.header import Header
+    from runner.manifest.loras import Lora
+    from runner.manifest.schema import LoraSource, Source
+    from runner.model.checks.adapters import AdapterReport
+    from runner.model.files import ComponentFiles
+    from runner.model.shapes import ComponentShapes
+    from runner.model.sources import Model
+    from runner.pipeline.binding import Pipeline
+    from runner.pipeline.stage import PipelineStage
+
+
+@dataclass
+class Adapters:
+    """The adapters of a pipeline. The functions may raise ManifestErrors: headers are read with them."""
+
+    pipeline: Pipeline
+    models: Mapping[Source, Model | None]
+    """Among them the adapters' files; None for one on the hub that is not downloaded."""
+    shapes: Callable[[PipelineStage], Iterable[ComponentShapes]]
+    """Of a stage's components."""
+    index: Callable[[PipelineStage], Mapping[str, Any]]
+    """The index of a stage's model."""
+    opened: Callable[[PipelineStage, Source], Sequence[ComponentFiles]]
+    """The files that a stage loads from a source that is here."""
+    _checks: dict[Lora, AdapterCheck] = field(default_factory=dict)
+    _reports: dict[str, AdapterReport] = field(default_factory=dict)
+
+    @property
+    def checks(self) -> Mapping[Lora, AdapterCheck]:
+        """The trial of each adapter on the components of the stages that it may change."""
+        adapted = self._adapted
+        if adapted and not self._checks:
+            recipients = self._recipients(adapted)
+            for lora in adapted[0].loras:
+                header = self._header(adapted[0], lora.source)
+                self._checks[lora] = AdapterCheck(f"the LoRA '{lora.name}'", header, recipients)
+        return self._checks
+
+    def of(self, stage: PipelineStage) -> dict[Lora, AdapterReport] | None:
+        """The adapters that change components of a stage, in order; None if one was not tried yet."""
+        if not (stage.loras and stage.components):
+            return {}
+        loaded = {component.name for component in stage.components if not component.config_only}
+        found: dict[Lora, AdapterReport] = {}
+        for lora, check in self.checks.items():
+            report = self._report(check)
+            if report is None:
+                return None
+            if loaded & report.layers.keys():
+                found[lora] = report
+        return found
+
+    def files(self, stage: PipelineStage) -> dict[Lora, Model]:
+        """The models of those of them whose files are here."""
+        found = {lora: self.models.get(lora.source) for lora in self.of(stage) or ()}
+        return {lora: model for lora, model in found.items() if model is not None}
+
+    def prints(self, stage: PipelineStage, *, hash_missing: bool) -> dict[str, str] | None:
+        """The content hashes of the adapters that change a stage, by name; None if they are not known."""
+        adapters = self.of(stage)
+        found: dict[str, str] = {}
+        for lora in adapters or ():
+            (files,) = self.opened(stage, lora.source)
+            with model_errors_at(self.pipeline.manifest, stage, lora.source):
+                content = content_of(files, hash_missing=hash_missing)
+            if content is None:
+                return None
+            found[lora.name] = content
+        return None if adapters is None else found
+
+    def recipients(self) -> Recipients:
+        """The components that adapters may change, wherever they are loaded."""
+        return next(iter(self.checks.values())).recipients
+
+    @property
+    def _adapted(self) -> list[PipelineStage]:
+        return [stage for stage in self.pipeline.stages if stage.loras and stage.components]
+
+    def _header(self, stage: PipelineStage, source: LoraSource) -> Header:
+        if self.models.get(source) is not None:
+            (header,) = self.opened(stage, source)[0].headers.values()
+            return header
+        (component,) = stage.origins[source]
+        with model_errors_at(self.pipeline.manifest, stage, source):
+            return header_of(source, component)
+
+    def _recipients(self, adapted: Sequence[PipelineStage]) -> Recipients:
+        components = {
+            shapes.component.name: Recipient(shapes.component.cls, shapes.config)
+            for stage in adapted
+            for shapes in self.shapes(stage)
+            if shapes.tensors and not shapes.component.config_only and _is_of_a_library(shapes)
+        }
+        own = adapted[0].model.pipeline if adapted[0].model else None
+        pipeline = own or self.index(adapted[0]).get("_class_name")
+        return Recipients(pipeline if isinstance(pipeline, str) else "", components)
+
+    def _report(self, check: AdapterCheck) -> AdapterReport | None:
+        """From the cache, which is read until it is there."""
+        if check.digest not in self._reports and (report := check.report) is not None:
+            self._reports[check.digest] = report
+        return self._reports.get(check.digest)
+
+
+def _is_of_a_library(shapes: ComponentShapes) -> bool:
+    return shapes.component.cls.partition(":")[0].partition(".")[0] in LIBRARIES
