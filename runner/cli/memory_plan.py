@@ -80,6 +80,9 @@ def _reasons(plan: StagePlan) -> list[str]:
         lines.append(f"{name}: {placed.placement.placement}: {plan.reasons[name]}")
         if tiers := tiers_of(placed):
             lines.append(f"  {tiers}")
+        if added := placed.shapes.adapter_bytes(plan.need.dtype):
+            count = len(placed.shapes.adapters)
+            lines.append(f"  LoRA: {count} of them, not fused: {format_size(added)} beside the weights")
     return lines
 
 

@@ -65,13 +65,14 @@ class FetchProgress(Event, kind="fetch_progress"):
 class Fetched(Event, kind="fetched"):
     """``runner fetch`` has fetched a model: its commit, and the one on this machine ``before``.
 
-    ``component`` is set for a component from elsewhere.
+    ``component`` is set for a component from elsewhere, ``file`` for that of a LoRA.
     """
 
     source: str
     revision: str | None = None
     variant: str | None = None
     component: str | None = None
+    file: str | None = None
     commit: str | None
     before: str | None
     folder: str

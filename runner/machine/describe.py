@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("stage-runner", "torch", "diffusers", "transformers", "safetensors", "numpy")
 """Distributions whose version can change the low bits of a result: recorded with it, part of no key."""
+OPTIONAL = {"peft": "[[lora]]"}
+"""The same of distributions that extras bring, with what in a manifest needs each."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def installed_with(distributions: Iterable[str]) -> dict[str, str]:
 def installed_versions(plugin: str) -> dict[str, str]:
     """Versions of Python, of the installed libraries, and of the plugin's distribution."""
     found = {"python": platform.python_version()}
-    for name in dict.fromkeys((*LIBRARIES, plugin)):
+    for name in dict.fromkeys((*LIBRARIES, *OPTIONAL, plugin)):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:

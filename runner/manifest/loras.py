@@ -112,7 +112,7 @@ def _wrong_on_hub(source: str, base: Path) -> str:
     if url := hub_file(source):
         return f'write "{url}"'
     if "://" in source:
-        return f"a LoRA cannot be loaded from a URL: download it and give the {SAFETENSORS} file, starting with ./"
+        return f"a LoRA cannot be loaded from a URL: download it and give its path, ./FILE{SAFETENSORS}"
     if os.path.exists(base / source):  # noqa: PTH110
         return f'write "./{source}" for the one beside the manifest'
     place = _ON_HUB.fullmatch(source)

@@ -100,7 +100,7 @@ class PartSource(Source):
 
 
 class LoraSource(Source):
-    """The file of a ``[[lora]]``: ``source`` is its path, or a hub id with the file's path there in ``file``."""
+    """The file of a ``[[lora]]``: ``source`` is its path, or a hub id, and ``file`` its path there."""
 
     file: str | None = None
     """None for a file on this machine."""
@@ -113,10 +113,15 @@ class LoraTable(Table):
         min_length=1, description="a .safetensors file, or one on the hub: ID[@REVISION]:FILE"
     )
     weight: float = Field(
-        1.0, allow_inf_nan=False, description="its strength; an item's `lora_weights = { NAME = 0.5 }` overrides"
+        1.0,
+        allow_inf_nan=False,
+        description="its strength; an item's `lora_weights = { NAME = 0.5 }` overrides",
     )
     name: str | None = Field(
-        None, min_length=1, max_length=NAME_LIMIT, description="its name; default: the file's without extension"
+        None,
+        min_length=1,
+        max_length=NAME_LIMIT,
+        description="its name; default: the file's without extension",
     )
 
 

@@ -1,4 +1,4 @@
-"""The syntax of the sources of models, parts and adapters: a hub id, a path, or a folder in a plugin's package."""
+"""The syntax of sources of models, parts and adapters: a hub id, a path, a folder in a plugin's package."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def content_of(files: ComponentFiles, *, hash_missing: bool = True) -> str | Non
     """The hash of a single file, whatever its name; else as :func:`fingerprint`."""
     (path,) = (files.folder / name for name in files.names)
     hashes = _hashes([path], hash_missing=hash_missing)
-    return hashes and hashes.known(path)
+    return hashes.known(path) if hashes else None
 
 
 def _hashes(paths: list[Path], *, hash_missing: bool) -> FileHashes | None:

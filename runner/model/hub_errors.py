@@ -72,5 +72,9 @@ def title(source: Source) -> str:
     """The name of a model in messages, or of a component and the model that it is from."""
     name = f"model '{source.source}'" + (f" at '{source.revision}'" if source.revision else "")
     if isinstance(source, LoraSource):
-        return f"the LoRA {source.file or source.source} ({name})" if source.file else f"the LoRA {source.source}"
+        return (
+            f"the LoRA {source.file or source.source} ({name})"
+            if source.file
+            else f"the LoRA {source.source}"
+        )
     return f"component '{source.component}' ({name})" if isinstance(source, PartSource) else name

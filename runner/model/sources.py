@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runner.api import Component
     from runner.manifest.loras import Lora
     from runner.manifest.schema import Source
+    from runner.model.checks.adapters import Recipients
     from runner.plugins import Plugins
 
 
@@ -82,7 +83,9 @@ class ComposedModel:
     own: Model
     parts: Mapping[str, Model]
     loras: Mapping[Lora, Model] = field(default_factory=dict)
-    """The files of the adapters."""
+    """The files of the adapters that change the stage."""
+    recipients: Recipients | None = None
+    """What the adapters may change, if there are any."""
 
     def of(self, component: Component) -> Model:
         """The model that a component is loaded from."""

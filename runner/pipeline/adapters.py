@@ -16,7 +16,7 @@ LIBRARY, EXTRA = "peft", "pip install 'stage-runner[lora]'"
 
 
 def usable_loras(manifest: Manifest, problems: Problems) -> tuple[Lora, ...]:
-    """The adapters of the manifest; adds a problem for each wrong one, or if their library is not installed."""
+    """The adapters of the manifest; adds a problem for each wrong one, and if their library is absent."""
     found = loras_of(manifest, problems)
     if found and find_spec(LIBRARY) is None:
         where = manifest.where("lora", key=True)

@@ -20,8 +20,8 @@ from runner.manifest.schema import UNKNOWN
 from runner.manifest.sources import part_source
 from runner.model.facts import facts_of, part_config
 from runner.pipeline import wiring
-from runner.pipeline.for_model import depends_on_model, for_model, params_model
 from runner.pipeline.adapters import usable_loras
+from runner.pipeline.for_model import depends_on_model, for_model, params_model
 from runner.pipeline.model_sources import check_component_names, check_sources, where_source
 from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage

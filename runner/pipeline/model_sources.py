@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def where_source(manifest: Manifest, stage: int, source: Source | None = None) -> Position:
-    """The position of a stage's model source, of a part that it loads or of an adapter; ``stage`` is an index."""
+    """The position of a stage's model source, of a part that it loads, or of an adapter."""
     if isinstance(source, PartSource):
         return manifest.where(*_model(manifest, stage), "components", source.component)
     if isinstance(source, LoraSource):

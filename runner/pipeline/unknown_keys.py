@@ -75,7 +75,11 @@ class KnownKeys:
 
     def _as_overrides(self, key: str) -> list[str]:
         tables = [table for table, keys in _TABLES.items() if key in keys]
-        paths = [f"{table}.NAME.{key}" if table in ("stage", "lora") else f"{table}.{key}" for table in tables if table]
+        paths = [
+            f"{table}.NAME.{key}" if table in ("stage", "lora") else f"{table}.{key}"
+            for table in tables
+            if table
+        ]
         own = [f"stage.{name}.with.{key}" for name, keys in self.parameters.items() if key in keys]
         return ([f"with.{key}"] if own else []) + own + paths
 

@@ -48,9 +48,12 @@ if TYPE_CHECKING:
 ADAPTER = adapter_name(0)
 METADATA = "lora_adapter_metadata"
 """The entry of a file's metadata that diffusers makes peft's config from."""
-CONFIG = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora", "lora_bias"}
+CONFIG = {
+    *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora", "lora_bias"),
+    *("base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version"),  # of training
+}
 """What of that may differ from peft's defaults; the rest asks for other computations."""
-# by a part of a tensor's name: formats of which diffusers would drop parts, or that compute with whole weights
+# by a part of a tensor's name: formats of which diffusers drops parts, or that compute with whole weights
 REFUSED = {
     "dora_scale": "it is a DoRA, of which diffusers drops the magnitudes",
     "lora_magnitude_vector": "it is a DoRA, which computes with copies of whole weights",
@@ -129,9 +132,7 @@ def _load(loader: Any, modules: Mapping[str, torch.nn.Module], file: AdapterFile
     return dict(loader.converted)
 
 
-def _account(
-    converted: Mapping[str, Any], modules: Mapping[str, torch.nn.Module], notes: list[str]
-) -> None:
+def _account(converted: Mapping[str, Any], modules: Mapping[str, torch.nn.Module], notes: list[str]) -> None:
     """Check that every tensor has come into a component; note those for components that no stage loads."""
     given = [name for name in converted if not name.endswith("alpha")]
     counts = Counter(name.partition(".")[0] for name in given)
@@ -170,9 +171,9 @@ def _layers(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
     """By adapted layer: the numbers of the adapter's weights, and of what the layer returns for a token."""
     found: dict[str, tuple[int, int]] = {}
     for name, weight in module.named_parameters():
-        layer, dot, part = name.partition(".lora_")
+        layer, dot, _ = name.partition(".lora_")
         if not dot:
-            layer, dot, part = name.partition(".lokr_")
+            layer, dot, _ = name.partition(".lokr_")
         if dot:
             numbers, width = found.get(layer, (0, 0))
             base = module.get_submodule(layer).get_base_layer().weight  # type: ignore[operator]
@@ -186,14 +187,16 @@ def _refuse_formats(header: Header) -> None:
     for part, reason in REFUSED.items():
         if any(part in name for name in header.tensors):
             raise ModelError(reason)
-    odd = next((f"{name} as {info.dtype}" for name, info in header.tensors.items() if info.dtype not in _DTYPES), "")
+    odd = next(
+        (f"{name} as {info.dtype}" for name, info in header.tensors.items() if info.dtype not in _DTYPES), ""
+    )
     if odd:
         raise ModelError(f"it holds {odd}, which is not read here")
     _refuse_configs(header.metadata.get(METADATA))
 
 
 def _refuse_configs(raw: str | None) -> None:
-    """Refuse settings of peft that ask for more than plain LoRA: some of them compute with the model's weights."""
+    """Refuse settings of peft that ask for more than plain LoRA: some compute with the model's weights."""
     if not raw:
         return
     from peft import LoraConfig
@@ -203,19 +206,15 @@ def _refuse_configs(raw: str | None) -> None:
         named = {name.rpartition(".")[2]: value for name, value in settings.items()}
     except (ValueError, AttributeError, RecursionError):
         raise ModelError(f"its metadata is damaged: '{METADATA}' is no JSON table") from None
-    usual = LoraConfig().to_dict()
+    usual: dict[str, Any] = LoraConfig().to_dict()  # type: ignore[no-untyped-call]
     for name, value in named.items():
-        if name in CONFIG or not value or value == usual.get(name):
-            continue
-        if name in ("base_model_name_or_path", "peft_version", "inference_mode", "lora_dropout", "init_lora_weights"):
-            if name != "init_lora_weights" or isinstance(value, bool):
-                continue
-        raise ModelError(f"its metadata sets '{name}' of peft, which runner does not take")
+        if value and value != usual.get(name) and name not in CONFIG:
+            raise ModelError(f"its metadata sets '{name}' of peft, which runner does not take")
 
 
 @contextmanager
 def _header_file(header: Header) -> Iterator[Path]:
-    """A file with this header and a hole where its tensors are; inside, it is read as tensors without memory."""
+    """A file with this header and a hole for its tensors; inside, it is read as tensors without memory."""
     with tempfile.TemporaryDirectory(prefix="runner-lora-") as folder:
         path = Path(folder, "lora.safetensors")
         tables: dict[str, Any] = {"__metadata__": dict(header.metadata)} if header.metadata else {}
@@ -277,7 +276,8 @@ def _in_words(error: Exception) -> str:
     if sizes := _SIZES.search(text):
         stored, taken = (found.replace(", ", " x ") for found in (sizes["file"], sizes["model"]))
         name = sizes["name"].replace(f".{ADAPTER}", "")
-        return f"it is for another model, or for another size of it: {name} is {stored}, and here it would be {taken}"
+        other = "it is for another model, or for another size of it"
+        return f"{other}: {name} is {stored}, and here it would be {taken}"
     if "Target modules" in text or "target_modules" in text:
         return f"it is for another model: its layers are not in this one ({text[:TEXT_LIMIT]})"
     first = text.strip().splitlines()[0] if text.strip() else ""

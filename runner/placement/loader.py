@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 class ComponentLoader:
     """Loads the components of one worker."""
 
-    def __init__(
-        self, device: torch.device, dtype: torch.dtype, adapters: JobAdapters | None = None
-    ) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, adapters: JobAdapters | None = None) -> None:
         """``adapters`` are added to the components that they are for."""
         self._device = device
         self._dtype = dtype

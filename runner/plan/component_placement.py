@@ -48,7 +48,9 @@ def whole(
     """
     loaded = shapes.loaded_bytes(dtype)
     kept = shapes.adapter_bytes(dtype) if placement.placement == SEQUENTIAL_OFFLOAD else 0
-    return PlacedComponent(shapes, placement, loaded, loaded if stays else kept, 0 if stays else loaded - kept)
+    return PlacedComponent(
+        shapes, placement, loaded, loaded if stays else kept, 0 if stays else loaded - kept
+    )
 
 
 def mapped(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,9 @@ MIB = 1 << 20
 PROCESS = 160 * MIB  # Python, numpy, torch and the engine
 LIBRARIES: Mapping[frozenset[str], int] = {frozenset({"diffusers", "transformers"}): 125 * MIB}
 """RAM that importing any library of a group takes, counted once for the group."""
+
+PEFT = 9 * MIB  # in a process with diffusers, which imports it where it is installed
+ADAPTING = 12 * MIB  # of the first component that adapters are added to, beside their weights
 
 # freed memory that lingers with MALLOC_MMAP_THRESHOLD_ (12 MiB), and what the libraries keep from their
 # first work on (6 to 30 MiB measured)
@@ -87,7 +92,9 @@ class MemoryRequirements:
         """RAM of the worker before it loads anything."""
         libraries = {_library(shapes.component) for shapes in self.shapes} | self.beside
         imported = sum(size for group, size in LIBRARIES.items() if group & libraries)
-        return PROCESS + RUNNING + imported + self.overheads.ram
+        imported += PEFT if imported and has_peft() else 0
+        adapting = ADAPTING if any(shapes.adapters for shapes in self.shapes) else 0
+        return PROCESS + RUNNING + imported + adapting + self.overheads.ram
 
     @property
     def retained(self) -> int:
@@ -116,6 +123,12 @@ class MemoryRequirements:
     @property
     def weights(self) -> int:
         return sum(shapes.loaded_bytes(self.dtype) for shapes in self.shapes)
+
+
+@cache
+def has_peft() -> bool:
+    """Whether the library that adds adapters is installed."""
+    return find_spec("peft") is not None
 
 
 def requirements_of(

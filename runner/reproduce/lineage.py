@@ -5,7 +5,8 @@ Records are untrusted: they name stages of installed plugins and a model, and no
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -14,9 +15,6 @@ from runner.files.provenance import read_provenance
 from runner.files.storage import LFS_POINTER, is_lfs_pointer, read_ends
 from runner.manifest.schema import NAME
 from runner.manifest.sources import as_part
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class SourceRecord(BaseModel):
@@ -31,6 +29,10 @@ class SourceRecord(BaseModel):
     """Of a component from elsewhere: its folder in the source, if the manifest gave one."""
     components: dict[str, SourceRecord] = {}
     """The components from elsewhere that the stage loaded."""
+    loras: dict[str, SourceRecord] = {}
+    """The adapters that changed the stage."""
+    file: str | None = None
+    """Of an adapter: its file in the source."""
     commit: str | None = None
     folder: str | None = None
     """The model's folder; in records of earlier versions, whose ``source`` is as the manifest had it."""
@@ -53,8 +55,24 @@ class SourceRecord(BaseModel):
         return {"source": model, **({"components": self._parts} if self.components else {})}
 
     @property
+    def lora(self) -> str:
+        """An adapter's source, as a ``[[lora]]`` has it."""
+        if self.commit:
+            return as_part(self.source, self.commit, self.file)
+        return str(Path(self.source, self.file or ""))
+
+    @property
     def _parts(self) -> dict[str, str]:
         return {name: as_part(r.source, r.commit, r.subfolder) for name, r in self.components.items()}
+
+
+class LoraRecord(BaseModel):
+    """An adapter in a stage's key."""
+
+    place: int
+    file: str
+    """The hash of its content."""
+    weight: float = Field(allow_inf_nan=False)
 
 
 class StageRecord(BaseModel):
@@ -66,6 +84,8 @@ class StageRecord(BaseModel):
     as_written: dict[str, Any] = {}
     """Parameters as they were written: where the plugin's model converts them, and paths of files."""
     model: str
+    lora: dict[str, LoraRecord] = {}
+    """The adapters that changed it, by name."""
     source: SourceRecord | None
     dtype: str
     save_dtype: str | None

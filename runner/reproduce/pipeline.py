@@ -21,7 +21,7 @@ from runner.pipeline.binding import Pipeline, PipelineItem, bind_stages
 from runner.pipeline.params import ParamsBinder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from runner.pipeline.stage import PipelineStage
     from runner.plugins import Plugins
@@ -61,10 +61,14 @@ def manifest_of(provenance: Provenance, plugins: Plugins, model: str | None = No
     tables: Tables = {"version": 1, "name": NAME}
     loading = [(n, r.source) for n, r in enumerate(records.values()) if r.source]
     sources = [source.at(model) if model else source.pinned for _, source in loading]
-    _put(tables, [stages[n] for n, _ in loading], "model", sources)
+    if loras := _loras(records.values()):
+        tables["lora"] = loras
+        _put_adapted(tables, sources, [stages[n] for n, _ in loading], [bool(s.loras) for _, s in loading])
+    else:
+        _put(tables, [stages[n] for n, _ in loading], "model", sources)
     budgets = [{"device": _device(r.device), "threads": r.threads} for r in records.values()]
     _put(tables, stages, "budget", budgets)
-    text: str = tomlkit.dumps({**tables, "stage": stages})
+    text: str = tomlkit.dumps({**tables, "stage": stages, "lora": tables.pop("lora", [])})
     return f"# The stages that `runner reproduce` ran; its items are the files given to it.\n{text}"
 
 
@@ -88,11 +92,13 @@ def pipeline_of(
     for original in originals:
         id_ = _id(original.file.stem, items)
         where = at(Position(str(original.file)))
-        fields = [_parameters(stage, original.provenance.lineage[stage.name]) for stage in stages]
+        lineage = original.provenance.lineage
+        fields = [_parameters(stage, lineage[stage.name]) for stage in stages]
         # values come from JSON, or from strings: they are not validated strictly
         own = [BatchItem(values, where, text_only=True, id=id_) for values in fields]
         bound = [binder.bind(item) for binder, item in zip(binders, own, strict=True)]
-        items[id_] = PipelineItem(id_, tuple(bound), (), where)
+        weights = {name: lora.weight for record in lineage.values() for name, lora in record.lora.items()}
+        items[id_] = PipelineItem(id_, tuple(bound), (), where, weights)
     problems.check()
     return Pipeline(manifest, plugins, stages, tuple(items.values()))
 
@@ -103,6 +109,35 @@ def _from(record: StageRecord, records: Mapping[str, StageRecord], plugins: Plug
     inputs = {needed.name for needed in plugins.stage(record.stage).inputs}
     wires = record.takes().items()
     return {name: f"{stages[key]}.{output}" for name, (key, output) in wires if name in inputs}
+
+
+def _loras(records: Iterable[StageRecord]) -> list[Tables]:
+    """The ``[[lora]]`` tables of all adapters, in their order; the weights are those of each original."""
+    found: dict[str, tuple[int, Tables]] = {}
+    for record in records:
+        sources = record.source.loras if record.source else {}
+        for name, lora in record.lora.items():
+            if name in sources:
+                found.setdefault(name, (lora.place, {"source": sources[name].lora, "name": name}))
+    return [table for _, table in sorted(found.values(), key=lambda placed: placed[0])]
+
+
+def _put_adapted(
+    tables: Tables, sources: Sequence[Tables], stages: Sequence[Tables], adapted: Sequence[bool]
+) -> None:
+    """Put the model into ``[model]``, which adapters change; a stage of another model has its own.
+
+    Stages of one model may have loaded different components from elsewhere.
+    """
+    base = next(source for source, has in zip(sources, adapted, strict=True) if has)
+    own = {name: value for name, value in base.items() if name != "components"}
+    parts: Tables = {}
+    for source, stage in zip(sources, stages, strict=True):
+        if {name: value for name, value in source.items() if name != "components"} == own:
+            parts |= source.get("components", {})
+        else:
+            stage["model"] = source
+    tables["model"] = {**own, **({"components": parts} if parts else {})}
 
 
 def _put(tables: Tables, stages: Sequence[Tables], name: str, values: Sequence[Tables]) -> None:

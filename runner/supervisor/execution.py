@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from runner.plan.stage_plan import StagePlan
     from runner.supervisor.device_locks import DeviceLocks
     from runner.supervisor.event_publisher import EventPublisher
-    from runner.supervisor.launch import Launcher, Launchers
+    from runner.supervisor.launch import Launchers
     from runner.supervisor.signals import Interrupts
+    from runner.supervisor.spawn import Launcher
     from runner.work.work import Work
 
 
@@ -102,7 +103,9 @@ class Execution:
 
         """
         log = self.work.directory.log("check")
-        for warning in try_adapters(self.resolved, lambda: self._launcher(self.work.pipeline.stages[0]).start(log)):
+        for warning in try_adapters(
+            self.resolved, lambda: self._launcher(self.work.pipeline.stages[0]).start(log)
+        ):
             self.publisher.warning(Warned(kind="model", message=str(warning), stage=warning.stage))
         remove_if_empty(log)
 

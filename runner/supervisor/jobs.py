@@ -10,21 +10,19 @@ from runner.protocol import Input, Job, JobAdapters, JobItem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from runner.model.sources import ComposedModel
     from runner.pipeline.stage import PipelineStage
     from runner.plan.placement_option import PlacementOption
     from runner.plan.stage_plan import StagePlan
     from runner.work.demand import Task
-    from runner.work.models import ResolvedModels
     from runner.work.work import Work
 
 
 def make_job(
-    work: Work, plan: StagePlan, placed: PlacementOption, tasks: Sequence[Task], resolved: ResolvedModels
+    work: Work, plan: StagePlan, placed: PlacementOption, tasks: Sequence[Task], model: ComposedModel | None
 ) -> Job:
     """The job of a stage for these tasks, its weights placed by ``placed``: an option of its plan."""
     stage = plan.stage
-    model = resolved.adapted(stage)
-    files = model.lora_files() if model else {}
     table = stage.table
     source = model.record() if model else None
     return Job(
@@ -48,7 +46,7 @@ def make_job(
         timeout=table.timeout,
         checkpoint_every=work.pipeline.manifest.table.run.checkpoint_every,
         items=tuple(_job_item(work, stage, task, source) for task in tasks),
-        adapters=JobAdapters(files, resolved.adapters.recipients()) if files else None,
+        adapters=JobAdapters(model.lora_files(), model.recipients) if model and model.recipients else None,
     )
 
 

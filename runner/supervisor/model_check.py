@@ -70,9 +70,7 @@ def results_of(
         return _check_in(Spawner(threads=1).start(Path(folder, "check.log")), checks)
 
 
-def _check_in(
-    process: Process, checks: Sequence[ComponentCheck | AdapterCheck]
-) -> list[Checked | None]:
+def _check_in(process: Process, checks: Sequence[ComponentCheck | AdapterCheck]) -> list[Checked | None]:
     connection = WorkerConnection(process, ModelCheck(tuple(checks)))
     results: list[Checked | None] = []
     deadline = active_seconds() + SECONDS

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prints:
-    """What a stage loads: the fingerprint of its components, and the content hashes of its adapters by name."""
+    """What a stage loads: its components' fingerprint, and the content hashes of its adapters by name."""
 
     model: str = ""
     loras: Mapping[str, str] = field(default_factory=dict)

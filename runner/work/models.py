@@ -107,7 +107,7 @@ class ResolvedModels:
         adapters = [*(self.adapters.of(stage) or {}).values()]
         return [
             replace(one, adapters=tuple(report for report in adapters if one.component.name in report.layers))
-            if adapters and not one.component.config_only
+            if adapters
             else one
             for one in self._plain_shapes(stage)
         ]
@@ -128,8 +128,10 @@ class ResolvedModels:
 
     def adapted(self, stage: PipelineStage) -> ComposedModel | None:
         """As :meth:`model`, with the files of the adapters that change the stage."""
-        model = self.model(stage)
-        return model and replace(model, loras=self.adapters.files(stage))
+        model, loras = self.model(stage), self.adapters.files(stage)
+        return (
+            replace(model, loras=loras, recipients=self.adapters.recipients()) if model and loras else model
+        )
 
     def _shapes(self, stage: PipelineStage, source: Source) -> dict[str, ComponentShapes]:
         """The shapes of the components that a stage loads from one source, by name."""
@@ -208,15 +210,20 @@ class ResolvedModels:
         """The keys of all items; None if a model is not here, or not hashed and ``hash_missing`` is False."""
         prints = []
         for stage in self.pipeline.stages:
-            if stage.components and self.model(stage) is None:
+            is_here = not stage.components or self.model(stage) is not None
+            found = self._prints_of(stage, hash_missing=hash_missing) if is_here else None
+            if found is None:
                 return None
-            found = fingerprint(self.components(stage), hash_missing=hash_missing)
-            adapters = self.adapters.prints(stage, hash_missing=hash_missing)
-            if found is None or adapters is None:
-                return None
-            prints.append(Prints(found if stage.components else "", adapters))
+            prints.append(found)
         self._prints[:] = prints
         return keys_of(self.pipeline, prints)
+
+    def _prints_of(self, stage: PipelineStage, *, hash_missing: bool) -> Prints | None:
+        model = fingerprint(self.components(stage), hash_missing=hash_missing)
+        loras = self.adapters.prints(stage, hash_missing=hash_missing)
+        if model is None or loras is None:
+            return None
+        return Prints(model if stage.components else "", loras)
 
     def refuse_changed(self, stage: PipelineStage) -> None:
         """Check that the stage's files are those that its keys were computed from.
@@ -225,13 +232,9 @@ class ResolvedModels:
             ManifestError: they were changed since.
 
         """
-        prints = self._prints[stage.index]
-        if stage.components and fingerprint(self.components(stage)) != prints.model:
+        if self._prints_of(stage, hash_missing=True) != self._prints[stage.index]:
             with model_errors_at(self.pipeline.manifest, stage, stage.model):
                 raise ModelError("the model's files were changed since the run began: run it again")
-        if self.adapters.prints(stage, hash_missing=True) != prints.loras:
-            with model_errors_at(self.pipeline.manifest, stage, stage.loras[0].source):
-                raise ModelError("the file of a LoRA was changed since the run began: run it again")
 
 
 def resolve_models(pipeline: Pipeline) -> ResolvedModels:

@@ -1,4 +1,4 @@
-"""Checks components before they are loaded: weights by names and shapes, tokenizers by loading them; and adapters."""
+"""Checks components before they are loaded: weights by shapes, tokenizers by loading them; and adapters."""
 
 from __future__ import annotations
 
