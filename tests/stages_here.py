@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from runner.cli.pipelines import open_pipeline
 from runner.events import ItemFinished, Progress
+from runner.placement.adapter_trial import try_adapter
 from runner.plan.choose import plan_stage
 from runner.supervisor.jobs import make_job
 from runner.work.demand import demand
@@ -33,13 +34,16 @@ def run_stages(manifest: Path, stop: tuple[str, int] | None = None, sets: Sequen
     """
     pipeline = open_pipeline(manifest, sets)
     models = resolve_models(pipeline)
+    for check in models.adapters.checks.values():
+        if check.report is None:  # as the supervisor has another process do
+            check.keep(try_adapter(check))
     work = Work(pipeline, models.keys() or {}, run_directory(pipeline, manifest.parent / "runs"))
     events: list[Event] = []
     for stage in pipeline.stages:
         plan = plan_stage(pipeline, stage, models.shapes(stage))
         plan.check()
         tasks = demand(work, ()).tasks[stage.index]
-        job = make_job(work, plan, plan.chosen, tasks, models.model(stage))
+        job = make_job(work, plan, plan.chosen, tasks, models.adapted(stage))
         is_last = stop is not None and stop[0] == stage.name
         _run(job, events, stop[1] if stop is not None and is_last else None)
         failed = [event.error for event in events if isinstance(event, ItemFinished) and event.error]

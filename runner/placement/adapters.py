@@ -7,6 +7,7 @@ parameters, mapped from its files, so that every placement moves them as it does
 
 from __future__ import annotations
 
+import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -77,9 +78,11 @@ def attach(
 
 def load(loader: Any, file: AdapterFile) -> None:
     """Have diffusers load a file. Pickles are refused: it would load them without ``use_safetensors``."""
-    loader.load_lora_weights(
-        str(file.path), adapter_name=file.adapter, use_safetensors=True, local_files_only=True
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
+        loader.load_lora_weights(
+            str(file.path), adapter_name=file.adapter, use_safetensors=True, local_files_only=True
+        )
 
 
 def activate(mapped: MappedModule, adapters: Sequence[str]) -> MappedModule:
