@@ -69,10 +69,18 @@ def write_kohya_flux(path: Path, model: Path, *, rank: int = 6, seed: int = 0) -
     blocks = [layer for layer, _ in layers(model, "transformer", ("attn.to_q",)) if "single" not in layer]
     width = next(shape[0] for _, shape in layers(model, "transformer", ("attn.to_q",)))
     for n in range(len(blocks)):
-        for name, outputs in (("img_attn_qkv", 3 * width), ("img_attn_proj", width), ("txt_mlp_0", 4 * width)):
+        for name, outputs in (
+            ("img_attn_qkv", 3 * width),
+            ("img_attn_proj", width),
+            ("txt_mlp_0", 4 * width),
+        ):
             stem = f"lora_unet_double_blocks_{n}_{name}"
-            tensors[f"{stem}.lora_down.weight"] = torch.randn(rank, width, generator=random).mul(0.2).bfloat16()
-            tensors[f"{stem}.lora_up.weight"] = torch.randn(outputs, rank, generator=random).mul(0.2).bfloat16()
+            tensors[f"{stem}.lora_down.weight"] = (
+                torch.randn(rank, width, generator=random).mul(0.2).bfloat16()
+            )
+            tensors[f"{stem}.lora_up.weight"] = (
+                torch.randn(outputs, rank, generator=random).mul(0.2).bfloat16()
+            )
             tensors[f"{stem}.alpha"] = torch.tensor(rank / 2)
     save_file(tensors, path, {"format": "pt"})
     return path

@@ -12,6 +12,7 @@ import math
 import re
 import struct
 import tempfile
+import warnings
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -106,7 +107,7 @@ def try_adapter(check: AdapterCheck) -> AdapterReport:
     with _header_file(check.header) as path, _told() as notes:
         converted = _load(loader, modules, AdapterFile(path, ADAPTER))
     layers = {name: found for name, one in modules.items() if (found := _layers(one))}
-    _account(converted, modules, notes)
+    _account(converted, modules, loadable, notes)
     return AdapterReport(layers, tuple(dict.fromkeys(notes)))
 
 
@@ -132,7 +133,12 @@ def _load(loader: Any, modules: Mapping[str, torch.nn.Module], file: AdapterFile
     return dict(loader.converted)
 
 
-def _account(converted: Mapping[str, Any], modules: Mapping[str, torch.nn.Module], notes: list[str]) -> None:
+def _account(
+    converted: Mapping[str, Any],
+    modules: Mapping[str, torch.nn.Module],
+    loadable: Collection[str],
+    notes: list[str],
+) -> None:
     """Check that every tensor has come into a component; note those for components that no stage loads."""
     given = [name for name in converted if not name.endswith("alpha")]
     counts = Counter(name.partition(".")[0] for name in given)
@@ -143,7 +149,7 @@ def _account(converted: Mapping[str, Any], modules: Mapping[str, torch.nn.Module
             there = sum(1 for name, _ in modules[component].named_parameters() if f".{ADAPTER}" in name)
             if there < count:
                 lost += _without_layer(own, modules[component]) or own
-        elif component in ("transformer_2", "unet", "transformer") or component.startswith("text_encoder"):
+        elif component in loadable or component.startswith("text_encoder"):
             notes.append(
                 f"{count} of its {len(given)} weights are for '{component}', which no stage of this manifest "
                 "loads: they have no effect"
@@ -206,7 +212,7 @@ def _refuse_configs(raw: str | None) -> None:
         named = {name.rpartition(".")[2]: value for name, value in settings.items()}
     except (ValueError, AttributeError, RecursionError):
         raise ModelError(f"its metadata is damaged: '{METADATA}' is no JSON table") from None
-    usual: dict[str, Any] = LoraConfig().to_dict()  # type: ignore[no-untyped-call]
+    usual: dict[str, Any] = LoraConfig().to_dict()
     for name, value in named.items():
         if value and value != usual.get(name) and name not in CONFIG:
             raise ModelError(f"its metadata sets '{name}' of peft, which runner does not take")
@@ -265,7 +271,9 @@ def _told() -> Iterator[list[str]]:
     logger, collector = logging.getLogger("diffusers"), Collector()
     logger.addHandler(collector)
     try:
-        yield notes
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # peft's, of what is refused here
+            yield notes
     finally:
         logger.removeHandler(collector)
 

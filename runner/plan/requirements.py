@@ -152,7 +152,7 @@ def requirements_of(
     known = list(shapes)
     sizes = _sizes(pipeline, stage, known, device, dtype)
     each, is_known = _known(_activations(pipeline, stage, sizes, changed or {}))
-    each = {item: _with_adapters(one, known, sizes) for item, one in each.items()}
+    each = {item: with_adapters(one, known, sizes) for item, one in each.items()}
     return MemoryRequirements(
         shapes=tuple(s for s in known if s.tensors and not s.component.config_only),
         dtype=sizes.dtype,
@@ -267,7 +267,7 @@ def _checked(result: Activations | int) -> Activations:
     return activations
 
 
-def _with_adapters(found: Activations, shapes: Iterable[ComponentShapes], sizes: Sizes) -> Activations:
+def with_adapters(found: Activations, shapes: Iterable[ComponentShapes], sizes: Sizes) -> Activations:
     """The activations of an item with the adapters' own: peft adds what they return to what a layer returns.
 
     The product with the weight and the sum are alive beside it: two more of the layer's results.

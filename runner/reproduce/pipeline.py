@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import tomlkit
 
 from runner.accelerator.discovery import accelerators
 from runner.accelerator.names import CPU, CUDA
+from runner.errors import UsageError
 from runner.manifest.batch_item import BatchItem, at
 from runner.manifest.input_files import file_parameters
 from runner.manifest.load import parse
@@ -113,13 +115,20 @@ def _from(record: StageRecord, records: Mapping[str, StageRecord], plugins: Plug
 
 def _loras(records: Iterable[StageRecord]) -> list[Tables]:
     """The ``[[lora]]`` tables of all adapters, in their order; the weights are those of each original."""
-    found: dict[str, tuple[int, Tables]] = {}
+    found: dict[str, Tables] = {}
+    before: dict[str, set[str]] = {}
     for record in records:
         sources = record.source.loras if record.source else {}
-        for name, lora in record.lora.items():
-            if name in sources:
-                found.setdefault(name, (lora.place, {"source": sources[name].lora, "name": name}))
-    return [table for _, table in sorted(found.values(), key=lambda placed: placed[0])]
+        names = sorted(record.lora.keys() & sources.keys(), key=lambda name: record.lora[name].place)
+        for n, name in enumerate(names):  # a stage has only those that change it
+            found.setdefault(name, {"source": sources[name].lora, "name": name})
+            before.setdefault(name, set()).update(names[:n])
+    try:
+        return [found[name] for name in TopologicalSorter(before).static_order()]
+    except CycleError:
+        raise UsageError(
+            "its record has adapters in one order at a stage, and in another at the next"
+        ) from None
 
 
 def _put_adapted(

@@ -50,7 +50,7 @@ class Difference:
             return "not set"
         if self.part[0] == "lora":
             lora = json.loads(value)
-            return f"weight {lora['weight']:g} of {lora['file'][:KEY_IN_NAME]}"
+            return f"weight {lora['weight']:g} of {lora['file'][:KEY_IN_NAME]} (number {lora['place'] + 1})"
         if self.part[0] in HASHES:
             return value.strip('"')[:KEY_IN_NAME]
         if self.part[0] == "params" and (found := _CONTENT.findall(value)):

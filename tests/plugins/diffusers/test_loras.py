@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LORA = '[[lora]]\nsource = "./style.safetensors"\nweight = 0.8\n[[lora]]\nsource = "./anna.safetensors"\n'
-WEIGHTS = ({}, {"style": -0.5, "anna": 0.3}, {"style": 0.0}, {"style": 0.0, "anna": 0.0})
+WEIGHTS: tuple[dict[str, float], ...] = (
+    {},
+    {"style": -0.5, "anna": 0.3},
+    {"style": 0.0},
+    {"style": 0.0, "anna": 0.0},
+)
 """Of each item; what it leaves out is 0.8 and 1."""
 
 

@@ -55,7 +55,10 @@ def test_what_changes_an_output_changes_its_key_and_those_after_it(
 
 def test_so_do_a_stages_version_and_its_model(project: Project) -> None:
     before = keys(project)["item"]
-    for after in (keys(project, version=2)["item"], keys(project, prints=("print", ""))["item"]):
+    for after in (
+        keys(project, version=2)["item"],
+        keys(project, prints=(Prints("print"), Prints()))["item"],
+    ):
         assert before[0] != after[0]
         assert before[1] != after[1]
 
