@@ -66,6 +66,8 @@ REFUSED = {
     "emb_params": "it is a textual inversion, not a LoRA",
     "ip_adapter": "it is an IP-Adapter, not a LoRA",
 }
+ONCE = ("norm", "modulation", "adaln", "time_")
+"""Parts of names of layers that a step passes once, not with each token: what they return is small."""
 TEXT_LIMIT = 300  # characters of a library's message
 _SIZES = re.compile(
     r"size mismatch for (?P<name>\S+): .*?torch\.Size\(\[(?P<file>[\d, ]*)\]\).*?"
@@ -183,7 +185,8 @@ def _layers(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
         if dot:
             numbers, width = found.get(layer, (0, 0))
             base = module.get_submodule(layer).get_base_layer().weight  # type: ignore[operator]
-            found[layer] = (numbers + weight.numel(), max(width, base.shape[0]))
+            rows = 0 if any(part in layer for part in ONCE) else base.shape[0]
+            found[layer] = (numbers + weight.numel(), max(width, rows))
     return found
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from runner.pipeline.stage import PipelineStage
 
 MIB = 1 << 20
+SMALL = 16 * MIB  # that of runner.api.live_bytes, which imports torch
 
 # RAM of a worker before it loads weights, in bytes: RssAnon on Linux, measured with torch 2.13,
 # diffusers 0.42 and transformers 5
@@ -273,8 +274,11 @@ def with_adapters(found: Activations, shapes: Iterable[ComponentShapes], sizes: 
     The product with the weight and the sum are alive beside it: two more of the layer's results.
     """
     width = max((report.width(one.component) for one in shapes for report in one.adapters), default=0)
-    more = 2 * found.tokens * width * sizes.itemsize
-    small = None if found.small is None else found.small + more
+    result = found.tokens * width * sizes.itemsize
+    more = 2 * result
+    small = found.small
+    if small is not None and result <= SMALL:
+        small += more
     return replace(found, peak=found.peak + more, small=small) if more else found
 
 
