@@ -67,9 +67,20 @@ def check_stages(resolved: ResolvedModels, stages: Iterable[PipelineStage]) -> N
 
     """
     stages = list(stages)
-    notes = try_adapters(resolved)
+    try_each(resolved)
     findings = look(resolved, stages)
     check_components(resolved, stages, findings)
-    for warning in (*notes, *findings.warnings):
+    for warning in findings.warnings:
         say(f"warning: {warning}")
     findings.problems.check()
+
+
+def try_each(resolved: ResolvedModels) -> None:
+    """Try the adapters on the models; prints a line for each part of them that has no effect.
+
+    Raises:
+        RunnerError: an adapter does not fit its model.
+
+    """
+    for warning in try_adapters(resolved):
+        say(f"warning: {warning}")

@@ -110,6 +110,8 @@ def try_adapter(check: AdapterCheck) -> AdapterReport:
         converted = _load(loader, modules, AdapterFile(path, ADAPTER))
     layers = {name: found for name, one in modules.items() if (found := _layers(one))}
     _account(converted, modules, loadable, notes)
+    if "transformer" in layers and "transformer_2" in {*modules} - {*layers}:
+        notes.append("it changes 'transformer' alone: diffusers loads nothing into 'transformer_2'")
     return AdapterReport(layers, tuple(dict.fromkeys(notes)))
 
 

@@ -242,7 +242,7 @@ class ItemScales(dict[str, float]):
             return super().__getitem__(adapter)
         if (id(self), adapter) not in item.scales:
             self._layer.set_scale(adapter, item.weights[adapter])
-        return item.scales[id(self), adapter]
+        return item.scales.get((id(self), adapter), super().__getitem__(adapter))
 
     def __setitem__(self, adapter: str, scale: float) -> None:
         item = _ITEM.get()

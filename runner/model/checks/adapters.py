@@ -20,6 +20,7 @@ from runner.files.storage import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+    from pathlib import Path
 
     from runner.api import Component
     from runner.files.header import Header
@@ -96,6 +97,8 @@ class AdapterCheck:
     @property
     def report(self) -> AdapterReport | None:
         """What came of it, if it was tried before and fits."""
+        if self.digest in _TRIED:
+            return _TRIED[self.digest]
         try:
             return as_report(json.loads(self._cache_file.read_bytes()))
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -103,12 +106,17 @@ class AdapterCheck:
 
     def keep(self, report: AdapterReport) -> None:
         """Record in the cache what came of it."""
-        with suppress(StorageError):  # without a cache it is tried again
+        _TRIED[self.digest] = report
+        with suppress(StorageError):  # without a cache the next command tries it again
             write_atomically(self._cache_file, json.dumps(asdict(report)).encode())
 
     @property
-    def _cache_file(self) -> Any:
+    def _cache_file(self) -> Path:
         return cache_folder() / "agreed" / f"lora-{self.digest[:40]}"
+
+
+_TRIED: dict[str, AdapterReport] = {}
+"""By digest: those that this process has tried. The cache may not be writable."""
 
 
 def as_report(values: Mapping[str, Any]) -> AdapterReport:
