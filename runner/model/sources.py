@@ -95,8 +95,8 @@ class ComposedModel:
         """As :meth:`Model.record`, with a record of each part in ``components``, of adapters in ``loras``."""
         parts = {name: part.record() for name, part in self.parts.items()}
         loras = {lora.name: model.record() for lora, model in self.loras.items()}
-        more = {"components": parts, "loras": loras}
-        return {**self.own.record(), **{name: found for name, found in more.items() if found}}
+        more = {"loras": loras} if loras else {}
+        return {**self.own.record(), **({"components": parts} if parts else {}), **more}
 
     def lora_files(self) -> dict[int, Path]:
         """The files of the adapters, by their places in the manifest."""
