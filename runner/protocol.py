@@ -1,8 +1,8 @@
 """The messages between supervisor and worker.
 
-The supervisor sends one :class:`Job`, :class:`ModelCheck` or :class:`Measuring` through a pipe, and ``STOP``
-to interrupt it; the end of the pipe means that the supervisor has ended. The worker sends events, one JSON
-object a line.
+The supervisor sends one :class:`Job`, :class:`ModelCheck`, :class:`Measuring` or :class:`Quantise` through a
+pipe, and ``STOP`` to interrupt it; the end of the pipe means that the supervisor has ended. The worker sends
+events, one JSON object a line.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runner.model.checks.adapters import AdapterCheck, Recipients
     from runner.model.checks.request import ComponentCheck
     from runner.model.files import ComponentPlace
+    from runner.model.quantising import Quantising
     from runner.placements import ComponentPlacement
     from runner.plan.measured import Measurement
 
@@ -138,11 +139,22 @@ class Measuring:
         pipe.flush()
 
 
-def receive(pipe: IO[bytes]) -> Job | ModelCheck | Measuring:
+@dataclass(frozen=True)
+class Quantise:
+    """A component to quantise into the cache; the answers are events ``quantised``."""
+
+    quantising: Quantising
+
+    def send(self, pipe: IO[bytes]) -> None:
+        pickle.dump((self, 0), pipe)
+        pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> Job | ModelCheck | Measuring | Quantise:
     """Receive the worker's request."""
     # the sender is our own supervisor: nothing from outside is ever unpickled
     request, parts = pickle.load(pipe)  # noqa: S301
-    if isinstance(request, ModelCheck | Measuring):
+    if isinstance(request, ModelCheck | Measuring | Quantise):
         return request
     if not isinstance(request, Job):
         raise TypeError(f"not a job: {type(request)}")

@@ -70,7 +70,7 @@ def run(manifest: str, runs: str, sets: Sequence[str]) -> Ran:
         torch.accelerator.reset_peak_memory_stats()
         predicted.append(plan.chosen.vram)
         placements.append(plan.chosen.placement)
-        Loop(make_job(work, plan, plan.chosen, tasks, models.adapted(stage)), events.append).run()
+        Loop(make_job(work, plan, plan.chosen, tasks, models.placed(stage)), events.append).run()
     if torch.sim.is_initialized():  # type: ignore[attr-defined]
         torch.accelerator.synchronize()
     return Ran(

@@ -15,6 +15,7 @@ from runner.work.demand import demand
 from runner.work.models import resolve_models, run_directory
 from runner.work.work import Work
 from runner.worker.loop import Loop
+from runner.worker.quantise import quantise_component
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,10 +41,13 @@ def run_stages(manifest: Path, stop: tuple[str, int] | None = None, sets: Sequen
     work = Work(pipeline, models.keys() or {}, run_directory(pipeline, manifest.parent / "runs"))
     events: list[Event] = []
     for stage in pipeline.stages:
+        model = models.placed(stage)
+        for one in model.quantised.values() if model else ():
+            quantise_component(one, events.append)
         plan = plan_stage(pipeline, stage, models.shapes(stage))
         plan.check()
         tasks = demand(work, ()).tasks[stage.index]
-        job = make_job(work, plan, plan.chosen, tasks, models.adapted(stage))
+        job = make_job(work, plan, plan.chosen, tasks, model)
         is_last = stop is not None and stop[0] == stage.name
         _run(job, events, stop[1] if stop is not None and is_last else None)
         failed = [event.error for event in events if isinstance(event, ItemFinished) and event.error]

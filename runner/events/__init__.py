@@ -11,6 +11,7 @@ from runner.events.published import (
     Memory,
     OutOfMemory,
     Progress,
+    QuantizeProgress,
     Resumed,
     Retrying,
     RunFinished,
@@ -23,7 +24,17 @@ from runner.events.published import (
     Warned,
     WorkerDied,
 )
-from runner.events.worker import Alive, Checked, Failed, Finished, ItemStarted, Measured, Ready, Stuck
+from runner.events.worker import (
+    Alive,
+    Checked,
+    Failed,
+    Finished,
+    ItemStarted,
+    Measured,
+    Quantised,
+    Ready,
+    Stuck,
+)
 
 __all__ = [
     "NOTE",
@@ -43,6 +54,8 @@ __all__ = [
     "Memory",
     "OutOfMemory",
     "Progress",
+    "Quantised",
+    "QuantizeProgress",
     "Ready",
     "Resumed",
     "Retrying",

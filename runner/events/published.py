@@ -53,6 +53,17 @@ class MeasuringShapes(Event, kind="measuring_shapes"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class QuantizeProgress(Event, kind="quantize_progress"):
+    """A stage's component is being quantised into the cache: ``done`` of ``total`` bytes."""
+
+    stage: str
+    component: str
+    scheme: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class FetchProgress(Event, kind="fetch_progress"):
     """A model is being downloaded: ``done`` of ``total`` bytes."""
 
@@ -238,6 +249,7 @@ PUBLISHED: tuple[type[Event], ...] = (
     MeasuringShapes,
     FetchProgress,
     Fetched,
+    QuantizeProgress,
     StageStarted,
     StageReady,
     Resumed,

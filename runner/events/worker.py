@@ -24,6 +24,14 @@ class Checked(Event, kind="checked"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quantised(Event, kind="quantised"):
+    """So many bytes of a component's weights are quantised."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured(Event, kind="measured"):
     """The activations of one size, by the names of their fields; or why they are not known."""
 

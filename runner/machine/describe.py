@@ -73,12 +73,19 @@ def installed_with(distributions: Iterable[str]) -> dict[str, str]:
 
 def installed_versions(plugin: str) -> dict[str, str]:
     """Versions of Python, of the installed libraries, and of the plugin's distribution."""
-    found = {"python": platform.python_version()}
-    for name in dict.fromkeys((*LIBRARIES, *OPTIONAL, plugin)):
+    found = versions(dict.fromkeys((*LIBRARIES, *OPTIONAL, plugin)))
+    installed = {name: version for name, version in found.items() if version is not None}
+    return {"python": platform.python_version(), **installed}
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str | None]:
+    """The versions of distributions; None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for name in distributions:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            continue
+            found[name] = None
     return found
 
 

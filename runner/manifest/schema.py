@@ -41,6 +41,8 @@ Placement = Literal[
     "group-offload",
 ]
 
+Quantize = Literal["int8", "fp8"]
+
 _MORE_THAN_NOTHING = r"(\d*[1-9]\d*(\.\d+)?|0+\.\d*[1-9]\d*)"
 _SIZE_SCHEMA = {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*([KMGT]i?B|B)\s*$"}
 _DURATION_SCHEMA = {
@@ -78,9 +80,16 @@ class ModelSource(Source):
         pattern=CLASS,
         description="another pipeline class for the same weights than model_index.json names",
     )
+    config: str | None = Field(
+        None,
+        min_length=1,
+        description="of a model that is one file of weights: the folder or hub id with its configs and "
+        "tokenizers; default: as diffusers knows",
+    )
     components: dict[str, Annotated[str, Field(min_length=1)]] = Field(
         default_factory=dict,
-        description="components from elsewhere, by name: a folder, a hub id, or ID[@REVISION][:SUBFOLDER]",
+        description="components from elsewhere, by name: a folder, a hub id, ID[@REVISION][:SUBFOLDER], "
+        "or a file of weights: ./FILE or ID[@REVISION]:FILE (.safetensors, .gguf)",
     )
 
     def __hash__(self) -> int:
@@ -97,6 +106,8 @@ class PartSource(Source):
     component: str
     subfolder: str | None = None
     """Where it is in the source, if the manifest says so."""
+    file: str | None = None
+    """A single file there that has its weights; its config is the model's own."""
 
 
 class LoraSource(Source):
@@ -143,6 +154,9 @@ class StageTable(Table):
     save_dtype: Dtype | None = Field(None, description="dtype of the hand-offs; default: as computed")
     placement: Placement = Field("auto", description="where weights live and how they reach the device")
     device_map: dict[str, str | int] | None = Field(None, description="a custom device map")
+    quantize: Quantize | dict[str, Quantize] | None = Field(
+        None, description="quantise the weights once, into the cache: int8 or fp8, or a table by component"
+    )
     timeout: Duration | None = Field(None, description='time limit per item: seconds, "30m", "2h"')
     retries: int = Field(0, ge=0, le=100, description="how often a failed item is retried")
     budget: Budget | None = Field(None, description="overrides [budget] for this stage")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runner.files.header import Header
 
 WEIGHTS = ".safetensors"
+GGUF = ".gguf"
 CONFIG = "config.json"
 INDEX = "model_index.json"
 BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")

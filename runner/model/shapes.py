@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from runner.files.header import DTYPE_BITS
-from runner.model.checks.adapters import ITEMSIZE
+from runner.model.quantised import ITEMSIZE, Quantisation, quantisation_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +35,12 @@ class ComponentShapes:
     """By file name: configs of schedulers and tokenizers."""
     variant: str | None = None
     """The variant of the weights; None for plain files."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Of its weight files."""
+    planned: Quantisation | None = None
+    """How ``quantize`` will have quantised the weights; the files are not there yet."""
+    computed: frozenset[str] = frozenset()
+    """Weights that are computed when the component is loaded: they are in no file, and in no block."""
     adapters: tuple[AdapterReport, ...] = ()
     """Of the adapters that change it."""
 
@@ -44,9 +49,28 @@ class ComponentShapes:
         """The config of a model, a scheduler or a tokenizer."""
         return self.config or next(iter(self.other_configs.values()), {})
 
+    @cached_property
+    def quantisation(self) -> Quantisation | None:
+        """How some of the weights are quantised; None if they are not."""
+        return self.planned or quantisation_of(self.config, self.tensors, self.metadata)
+
+    @cached_property
+    def weights(self) -> Mapping[str, TensorInfo]:
+        """The tensors with the weights' shapes, by the weights' names: one for each, quantised or not."""
+        quantisation = self.quantisation
+        if quantisation is None:
+            return self.tensors
+        plain = {name: info for name, info in self.tensors.items() if name not in quantisation.kept}
+        return plain | {weight: self.tensors[name] for weight, name in quantisation.weights.items()}
+
+    @property
+    def workspace(self) -> int:
+        """The most bytes that a layer takes for its weight, dequantised, while it computes."""
+        return self.quantisation.workspace(self.tensors) if self.quantisation else 0
+
     @property
     def parameters(self) -> int:
-        return sum(tensor.elements for tensor in self.tensors.values())
+        return sum(tensor.elements for tensor in self.weights.values())
 
     @property
     def stored_bytes(self) -> int:
@@ -85,7 +109,7 @@ class ComponentShapes:
         the outermost ones.
         """
         found: dict[str, dict[str, list[str]]] = {}
-        for name in self.tensors:
+        for name in self.tensors.keys() - self.computed if self.computed else self.tensors:
             match = self._list_of(name)
             if match:
                 prefix = f"{match[0]}.{match[1]}"
@@ -117,11 +141,13 @@ class ComponentShapes:
     def _bytes_in(self, dtype: str) -> Mapping[str, int]:
         """Bytes of each weight when computed in ``dtype``."""
         if dtype not in self._weights_by_dtype:
-            kept = {*self.component.float32.get(dtype, ())}
+            float32 = {*self.component.float32.get(dtype, ())}
+            as_stored = self.quantisation.kept if self.quantisation else ()
             self._weights_by_dtype[dtype] = {
-                name: tensor.elements * ITEMSIZE["float32" if not kept.isdisjoint(name.split(".")) else dtype]
-                if tensor.dtype in FLOATING
-                else tensor.elements * DTYPE_BITS[tensor.dtype] // 8
+                name: tensor.elements
+                * ITEMSIZE["float32" if not float32.isdisjoint(name.split(".")) else dtype]
+                if tensor.dtype in FLOATING and name not in as_stored
+                else tensor.end - tensor.start
                 for name, tensor in self.tensors.items()
             }
         return self._weights_by_dtype[dtype]

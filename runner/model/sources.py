@@ -13,7 +13,7 @@ from runner.manifest.sources import PLUGIN, is_hub_id, mistaken_hub_id, no_folde
 from runner.model import hub
 from runner.model.files import ComponentFiles, ComponentPlace
 from runner.model.needed import check_variant
-from runner.model.parts import located_on_disk
+from runner.model.parts import file_of, located_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from runner.manifest.loras import Lora
     from runner.manifest.schema import Source
     from runner.model.checks.adapters import Recipients
+    from runner.model.layouts import Layout
+    from runner.model.quantising import Quantising
     from runner.plugins import Plugins
 
 
@@ -50,14 +52,17 @@ class Model:
             ModelError: they are missing, damaged or pickled.
 
         """
-        files = self.place(component).open()
+        files = hub.open_from(self.source, self.folder, self._located(component))
         return replace(files, declared=component.path)
 
     def place(self, component: Component) -> ComponentPlace:
         """Where the component's files are."""
+        return ComponentPlace(self._located(component), self.folder, self.variant)
+
+    def _located(self, component: Component) -> Component:
         locate = hub.located_in if self.commit else located_on_disk
         (found,) = locate(self.source, self.folder, [component])
-        return ComponentPlace(found, self.folder, self.variant)
+        return found
 
     def record(self) -> dict[str, Any]:
         """A source that identifies the same files from any folder and at any time.
@@ -66,7 +71,8 @@ class Model:
         """
         pipeline = self.source.pipeline if isinstance(self.source, ModelSource) else None
         inner = self.source.subfolder if isinstance(self.source, PartSource) else None
-        given = {"variant": self.source.variant, "pipeline": pipeline, "subfolder": inner}
+        file = file_of(self.source)
+        given = {"variant": self.source.variant, "pipeline": pipeline, "subfolder": inner, "file": file}
         options = {name: value for name, value in given.items() if value}
         if isinstance(self.source, LoraSource):
             options = {"file": self.source.file or PurePath(self.source.source).name}
@@ -82,14 +88,21 @@ class ComposedModel:
 
     own: Model
     parts: Mapping[str, Model]
+    quantised: Mapping[str, Quantising] = field(default_factory=dict)
+    """The components that ``quantize`` quantises."""
     loras: Mapping[Lora, Model] = field(default_factory=dict)
     """The files of the adapters that change the stage."""
     recipients: Recipients | None = None
     """What the adapters may change, if there are any."""
 
-    def of(self, component: Component) -> Model:
-        """The model that a component is loaded from."""
-        return self.parts.get(component.name, self.own)
+    def place(self, component: Component, layout: Layout | None = None) -> ComponentPlace:
+        """Where a component's files are; ``layout`` is that of a single file with its weights."""
+        if (quantised := self.quantised.get(component.name)) is not None:
+            return ComponentPlace(quantised.quantised, quantised.target)
+        part = self.parts.get(component.name, self.own)
+        if file := file_of(part.source):
+            return replace(self.own.place(component), weights=part.folder / file, layout=layout)
+        return part.place(component)
 
     def record(self) -> dict[str, Any]:
         """As :meth:`Model.record`, with a record of each part in ``components``, of adapters in ``loras``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from runner.accelerator.names import TIER, TIER_CHOICES
@@ -15,12 +16,14 @@ from runner.manifest.input_files import file_parameters
 from runner.manifest.items import expand
 from runner.manifest.loras import weights_of
 from runner.manifest.params import names_of
-from runner.manifest.problems import Position, Problems
+from runner.manifest.problems import Position, Problems, did_you_mean
 from runner.manifest.schema import UNKNOWN
 from runner.manifest.sources import part_source
 from runner.model.facts import facts_of, part_config
+from runner.model.quantised import PACKAGES, TORCHAO
 from runner.pipeline import wiring
 from runner.pipeline.adapters import usable_loras
+from runner.pipeline.checkpoints import with_checkpoints
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
 from runner.pipeline.model_sources import check_component_names, check_sources, where_source
 from runner.pipeline.params import ParamsBinder, StageParams
@@ -113,6 +116,7 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
 def bind_what_is_right(manifest: Manifest, plugins: Plugins, problems: Problems) -> Pipeline:
     """Like :func:`bind`, but errors are added to ``problems``, and what is wrong is left out."""
     problems.found += manifest.problems
+    manifest = with_checkpoints(manifest, plugins, problems)
     items = expand(manifest, problems)
     stages = bind_stages(manifest, plugins, problems)
     bound = _bind_items(manifest, stages, items, problems)
@@ -193,12 +197,15 @@ def _for_model(manifest: Manifest, plugins: Plugins, n: int, spec: Stage, proble
     where = where_source(manifest, n)
     if not check_sources(manifest, n, problems):
         return _Bound()
-    parts = {}
+    parts, files = {}, 0
     for name in source.components:
-        if (part := part_source(source, name)) is not None:
+        part = part_source(source, name)
+        if part is not None and part.file:
+            files += 1  # its config is the model's own
+        elif part is not None:
             with problems.errors_at(where_source(manifest, n, part)):
                 parts[name] = part_config(part, manifest.folder, plugins)
-    if len(parts) < len(source.components):
+    if len(parts) + files < len(source.components):
         return _Bound()
     with problems.errors_at(where):
         facts = facts_of(source, manifest.folder, plugins, parts)
@@ -221,9 +228,27 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
             where = manifest.where("stage", n, "device_map", name)
             problems.add(where, f"'{name}' is placed on {tier!r}; there are: {TIER_CHOICES}")
     _check_suffix_parameters(manifest, stage, problems)
+    _check_quantize(manifest, stage, problems)
     if placement in ACCELERATOR_ONLY and stage.table.device_map is not None:
         message = f"placement '{placement}' and a device_map exclude each other: remove one"
         problems.add(manifest.where("stage", n, "device_map", key=True), message)
+
+
+def _check_quantize(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
+    """Check that ``quantize`` names components of the stage, and that torchao is installed."""
+    if stage.table.quantize is None:
+        return
+    known = [component.name for component in stage.components if not component.config_only]
+    path = ("stage", stage.index, "quantize")
+    for name in stage.quantize if isinstance(stage.table.quantize, dict) else ():
+        if name not in known:
+            hint = did_you_mean(name, known) or f" (it loads: {', '.join(known) or 'none'})"
+            problems.add(
+                manifest.where(*path, name, key=True), f"the stage loads no component '{name}'{hint}"
+            )
+    if find_spec(PACKAGES[TORCHAO]) is None:
+        message = f"quantize needs {TORCHAO}, which is not installed: pip install 'stage-runner[{TORCHAO}]'"
+        problems.add(manifest.where(*path), message, ExitCode.PLUGIN)
 
 
 def _check_suffix_parameters(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:

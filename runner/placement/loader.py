@@ -44,9 +44,11 @@ class ComponentLoader:
         """
         if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
             return from_pretrained(cls, files, self._dtype)
-        mapped = self._adapted(open_module(cls, files, self._dtype), files.component.name)
-        module = self._load_weights(mapped, files, placement)
-        return module.eval().requires_grad_(requires_grad=False)
+        # quantised tensors lack some of the operations that torch asks of them in inference mode
+        with torch.inference_mode(mode=False), torch.no_grad():
+            mapped = self._adapted(open_module(cls, files, self._dtype), files.component.name)
+            module = self._load_weights(mapped, files, placement)
+            return module.eval().requires_grad_(requires_grad=False)
 
     def _adapted(self, mapped: MappedModule, component: str) -> MappedModule:
         """The component with its adapters."""
@@ -84,7 +86,7 @@ class ComponentLoader:
         blocks = {placements.own_name(block, names) for block in placement.streamed(files.shapes.blocks)}
         named = placement.with_module_names(names)
         self.stream.add(
-            mapped.module, files, blocks.__contains__, in_ram=named.in_ram, dtype_of=mapped.dtype_of
+            mapped.module, files, blocks.__contains__, in_ram=named.in_ram, source_of=mapped.source_of
         )
         dispatched.offload(mapped, files, self._device, named)
 

@@ -83,6 +83,11 @@ class MemoryRequirements:
         return self.item.peak
 
     @property
+    def dequantised(self) -> int:
+        """The most bytes that a layer takes beside its activations to dequantise its weight."""
+        return max((shapes.workspace for shapes in self.shapes), default=0)
+
+    @property
     def suspended(self) -> int:
         """Bytes of one item that waits for weights."""
         held = self.item.peak if self.item.suspended is None else self.item.suspended
@@ -117,9 +122,9 @@ class MemoryRequirements:
     def working(self) -> int:
         """Bytes beside the weights on the device that computes: RAM on the CPU, else VRAM."""
         if self.on_cpu:
-            return self.activations + self.retained
+            return self.activations + self.dequantised + self.retained
         beside = self.overheads.context + self.overheads.workspaces
-        return beside + int(self.activations * (1 + FRAGMENTATION))
+        return beside + int((self.activations + self.dequantised) * (1 + FRAGMENTATION))
 
     @property
     def weights(self) -> int:

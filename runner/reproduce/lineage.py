@@ -5,8 +5,7 @@ Records are untrusted: they name stages of installed plugins and a model, and no
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -15,6 +14,9 @@ from runner.files.provenance import read_provenance
 from runner.files.storage import LFS_POINTER, is_lfs_pointer, read_ends
 from runner.manifest.schema import NAME
 from runner.manifest.sources import as_part
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class SourceRecord(BaseModel):
@@ -27,12 +29,12 @@ class SourceRecord(BaseModel):
     pipeline: str | None = None
     subfolder: str | None = None
     """Of a component from elsewhere: its folder in the source, if the manifest gave one."""
+    file: str | None = None
+    """Of a component from elsewhere, or of an adapter: the single file in its source."""
     components: dict[str, SourceRecord] = {}
     """The components from elsewhere that the stage loaded."""
     loras: dict[str, SourceRecord] = {}
     """The adapters that changed the stage."""
-    file: str | None = None
-    """Of an adapter: its file in the source."""
     commit: str | None = None
     folder: str | None = None
     """The model's folder; in records of earlier versions, whose ``source`` is as the manifest had it."""
@@ -55,15 +57,15 @@ class SourceRecord(BaseModel):
         return {"source": model, **({"components": self._parts} if self.components else {})}
 
     @property
-    def lora(self) -> str:
-        """An adapter's source, as a ``[[lora]]`` has it."""
-        if self.commit:
-            return as_part(self.source, self.commit, self.file)
-        return str(Path(self.source, self.file or ""))
+    def _parts(self) -> dict[str, str]:
+        return {name: record.as_part for name, record in self.components.items()}
 
     @property
-    def _parts(self) -> dict[str, str]:
-        return {name: as_part(r.source, r.commit, r.subfolder) for name, r in self.components.items()}
+    def as_part(self) -> str:
+        """The source of a component, or of an adapter, as ``[model.components]`` or ``[[lora]]`` has it."""
+        if self.file and self.commit is None:
+            return f"{self.source.removesuffix('/')}/{self.file}"
+        return as_part(self.source, self.commit, self.file or self.subfolder)
 
 
 class LoraRecord(BaseModel):
@@ -89,6 +91,7 @@ class StageRecord(BaseModel):
     source: SourceRecord | None
     dtype: str
     save_dtype: str | None
+    quantize: str | dict[str, str] | None = None
     inputs: dict[str, str]
     key: str
     place: int

@@ -56,9 +56,11 @@ def manifest_of(provenance: Provenance, plugins: Plugins, model: str | None = No
     records = provenance.in_order()
     stages: list[Tables] = []
     for name, record in records.items():
-        stage = {"name": name, "uses": record.stage, "dtype": record.dtype}
+        stage: Tables = {"name": name, "uses": record.stage, "dtype": record.dtype}
         if record.save_dtype is not None:
             stage["save_dtype"] = record.save_dtype
+        if record.quantize is not None:
+            stage["quantize"] = record.quantize
         stages.append({**stage, "from": _from(record, records, plugins)})
     tables: Tables = {"version": 1, "name": NAME}
     loading = [(n, r.source) for n, r in enumerate(records.values()) if r.source]
@@ -121,7 +123,7 @@ def _loras(records: Iterable[StageRecord]) -> list[Tables]:
         sources = record.source.loras if record.source else {}
         names = sorted(record.lora.keys() & sources.keys(), key=lambda name: record.lora[name].place)
         for n, name in enumerate(names):  # a stage has only those that change it
-            found.setdefault(name, {"source": sources[name].lora, "name": name})
+            found.setdefault(name, {"source": sources[name].as_part, "name": name})
             before.setdefault(name, set()).update(names[:n])
     try:
         return [found[name] for name in TopologicalSorter(before).static_order()]

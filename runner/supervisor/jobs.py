@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner.machine.cpu import core_count
+from runner.model.layouts import Layout
 from runner.protocol import Input, Job, JobAdapters, JobItem
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def make_job(
     stage = plan.stage
     table = stage.table
     source = model.record() if model else None
+    layouts = {shapes.component.name: Layout.of(shapes) for shapes in plan.need.shapes}
     return Job(
         name=stage.name,
         stage=stage.spec,
@@ -39,7 +41,7 @@ def make_job(
         retains_freed_memory=placed.retains_freed_memory,
         placements=placed.placements,
         group=placed.group,
-        components={c.name: model.of(c).place(c) for c in stage.components} if model else {},
+        components={c.name: model.place(c, layouts.get(c.name)) for c in stage.components} if model else {},
         facts=stage.facts,
         dtypes=work.pipeline.dtypes_elsewhere(stage),
         retries=table.retries,

@@ -143,7 +143,7 @@ class StageRunner:
 
     def _worker(self, tasks: list[Task], group: int) -> StageWorker:
         placed = replace(self.placed, group=group)
-        job = make_job(self.work, self.plan, placed, tasks, self.resolved.adapted(self.plan.stage))
+        job = make_job(self.work, self.plan, placed, tasks, self.resolved.placed(self.plan.stage))
         recorder = ItemRecorder(job, tasks, self.publisher, self.settle, self.outcome)
         return StageWorker(job, recorder, self.publisher, self.interrupts, fail_fast=self.fail_fast)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from runner.api import Component
+    from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline, PipelineItem
     from runner.pipeline.stage import PipelineStage
     from runner.work.models import ResolvedModels
@@ -105,9 +106,27 @@ def _check_model(resolved: ResolvedModels, stage: PipelineStage, findings: Findi
         messages = list(class_problems(shapes, {} if is_part else index))
         if message := foreign_format(shapes):
             messages.append(f"component '{shapes.component.name}': {message}")
+        _check_quantisation(stage, shapes, where, findings)
         for message in messages:
             findings.problems.add(where, message, ExitCode.MODEL)
             findings.refused.add(shapes.component)
+
+
+def _check_quantisation(
+    stage: PipelineStage, shapes: ComponentShapes, where: Position, findings: Findings
+) -> None:
+    """Check that what reads a component's quantised weights is installed, and computes in this dtype."""
+    quantisation = shapes.quantisation
+    if quantisation is None:
+        return
+    subject = f"component '{shapes.component.name}' is quantised ({quantisation})"
+    if package := quantisation.missing:
+        message = f"{subject}, and {package} is not installed: pip install 'stage-runner[{package}]'"
+        findings.problems.add(where, message, ExitCode.PLUGIN)
+        findings.refused.add(shapes.component)
+    if quantisation.dtype not in (None, stage.table.dtype):
+        message = f'{subject} for {quantisation.dtype}: set `dtype = "{quantisation.dtype}"` in the stage'
+        findings.problems.add(where, message, ExitCode.MODEL)
 
 
 def _run_stage_check(resolved: ResolvedModels, stage: PipelineStage, findings: Findings) -> None:

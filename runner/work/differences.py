@@ -13,7 +13,7 @@ from runner.rundir.directory import KEY_IN_NAME
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-KEY_INPUTS = ("stage", "version", "params", "model", "lora", "dtype", "save_dtype", "inputs")
+KEY_INPUTS = ("stage", "version", "params", "model", "lora", "dtype", "save_dtype", "quantize", "inputs")
 """The parts that a key is the hash of: see :mod:`runner.work.keys`."""
 HASHES = ("model", "lora", "inputs")
 """Those of them that cannot be computed without the model."""

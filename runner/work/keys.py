@@ -55,6 +55,8 @@ def _item_keys(pipeline: Pipeline, item: PipelineItem, prints: Sequence[Prints])
             }
         if dtypes := pipeline.dtypes_elsewhere(stage):
             key_inputs["dtypes"] = dtypes
+        if stage.table.quantize is not None:
+            key_inputs["quantize"] = stage.table.quantize
         text = json.dumps(key_inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         keyed.append(Keyed(digest, key_inputs))

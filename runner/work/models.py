@@ -7,13 +7,16 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner.errors import ExitCode, ModelError
-from runner.manifest.problems import Problems
+from runner.manifest.problems import ManifestError, Problem, Problems
 from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
 from runner.model.hub import Listener, is_altered, lacking
 from runner.model.hub_errors import is_offline, offline
+from runner.model.layouts import in_layout
+from runner.model.parts import file_of
+from runner.model.quantising import Quantising, quantised_shapes, quantising
 from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, fetch, find
 from runner.pipeline.model_sources import model_errors_at, where_source
@@ -64,6 +67,27 @@ class ResolvedModels:
         parts = {s.component: model for s, model in here.items() if isinstance(s, PartSource)}
         return ComposedModel(here[stage.model], parts)
 
+    def placed(self, stage: PipelineStage) -> ComposedModel | None:
+        """The same with the components that ``quantize`` quantises, where they are or will be, and adapters.
+
+        Raises:
+            ManifestError: a file is missing, cut off or pickled.
+
+        """
+        model = self.model(stage)
+        if model and (loras := self.adapters.files(stage)):
+            model = replace(model, loras=loras, recipients=self.adapters.recipients())
+        if model is None or not stage.quantize:
+            return model
+        shapes = {one.component.name: one for one in self.shapes(stage)}
+        found: dict[str, Quantising] = {}
+        for component, files in zip(stage.components, self.components(stage), strict=True):
+            scheme, known = stage.quantize.get(component.name), shapes[component.name]
+            if scheme and known.planned:
+                place = model.place(component, files.layout)
+                found[component.name] = quantising(known, files, place, scheme, stage.table.dtype)
+        return replace(model, quantised=found)
+
     def components(self, stage: PipelineStage) -> list[ComponentFiles]:
         """The files of the stage's components, checked; empty if one of their sources is not here.
 
@@ -73,9 +97,14 @@ class ResolvedModels:
         """
         if self.model(stage) is None:
             return []
-        sources = [source for source in stage.origins if not isinstance(source, LoraSource)]
-        opened = [files for source in sources for files in self.opened(stage, source)]
-        return _in_order(stage, {files.component.name: files for files in opened})
+        found: dict[str, ComponentFiles] = {}
+        for source in _of_components(stage):
+            for files in self.opened(stage, source):
+                name = files.component.name
+                # a single file of weights has its config from the model, which comes first
+                config = found.get(name)
+                found[name] = files if config is None else replace(files, configured=config)
+        return _in_order(stage, found)
 
     def opened(self, stage: PipelineStage, source: Source) -> list[ComponentFiles]:
         """The files of the components that a stage loads from one source, which is here."""
@@ -116,27 +145,35 @@ class ResolvedModels:
         if stage.model is None or not stage.components:
             return []
         shapes: dict[str, ComponentShapes] = {}
-        for source in stage.origins:
-            if not isinstance(source, LoraSource):
-                shapes |= self._shapes(stage, source)
-        return _in_order(stage, shapes)
+        for source in _of_components(stage):
+            for name, found in self._shapes(stage, source).items():
+                if file_of(source):
+                    with model_errors_at(self.pipeline.manifest, stage, source):
+                        shapes[name] = in_layout(replace(found, config=shapes[name].config))
+                else:
+                    shapes[name] = found
+        return [self._as_loaded(stage, one) for one in _in_order(stage, shapes)]
+
+    def _as_loaded(self, stage: PipelineStage, shapes: ComponentShapes) -> ComponentShapes:
+        """The shapes of a component, quantised where the stage says so, and where it has weights."""
+        scheme = stage.quantize.get(shapes.component.name)
+        if not scheme or not shapes.tensors:
+            return shapes
+        where = self.pipeline.manifest.where("stage", stage.index, "quantize")
+        try:
+            return quantised_shapes(shapes, scheme, stage.table.dtype)
+        except ModelError as error:
+            raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
 
     @cached_property
     def adapters(self) -> Adapters:
         """The adapters, and what they change."""
         return Adapters(self.pipeline, self.models, self._plain_shapes, self.index, self.opened)
 
-    def adapted(self, stage: PipelineStage) -> ComposedModel | None:
-        """As :meth:`model`, with the files of the adapters that change the stage."""
-        model, loras = self.model(stage), self.adapters.files(stage)
-        return (
-            replace(model, loras=loras, recipients=self.adapters.recipients()) if model and loras else model
-        )
-
     def _shapes(self, stage: PipelineStage, source: Source) -> dict[str, ComponentShapes]:
         """The shapes of the components that a stage loads from one source, by name."""
         if self.models.get(source) is not None:
-            return {files.component.name: files.shapes for files in self.opened(stage, source)}
+            return {files.component.name: files.stored_shapes for files in self.opened(stage, source)}
         if (stage.index, source) not in self._described:
             with model_errors_at(self.pipeline.manifest, stage, source):
                 described = describe(source, stage.origins[source])
@@ -298,6 +335,11 @@ def fetch_missing(resolved: ResolvedModels, listener: Listener, *, refresh: bool
 def _origins(pipeline: Pipeline) -> Iterator[tuple[PipelineStage, Source]]:
     """Each stage with each source that it loads components from."""
     return ((stage, source) for stage in pipeline.stages for source in stage.origins)
+
+
+def _of_components(stage: PipelineStage) -> list[Source]:
+    """The sources of a stage but those of adapters."""
+    return [source for source in stage.origins if not isinstance(source, LoraSource)]
 
 
 def _in_order(stage: PipelineStage, found: Mapping[str, _Of]) -> list[_Of]:

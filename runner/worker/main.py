@@ -14,7 +14,7 @@ from runner.errors import ExitCode, RunnerError
 from runner.events import Failed, Ready
 from runner.machine.active_time import CLOCK
 from runner.plugins import collection_paused, load_object
-from runner.protocol import Measuring, ModelCheck, encode_event, receive
+from runner.protocol import Measuring, ModelCheck, Quantise, encode_event, receive
 from runner.redact import redact
 from runner.worker import parent_watch
 
@@ -46,6 +46,12 @@ def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
         parent_watch.watch(commands, lambda: os._exit(1))
         return _measure(job, report)
     try:
+        if isinstance(job, Quantise):
+            parent_watch.watch(commands, lambda: os._exit(1))
+            from runner.worker.quantise import quantise_component
+
+            quantise_component(job.quantising, report)
+            return ExitCode.DONE
         with collection_paused():
             from runner.worker.loop import Loop  # imports torch
 
@@ -64,7 +70,7 @@ def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
         from runner.worker.memory_held import memory_held
 
         if is_out_of_memory(error):
-            message, held = f"out of memory: {error}", memory_held(job.device)
+            message, held = f"out of memory: {error}", memory_held(getattr(job, "device", "cpu"))
             report(Failed(code=ExitCode.BUDGET, out_of_memory=True, error=message, **held))
             return ExitCode.BUDGET
         if isinstance(error, DeviceLostError):

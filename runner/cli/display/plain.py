@@ -46,6 +46,11 @@ class PlainDisplay:
                 lines = [self._progress(event, now)]
             case ev.FetchProgress() if self._pauses.is_due(event.source, event.done / max(event.total, 1)):
                 lines = [f"fetching {event.source}: {format_size(event.done)} of {format_size(event.total)}"]
+            case ev.QuantizeProgress() if self._pauses.is_due(
+                event.component, event.done / max(event.total, 1)
+            ):
+                size = f"{format_size(event.done)} of {format_size(event.total)}"
+                lines = [f"{event.stage}: quantising {event.component} to {event.scheme}: {size}"]
         for line in lines:
             self._say(line)
         if lines or isinstance(event, ev.StageReady):

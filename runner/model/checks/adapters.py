@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import StorageError
 from runner.files.cache import cache_folder
 from runner.files.storage import write_atomically
+from runner.model.quantised import ITEMSIZE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from runner.api import Component
     from runner.files.header import Header
 
-ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 ENGINE, LIBRARIES = 1, ("torch", "diffusers", "transformers", "peft", "safetensors")
 
 
