@@ -7,6 +7,7 @@ parameters, mapped from its files, so that every placement moves them as it does
 
 from __future__ import annotations
 
+import math
 import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 
 from runner.errors import ModelError
 from runner.stream.blocks import set_weight
@@ -72,8 +74,24 @@ def attach(
     with standing_in(mapped) as dtypes:
         loader = loader_of(recipients.pipeline, {**others, component: module})
         for file in files:
+            _refuse_alphas(file.path)
             load(loader, file)
     return activate(replace(mapped, dtypes=dtypes), [file.adapter for file in files])
+
+
+def _refuse_alphas(path: Path) -> None:
+    """Refuse alphas that diffusers' converters would halve for ever; the trial knew only that they are there.
+
+    Raises:
+        ModelError: one is no positive number.
+
+    """
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 - it is no dictionary
+            if name.endswith("alpha") and not 0 < (value := file.get_tensor(name).sum().item()) < math.inf:
+                raise ModelError(
+                    f"{path} is no LoRA that can be used: '{name}' is {value:g}, and not positive"
+                )
 
 
 def load(loader: Any, file: AdapterFile) -> None:
@@ -203,7 +221,9 @@ def standing_in(mapped: MappedModule) -> Iterator[dict[torch.Tensor, torch.dtype
             dtypes.pop(weight, None)
 
 
-def _stand_in(weight: torch.Tensor, dtype: torch.dtype) -> torch.nn.Parameter:
+def _stand_in(weight: torch.nn.Parameter, dtype: torch.dtype) -> torch.nn.Parameter:
+    if not weight.is_floating_point():  # GGUF's blocks, which libraries know by their class
+        return weight
     stand = torch.nn.Parameter(torch.zeros((), dtype=dtype).expand(weight.shape), requires_grad=False)
     vars(stand).update(vars(weight))  # transformers marks weights that are loaded
     return stand

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import diffusers
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
 from lora_files import FLUX, TEXT, XL, write_kohya_flux, write_lora
 from pipeline_cases import CASES, manifest, reference
+from single_files import weights_of, write_gguf
 from stages_here import made, run_stages
+from torchao.quantization import Int8WeightOnlyConfig
 
 from runner.events import Finished, Progress, Resumed
 
@@ -95,4 +100,38 @@ def test_a_scale_in_a_call_is_its_items_alone(pictures: Path, tiny: Callable[[st
         expected = reference(
             call, checkpoint, pictures, torch.float32, loras={pictures / "style.safetensors": 1.0}
         )
+        assert all(map(torch.equal, found[str(item["id"])], expected)), item
+
+
+@pytest.mark.parametrize("kind", ["Q4_0", "int8"])
+def test_beside_quantised_weights_that_stream(pictures: Path, tiny: Callable[[str], Path], kind: str) -> None:
+    """The adapter itself is not quantised."""
+    case, checkpoint, dtype = CASES["flux"], tiny("flux"), torch.bfloat16
+    write_loras("flux", pictures, checkpoint)
+    items = [{"id": f"item-{n}", "lora_weights": weights} for n, weights in enumerate(WEIGHTS[:2])]
+    options: dict[str, Any]
+    lines = 'placement = "stream"'
+    if kind == "int8":
+        lines += '\nquantize = "int8"'
+        options = {"quantization_config": diffusers.TorchAoConfig(Int8WeightOnlyConfig(version=2))}
+        load = partial(FluxTransformer2DModel.from_pretrained, checkpoint / "transformer", **options)
+    else:
+        file = write_gguf(pictures / "some.gguf", weights_of(checkpoint / "transformer"), kind)
+        options = {"quantization_config": diffusers.GGUFQuantizationConfig(compute_dtype=dtype)}
+        config = str(checkpoint / "transformer")
+        load = partial(FluxTransformer2DModel.from_single_file, str(file), config=config, **options)
+    text = manifest(case, checkpoint, "bfloat16", items, denoise=lines)
+    if kind != "int8":
+        text = text.replace("[budget]", '[model.components]\ntransformer = "./some.gguf"\n[budget]', 1)
+    path = pictures / "made.toml"
+    path.write_text(text + LORA)
+
+    run_stages(path)
+
+    found = made(path)
+    for item, weights in zip(items, WEIGHTS, strict=False):
+        given = {"style": 0.8, "anna": 1.0, **weights}
+        loras = {pictures / f"{lora}.safetensors": weight for lora, weight in given.items()}
+        theirs = load(torch_dtype=dtype)
+        expected = reference(case, checkpoint, pictures, dtype, loras=loras, transformer=theirs)
         assert all(map(torch.equal, found[str(item["id"])], expected)), item

@@ -7,10 +7,12 @@ import pickle
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from checkpoints import DEMO
 from hub import COMMIT, Hub, Repository
-from lora_files import FLUX, TEXT, write_lora
+from lora_files import FLUX, TEXT, write_kohya_flux, write_lora
 from parts import WITHOUT, started
+from safetensors.torch import load_file, save_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,3 +142,14 @@ def test_a_broken_file_is_refused_and_nothing_in_it_runs(styled: Project, case: 
     assert words in outcome.stderr, outcome
     assert f"styled.toml:{LINE}:10: " in outcome.stderr
     assert "executed" not in outcome.stdout + outcome.stderr
+
+
+def test_an_alpha_that_would_be_halved_for_ever_is_refused(styled: Project) -> None:
+    """Only its file has it, not its header."""
+    path = write_kohya_flux(styled.folder / "style.safetensors", DEMO)
+    tensors = load_file(path)
+    alphas = [name for name in tensors if name.endswith(".alpha")]
+    save_file({**tensors, alphas[0]: torch.tensor(-2.0)}, path)
+    outcome = styled.runner("run", "styled.toml")
+    assert outcome.code == 8, outcome
+    assert f"'{alphas[0]}' is -2, and not positive" in outcome.stderr
