@@ -25,6 +25,8 @@ class RunStarted(Event, kind="run_started"):
     """SHA-256 of the manifest's file and its item file, without overrides."""
     overridden: bool = False
     """Whether the command line overrides the manifest (``--set``, ``--prompt``)."""
+    loras: dict[str, float] = field(default_factory=dict)
+    """The adapters of ``[[lora]]``, with the weights that items do not override."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 
-from runner.errors import ModelError
+from runner.errors import ModelError, in_words
 from runner.stream.blocks import set_weight
 
 if TYPE_CHECKING:
@@ -75,7 +75,12 @@ def attach(
         loader = loader_of(recipients.pipeline, {**others, component: module})
         for file in files:
             _refuse_alphas(file.path)
-            load(loader, file)
+            try:
+                load(loader, file)
+            except Exception as error:
+                raise ModelError(
+                    f"{file.path} cannot be added to '{component}': {in_words(error)}"
+                ) from error
     return activate(replace(mapped, dtypes=dtypes), [file.adapter for file in files])
 
 

@@ -10,6 +10,7 @@ from runner.machine.active_time import active_seconds
 from runner.machine.describe import describe_machine, installed_with
 from runner.manifest.loras import WEIGHTS
 from runner.manifest.record import content_of
+from runner.manifest.sources import lora_name
 from runner.rundir.memory_series import Series
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class EventPublisher:
                 versions=installed_with(self._plugins.distribution_of(s.spec.name) for s in stages),
                 content=content_of(manifest),
                 overridden=bool(manifest.overrides or manifest.prompts),
+                loras={lora_name(one.source, one.name): one.weight for one in manifest.table.lora},
             )
         )
         self._plugins.notify("runner_run_started", run=run)

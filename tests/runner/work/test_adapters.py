@@ -70,6 +70,8 @@ def test_only_stages_that_an_adapter_changes_run_again(styled: Project) -> None:
     assert started(styled.runner("run", "styled.toml", "--json", *weight)) == changed
     write_lora(styled.folder / "moved.safetensors", DEMO, TRANSFORMER, seed=9)
     assert started(styled.runner("run", "styled.toml", "--json")) == changed
+    shown = styled.invoke("runs", "show", "parts")
+    assert "LoRA: style (0.8)" in shown.stdout, shown
     outputs = styled.outputs("parts")
     assert len(outputs) == len(set(outputs.values())) == 4
 
