@@ -1,6 +1,6 @@
 """The messages between supervisor and worker.
 
-The supervisor sends one :class:`Job`, :class:`ModelCheck`, :class:`Measuring` or :class:`Quantise` through a
+The supervisor sends one :class:`Job`, :class:`ModelCheck`, :class:`Measuring` or :class:`Prepare` through a
 pipe, and ``STOP`` to interrupt it; the end of the pipe means that the supervisor has ended. The worker sends
 events, one JSON object a line.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runner.model.checks.adapters import AdapterCheck, Recipients
     from runner.model.checks.request import ComponentCheck
     from runner.model.files import ComponentPlace
-    from runner.model.quantising import Quantising
+    from runner.model.preparation import Preparation
     from runner.placements import ComponentPlacement
     from runner.plan.measured import Measurement
 
@@ -140,21 +140,21 @@ class Measuring:
 
 
 @dataclass(frozen=True)
-class Quantise:
-    """A component to quantise into the cache; the answers are events ``quantised``."""
+class Prepare:
+    """A component to write anew into the cache; the answers are events ``prepared``."""
 
-    quantising: Quantising
+    preparation: Preparation
 
     def send(self, pipe: IO[bytes]) -> None:
         pickle.dump((self, 0), pipe)
         pipe.flush()
 
 
-def receive(pipe: IO[bytes]) -> Job | ModelCheck | Measuring | Quantise:
+def receive(pipe: IO[bytes]) -> Job | ModelCheck | Measuring | Prepare:
     """Receive the worker's request."""
     # the sender is our own supervisor: nothing from outside is ever unpickled
     request, parts = pickle.load(pipe)  # noqa: S301
-    if isinstance(request, ModelCheck | Measuring | Quantise):
+    if isinstance(request, ModelCheck | Measuring | Prepare):
         return request
     if not isinstance(request, Job):
         raise TypeError(f"not a job: {type(request)}")

@@ -15,7 +15,7 @@ from runner.work.demand import demand
 from runner.work.models import resolve_models, run_directory
 from runner.work.work import Work
 from runner.worker.loop import Loop
-from runner.worker.quantise import quantise_component
+from runner.worker.prepare import prepare_component
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,8 +42,8 @@ def run_stages(manifest: Path, stop: tuple[str, int] | None = None, sets: Sequen
     events: list[Event] = []
     for stage in pipeline.stages:
         model = models.placed(stage)
-        for one in model.quantised.values() if model else ():
-            quantise_component(one, events.append)
+        for one in model.prepared.values() if model else ():
+            prepare_component(one, events.append)
         plan = plan_stage(pipeline, stage, models.shapes(stage))
         plan.check()
         tasks = demand(work, ()).tasks[stage.index]

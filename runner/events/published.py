@@ -55,8 +55,8 @@ class MeasuringShapes(Event, kind="measuring_shapes"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizeProgress(Event, kind="quantize_progress"):
-    """A stage's component is being quantised into the cache: ``done`` of ``total`` bytes."""
+class PrepareProgress(Event, kind="prepare_progress"):
+    """A stage's component is written into the cache, quantised by a scheme or ``converted``: bytes of all."""
 
     stage: str
     component: str
@@ -251,7 +251,7 @@ PUBLISHED: tuple[type[Event], ...] = (
     MeasuringShapes,
     FetchProgress,
     Fetched,
-    QuantizeProgress,
+    PrepareProgress,
     StageStarted,
     StageReady,
     Resumed,

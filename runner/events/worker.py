@@ -24,8 +24,8 @@ class Checked(Event, kind="checked"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantised(Event, kind="quantised"):
-    """So many bytes of a component's weights are quantised."""
+class Prepared(Event, kind="prepared"):
+    """So many bytes of a component's weights are written anew."""
 
     done: int
     total: int

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from runner.model.quantised import ITEMSIZE, Quantisation, quantisation_of
+from runner.model.quantised import ITEMSIZE, SCHEMES, TORCHAO, Quantisation, parts_of, quantisation_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from runner.files.header import TensorInfo
     from runner.model.checks.adapters import AdapterReport
 
+CONVERTED = "converted"
 FLOATING = {"F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"}
 _NAMED = r"[^.]*[^.\d][^.]*"  # a part of a name that is not a number
 _IN_A_LIST = re.compile(rf"^(?P<list>{_NAMED}(?:\.{_NAMED})*?)\.(?P<index>\d+)\.")
@@ -37,8 +38,8 @@ class ComponentShapes:
     """The variant of the weights; None for plain files."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Of its weight files."""
-    planned: Quantisation | None = None
-    """How ``quantize`` will have quantised the weights; the files are not there yet."""
+    prepared: str = ""
+    """How it is written into the cache before it is loaded: the scheme of ``quantize``, or ``CONVERTED``."""
     computed: frozenset[str] = frozenset()
     """Weights that are computed when the component is loaded: they are in no file, and in no block."""
     adapters: tuple[AdapterReport, ...] = ()
@@ -52,7 +53,9 @@ class ComponentShapes:
     @cached_property
     def quantisation(self) -> Quantisation | None:
         """How some of the weights are quantised; None if they are not."""
-        return self.planned or quantisation_of(self.config, self.tensors, self.metadata)
+        if self.prepared in SCHEMES:
+            return Quantisation(TORCHAO, (self.prepared,), *parts_of(self.tensors))
+        return quantisation_of(self.config, self.tensors, self.metadata)
 
     @cached_property
     def weights(self) -> Mapping[str, TensorInfo]:

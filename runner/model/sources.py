@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runner.manifest.schema import Source
     from runner.model.checks.adapters import Recipients
     from runner.model.layouts import Layout
-    from runner.model.quantising import Quantising
+    from runner.model.preparation import Preparation
     from runner.plugins import Plugins
 
 
@@ -88,8 +88,8 @@ class ComposedModel:
 
     own: Model
     parts: Mapping[str, Model]
-    quantised: Mapping[str, Quantising] = field(default_factory=dict)
-    """The components that ``quantize`` quantises."""
+    prepared: Mapping[str, Preparation] = field(default_factory=dict)
+    """The components that are loaded from the cache, quantised or converted."""
     loras: Mapping[Lora, Model] = field(default_factory=dict)
     """The files of the adapters that change the stage."""
     recipients: Recipients | None = None
@@ -97,8 +97,8 @@ class ComposedModel:
 
     def place(self, component: Component, layout: Layout | None = None) -> ComponentPlace:
         """Where a component's files are; ``layout`` is that of a single file with its weights."""
-        if (quantised := self.quantised.get(component.name)) is not None:
-            return ComponentPlace(quantised.quantised, quantised.target)
+        if (written := self.prepared.get(component.name)) is not None:
+            return ComponentPlace(written.prepared, written.target)
         part = self.parts.get(component.name, self.own)
         if file := file_of(part.source):
             return replace(self.own.place(component), weights=part.folder / file, layout=layout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from runner.errors import ExitCode
 from runner.manifest.loras import loras_of
 
 if TYPE_CHECKING:
@@ -20,5 +21,5 @@ def usable_loras(manifest: Manifest, problems: Problems) -> tuple[Lora, ...]:
     found = loras_of(manifest, problems)
     if found and find_spec(LIBRARY) is None:
         where = manifest.where("lora", key=True)
-        problems.add(where, f"[[lora]] needs {LIBRARY}, which is not installed: {EXTRA}")
+        problems.add(where, f"[[lora]] needs {LIBRARY}, which is not installed: {EXTRA}", ExitCode.PLUGIN)
     return found

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from runner.errors import ExitCode, ModelError
+from runner.errors import ExitCode
 from runner.manifest.loras import source_of
-from runner.manifest.problems import ManifestError, Problem, did_you_mean
+from runner.manifest.problems import did_you_mean
 from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, part_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from runner.manifest.load import Manifest
     from runner.manifest.positions import Path
@@ -36,16 +35,6 @@ def where_component(manifest: Manifest, stage: PipelineStage, component: str) ->
     """The position of the source that a stage loads a component from."""
     part = part_source(stage.model, component) if stage.model else None
     return where_source(manifest, stage.index, part)
-
-
-@contextmanager
-def model_errors_at(manifest: Manifest, stage: PipelineStage, source: Source | None) -> Iterator[None]:
-    """Give errors of a stage's model, or of a part, the position where the manifest names it."""
-    try:
-        yield
-    except ModelError as error:
-        where = where_source(manifest, stage.index, source)
-        raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
 
 
 def check_sources(manifest: Manifest, stage: int, problems: Problems) -> bool:

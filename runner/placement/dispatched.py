@@ -15,6 +15,7 @@ from runner.placement.owned import owned_weights
 from runner.placements import DEVICE, DISK, RAM
 from runner.stream.blocks import OffloadedParameter, set_weight
 from runner.stream.names import MAPS, mappings
+from runner.stream.weights import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,7 +121,8 @@ def _materializer(
     if not in_ram:
         return lambda: mapped.copy(weight, device)
     in_memory = mapped.copy(weight, HOST)
-    return lambda: in_memory.to(device)
+    source = source_of(in_memory, in_memory.dtype)
+    return lambda: source.materialize([tensor.to(device) for tensor in source.tensors])
 
 
 def _load_for_calls(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from runner.errors import PluginError
 from runner.machine.active_time import CLOCK, active_seconds
 from runner.machine.ram import is_suspended, ram_of
-from runner.protocol import STOP, Job, Measuring, ModelCheck, Quantise, decode_event
+from runner.protocol import STOP, Job, Measuring, ModelCheck, Prepare, decode_event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ class Memory:
 class WorkerConnection:
     """Sends a job or a model check to a worker, and receives its events until it exits."""
 
-    def __init__(self, process: Process, job: Job | ModelCheck | Measuring | Quantise) -> None:
+    def __init__(self, process: Process, job: Job | ModelCheck | Measuring | Prepare) -> None:
         self._process = process
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self.memory = Memory()
@@ -123,7 +123,7 @@ class WorkerConnection:
                 return code
         return None
 
-    def _send(self, job: Job | ModelCheck | Measuring | Quantise) -> None:
+    def _send(self, job: Job | ModelCheck | Measuring | Prepare) -> None:
         try:
             job.send(self._process.commands)
         except OSError:

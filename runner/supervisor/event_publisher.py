@@ -79,11 +79,9 @@ class EventPublisher:
         """One size of a stage could not be measured."""
         self.warning(ev.Warned(kind="not_measured", message=NOT_MEASURED.format(reason), stage=stage))
 
-    def quantising(self, stage: str, component: str, scheme: str, done: int, total: int) -> None:
-        """A component is being quantised: bytes so far, and in all."""
-        progress = ev.QuantizeProgress(
-            stage=stage, component=component, scheme=scheme, done=done, total=total
-        )
+    def preparing(self, stage: str, component: str, scheme: str, done: int, total: int) -> None:
+        """A component is being quantised or converted: bytes so far, and in all."""
+        progress = ev.PrepareProgress(stage=stage, component=component, scheme=scheme, done=done, total=total)
         self.events.emit(progress)
 
     def fetching(self, source: str, done: int, total: int) -> None:

@@ -16,7 +16,7 @@ from runner.rundir.history import failed_items
 from runner.supervisor.adapter_check import try_adapters
 from runner.supervisor.measuring import measuring
 from runner.supervisor.model_check import check_components
-from runner.supervisor.quantising import quantise
+from runner.supervisor.preparing import prepare
 from runner.supervisor.stage_runner import StageRunner
 from runner.supervisor.task_tracker import TaskTracker
 from runner.units import format_size
@@ -128,20 +128,20 @@ class Execution:
             stage = plan.stage
             tasks = [task for task in found.tasks[stage.index] if tracker.can_run(stage, task)]
             if tasks:
-                self._quantise(stage)
+                self._prepare_components(stage)
                 self._check_disk(plan, len(tasks))
                 self._run_stage(plan, tasks, found.cached[stage.index], tracker)
         return bool(tracker.failed)
 
-    def _quantise(self, stage: PipelineStage) -> None:
-        """Quantise the stage's components that are not in the cache yet."""
+    def _prepare_components(self, stage: PipelineStage) -> None:
+        """Quantise or convert the stage's components that are to be, and are not in the cache yet."""
         model = self.resolved.placed(stage)
-        for one in model.quantised.values() if model else ():
+        for one in model.prepared.values() if model else ():
             if not one.is_done:
                 launcher = self.launchers.get("cpu", stage.budget.threads or core_count())
-                log = self.work.directory.log("quantize")
-                progress = partial(self.publisher.quantising, stage.name, one.component.name, one.scheme)
-                quantise(one, launcher, log, self.interrupts, progress)
+                log = self.work.directory.log("prepare")
+                progress = partial(self.publisher.preparing, stage.name, one.component.name, one.scheme)
+                prepare(one, launcher, log, self.interrupts, progress)
                 remove_if_empty(log)
 
     def _keep_failed(self, found: Demand) -> None:

@@ -9,10 +9,12 @@ from runner.model.checks.adapters import AdapterCheck, Recipient, Recipients
 from runner.model.checks.formats import LIBRARIES
 from runner.model.fingerprint import content_of
 from runner.model.remote import header_of
-from runner.pipeline.model_sources import model_errors_at
+from runner.pipeline.model_sources import where_source
+from runner.work.loaded_shapes import errors_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from runner.files.header import Header
     from runner.manifest.loras import Lora
@@ -77,7 +79,7 @@ class Adapters:
         found: dict[str, str] = {}
         for lora in adapters or ():
             (files,) = self.opened(stage, lora.source)
-            with model_errors_at(self.pipeline.manifest, stage, lora.source):
+            with self._errors_at(stage, lora.source):
                 content = content_of(files, hash_missing=hash_missing)
             if content is None:
                 return None
@@ -97,8 +99,11 @@ class Adapters:
             (header,) = self.opened(stage, source)[0].headers.values()
             return header
         (component,) = stage.origins[source]
-        with model_errors_at(self.pipeline.manifest, stage, source):
+        with self._errors_at(stage, source):
             return header_of(source, component)
+
+    def _errors_at(self, stage: PipelineStage, source: LoraSource) -> AbstractContextManager[None]:
+        return errors_at(where_source(self.pipeline.manifest, stage.index, source))
 
     def _recipients(self, adapted: Sequence[PipelineStage]) -> Recipients:
         components = {

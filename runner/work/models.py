@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import ExitCode, ModelError
-from runner.manifest.problems import ManifestError, Problem, Problems
+from runner.manifest.problems import Problems
 from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
 from runner.model.hub import Listener, is_altered, lacking
 from runner.model.hub_errors import is_offline, offline
-from runner.model.layouts import in_layout
-from runner.model.parts import file_of
-from runner.model.quantising import Quantising, quantised_shapes, quantising
+from runner.model.preparation import preparation
 from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, fetch, find
-from runner.pipeline.model_sources import model_errors_at, where_source
+from runner.pipeline.model_sources import where_source
 from runner.rundir.directory import RunDirectory
 from runner.work.adapters import Adapters
 from runner.work.keys import Prints, keys_of
+from runner.work.loaded_shapes import as_loaded, errors_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from runner.api import Component
@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
     from runner.work.keys import Keys
-
-
-_Of = TypeVar("_Of")
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,7 @@ class ResolvedModels:
     """The fingerprints of each stage that the keys were computed from."""
     _described: dict[tuple[int, Source], dict[str, ComponentShapes]] = field(default_factory=dict)
     _indices: dict[ModelSource, Mapping[str, Any]] = field(default_factory=dict)
+    _shapes_of: dict[int, tuple[PipelineStage, list[ComponentShapes]]] = field(default_factory=dict)
 
     def model(self, stage: PipelineStage) -> ComposedModel | None:
         """The model of a stage that loads components, if it and every part from elsewhere are here."""
@@ -68,25 +66,26 @@ class ResolvedModels:
         return ComposedModel(here[stage.model], parts)
 
     def placed(self, stage: PipelineStage) -> ComposedModel | None:
-        """The same with the components that ``quantize`` quantises, where they are or will be, and adapters.
+        """The same with the components that are quantised or converted, where they are or will be.
+
+        And with the adapters that change it.
 
         Raises:
             ManifestError: a file is missing, cut off or pickled.
 
         """
         model = self.model(stage)
-        if model and (loras := self.adapters.files(stage)):
+        if model is None:
+            return None
+        if loras := self.adapters.files(stage):
             model = replace(model, loras=loras, recipients=self.adapters.recipients())
-        if model is None or not stage.quantize:
-            return model
-        shapes = {one.component.name: one for one in self.shapes(stage)}
-        found: dict[str, Quantising] = {}
-        for component, files in zip(stage.components, self.components(stage), strict=True):
-            scheme, known = stage.quantize.get(component.name), shapes[component.name]
-            if scheme and known.planned:
-                place = model.place(component, files.layout)
-                found[component.name] = quantising(known, files, place, scheme, stage.table.dtype)
-        return replace(model, quantised=found)
+        shapes = {one.component.name: one for one in self.shapes(stage) if one.prepared}
+        found = {
+            name: preparation(shapes[name], files, model.place(component, files.layout), stage.table.dtype)
+            for component, files in zip(stage.components, self.components(stage), strict=True)
+            if (name := component.name) in shapes
+        }
+        return replace(model, prepared=found)
 
     def components(self, stage: PipelineStage) -> list[ComponentFiles]:
         """The files of the stage's components, checked; empty if one of their sources is not here.
@@ -104,12 +103,12 @@ class ResolvedModels:
                 # a single file of weights has its config from the model, which comes first
                 config = found.get(name)
                 found[name] = files if config is None else replace(files, configured=config)
-        return _in_order(stage, found)
+        return [found[component.name] for component in stage.components]
 
     def opened(self, stage: PipelineStage, source: Source) -> list[ComponentFiles]:
         """The files of the components that a stage loads from one source, which is here."""
         model = self.models[source]
-        with model_errors_at(self.pipeline.manifest, stage, source):
+        with _errors_at(self.pipeline, stage, source):
             return [self.open(model, component) for component in stage.origins[source]] if model else []
 
     def open(self, model: Model, component: Component) -> ComponentFiles:
@@ -144,26 +143,10 @@ class ResolvedModels:
     def _plain_shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
         if stage.model is None or not stage.components:
             return []
-        shapes: dict[str, ComponentShapes] = {}
-        for source in _of_components(stage):
-            for name, found in self._shapes(stage, source).items():
-                if file_of(source):
-                    with model_errors_at(self.pipeline.manifest, stage, source):
-                        shapes[name] = in_layout(replace(found, config=shapes[name].config))
-                else:
-                    shapes[name] = found
-        return [self._as_loaded(stage, one) for one in _in_order(stage, shapes)]
-
-    def _as_loaded(self, stage: PipelineStage, shapes: ComponentShapes) -> ComponentShapes:
-        """The shapes of a component, quantised where the stage says so, and where it has weights."""
-        scheme = stage.quantize.get(shapes.component.name)
-        if not scheme or not shapes.tensors:
-            return shapes
-        where = self.pipeline.manifest.where("stage", stage.index, "quantize")
-        try:
-            return quantised_shapes(shapes, scheme, stage.table.dtype)
-        except ModelError as error:
-            raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
+        if stage.index not in self._shapes_of or self._shapes_of[stage.index][0] is not stage:
+            stored = {source: self._shapes(stage, source) for source in _of_components(stage)}
+            self._shapes_of[stage.index] = stage, as_loaded(self.pipeline.manifest, stage, stored)
+        return self._shapes_of[stage.index][1]
 
     @cached_property
     def adapters(self) -> Adapters:
@@ -175,7 +158,7 @@ class ResolvedModels:
         if self.models.get(source) is not None:
             return {files.component.name: files.stored_shapes for files in self.opened(stage, source)}
         if (stage.index, source) not in self._described:
-            with model_errors_at(self.pipeline.manifest, stage, source):
+            with _errors_at(self.pipeline, stage, source):
                 described = describe(source, stage.origins[source])
                 self._described[stage.index, source] = described
         return self._described[stage.index, source]
@@ -201,7 +184,7 @@ class ResolvedModels:
             return {}
         if source not in self._indices:
             model = self.models.get(source)
-            with model_errors_at(self.pipeline.manifest, stage, source):
+            with _errors_at(self.pipeline, stage, source):
                 self._indices[source] = read_index(model.folder) if model else model_index(source)
         return self._indices[source]
 
@@ -270,7 +253,7 @@ class ResolvedModels:
 
         """
         if self._prints_of(stage, hash_missing=True) != self._prints[stage.index]:
-            with model_errors_at(self.pipeline.manifest, stage, stage.model):
+            with _errors_at(self.pipeline, stage, stage.model):
                 raise ModelError("the model's files were changed since the run began: run it again")
 
 
@@ -326,7 +309,7 @@ def fetch_missing(resolved: ResolvedModels, listener: Listener, *, refresh: bool
         if source not in resolved.models or source in fetched or not is_hub_id(source.source):
             continue
         moves = refresh and (model is None or model.commit != source.revision)
-        with model_errors_at(pipeline.manifest, stage, source):
+        with _errors_at(pipeline, stage, source):
             if model is None or moves or is_altered(resolved.opened(stage, source)):
                 fetched[source] = fetch(source, pipeline.components_of(source), listener)
     return ResolvedModels(pipeline, {**resolved.models, **fetched})
@@ -342,9 +325,11 @@ def _of_components(stage: PipelineStage) -> list[Source]:
     return [source for source in stage.origins if not isinstance(source, LoraSource)]
 
 
-def _in_order(stage: PipelineStage, found: Mapping[str, _Of]) -> list[_Of]:
-    """Values of the stage's components by their names, in the order of its declaration."""
-    return [found[component.name] for component in stage.components]
+def _errors_at(
+    pipeline: Pipeline, stage: PipelineStage, source: Source | None
+) -> AbstractContextManager[None]:
+    """Give errors of a stage's model, or of a part, the position where the manifest names it."""
+    return errors_at(where_source(pipeline.manifest, stage.index, source))
 
 
 def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:

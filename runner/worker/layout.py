@@ -20,9 +20,10 @@ import torch
 
 from runner.errors import ModelError, in_words
 from runner.files.header import TensorInfo
+from runner.model.shapes import CONVERTED
 from runner.placement.agreement import Disagreement, disagreement
 from runner.placement.library import families
-from runner.placement.quantise import tensors_of
+from runner.placement.prepared_folder import tensors_of
 from runner.placement.single_file import DTYPES, Checkpoint, checkpoint_of, converted
 from runner.plugins import load_object
 from runner.redact import redact
@@ -73,8 +74,8 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
     if "checkpoint" in request:
         return _whole(request)
     cls = load_object(request["class"])
-    if scheme := request.get("quantize"):
-        return _quantised(cls, request["config"], scheme, request["dtype"])
+    if "prepare" in request:
+        return _prepared(cls, request["config"], request["prepare"] or CONVERTED, request["dtype"])
     tensors = _parsed(request["tensors"])
     places = _Places(tensors, {})
     checkpoint = checkpoint_of(tensors, places.bytes_of)
@@ -130,8 +131,8 @@ def _holds(tensors: Mapping[str, TensorInfo], cls_name: str, config: Mapping[str
     return not _untied(model, model.state_dict().keys() - weights.keys(), {*weights})
 
 
-def _quantised(cls: Any, config: Mapping[str, Any], scheme: str, dtype: str) -> dict[str, Any]:
-    """The tensors of a component once it is quantised: what :mod:`runner.placement.quantise` writes."""
+def _prepared(cls: Any, config: Mapping[str, Any], scheme: str, dtype: str) -> dict[str, Any]:
+    """The tensors of a component once :mod:`runner.placement.prepared_folder` has written it."""
     tensors = tensors_of(cls, _without_weights(cls, config), scheme, getattr(torch, dtype))
     return {
         "tensors": {

@@ -14,7 +14,7 @@ from runner.errors import ExitCode, RunnerError
 from runner.events import Failed, Ready
 from runner.machine.active_time import CLOCK
 from runner.plugins import collection_paused, load_object
-from runner.protocol import Measuring, ModelCheck, Quantise, encode_event, receive
+from runner.protocol import Measuring, ModelCheck, Prepare, encode_event, receive
 from runner.redact import redact
 from runner.worker import parent_watch
 
@@ -46,11 +46,11 @@ def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
         parent_watch.watch(commands, lambda: os._exit(1))
         return _measure(job, report)
     try:
-        if isinstance(job, Quantise):
+        if isinstance(job, Prepare):
             parent_watch.watch(commands, lambda: os._exit(1))
-            from runner.worker.quantise import quantise_component
+            from runner.worker.prepare import prepare_component
 
-            quantise_component(job.quantising, report)
+            prepare_component(job.preparation, report)
             return ExitCode.DONE
         with collection_paused():
             from runner.worker.loop import Loop  # imports torch

@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from runner import events as ev
-from runner.cli.display.lines import Line, Lines, status_of
+from runner.cli.display.lines import Line, Lines, preparing, status_of
 from runner.cli.display.pace import StagePace
 from runner.units import format_duration, format_size
 
@@ -73,7 +73,7 @@ class LiveDisplay:
         self._since = clock()
         self._state = "preparing"
         self._pace: StagePace | None = None
-        self._prepared: ev.FetchProgress | ev.QuantizeProgress | None = None
+        self._prepared: ev.FetchProgress | ev.PrepareProgress | None = None
         self._held = 0
         self._live = MovingLine(self._render, self._console)
 
@@ -108,7 +108,7 @@ class LiveDisplay:
                 self._pace, self._state, self._since = None, "preparing", now
             case ev.Waiting():
                 self._state, self._since = "waiting", now
-            case ev.FetchProgress() | ev.QuantizeProgress():
+            case ev.FetchProgress() | ev.PrepareProgress():
                 self._prepared = event if event.done < event.total else None
             case ev.Memory():
                 self._held = event.ram
@@ -130,8 +130,7 @@ class LiveDisplay:
             size = f"{format_size(prepared.done)} of {format_size(prepared.total)}"
             if isinstance(prepared, ev.FetchProgress):
                 return [Part(1, "fetching"), Part(0, size), Part(2, prepared.source, "dim")]
-            named = f"{prepared.component} to {prepared.scheme}"
-            return [Part(1, "quantising"), Part(0, size), Part(2, named, "dim")]
+            return [Part(1, preparing(prepared)), Part(0, size)]
         return [Part(0, self._state), Part(1, _seconds(now - self._since))]
 
     def _stage_parts(self, pace: StagePace, now: float) -> list[Part]:

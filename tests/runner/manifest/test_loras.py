@@ -149,6 +149,6 @@ def test_without_its_library_the_command_to_install_it_is_named(
 ) -> None:
     monkeypatch.setattr("runner.pipeline.adapters.find_spec", lambda _: None)
     outcome = demo.invoke("plan", "demo.toml")
-    assert outcome.code == 3, outcome
+    assert outcome.code == 4, outcome
     assert "demo.toml:5:3: [[lora]] needs peft" in outcome.stderr
     assert "pip install 'stage-runner[lora]'" in outcome.stderr

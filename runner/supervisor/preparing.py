@@ -1,4 +1,4 @@
-"""Quantises components in a worker, before the stage that loads them."""
+"""Writes components anew into the cache, quantised or converted, before the stage that loads them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import shutil
 from typing import TYPE_CHECKING
 
 from runner.errors import InterruptedRunError, StageError, StorageError, error_of
-from runner.events import Failed, Quantised
+from runner.events import Failed, Prepared
 from runner.files.storage import storage_errors
-from runner.protocol import Quantise
+from runner.protocol import Prepare
 from runner.supervisor.connection import WorkerConnection
 from runner.units import format_size
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from runner.model.quantising import Quantising
+    from runner.model.preparation import Preparation
     from runner.supervisor.signals import Interrupts
     from runner.supervisor.spawn import Launcher
 
 SPARE = 1 << 30  # bytes that it must leave free on the disk
 
 
-def quantise(
-    request: Quantising,
+def prepare(
+    request: Preparation,
     launcher: Launcher,
     log: Path,
     interrupts: Interrupts,
     progress: Callable[[int, int], None],
 ) -> None:
-    """Quantise a component into its folder of the cache; ``progress`` takes the bytes so far, and in all.
+    """Write a component into its folder of the cache; ``progress`` takes the bytes so far, and in all.
 
     What an interrupted one has written is used.
 
@@ -43,12 +43,12 @@ def quantise(
     """
     _check_room(request)
     process = launcher.start(log)
-    connection = WorkerConnection(process, Quantise(request))
+    connection = WorkerConnection(process, Prepare(request))
     failure: Failed | None = None
     try:
         with interrupts.watched(process.pid):
             for event in connection.events():
-                if isinstance(event, Quantised):
+                if isinstance(event, Prepared):
                     progress(event.done, event.total)
                 elif isinstance(event, Failed):
                     failure = event
@@ -60,16 +60,16 @@ def quantise(
             process.commands.close()
     subject = f"component '{request.component.name}'"
     if interrupts.count:
-        raise InterruptedRunError(f"stopped while {subject} was quantised")
+        raise InterruptedRunError(f"stopped while {subject} was prepared")
     if failure is not None:
         raise error_of(failure.code, failure.error)
     if not request.is_done:
         raise StageError(
-            f"the worker that quantised {subject} ended with exit code {connection.exit_code}; see {log}"
+            f"the worker that prepared {subject} ended with exit code {connection.exit_code}; see {log}"
         )
 
 
-def _check_room(request: Quantising) -> None:
+def _check_room(request: Preparation) -> None:
     folder = request.target
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +78,7 @@ def _check_room(request: Quantising) -> None:
     needed = max(0, request.size - there)
     if needed + SPARE > free:
         raise StorageError(
-            f"component '{request.component.name}' takes {format_size(needed)} in {folder}, quantised, and "
-            f"{format_size(free)} are free there; make room, or set RUNNER_CACHE to a larger disk"
+            f"component '{request.component.name}', {request.scheme}, takes {format_size(needed)} in "
+            f"{folder}, and {format_size(free)} are free there; make room, or set RUNNER_CACHE to a larger "
+            "disk"
         )

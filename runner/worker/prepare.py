@@ -1,4 +1,4 @@
-"""Quantises a component into a folder of the cache."""
+"""Writes a component into a folder of the cache, quantised or converted."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from runner.events import Quantised
-from runner.placement.quantise import quantise
+from runner.events import Prepared
+from runner.placement.prepared_folder import write_folder
 from runner.plugins import load_object
 from runner.worker.load_errors import as_model_error
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.events import Event
-    from runner.model.quantising import Quantising
+    from runner.model.preparation import Preparation
 
 
-def quantise_component(request: Quantising, report: Callable[[Event], None]) -> None:
+def prepare_component(request: Preparation, report: Callable[[Event], None]) -> None:
     """Write the folder, and report the bytes that are done.
 
     Raises:
@@ -30,13 +30,13 @@ def quantise_component(request: Quantising, report: Callable[[Event], None]) -> 
     cls = load_object(request.component.cls)
     dtype: torch.dtype = getattr(torch, request.dtype)
     try:
-        quantise(
+        write_folder(
             cls,
             files,
             request.scheme,
             dtype,
             request.target,
-            lambda done, total: report(Quantised(done=done, total=total)),
+            lambda done, total: report(Prepared(done=done, total=total)),
         )
     except Exception as error:
         raise as_model_error(error, cls, files.component, files.folder) from error

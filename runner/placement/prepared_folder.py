@@ -1,7 +1,7 @@
-"""Quantises a component's weights one by one, with torchao, into a folder that its library loads.
+"""Writes a component's weights into a folder that its library loads: quantised with torchao, or as they are.
 
-The weights, and which of them are quantised, are those of ``from_pretrained(quantization_config=...)``. The
-folder is that of ``save_pretrained``; its shards are written one after the other, so that no more than one is
+Which of them are quantised is what ``from_pretrained(quantization_config=...)`` does. The folder is that of
+``save_pretrained``; its shards are written one after the other, so that no more than one is
 in memory, and what was interrupted goes on after the last whole shard.
 """
 
@@ -16,6 +16,7 @@ from safetensors.torch import save
 from runner.files.storage import write_atomically
 from runner.model.quantised import SCHEMES
 from runner.model.selection import CONFIG, STEMS, WEIGHTS
+from runner.model.shapes import CONVERTED
 from runner.placement.library import MappedModule, families, open_module
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ META, HOST = torch.device("meta"), torch.device("cpu")
 Weights = dict[str, torch.Tensor]
 
 
-def quantise(
+def write_folder(
     cls: Any,
     files: ComponentFiles,
     scheme: str,
@@ -38,7 +39,7 @@ def quantise(
     target: Path,
     done: Callable[[int, int], None],
 ) -> None:
-    """Write the quantised component to the folder ``target``; the config is written last.
+    """Write the component to the folder ``target``; the config is written last.
 
     ``done`` is called with the bytes that are written so far, and those of all.
 
@@ -70,7 +71,7 @@ def quantise(
 
 
 def tensors_of(cls: Any, module: torch.nn.Module, scheme: str, dtype: torch.dtype) -> Weights:
-    """The tensors that :func:`quantise` writes for a module whose weights are on "meta"."""
+    """The tensors that :func:`write_folder` writes for a module whose weights are on "meta"."""
     kept = _kept_in_float32(cls, dtype)
     dtypes = {
         weight: dtype if kept.isdisjoint(name.split(".")) else torch.float32
@@ -98,7 +99,9 @@ def names_of(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def quantised_names(cls: Any, module: torch.nn.Module, scheme: str) -> frozenset[str]:
-    """The weights that the component's library would quantise."""
+    """The weights that the component's library would quantise; none for ``CONVERTED``."""
+    if scheme == CONVERTED:
+        return frozenset()
     config = _quantization_config(cls, scheme)
     if "diffusers" in families(cls):
         from diffusers.quantizers.torchao import TorchAoHfQuantizer
@@ -148,13 +151,18 @@ def _flattened(
     mapped: MappedModule, names: Sequence[str], chosen: frozenset[str], scheme: str, device: torch.device
 ) -> Weights:
     """The tensors of some weights, by the names that they have in files."""
+    made = _made(mapped, names, chosen, scheme, device)
+    if scheme == CONVERTED:
+        return made
     from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 
-    return dict(flatten_tensor_state_dict(_made(mapped, names, chosen, scheme, device))[0])
+    return dict(flatten_tensor_state_dict(made)[0])
 
 
 def _metadata(mapped: MappedModule, chosen: frozenset[str], scheme: str) -> dict[str, str]:
     """What every shard says of all weights, without computing any."""
+    if scheme == CONVERTED:
+        return {}
     from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict
 
     names = [name for name, _ in names_of(mapped.module)]
@@ -195,4 +203,6 @@ def _shards(sizes: dict[str, int]) -> list[list[str]]:
 
 def _config(cls: Any, files: ComponentFiles, scheme: str) -> dict[str, Any]:
     config = dict(files.shapes.config)
+    if scheme == CONVERTED:
+        return config
     return {**config, "quantization_config": _quantization_config(cls, scheme).to_dict()}
