@@ -14,7 +14,7 @@ import struct
 import tempfile
 import warnings
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,22 +117,14 @@ def try_adapter(check: AdapterCheck) -> AdapterReport:
 
 def _load(loader: Any, modules: Mapping[str, torch.nn.Module], file: AdapterFile) -> Mapping[str, Any]:
     """Load into all modules; returns the tensors by the names that diffusers converted theirs to."""
-    left = list(modules.values())
-
-    def into(remaining: list[torch.nn.Module]) -> None:
-        if not remaining:
+    with ExitStack() as stack:
+        for module in modules.values():
+            stack.enter_context(standing_in(MappedModule(module, {})))
+        try:
             load(loader, file)
-            return
-        with standing_in(MappedModule(remaining[0], {})):
-            into(remaining[1:])
-
-    try:
-        into(left)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(_in_words(error)) from error
-    for module in left:
+        except Exception as error:
+            raise ModelError(_in_words(error)) from error
+    for module in modules.values():
         activate(MappedModule(module, {}), [ADAPTER])
     return dict(loader.converted)
 
@@ -164,8 +156,9 @@ def _account(
     if lost or not found:
         lost = lost or given
         more = ", ..." if len(lost) > NAMED else ""
+        known = " or ".join(modules) or "any component that a stage of this manifest loads"
         raise ModelError(
-            f"{len(lost)} of its {len(given)} weights belong to no layer of {' or '.join(modules)} "
+            f"{len(lost)} of its {len(given)} weights belong to no layer of {known} "
             f"({', '.join(lost[:NAMED])}{more}), and diffusers would drop them: it is for another model, "
             "or has names that diffusers does not know"
         )
