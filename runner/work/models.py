@@ -68,18 +68,14 @@ class ResolvedModels:
     def placed(self, stage: PipelineStage) -> ComposedModel | None:
         """The same with the components that are quantised or converted, where they are or will be.
 
-        And with the adapters that change it.
-
-        Raises:
-            ManifestError: a file is missing, cut off or pickled.
-
+        And with the adapters that change it. Raises as :meth:`components`.
         """
-        model = self.model(stage)
-        if model is None:
-            return None
-        if loras := self.adapters.files(stage):
+        model, loras = self.model(stage), self.adapters.files(stage)
+        if model and loras:
             model = replace(model, loras=loras, recipients=self.adapters.recipients())
         shapes = {one.component.name: one for one in self.shapes(stage) if one.prepared}
+        if model is None or not shapes:
+            return model
         found = {
             name: preparation(shapes[name], files, model.place(component, files.layout), stage.table.dtype)
             for component, files in zip(stage.components, self.components(stage), strict=True)

@@ -80,7 +80,12 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
     places = _Places(tensors, {})
     checkpoint = checkpoint_of(tensors, places.bytes_of)
     with _config_folder(request["config"]) as folder:
-        model, weights = converted(cls, checkpoint, folder)
+        try:
+            model, weights = converted(cls, checkpoint, folder)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise _not_of(cls, request["config"], tensors) from error
     _check(cls, model, weights, checkpoint)
     answer: dict[str, Any] = {"tensors": {}, "computed": []}
     for name, weight in weights.items():
@@ -91,6 +96,21 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
             answer["computed"].append(name)
             answer["tensors"][name] = [_stored(weight), shape, [0, weight.numel() * weight.element_size()]]
     return answer
+
+
+def _not_of(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> ModelError:
+    """The error for a file that diffusers' conversion fails for, since it lacks what it needs.
+
+    It converts what has not exactly the class's own names: a file that has most of them is compared by them.
+    """
+    own = _without_weights(cls, config).state_dict()
+    if 2 * len(own.keys() & tensors.keys()) > len(own):
+        found = {"missing_keys": own.keys() - tensors.keys(), "unexpected_keys": tensors.keys() - own.keys()}
+        return ModelError(f"its tensors {disagreement(cls, Disagreement.of(found))}")
+    return ModelError(
+        f"its tensors are not those of a {cls.__name__}, in no layout that diffusers converts (it holds "
+        f"{next(iter(tensors), 'none')}, ...)"
+    )
 
 
 def _parsed(described: Mapping[str, Any]) -> dict[str, TensorInfo]:
