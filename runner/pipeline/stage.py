@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner.accelerator.discovery import choose_device
 from runner.api import Bundle, File, Stage, Tensor, Text
+from runner.manifest.schema import LoraSource
 from runner.model.parts import file_of, lora_file, source_of
 
 if TYPE_CHECKING:
@@ -92,6 +93,11 @@ class PipelineStage:
         for lora in self.loras:
             found.setdefault(lora.source, []).append(lora_file(lora.source, lora.name))
         return found
+
+    @property
+    def model_sources(self) -> list[Source]:
+        """Where its components are loaded from: without the adapters' files."""
+        return [source for source in self.origins if not isinstance(source, LoraSource)]
 
     @property
     def quantize(self) -> Mapping[str, str]:

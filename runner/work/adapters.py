@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.model.checks.adapters import AdapterCheck, Recipient, Recipients
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from runner.model.checks.adapters import AdapterReport
     from runner.model.files import ComponentFiles
     from runner.model.shapes import ComponentShapes
-    from runner.model.sources import Model
+    from runner.model.sources import ComposedModel, Model
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
 
@@ -68,10 +68,21 @@ class Adapters:
                 found[lora] = report
         return found
 
-    def files(self, stage: PipelineStage) -> dict[Lora, Model]:
-        """The models of those of them whose files are here."""
+    def reported(self, stage: PipelineStage, shapes: Sequence[ComponentShapes]) -> list[ComponentShapes]:
+        """The shapes of a stage's components, each with the reports of the adapters that change it."""
+        reports = [*(self.of(stage) or {}).values()]
+        if not reports:
+            return [*shapes]
+        return [
+            replace(one, adapters=tuple(report for report in reports if one.component.name in report.layers))
+            for one in shapes
+        ]
+
+    def added(self, stage: PipelineStage, model: ComposedModel | None) -> ComposedModel | None:
+        """The model of a stage with the files of the adapters that change it."""
         found = {lora: self.models.get(lora.source) for lora in self.of(stage) or ()}
-        return {lora: model for lora, model in found.items() if model is not None}
+        loras = {lora: file for lora, file in found.items() if file is not None}
+        return replace(model, loras=loras, recipients=self._tried_on) if model and loras else model
 
     def prints(self, stage: PipelineStage, *, hash_missing: bool) -> dict[str, str] | None:
         """The content hashes of the adapters that change a stage, by name; None if they are not known."""
@@ -86,7 +97,8 @@ class Adapters:
             found[lora.name] = content
         return None if adapters is None else found
 
-    def recipients(self) -> Recipients:
+    @property
+    def _tried_on(self) -> Recipients:
         """The components that adapters may change, wherever they are loaded."""
         return next(iter(self.checks.values())).recipients
 

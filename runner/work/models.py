@@ -70,9 +70,7 @@ class ResolvedModels:
 
         And with the adapters that change it. Raises as :meth:`components`.
         """
-        model, loras = self.model(stage), self.adapters.files(stage)
-        if model and loras:
-            model = replace(model, loras=loras, recipients=self.adapters.recipients())
+        model = self.adapters.added(stage, self.model(stage))
         shapes = {one.component.name: one for one in self.shapes(stage) if one.prepared}
         if model is None or not shapes:
             return model
@@ -93,7 +91,7 @@ class ResolvedModels:
         if self.model(stage) is None:
             return []
         found: dict[str, ComponentFiles] = {}
-        for source in _of_components(stage):
+        for source in stage.model_sources:
             for files in self.opened(stage, source):
                 name = files.component.name
                 # a single file of weights has its config from the model, which comes first
@@ -128,19 +126,13 @@ class ResolvedModels:
             ManifestError: a file is missing or damaged, or the hub does not answer.
 
         """
-        adapters = [*(self.adapters.of(stage) or {}).values()]
-        return [
-            replace(one, adapters=tuple(report for report in adapters if one.component.name in report.layers))
-            if adapters
-            else one
-            for one in self._plain_shapes(stage)
-        ]
+        return self.adapters.reported(stage, self._plain_shapes(stage))
 
     def _plain_shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
         if stage.model is None or not stage.components:
             return []
         if stage.index not in self._shapes_of or self._shapes_of[stage.index][0] is not stage:
-            stored = {source: self._shapes(stage, source) for source in _of_components(stage)}
+            stored = {source: self._shapes(stage, source) for source in stage.model_sources}
             self._shapes_of[stage.index] = stage, as_loaded(self.pipeline.manifest, stage, stored)
         return self._shapes_of[stage.index][1]
 
@@ -314,11 +306,6 @@ def fetch_missing(resolved: ResolvedModels, listener: Listener, *, refresh: bool
 def _origins(pipeline: Pipeline) -> Iterator[tuple[PipelineStage, Source]]:
     """Each stage with each source that it loads components from."""
     return ((stage, source) for stage in pipeline.stages for source in stage.origins)
-
-
-def _of_components(stage: PipelineStage) -> list[Source]:
-    """The sources of a stage but those of adapters."""
-    return [source for source in stage.origins if not isinstance(source, LoraSource)]
 
 
 def _errors_at(
