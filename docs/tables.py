@@ -34,6 +34,7 @@ TABLES = {
     "[[stage]]": "StageTable",
     "[batch]": "Batch",
     "[run]": "RunTable",
+    "[executor]": "ExecutorTable",
 }
 
 Rows = list[tuple[str, ...]]

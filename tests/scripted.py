@@ -10,6 +10,7 @@ import contextlib
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.pipelines import open_pipeline
@@ -18,6 +19,7 @@ from runner.events import encode
 from runner.plan.choose import plan_stage
 from runner.rundir.journal import Events
 from runner.supervisor.event_publisher import EventPublisher
+from runner.supervisor.local import LocalExecutor
 from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
 from runner.supervisor.spawn import _Spawned, environment
@@ -149,7 +151,7 @@ class Stage:
         events.listeners.append(lambda event: self.events.append(encode(event)))
         return StageRunner(
             work=self.work,
-            resolved=self.resolved,
+            model=self.resolved.model(self.plan.stage),
             plan=replace(self.plan, **changes),
             publisher=EventPublisher(self.work.pipeline, self.directory, events),
             launchers=Scripted(script),  # type: ignore[arg-type]
@@ -225,7 +227,8 @@ def run(
     with project.as_environment():
         pipeline = open_pipeline(project.folder / manifest, sets)
         directory = run_directory(pipeline, project.folder / "runs")
-        supervisor = Supervisor(pipeline, directory, events, RunOptions(**options), launchers=launchers)
+        executor = partial(LocalExecutor, launchers=launchers)
+        supervisor = Supervisor(pipeline, directory, events, RunOptions(**options), executor=executor)
         try:
             ran.code = supervisor.run()
         except (RunnerError, KeyboardInterrupt) as error:

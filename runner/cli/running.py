@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from runner.cli.display import display_of
 from runner.cli.output import OutputError, print_json
 from runner.cli.pipelines import open_pipeline
-from runner.errors import RunnerError
+from runner.errors import RunnerError, UsageError
 from runner.events import Event, Memory, RunFinished, encode
 from runner.report.live import LiveReport
 from runner.rundir.journal import Events, present
+from runner.supervisor.local import LocalExecutor
 from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
 from runner.work.models import run_directory
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from runner.pipeline.binding import Pipeline
+    from runner.supervisor.executor import StageExecutor
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class RunRequest:
     runs_dir: Path = Path("runs")
     as_json: bool = False
     options: RunOptions = field(default_factory=RunOptions)
+    executor: str | None = None
+    """In place of the manifest's."""
 
 
 def run_manifest(manifest: Path, request: RunRequest) -> int:
     """Run a manifest and show its progress; returns the exit code."""
     with end_event_on_error(as_json=request.as_json):
-        pipeline = open_pipeline(manifest, request.sets, request.prompts)
+        pipeline = open_pipeline(manifest, request.sets, request.prompts, request.executor)
         return run_pipeline(pipeline, request, Interrupts())
 
 
@@ -76,11 +80,22 @@ def run_pipeline(
     with display:
         directory = run_directory(pipeline, request.runs_dir)
         try:
-            return Supervisor(pipeline, directory, events, request.options, interrupts, [LiveReport]).run()
+            executor = executor_of(pipeline)
+            supervisor = Supervisor(
+                pipeline, directory, events, request.options, interrupts, [LiveReport], executor
+            )
+            return supervisor.run()
         except RunnerError as error:
             if not ends:
                 raise
             return error.exit_code
+
+
+def executor_of(pipeline: Pipeline) -> Callable[[Pipeline], StageExecutor]:
+    """Who makes the stages: this machine, or the executor that the manifest chooses."""
+    if pipeline.executor is not None:
+        raise UsageError(f"executor '{pipeline.executor.spec.name}': only 'local' can run stages so far")
+    return LocalExecutor
 
 
 def print_event(event: Event) -> None:

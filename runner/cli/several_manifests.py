@@ -117,7 +117,7 @@ class Turn:
         """Bind the manifest, and print its mistakes and what it lacks on this machine."""
         problems, missing = Problems(), Problems()
         with self.errors_recorded():
-            loaded = load(self.manifest, request.sets, request.prompts)
+            loaded = load(self.manifest, request.sets, request.prompts, request.executor)
             pipeline = bind_what_is_right(loaded, plugins, problems)
             check_models(pipeline, missing)
             if problems.found:

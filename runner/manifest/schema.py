@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from runner.accelerator import names
+from runner.declarations import LOCAL
 from runner.units import DURATION_UNITS, parse_duration, parse_size
 
 SEED_LIMIT = 2**64
@@ -140,6 +141,20 @@ class Batch(Table):
     )
 
 
+class ExecutorTable(Table):
+    """Who runs the stages. Keys besides ``uses`` are the executor's own parameters (``model_extra``)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    uses: str = Field(
+        LOCAL, min_length=1, description="who runs the stages: local, or an installed executor such as ray"
+    )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+
 class RunTable(Table):
     """Settings of the run itself."""
 
@@ -171,6 +186,7 @@ class ManifestTable(Table):
     batch: Batch = Field(default_factory=Batch)
     item: list[dict[str, Any]] = Field(default_factory=list)
     run: RunTable = Field(default_factory=RunTable)
+    executor: ExecutorTable = Field(default_factory=ExecutorTable)
 
     def budget_of(self, stage: StageTable) -> Budget:
         """The manifest's budget with the stage's overrides."""

@@ -19,6 +19,7 @@ from runner.manifest.schema import UNKNOWN
 from runner.manifest.sources import part_source
 from runner.model.facts import facts_of, part_config
 from runner.pipeline import wiring
+from runner.pipeline.executor import ChosenExecutor, choose_executor
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
 from runner.pipeline.model_sources import check_component_names, check_sources, where_source
 from runner.pipeline.params import ParamsBinder, StageParams
@@ -63,6 +64,8 @@ class Pipeline:
     items: tuple[PipelineItem, ...]
     warnings: tuple[str, ...] = ()
     """Options that have no effect, a line each."""
+    executor: ChosenExecutor | None = None
+    """Who runs the stages, if not this machine."""
 
     def components_of(self, source: Source) -> list[Component]:
         """Every component that stages load from this model, or part of another."""
@@ -112,7 +115,10 @@ def bind_what_is_right(manifest: Manifest, plugins: Plugins, problems: Problems)
     items = expand(manifest, problems)
     stages = bind_stages(manifest, plugins, problems)
     bound = _bind_items(manifest, stages, items, problems)
-    return Pipeline(manifest, plugins, stages, bound, tuple(without_effect(manifest, stages, items)))
+    executor = choose_executor(manifest, plugins, problems)
+    return Pipeline(
+        manifest, plugins, stages, bound, tuple(without_effect(manifest, stages, items)), executor
+    )
 
 
 def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tuple[PipelineStage, ...]:

@@ -17,13 +17,13 @@ from runner.supervisor.stage_worker import StageWorker
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from runner.model.sources import ComposedModel
     from runner.plan.placement_option import PlacementOption
     from runner.plan.stage_plan import StagePlan
     from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.launch import Launchers
     from runner.supervisor.signals import Interrupts
     from runner.work.demand import Task
-    from runner.work.models import ResolvedModels
     from runner.work.work import Work
 
 
@@ -35,7 +35,8 @@ class StageRunner:
     """The workers of one stage, one after another; each goes on with the items that are left."""
 
     work: Work
-    resolved: ResolvedModels
+    model: ComposedModel | None
+    """What the stage loads, if it loads anything."""
     plan: StagePlan
     publisher: EventPublisher
     launchers: Launchers
@@ -143,7 +144,7 @@ class StageRunner:
 
     def _worker(self, tasks: list[Task], group: int) -> StageWorker:
         placed = replace(self.placed, group=group)
-        job = make_job(self.work, self.plan, placed, tasks, self.resolved.model(self.plan.stage))
+        job = make_job(self.work, self.plan, placed, tasks, self.model)
         recorder = ItemRecorder(job, tasks, self.publisher, self.settle, self.outcome)
         return StageWorker(job, recorder, self.publisher, self.interrupts, fail_fast=self.fail_fast)
 
