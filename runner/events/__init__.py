@@ -23,7 +23,17 @@ from runner.events.published import (
     Warned,
     WorkerDied,
 )
-from runner.events.worker import Alive, Checked, Failed, Finished, ItemStarted, Measured, Ready, Stuck
+from runner.events.worker import (
+    Alive,
+    Checked,
+    Failed,
+    Finished,
+    ItemStarted,
+    Measured,
+    Ready,
+    Stuck,
+    Wanting,
+)
 
 __all__ = [
     "NOTE",
@@ -54,6 +64,7 @@ __all__ = [
     "StateDiscarded",
     "Stuck",
     "Waiting",
+    "Wanting",
     "Warned",
     "WorkerDied",
     "decode",

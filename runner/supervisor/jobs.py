@@ -24,7 +24,6 @@ def make_job(
     """The job of a stage for these tasks, its weights placed by ``placed``: an option of its plan."""
     stage = plan.stage
     table = stage.table
-    source = model.record() if model else None
     return Job(
         name=stage.name,
         stage=stage.spec,
@@ -45,8 +44,16 @@ def make_job(
         retries=table.retries,
         timeout=table.timeout,
         checkpoint_every=work.pipeline.manifest.table.run.checkpoint_every,
-        items=tuple(_job_item(work, stage, task, source) for task in tasks),
+        items=job_items(work, stage, tasks, model),
     )
+
+
+def job_items(
+    work: Work, stage: PipelineStage, tasks: Sequence[Task], model: ComposedModel | None
+) -> tuple[JobItem, ...]:
+    """The items of a job for these tasks of a stage."""
+    source = model.record() if model else None
+    return tuple(_job_item(work, stage, task, source) for task in tasks)
 
 
 def _job_item(work: Work, stage: PipelineStage, task: Task, source: Mapping[str, Any] | None) -> JobItem:
