@@ -36,7 +36,8 @@ def open_pipeline(
     plugins = discover_plugins()
     problems = Problems()
     pipeline = bind_what_is_right(loaded, plugins, problems)
-    check_models(pipeline, problems)
+    if pipeline.executor is None:  # else the models are where the stages run
+        check_models(pipeline, problems)
     problems.check()
     warn_of_overrides(pipeline)
     return pipeline

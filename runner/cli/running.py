@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.cli.display import display_of
-from runner.cli.output import OutputError, print_json
+from runner.cli.output import OutputError, kept_for_data, print_json
 from runner.cli.pipelines import open_pipeline
-from runner.errors import RunnerError, UsageError
+from runner.errors import RunnerError
 from runner.events import Event, Memory, RunFinished, encode
+from runner.remote.fleet import Fleet
 from runner.report.live import LiveReport
 from runner.rundir.journal import Events, present
 from runner.supervisor.local import LocalExecutor
@@ -77,7 +78,8 @@ def run_pipeline(
     if request.as_json:
         events.listeners.append(print_event)
     events.listeners.append(lambda event: ends.append(event) if isinstance(event, RunFinished) else None)
-    with display:
+    # libraries of an executor have threads of their own, which print
+    with display, kept_for_data() if pipeline.executor else contextlib.nullcontext():
         directory = run_directory(pipeline, request.runs_dir)
         try:
             executor = executor_of(pipeline)
@@ -93,9 +95,7 @@ def run_pipeline(
 
 def executor_of(pipeline: Pipeline) -> Callable[[Pipeline], StageExecutor]:
     """Who makes the stages: this machine, or the executor that the manifest chooses."""
-    if pipeline.executor is not None:
-        raise UsageError(f"executor '{pipeline.executor.spec.name}': only 'local' can run stages so far")
-    return LocalExecutor
+    return LocalExecutor if pipeline.executor is None else Fleet
 
 
 def print_event(event: Event) -> None:

@@ -6,16 +6,17 @@ The run directory, its lock, the keys, the demand and the journal stay with the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import ExitStack
 
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
     from runner.rundir.directory import RunDirectory
     from runner.supervisor.event_publisher import EventPublisher
+    from runner.supervisor.feed import TaskFeed
     from runner.supervisor.signals import Interrupts
     from runner.work.demand import Task
     from runner.work.keys import Keys
@@ -30,8 +31,8 @@ class OpenRun:
     directory: RunDirectory
     publisher: EventPublisher
     interrupts: Interrupts
-    lock: int
-    """Descriptor of the directory's lock, for workers to inherit."""
+    lock: int | None
+    """Descriptor of the directory's lock, for workers to inherit; None if somebody else holds it."""
     fail_fast: bool = False
 
 
@@ -45,6 +46,10 @@ class StageTasks:
     cached: int
     settle: Callable[[Task, bool], None]
     """Called with each task that ended, and whether it is done, before that is published."""
+    feed: TaskFeed | None = None
+    """Further tasks, which come while the stage runs."""
+    source: Mapping[str, Any] | None = None
+    """The record of the model that results are to have; by default that of where it is on this machine."""
 
 
 class StageExecutor(Protocol):

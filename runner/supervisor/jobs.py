@@ -19,9 +19,17 @@ if TYPE_CHECKING:
 
 
 def make_job(
-    work: Work, plan: StagePlan, placed: PlacementOption, tasks: Sequence[Task], model: ComposedModel | None
+    work: Work,
+    plan: StagePlan,
+    placed: PlacementOption,
+    tasks: Sequence[Task],
+    model: ComposedModel | None,
+    source: Mapping[str, Any] | None = None,
 ) -> Job:
-    """The job of a stage for these tasks, its weights placed by ``placed``: an option of its plan."""
+    """The job of a stage for these tasks, its weights placed by ``placed``: an option of its plan.
+
+    ``source`` is recorded as where the model is from, by default the model's own record.
+    """
     stage = plan.stage
     table = stage.table
     return Job(
@@ -44,15 +52,20 @@ def make_job(
         retries=table.retries,
         timeout=table.timeout,
         checkpoint_every=work.pipeline.manifest.table.run.checkpoint_every,
-        items=job_items(work, stage, tasks, model),
+        items=job_items(work, stage, tasks, model, source),
     )
 
 
 def job_items(
-    work: Work, stage: PipelineStage, tasks: Sequence[Task], model: ComposedModel | None
+    work: Work,
+    stage: PipelineStage,
+    tasks: Sequence[Task],
+    model: ComposedModel | None,
+    source: Mapping[str, Any] | None = None,
 ) -> tuple[JobItem, ...]:
-    """The items of a job for these tasks of a stage."""
-    source = model.record() if model else None
+    """The items of a job for these tasks of a stage; ``source`` as for :func:`make_job`."""
+    if source is None and model is not None:
+        source = model.record()
     return tuple(_job_item(work, stage, task, source) for task in tasks)
 
 

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager, ExitStack
 
+    from runner.machine.describe import Machine
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
     from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
     from runner.supervisor.executor import OpenRun, StageTasks
     from runner.work.keys import Keys
+    from runner.work.models import ResolvedModels
 
     OpenLaunchers = Callable[[Pipeline, RunDirectory, Sequence[int]], AbstractContextManager[Launchers]]
 
@@ -37,8 +39,10 @@ class LocalExecutor:
     _locks: DeviceLocks
     _launchers: Launchers
 
-    def __init__(self, pipeline: Pipeline, launchers: OpenLaunchers = Launchers) -> None:
-        """``launchers`` starts the workers.
+    def __init__(
+        self, pipeline: Pipeline, launchers: OpenLaunchers = Launchers, machine: Machine | None = None
+    ) -> None:
+        """``launchers`` starts the workers. ``machine`` is planned for, by default all of this one.
 
         Raises:
             RunnerError: a device is not here, or a model that is here does not fit.
@@ -46,6 +50,7 @@ class LocalExecutor:
         """
         self._pipeline = pipeline
         self._open_launchers = launchers
+        self._machine = machine
         self._devices = [stage.device for stage in pipeline.stages]
         self._resolved = resolve_models(pipeline)
         stages = pipeline.stages
@@ -53,12 +58,18 @@ class LocalExecutor:
         self._findings = look(self._resolved, here)
         """Of the models that are here."""
         self._findings.problems.check()
-        self._plans: dict[str, StagePlan] = {}
+        self.plans: dict[str, StagePlan] = {}
+        """Of the stages that :meth:`plan` was asked for, by name."""
+
+    @property
+    def resolved(self) -> ResolvedModels:
+        """The models; all of them after :meth:`prepare`."""
+        return self._resolved
 
     def open(self, run: OpenRun, stack: ExitStack) -> None:
         self._run = run
         self._locks = DeviceLocks(self._devices, stack)
-        inherit = (run.lock, *self._locks.descriptors)
+        inherit = (*([] if run.lock is None else [run.lock]), *self._locks.descriptors)
         self._launchers = stack.enter_context(self._open_launchers(run.pipeline, run.directory, inherit))
 
     def prepare(self) -> Keys:
@@ -77,13 +88,13 @@ class LocalExecutor:
     def plan(self, stages: Sequence[PipelineStage]) -> None:
         plans = self._plan(stages)
         self._check_models(plans)
-        self._plans = {plan.stage.name: plan for plan in plans}
+        self.plans = {plan.stage.name: plan for plan in plans}
 
     def output_bytes(self, stage: PipelineStage) -> int:
-        return self._plans[stage.name].need.item.output_bytes
+        return self.plans[stage.name].need.item.output_bytes
 
     def run_stage(self, work: StageTasks) -> None:
-        stage, plan = work.stage, self._plans[work.stage.name]
+        stage, plan = work.stage, self.plans[work.stage.name]
         publisher = self._run.publisher
         self._resolved.refuse_changed(stage)
         for note in self._resolved.notes(stage):
@@ -97,6 +108,8 @@ class LocalExecutor:
             interrupts=self._run.interrupts,
             settle=work.settle,
             fail_fast=self._run.fail_fast,
+            feed=work.feed,
+            source=work.source,
         )
         with self._locks.held(plan.limits.device, publisher.waiting):
             runner.run(work.tasks, work.cached)
@@ -109,7 +122,7 @@ class LocalExecutor:
 
         """
         with measuring(self._run.publisher):
-            plans = plan_stages(self._pipeline, stages, self._resolved.shapes)
+            plans = plan_stages(self._pipeline, stages, self._resolved.shapes, self._machine)
         for plan in plans:
             plan.check()
         return plans

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.api import StageResult
 from runner.errors import CannotForkError, ItemFailedError, OutOfMemoryError, WorkerDiedError
 from runner.machine.active_time import active_seconds
 from runner.plan.duration import learn
+from runner.supervisor.event_publisher import Outlook
 from runner.supervisor.feed import WorkerFeed
 from runner.supervisor.jobs import job_items, make_job
 from runner.supervisor.stage_outcome import ItemRecorder, StageOutcome
 from runner.supervisor.stage_worker import StageWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runner.model.sources import ComposedModel
     from runner.plan.placement_option import PlacementOption
@@ -49,6 +50,8 @@ class StageRunner:
     fail_fast: bool = False
     feed: TaskFeed | None = None
     """Tasks that come while the stage runs, beside those that it starts with."""
+    source: Mapping[str, Any] | None = None
+    """The record of the model that results are to have, if it is not the model's own."""
     outcome: StageOutcome = field(default_factory=StageOutcome)
     placed: PlacementOption = field(init=False)
     """The placement in use."""
@@ -69,7 +72,7 @@ class StageRunner:
         """
         started = active_seconds()
         self.placed = self.plan.chosen
-        self.publisher.stage_started(self.plan, sum(len(task.items) for task in tasks), len(tasks))
+        self.publisher.stage_started(Outlook.of(self.plan), tasks)
         try:
             self._tasks = list(tasks)
             self._run_with_fallbacks()
@@ -169,7 +172,7 @@ class StageRunner:
         self, tasks: list[Task], group: int, feed: TaskFeed | None = None, *, others_wait: bool = False
     ) -> StageWorker:
         placed = replace(self.placed, group=group)
-        job = make_job(self.work, self.plan, placed, tasks, self.model)
+        job = make_job(self.work, self.plan, placed, tasks, self.model, self.source)
         recorder = ItemRecorder(job, tasks, self.publisher, self.settle, self.outcome)
         worker_feed = None
         if feed is not None and not feed.ended:
@@ -180,15 +183,15 @@ class StageRunner:
 
     def _items(self, tasks: Sequence[Task]) -> tuple[JobItem, ...]:
         self._tasks += tasks
-        return job_items(self.work, self.plan.stage, tasks, self.model)
+        return job_items(self.work, self.plan.stage, tasks, self.model, self.source)
 
     def _learn(self, seconds: float, tasks: int) -> None:
-        """Record the stage's times for the estimates of later plans."""
+        """Record the stage's times for the estimates of later plans, which know the items from the start."""
         made = self.outcome.seconds
-        if self.placed is not self.plan.chosen or not made:
+        if self.placed is not self.plan.chosen or not made or self.feed is not None:
             return
         waited = (self.outcome.streamed or {}).get("waited", 0.0)
-        whole = len(made) == tasks and self._death is None and self.feed is None
+        whole = len(made) == tasks and self._death is None
         learn(self.plan, made, seconds - sum(made.values()) - waited if whole else None)
 
     def _result(self, seconds: float, cached: int) -> StageResult:

@@ -35,15 +35,19 @@ def keys_of(pipeline: Pipeline, fingerprints: Sequence[str]) -> Keys:
     return {item.id: _item_keys(pipeline, item, fingerprints) for item in pipeline.items}
 
 
+def key_of(key_inputs: Mapping[str, Any]) -> str:
+    """The key of what is made from these: their hash."""
+    text = json.dumps(key_inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _item_keys(pipeline: Pipeline, item: PipelineItem, fingerprints: Sequence[str]) -> tuple[Keyed, ...]:
     keyed: list[Keyed] = []
     for stage in pipeline.stages:
         key_inputs = _key_inputs(stage, item, fingerprints[stage.index], keyed)
         if dtypes := pipeline.dtypes_elsewhere(stage):
             key_inputs["dtypes"] = dtypes
-        text = json.dumps(key_inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        keyed.append(Keyed(digest, key_inputs))
+        keyed.append(Keyed(key_of(key_inputs), key_inputs))
     return tuple(keyed)
 
 

@@ -193,6 +193,11 @@ class ResolvedModels:
         self._prints[:] = prints
         return keys_of(self.pipeline, prints)
 
+    @property
+    def fingerprints(self) -> list[str]:
+        """The fingerprint of each stage's components that the keys were computed from."""
+        return list(self._prints)
+
     def refuse_changed(self, stage: PipelineStage) -> None:
         """Check that the stage's files are those that its keys were computed from.
 
