@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from nodes import SENT, agents, away, digests, made, nodes_of, prompts
+from pages import data_of
 from waiting import wait_until
 
 from runner.events import ItemFinished
@@ -62,6 +63,15 @@ def test_three_nodes_make_what_one_machine_makes_and_each_once(
     assert not list((toy.folder / "runs/toy").glob(".incoming*"))
     assert not list((toy.folder / "runs/toy").glob(".shared*"))
     assert agents(toy) == []
+    (shown,) = json.loads(toy.invoke("runs", "show", "toy", "--json").stdout)["runs"]
+    assert sum(node["done"] for node in shown["nodes"]) == 24
+    assert {node["name"] for node in shown["nodes"]} == {"node-0", "node-1", "node-2"}
+    (page,) = data_of(toy.folder / "runs/toy/report.html")["runs"]
+    assert [(n["name"], n["done"], n["state"]) for n in page["nodes"]] == [
+        (n["name"], n["done"], "joined") for n in shown["nodes"]
+    ]
+    assert "node-1" in toy.invoke("runs", "show", "toy").stdout
+    assert " on node-2" in outcome.stderr
     # and it finds it done, here and there
     again = run(toy)
     assert (again.code, again.of("stage_started"), again.of("node_joined")) == (0, [], [])
