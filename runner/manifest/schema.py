@@ -21,7 +21,9 @@ FILE_NAME = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"  # at most NAME_LIMIT long; nev
 DEVICE = names.PATTERN
 VARIANT = r"^[A-Za-z0-9_-]+$"
 CLASS = r"^[A-Za-z][A-Za-z0-9_]*$"
+URL = r"^[a-z][a-z0-9+.-]*://\S+$"
 PATTERNS = {
+    URL: 'a URL, such as "s3://bucket/prefix"',
     NAME: "1 to 100 of A-Z a-z 0-9 _ -",
     FILE_NAME: "a file name of A-Z a-z 0-9 . _ -",
     VARIANT: 'a part of file names, such as "fp16"',
@@ -163,6 +165,10 @@ class RunTable(Table):
     )
     checkpoint_every: int = Field(5, ge=1, description="steps between saved states")
     keep_handoffs: Literal["all", "needed"] = Field("all", description="which hand-offs stay on disk")
+    publish: str | None = Field(
+        None, pattern=URL, description="where outputs are put as well, such as s3://BUCKET/PREFIX"
+    )
+    publish_handoffs: bool = Field(False, description="whether hand-offs are published too")
 
 
 def _whole(version: Any) -> Any:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING
 
 from runner.files import handoff, provenance
-from runner.files.storage import open_to_read, read_regular
 from runner.remote.messages import HANDOFF, OUTPUT, STATE
 
 if TYPE_CHECKING:
@@ -61,7 +58,7 @@ def problem_of(work: Work, stage: PipelineStage, task: Task) -> str | None:
     for name, path in work.files(task.item.id, stage).items():
         if not path.exists() and name not in optional:
             return f"{path.name} is missing"
-        if path.exists() and not _is_whole(path, key):
+        if path.exists() and not provenance.is_whole(path, key):
             return f"{path.name} is damaged, or was made under another key"
     return None
 
@@ -73,18 +70,3 @@ def is_state(path: Path, key: str) -> bool:
     except (OSError, handoff.DamagedError):
         return False
     return True
-
-
-def _is_whole(path: Path, key: str) -> bool:
-    """Whether an output is what its record says: all of its content, where that is in a file beside it."""
-    if not provenance.is_of_key(path, key):
-        return False
-    beside = provenance.sidecar(path)
-    if not beside.exists():
-        return True
-    try:
-        record = json.loads(read_regular(beside))
-        with open_to_read(path) as file:
-            return bool(record["sha256"] == hashlib.file_digest(file, "sha256").hexdigest())
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from runner.pipeline.stage import PipelineStage
     from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.executor import StageExecutor
+    from runner.supervisor.publication import Publication
+    from runner.work.demand import Task
     from runner.work.work import Work
 
 
@@ -36,6 +38,8 @@ class Execution:
     """Stages, by index, whose results are made again."""
     publisher: EventPublisher
     retry_failed: bool
+    publication: Publication | None = None
+    """Where outputs are put as well."""
 
     def run(self) -> ExitCode:
         """Run the stages; ``run_finished`` is published at the end, after an error too.
@@ -49,7 +53,11 @@ class Execution:
         code = ExitCode.BUG
         try:
             self.work = replace(self.work, keys=self.executor.prepare())
+            if self.publication is not None:
+                self.publication.open(self.work, self.publisher)
             code = ExitCode.ITEMS_FAILED if self._run_stages() else ExitCode.DONE
+            if self.publication is not None:
+                self.publication.close()
         except KeyboardInterrupt:
             error, code = InterruptedRunError("stopped between stages"), ExitCode.INTERRUPTED
             raise error from None
@@ -74,11 +82,16 @@ class Execution:
             tasks = [task for task in found.tasks[stage.index] if tracker.can_run(stage, task)]
             if tasks:
                 self._check_disk(stage, len(tasks))
-                settle = partial(tracker.settle, stage)
+                settle = partial(self._settle, tracker, stage)
                 self.executor.run_stage(
                     StageTasks(self.work, stage, tasks, found.cached[stage.index], settle)
                 )
         return bool(tracker.failed)
+
+    def _settle(self, tracker: TaskTracker, stage: PipelineStage, task: Task, done: bool) -> None:
+        tracker.settle(stage, task, done)
+        if done and self.publication is not None:
+            self.publication.add(self.work, stage, task)
 
     def _keep_failed(self, found: Demand) -> None:
         failed = failed_items(self.work.directory.journal)

@@ -15,6 +15,7 @@ from runner.supervisor.event_publisher import EventPublisher
 from runner.supervisor.execution import Execution
 from runner.supervisor.executor import OpenRun
 from runner.supervisor.local import LocalExecutor
+from runner.supervisor.publication import Publication
 from runner.supervisor.signals import Interrupts
 from runner.work.demand import forced_stages
 from runner.work.work import Work
@@ -74,6 +75,7 @@ class Supervisor:
         """
         forced = forced_stages(self.pipeline, self.options.fresh)
         executor = self.executor(self.pipeline)
+        publication = self._publication()
         with self.interrupts.caught(), ExitStack() as stack:
             lock = stack.enter_context(self.directory.locked(self._waiting if self.options.wait else None))
             stack.callback(self.directory.sweep)  # killed workers leave temporary files
@@ -90,7 +92,14 @@ class Supervisor:
             run = OpenRun(self.pipeline, self.directory, publisher, self.interrupts, lock, fail_fast)
             executor.open(run, stack)
             work = Work(self.pipeline, {}, self.directory)
-            return Execution(work, executor, forced, publisher, self.options.retry_failed).run()
+            retry = self.options.retry_failed
+            return Execution(work, executor, forced, publisher, retry, publication).run()
+
+    def _publication(self) -> Publication | None:
+        table = self.pipeline.manifest.table
+        if table.run.publish is None:
+            return None
+        return Publication(table.run.publish, table.name, handoffs=table.run.publish_handoffs)
 
     def _waiting(self, reason: str) -> None:
         self.events.emit(Waiting(reason=reason))
