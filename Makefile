@@ -98,6 +98,7 @@ wheels: $(READY)
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(BIN)/python -m build --wheel --outdir dist plugins/flux
 	$(BIN)/python -m build --wheel --outdir dist plugins/diffusers
+	$(BIN)/python -m build --wheel --outdir dist plugins/ray
 
 clean:
 	rm -rf dist build site runs .mypy_cache .ruff_cache .hypothesis

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "plugins/README.md": "plugins.md",
     "plugins/flux/README.md": "flux.md",
     "plugins/diffusers/README.md": "diffusers.md",
+    "plugins/ray/README.md": "ray.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",

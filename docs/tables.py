@@ -35,6 +35,7 @@ TABLES = {
     "[[lora]]": "LoraTable",
     "[batch]": "Batch",
     "[run]": "RunTable",
+    "[executor]": "ExecutorTable",
 }
 
 Rows = list[tuple[str, ...]]

@@ -10,19 +10,27 @@ from dataclasses import is_dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from runner.api import Bundle, Component, Demo, File, Stage, Template, Tensor, Text
+from runner.api import Bundle, Component, Demo, Executor, File, Stage, Template, Tensor, Text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from types import ModuleType
 
+LOCAL = "local"
+"""The executor that is always there: workers on this machine."""
 OUTPUTS = (Tensor, Text, File, Bundle)
 _STAGE_NAME = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
 _OUTPUT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}")
 _SUFFIX = re.compile(r"(\.[A-Za-z0-9_-]{1,16}){0,2}")
 _SUFFIX_PARAMETER = re.compile(r"\.\{[A-Za-z_][\w-]*\}")
 _DOTTED = re.compile(r"[\w.]+:[\w.]+")
-_WRITE = {Stage: 'Stage("plugin.stage", start="package.module:start")', Template: "Template(...)"}
+_EXECUTOR_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+_WRITE = {
+    Stage: 'Stage("plugin.stage", start="package.module:start")',
+    Executor: 'Executor("name", connect="package.module:connect")',
+    Template: "Template(...)",
+    Demo: "Demo(...)",
+}
 SHOWN = 60  # characters of a value in a message
 
 
@@ -157,6 +165,23 @@ def _check_component(where: str, component: Component) -> None:
         raise DeclarationError(f"{where}: float32 is {_shown(kept)}; write {example}")
     for dtype, names in kept.items():
         _strings(where, f"float32[{dtype!r}]", names)
+
+
+def check_executor(executor: Executor) -> None:
+    """Check the fields of an executor as :mod:`runner.api` documents them.
+
+    Raises:
+        DeclarationError: a field has a wrong type or value.
+
+    """
+    where = f"executor {_shown(executor.name)}"
+    _string(where, "name", executor.name)
+    if executor.name == LOCAL or not _EXECUTOR_NAME.fullmatch(executor.name):
+        raise DeclarationError(f"{where}: its name is of a-z 0-9 _ -, and not '{LOCAL}'")
+    _string(where, "summary", executor.summary)
+    _object(where, "connect", executor.connect)
+    if executor.params != "":
+        _object(where, "params", executor.params)
 
 
 def check_template(template: Template, package: ModuleType) -> None:

@@ -1,8 +1,9 @@
 """The hooks of plugins. They run in the supervisor's process: they must be quick and import nothing heavy.
 
-``runner_stages``, ``runner_templates`` and ``runner_demos`` are called once, when plugins are loaded. The
-others are called during a run; if an implementation raises, a line is printed on stderr, and the run and the
-other implementations go on. An implementation may take fewer arguments than are listed.
+``runner_stages``, ``runner_executors``, ``runner_templates`` and ``runner_demos`` are called once, when
+plugins are loaded. The others are called during a run; if an implementation raises, a line is printed on
+stderr, and the run and the other implementations go on. An implementation may take fewer arguments than are
+listed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pluggy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from runner.api import Demo, ItemResult, Run, Stage, StageResult, Summary, Template
+    from runner.api import Demo, Executor, ItemResult, Run, Stage, StageResult, Summary, Template
 
 hookspec = pluggy.HookspecMarker("runner")
 
@@ -22,6 +23,11 @@ hookspec = pluggy.HookspecMarker("runner")
 @hookspec
 def runner_stages() -> Iterable[Stage]:  # type: ignore[empty-body]
     """Return the stages that this plugin offers. Fires when the plugin is loaded."""
+
+
+@hookspec
+def runner_executors() -> Iterable[Executor]:  # type: ignore[empty-body]
+    """Return the executors that manifests may choose. Fires when the plugin is loaded."""
 
 
 @hookspec

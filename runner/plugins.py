@@ -8,22 +8,24 @@ import gc
 import importlib
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import metadata, resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pluggy
 
-from runner import hookspecs
-from runner.api import API_VERSION, Demo, Stage, Template
-from runner.declarations import DeclarationError, check_demo, check_stage, check_template, returned
+from runner import declarations, hookspecs
+from runner.api import API_VERSION, Demo, Executor, Stage, Template
+from runner.declarations import DeclarationError, returned
 from runner.errors import PluginError, in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
 GROUP = "runner"
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Plugin:
     hooks: tuple[str, ...]
     templates: tuple[Template, ...] = ()
     demos: tuple[Demo, ...] = ()
+    executors: tuple[Executor, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -115,6 +118,26 @@ class Plugins:
                 raise PluginError(str(broken))
         raise PluginError(self._missing(f"stage '{name}'", name.partition(".")[0], list(known), name))
 
+    def executor(self, name: str) -> Executor:
+        """The executor that a manifest's ``[executor] uses`` names, unless that is this machine.
+
+        Raises:
+            PluginError: no installed plugin offers it, or several do.
+
+        """
+        offered = [(plugin, one) for plugin in self.loaded for one in plugin.executors]
+        found = [(plugin, one) for plugin, one in offered if one.name == name]
+        if len(found) > 1:
+            names = " and ".join(f"{plugin.distribution} ({plugin.name})" for plugin, _ in found)
+            raise PluginError(f"{names} both offer executor '{name}'; uninstall one")
+        if not found:
+            known = [declarations.LOCAL, *(one.name for _, one in offered)]
+            missing = self._missing(f"executor '{name}'", name, known, name)
+            raise PluginError(
+                f"{missing}; `pip install runner-{name}` brings it, if it is one of runner's own"
+            )
+        return found[0][1]
+
     def _missing(self, what: str, plugin: str, known: list[str], name: str = "") -> str:
         for broken in self.broken:
             if broken.name == plugin and not broken.stages:
@@ -164,15 +187,21 @@ def _load(manager: pluggy.PluginManager, entry: metadata.EntryPoint) -> Plugin:
         raise DeclarationError(f"another distribution has a plugin named '{entry.name}' already")
     hooks = tuple(_hook_names(manager, module))
     manager.register(module, entry.name)
+    package = sys.modules[module.__name__.partition(".")[0]]
+    declared = partial(_declared, manager, module)
     try:
-        stages = tuple(_stages(manager, module))
-        templates = tuple(_templates(manager, module))
-        demos = tuple(_demos(manager, module))
+        stages = tuple(declared("runner_stages", Stage, declarations.check_stage))
+        executors = tuple(declared("runner_executors", Executor, declarations.check_executor))
+        templates = tuple(
+            declared("runner_templates", Template, partial(declarations.check_template, package=package))
+        )
+        demos = tuple(declared("runner_demos", Demo, partial(declarations.check_demo, package=package)))
     except BaseException:
         manager.unregister(module)
         raise
     released = entry.dist.version if entry.dist else ""
-    return Plugin(entry.name, _distribution(entry), released, module, stages, hooks, templates, demos)
+    offered = (stages, hooks, templates, demos, executors)
+    return Plugin(entry.name, _distribution(entry), released, module, *offered)
 
 
 def _hook_names(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[str]:
@@ -192,31 +221,19 @@ def _hook_names(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[s
             raise DeclarationError(f"there is no hook {hook}{hint}")
 
 
-def _stages(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Stage]:
-    for stage in _returned(manager, module, "runner_stages", Stage):
-        check_stage(stage)
-        yield stage
-
-
-def _templates(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Template]:
-    package = sys.modules[module.__name__.partition(".")[0]]
-    for template in _returned(manager, module, "runner_templates", Template):
-        check_template(template, package)
-        yield template
-
-
-def _demos(manager: pluggy.PluginManager, module: ModuleType) -> Iterator[Demo]:
-    package = sys.modules[module.__name__.partition(".")[0]]
-    for demo in _returned(manager, module, "runner_demos", Demo):
-        check_demo(demo, package)
-        yield demo
-
-
-def _returned(manager: pluggy.PluginManager, module: ModuleType, hook: str, kind: type[Any]) -> Iterator[Any]:
-    """Yield what the module's own implementation of a hook returns."""
+def _declared(
+    manager: pluggy.PluginManager,
+    module: ModuleType,
+    hook: str,
+    kind: type[_Kind],
+    check: Callable[[_Kind], None],
+) -> Iterator[_Kind]:
+    """Yield what the module's own implementation of a hook returned, each checked."""
     for impl in getattr(manager.hook, hook).get_hookimpls():
         if impl.plugin is module:
-            yield from returned(hook, cast("Any", impl.function()), kind)
+            for one in returned(hook, cast("Any", impl.function()), kind):
+                check(one)
+                yield one
 
 
 def _resolve_conflicts(found: Plugins) -> None:

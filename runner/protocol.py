@@ -1,8 +1,8 @@
 """The messages between supervisor and worker.
 
 The supervisor sends one :class:`Job`, :class:`ModelCheck`, :class:`Measuring` or :class:`Prepare` through a
-pipe, and ``STOP`` to interrupt it; the end of the pipe means that the supervisor has ended. The worker sends
-events, one JSON object a line.
+pipe, then further items of an open job, and :class:`Stop` to interrupt it; the end of the pipe means that the
+supervisor has ended. The worker sends events, one JSON object a line.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from runner.events import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from runner.api import ModelFacts, Stage
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from runner.placements import ComponentPlacement
     from runner.plan.measured import Measurement
 
-STOP = b"stop\n"
 ITEMS_PER_PART = 500
 MESSAGE_LIMIT = 1 << 16  # bytes; of a message between supervisor and fork server
 
@@ -107,6 +106,8 @@ class Job:
     """Steps between checkpoints."""
     items: tuple[JobItem, ...]
     adapters: JobAdapters | None = None
+    is_open: bool = False
+    """Whether more items may come."""
 
     def send(self, pipe: IO[bytes]) -> None:
         """Send it in parts: pickling ten thousand items at once would take 100 MB."""
@@ -115,6 +116,19 @@ class Job:
         for first in parts:
             pickle.dump(self.items[first : first + ITEMS_PER_PART], pipe)
         pipe.flush()
+
+
+@dataclass(frozen=True)
+class MoreItems:
+    """Further items of an open job; after the ``last`` of these, none come."""
+
+    items: tuple[JobItem, ...]
+    last: bool = False
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Interrupts a job: its worker ends at the next block, step or item."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +174,22 @@ def receive(pipe: IO[bytes]) -> Job | ModelCheck | Measuring | Prepare:
         raise TypeError(f"not a job: {type(request)}")
     items = chain.from_iterable(pickle.load(pipe) for _ in range(parts))  # noqa: S301
     return replace(request, items=tuple(items))
+
+
+def send(message: MoreItems | Stop, pipe: IO[bytes]) -> None:
+    """Send what follows a request."""
+    pickle.dump(message, pipe)
+    pipe.flush()
+
+
+def messages(pipe: IO[bytes]) -> Iterator[MoreItems | Stop]:
+    """What follows a request, until the supervisor ends, however that happens."""
+    while True:
+        try:
+            message = pickle.load(pipe)  # noqa: S301 - our own supervisor's, as above
+        except (EOFError, OSError, pickle.UnpicklingError):
+            return
+        yield message
 
 
 def encode_event(event: Event) -> bytes:

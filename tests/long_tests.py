@@ -39,6 +39,7 @@ PATTERNS = (
     "tests/runner/placement/test_odd_models.py::*?Kept-*",
     "tests/runner/placement/test_odd_models.py::*?Lists-*",
     "tests/runner/plan/test_full_width.py::*",
+    "tests/runner/remote/test_fleet_models.py::*?resident?",
     "tests/runner/stream/test_device.py::test_streamed_weights_give_the_bits_of_the_cpu*-late-co*",
     "tests/runner/worker/test_simulated.py::test_every_placement_has_the_pixels_of_the_cpu?adapted-eager?",
     "tests/runner/worker/test_simulated.py::test_every_placement_has_the_pixels_of_the_cpu?adapted-late-co*",

@@ -10,6 +10,7 @@ import contextlib
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.pipelines import open_pipeline
@@ -19,6 +20,7 @@ from runner.machine.interpreter import environment
 from runner.plan.choose import plan_stage
 from runner.rundir.journal import Events
 from runner.supervisor.event_publisher import EventPublisher
+from runner.supervisor.local import LocalExecutor
 from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
 from runner.supervisor.spawn import _Spawned
@@ -46,12 +48,13 @@ PRELUDE = """
 import json, os, sys, time
 from runner.files import handoff
 from runner.files import provenance
-from runner.protocol import receive
+from runner.protocol import messages, receive
 from runner.files.storage import write_atomically
 
 job = receive(sys.stdin.buffer)
 ids = [item.id for item in job.items]
 places = {item.id: item for item in job.items}
+told = messages(sys.stdin.buffer)
 worker = int(sys.argv[1])
 events = os.dup(1)
 os.dup2(2, 1)
@@ -86,6 +89,18 @@ def done(*names):
 def fail(name):
     begin(name)
     say("item_finished", item=name, status="failed", seconds=0.5, error="no")
+
+
+def want():
+    # asks for more items of an open job: their ids, and whether no more come
+    say("wanting")
+    return given()
+
+
+def given():
+    more = next(told)
+    places.update((item.id, item) for item in more.items)
+    return [item.id for item in more.items], more.last
 
 
 def finish(**held):
@@ -138,26 +153,34 @@ class Stage:
     events: list[dict[str, Any]] = field(default_factory=list)
     settled: list[tuple[str, bool]] = field(default_factory=list)
     interrupts: Interrupts = field(default_factory=Interrupts)
+    settling: Callable[[Task], None] = lambda _task: None
+    """Called with each task that has ended."""
 
     @property
     def directory(self) -> RunDirectory:
         return self.work.directory
 
     def attempts(self, script: str, **changes: Any) -> StageRunner:
-        """What runs the stage; ``changes`` are those of its plan, or ``fail_fast``."""
-        fail_fast = changes.pop("fail_fast", False)
+        """What runs the stage; ``changes`` are those of its plan, or ``fail_fast``, ``feed``, ``launchers``."""
+        fail_fast, feed = changes.pop("fail_fast", False), changes.pop("feed", None)
+        launchers: Any = changes.pop("launchers", None) or Scripted(script)
         events = Events()
         events.listeners.append(lambda event: self.events.append(encode(event)))
         return StageRunner(
             work=self.work,
-            resolved=self.resolved,
+            model=self.resolved.model(self.plan.stage),
             plan=replace(self.plan, **changes),
             publisher=EventPublisher(self.work.pipeline, self.directory, events),
-            launchers=Scripted(script),  # type: ignore[arg-type]
+            launchers=launchers,
             interrupts=self.interrupts,
-            settle=lambda task, done: self.settled.append((task.item.id, done)),
+            settle=self._settle,
             fail_fast=fail_fast,
+            feed=feed,
         )
+
+    def _settle(self, task: Task, done: bool) -> None:
+        self.settled.append((task.item.id, done))
+        self.settling(task)
 
     def run(self, script: str, cached: int = 0, **changes: Any) -> StageRunner:
         """Run the stage to its end."""
@@ -226,7 +249,8 @@ def run(
     with project.as_environment():
         pipeline = open_pipeline(project.folder / manifest, sets)
         directory = run_directory(pipeline, project.folder / "runs")
-        supervisor = Supervisor(pipeline, directory, events, RunOptions(**options), launchers=launchers)
+        executor = partial(LocalExecutor, launchers=launchers)
+        supervisor = Supervisor(pipeline, directory, events, RunOptions(**options), executor=executor)
         try:
             ran.code = supervisor.run()
         except (RunnerError, KeyboardInterrupt) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pluggy
 
 from runner.api.checks import Facts, Problem
+from runner.api.executors import AGENT, Channel, Executor, Places
 from runner.api.files import InputFile, InputFolder
 from runner.api.memory import Activations, Measure, Sizes
 from runner.api.model import ModelFacts, UnsupportedModelError
@@ -26,15 +27,18 @@ hookimpl = pluggy.HookimplMarker("runner")
 """Marks a function of the plugin's module as the implementation of the hook with the same name."""
 
 __all__ = [
+    "AGENT",
     "API_VERSION",
     "DTYPE_KINDS",
     "Activations",
     "Bundle",
     "Bundled",
+    "Channel",
     "Component",
     "Context",
     "Convolution",
     "Demo",
+    "Executor",
     "Facts",
     "File",
     "InputFile",
@@ -44,6 +48,7 @@ __all__ = [
     "Measure",
     "ModelFacts",
     "Output",
+    "Places",
     "Problem",
     "Recommended",
     "Run",

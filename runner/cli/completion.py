@@ -57,6 +57,15 @@ def plugins(incomplete: str) -> list[str]:
     return sorted(name for name in names if name.startswith(incomplete))
 
 
+def executors(incomplete: str) -> list[str]:
+    """Names of executors: this machine, and those of the installed plugins."""
+    from runner.declarations import LOCAL
+    from runner.plugins import discover
+
+    names = [LOCAL, *(one.name for plugin in discover().loaded for one in plugin.executors)]
+    return sorted(name for name in names if name.startswith(incomplete))
+
+
 def installed_stages(incomplete: str) -> list[str]:
     """Names of the stages that plugins offer."""
     from runner.plugins import discover

@@ -48,6 +48,15 @@ Fresh = Annotated[
         autocompletion=completion.stages,
     ),
 ]
+Executor = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--executor",
+        metavar="NAME",
+        help="Who runs the stages, in place of the manifest's [executor]: local, or a plugin's, as ray.",
+        autocompletion=completion.executors,
+    ),
+]
 Vram = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option("--vram", metavar="SIZE", help="Device memory that a stage may use, such as 8GiB."),

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from runner.errors import RunnerError
 
 
+_KEPT: list[TextIO] = []
+"""The stdout of blocks in which it is kept for data."""
+
+
 class OutputError(StorageError):
     """Standard output cannot be written. Not an ``OSError``: libraries that print would handle that."""
 
@@ -111,7 +115,19 @@ def say_error(error: RunnerError) -> None:
 
 def print_json(value: Any) -> None:
     """Print a JSON value as one line on stdout. Paths become strings, exit codes numbers."""
-    print(json.dumps(value, default=os.fspath), flush=True)  # noqa: T201
+    stdout = _KEPT[-1] if _KEPT else sys.stdout
+    print(json.dumps(value, default=os.fspath), file=stdout, flush=True)
+
+
+@contextlib.contextmanager
+def kept_for_data() -> Iterator[None]:
+    """Inside, stdout is :func:`print_json`'s alone: what plugins and their libraries print goes to stderr."""
+    _KEPT.append(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _KEPT.pop()
 
 
 def print_error(error: RunnerError, **facts: Any) -> None:

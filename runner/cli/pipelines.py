@@ -21,20 +21,24 @@ if TYPE_CHECKING:
     from runner.work.models import ResolvedModels
 
 
-def open_pipeline(manifest: Path, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> Pipeline:
+def open_pipeline(
+    manifest: Path, sets: Sequence[str] = (), prompts: Sequence[str] = (), executor: str | None = None
+) -> Pipeline:
     """Load a manifest with overrides, bind it to the installed plugins and check its models on this machine.
 
-    ``sets`` are ``KEY=VALUE``; ``prompts`` replace those of the batch.
+    ``sets`` are ``KEY=VALUE``; ``prompts`` replace those of the batch, ``executor`` that of the
+    manifest.
 
     Raises:
         ManifestError: all problems of the manifest, at once.
 
     """
-    loaded = load(manifest, sets, prompts)
+    loaded = load(manifest, sets, prompts, executor)
     plugins = discover_plugins()
     problems = Problems()
     pipeline = bind_what_is_right(loaded, plugins, problems)
-    check_models(pipeline, problems)
+    if pipeline.executor is None:  # else the models are where the stages run
+        check_models(pipeline, problems)
     problems.check()
     warn_of_overrides(pipeline)
     return pipeline

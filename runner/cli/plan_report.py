@@ -49,6 +49,8 @@ class PlanRequest:
     as_json: bool = False
     machine: Machine | None = None
     """The machine to plan for; this one if None."""
+    executor: str | None = None
+    """In place of the manifest's."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ def show_plan(manifest: Path, request: PlanRequest) -> int:
     Writes nothing in the project and hashes nothing. Of a hub model that is not here, headers and configs are
     downloaded: kilobytes.
     """
-    pipeline = open_pipeline(manifest, request.sets, request.prompts)
+    pipeline = open_pipeline(manifest, request.sets, request.prompts, request.executor)
+    if pipeline.executor is not None:
+        name = pipeline.executor.spec.name
+        say(f"note: this is the plan for this machine; where '{name}' runs stages, each place has its own")
     planned = _plan(pipeline, request)
     if request.as_json:
         print_json(_as_json(pipeline, planned))

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.cli.display import display_of
-from runner.cli.output import OutputError, print_json
+from runner.cli.output import OutputError, kept_for_data, print_json
 from runner.cli.pipelines import open_pipeline
 from runner.errors import RunnerError
 from runner.events import Event, Memory, RunFinished, encode
+from runner.remote.fleet import Fleet
 from runner.report.live import LiveReport
 from runner.rundir.journal import Events, present
+from runner.supervisor.local import LocalExecutor
 from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
 from runner.work.models import run_directory
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from runner.pipeline.binding import Pipeline
+    from runner.supervisor.executor import StageExecutor
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,14 @@ class RunRequest:
     runs_dir: Path = Path("runs")
     as_json: bool = False
     options: RunOptions = field(default_factory=RunOptions)
+    executor: str | None = None
+    """In place of the manifest's."""
 
 
 def run_manifest(manifest: Path, request: RunRequest) -> int:
     """Run a manifest and show its progress; returns the exit code."""
     with end_event_on_error(as_json=request.as_json):
-        pipeline = open_pipeline(manifest, request.sets, request.prompts)
+        pipeline = open_pipeline(manifest, request.sets, request.prompts, request.executor)
         return run_pipeline(pipeline, request, Interrupts())
 
 
@@ -73,14 +78,24 @@ def run_pipeline(
     if request.as_json:
         events.listeners.append(print_event)
     events.listeners.append(lambda event: ends.append(event) if isinstance(event, RunFinished) else None)
-    with display:
+    # libraries of an executor have threads of their own, which print
+    with display, kept_for_data() if pipeline.executor else contextlib.nullcontext():
         directory = run_directory(pipeline, request.runs_dir)
         try:
-            return Supervisor(pipeline, directory, events, request.options, interrupts, [LiveReport]).run()
+            executor = executor_of(pipeline)
+            supervisor = Supervisor(
+                pipeline, directory, events, request.options, interrupts, [LiveReport], executor
+            )
+            return supervisor.run()
         except RunnerError as error:
             if not ends:
                 raise
             return error.exit_code
+
+
+def executor_of(pipeline: Pipeline) -> Callable[[Pipeline], StageExecutor]:
+    """Who makes the stages: this machine, or the executor that the manifest chooses."""
+    return LocalExecutor if pipeline.executor is None else Fleet
 
 
 def print_event(event: Event) -> None:

@@ -117,9 +117,10 @@ class Turn:
         """Bind the manifest, and print its mistakes and what it lacks on this machine."""
         problems, missing = Problems(), Problems()
         with self.errors_recorded():
-            loaded = load(self.manifest, request.sets, request.prompts)
+            loaded = load(self.manifest, request.sets, request.prompts, request.executor)
             pipeline = bind_what_is_right(loaded, plugins, problems)
-            check_models(pipeline, missing)
+            if pipeline.executor is None:
+                check_models(pipeline, missing)
             if problems.found:
                 raise ManifestError([*problems.found, *missing.found])
             forced_stages(pipeline, request.options.fresh)
@@ -131,7 +132,8 @@ class Turn:
         outlook = Turn(self.manifest)  # prints the errors, and leaves this turn as it is
         with outlook.errors_recorded():
             missing.check()
-            _check_machine(self.pipeline)
+            if self.pipeline.executor is None:
+                _check_machine(self.pipeline)
         if outlook.code is not None:
             say(
                 f"{self.manifest} would stop at that, if it has something to do; it has its turn all the same"

@@ -9,6 +9,9 @@ from runner.events.published import (
     ManifestsFinished,
     MeasuringShapes,
     Memory,
+    NodeJoined,
+    NodeLost,
+    NodeRefused,
     OutOfMemory,
     PrepareProgress,
     Progress,
@@ -34,6 +37,7 @@ from runner.events.worker import (
     Prepared,
     Ready,
     Stuck,
+    Wanting,
 )
 
 __all__ = [
@@ -52,6 +56,9 @@ __all__ = [
     "Measured",
     "MeasuringShapes",
     "Memory",
+    "NodeJoined",
+    "NodeLost",
+    "NodeRefused",
     "OutOfMemory",
     "PrepareProgress",
     "Prepared",
@@ -67,6 +74,7 @@ __all__ = [
     "StateDiscarded",
     "Stuck",
     "Waiting",
+    "Wanting",
     "Warned",
     "WorkerDied",
     "decode",

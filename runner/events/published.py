@@ -99,6 +99,38 @@ class ManifestsFinished(Event, kind="summary"):
     manifests: list[dict[str, Any]]
 
 
+# of a node: a place with one device, where an executor runs stages
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeJoined(Event, kind="node_joined"):
+    """A node takes part from now on; ``stages`` has the placement of each."""
+
+    node: str
+    host: str
+    device: str = ""
+    stages: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeRefused(Event, kind="node_refused"):
+    """A node cannot take part; ``code`` is the exit code that its reason would be on this machine."""
+
+    node: str
+    code: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeLost(Event, kind="node_lost"):
+    """A node has gone: what it had of the stage's items is made elsewhere."""
+
+    node: str
+    reason: str = ""
+    stage: str | None = None
+    items: list[str] = field(default_factory=list)
+
+
 # of a stage
 
 
@@ -124,6 +156,7 @@ class StageReady(Event, kind="stage_ready"):
 
     stage: str
     seconds: float
+    node: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +177,7 @@ class OutOfMemory(Event, kind="out_of_memory"):
     measured: Bytes
     error: str = ""
     next: str | None
+    node: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +187,7 @@ class WorkerDied(Event, kind="worker_died"):
     stage: str
     items: list[str]
     error: str
+    node: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +217,7 @@ class Progress(Event, kind="progress"):
     item: str
     step: int
     steps: int
+    node: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +260,7 @@ class Retrying(Event, kind="retrying"):
     error: str
     traceback: str | None = field(default=None, metadata=LEFT_OUT)
     attempts: int = 1
+    node: str | None = field(default=None, metadata=LEFT_OUT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +276,8 @@ class ItemFinished(Event, kind="item_finished"):
     traceback: str | None = field(default=None, metadata=LEFT_OUT)
     attempts: int = 1
     params: dict[str, Any] = field(default_factory=dict)
+    node: str | None = field(default=None, metadata=LEFT_OUT)
+    """Where it was made, if an executor runs the stages elsewhere."""
 
     @property
     def failed(self) -> bool:
@@ -265,5 +304,8 @@ PUBLISHED: tuple[type[Event], ...] = (
     StateDiscarded,
     WorkerDied,
     OutOfMemory,
+    NodeJoined,
+    NodeRefused,
+    NodeLost,
 )
 """Kinds that ``run --json`` and ``fetch --json`` print: in their usual order, then warnings and errors."""

@@ -47,6 +47,11 @@ class ItemStarted(Event, kind="item_started"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wanting(Event, kind="wanting"):
+    """The worker of an open job has made all its items, and waits for more."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Alive(Event, kind="alive"):
     """A heartbeat, sent while there are no other events."""
 

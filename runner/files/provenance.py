@@ -87,6 +87,20 @@ def is_of_key(path: Path, key: str) -> bool:
     return isinstance(record, dict) and record.get("key") == key and record.get("bytes") == size
 
 
+def is_whole(path: Path, key: str) -> bool:
+    """As :func:`is_of_key`, and whether all of the content is what a record beside the file says."""
+    if not is_of_key(path, key):
+        return False
+    if not sidecar(path).exists():
+        return True
+    try:
+        record = json.loads(_sidecar_bytes(path))
+        with open_to_read(path) as file:
+            return bool(record["sha256"] == hashlib.file_digest(file, "sha256").hexdigest())
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
 def read_provenance(path: Path) -> dict[str, Any] | None:
     """The record of an output; None for a file that has none, in itself or beside it.
 

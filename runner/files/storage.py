@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
+import socket
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 TEMPORARY = ".tmp"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
+# other machines with the same folder have processes with our number
+_HOST = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname())[:40]
 # 0 on systems without the flag
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # do not block on a pipe, which is refused
@@ -33,7 +37,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
     """
     with storage_errors(path):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+        temporary = temporary_of(path)
         try:
             with _open_anew(temporary) as file:
                 file.write(data)
@@ -43,6 +47,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def temporary_of(path: Path) -> Path:
+    """Where this process writes a file before it has its name."""
+    return path.with_name(f".{path.name}.{_HOST}.{os.getpid()}{TEMPORARY}")
 
 
 def _open_anew(path: Path) -> BufferedWriter:

@@ -38,6 +38,8 @@ class Manifest:
     positions: Positions
     prompts: Sequence[str] = ()
     """Prompts from the command line, which replaced the batch."""
+    executor: str | None = None
+    """The executor from the command line, which replaced another one with its parameters."""
     problems: Sequence[Problem] = ()
     """Errors so far; faulty keys are left out of ``table``, so that the rest can be checked."""
     unknown: Sequence[KeyPath] = ()
@@ -49,7 +51,9 @@ class Manifest:
         return self.path.parent
 
     def where(self, *path: str | int, key: bool = False) -> Position:
-        """The position of a value (or of its key): in the file, or a ``--set`` option."""
+        """The position of a value (or of its key): in the file, or an option of the command."""
+        if path == ("executor", "uses") and self.executor is not None:
+            return Position(f"--executor {self.executor}", is_override=True)
         for override in self.overrides:
             within = path[: len(override.path)] == override.path
             around = override.path[: len(path)] == path and not self.positions.has(path)
@@ -58,27 +62,37 @@ class Manifest:
         return self.positions.key(path) if key else self.positions.value(path)
 
 
-def load(path: Path, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> Manifest:
-    """Read a manifest, apply overrides and check it; ``prompts`` replace its batch.
+def load(
+    path: Path, sets: Sequence[str] = (), prompts: Sequence[str] = (), executor: str | None = None
+) -> Manifest:
+    """Read a manifest, apply overrides and check it; ``prompts`` replace its batch, ``executor`` its own.
 
     Raises:
         ManifestError: it cannot be read, or is not TOML; other errors are in ``Manifest.problems``.
 
     """
-    return parse(path, read_text(path, MANIFEST_LIMIT), sets, prompts)
+    return parse(path, read_text(path, MANIFEST_LIMIT), sets, prompts, executor)
 
 
-def parse(path: Path, text: str, sets: Sequence[str] = (), prompts: Sequence[str] = ()) -> Manifest:
+def parse(
+    path: Path,
+    text: str,
+    sets: Sequence[str] = (),
+    prompts: Sequence[str] = (),
+    executor: str | None = None,
+) -> Manifest:
     """Like :func:`load`, for a given text; ``path`` is used in messages and as the base of paths."""
     problems = Problems()
     raw, text = read_toml(path, text, problems)
     where = _positions(path, text, raw)
+    if executor is not None:
+        overrides.choose_executor(raw, executor)
     applied = overrides.apply(raw, sets, problems)
     if prompts:
         _replace_batch(raw, prompts)
     table, errors = _check_tables(raw)
     unknown = [detail["loc"] for detail in errors if detail["type"] == "extra_forbidden"]
-    manifest = Manifest(path, text, table, applied, where, prompts, problems.found, unknown)
+    manifest = Manifest(path, text, table, applied, where, prompts, executor, problems.found, unknown)
     _report_errors(manifest, errors, problems)
     _report_duplicate_stages(manifest, problems)
     return manifest

@@ -48,6 +48,13 @@ def apply(raw: dict[str, Any], texts: Sequence[str], problems: Problems) -> list
     return applied
 
 
+def choose_executor(tables: Any, name: str) -> None:
+    """Set the executor in parsed tables; the parameters of another one go with it."""
+    own = tables.get("executor")
+    if not isinstance(own, dict) or own.get("uses") != name:
+        tables["executor"] = {"uses": name}
+
+
 def put(tables: Any, override: Override) -> None:
     """Set one value in parsed tables: dictionaries, or a tomlkit document.
 

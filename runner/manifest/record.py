@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 def as_run(manifest: Manifest, folder: Path, input_files: Container[str] = ()) -> bytes:
     """The TOML text of an equivalent manifest in ``folder``. ``input_files``: parameters that are files."""
     document: Any = tomlkit.parse(manifest.text)
+    if manifest.executor is not None:
+        overrides.choose_executor(document, manifest.executor)
     for override in manifest.overrides:
         overrides.put(document, override)
     if manifest.prompts:

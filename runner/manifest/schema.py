@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from runner.accelerator import names
+from runner.declarations import LOCAL
 from runner.units import DURATION_UNITS, parse_duration, parse_size
 
 SEED_LIMIT = 2**64
@@ -21,7 +22,9 @@ FILE_NAME = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"  # at most NAME_LIMIT long; nev
 DEVICE = names.PATTERN
 VARIANT = r"^[A-Za-z0-9_-]+$"
 CLASS = r"^[A-Za-z][A-Za-z0-9_]*$"
+URL = r"^[a-z][a-z0-9+.-]*://\S+$"
 PATTERNS = {
+    URL: 'a URL, such as "s3://bucket/prefix"',
     NAME: "1 to 100 of A-Z a-z 0-9 _ -",
     FILE_NAME: "a file name of A-Z a-z 0-9 . _ -",
     VARIANT: 'a part of file names, such as "fp16"',
@@ -181,6 +184,20 @@ class Batch(Table):
     )
 
 
+class ExecutorTable(Table):
+    """Who runs the stages. Keys besides ``uses`` are the executor's own parameters (``model_extra``)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    uses: str = Field(
+        LOCAL, min_length=1, description="who runs the stages: local, or an installed executor such as ray"
+    )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return self.model_extra or {}
+
+
 class RunTable(Table):
     """Settings of the run itself."""
 
@@ -189,6 +206,10 @@ class RunTable(Table):
     )
     checkpoint_every: int = Field(5, ge=1, description="steps between saved states")
     keep_handoffs: Literal["all", "needed"] = Field("all", description="which hand-offs stay on disk")
+    publish: str | None = Field(
+        None, pattern=URL, description="where outputs are put as well, such as s3://BUCKET/PREFIX"
+    )
+    publish_handoffs: bool = Field(False, description="whether hand-offs are published too")
 
 
 def _whole(version: Any) -> Any:
@@ -213,6 +234,7 @@ class ManifestTable(Table):
     batch: Batch = Field(default_factory=Batch)
     item: list[dict[str, Any]] = Field(default_factory=list)
     run: RunTable = Field(default_factory=RunTable)
+    executor: ExecutorTable = Field(default_factory=ExecutorTable)
 
     def budget_of(self, stage: StageTable) -> Budget:
         """The manifest's budget with the stage's overrides."""

@@ -23,6 +23,7 @@ from runner.model.quantised import TORCHAO, missing
 from runner.pipeline import wiring
 from runner.pipeline.adapters import usable_loras
 from runner.pipeline.checkpoints import with_checkpoints
+from runner.pipeline.executor import ChosenExecutor, choose_executor
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
 from runner.pipeline.model_sources import (
     check_buffers,
@@ -74,6 +75,8 @@ class Pipeline:
     items: tuple[PipelineItem, ...]
     warnings: tuple[str, ...] = ()
     """Options that have no effect, a line each."""
+    executor: ChosenExecutor | None = None
+    """Who runs the stages, if not this machine."""
 
     def components_of(self, source: Source) -> list[Component]:
         """Every component that stages load from this model, or part of another."""
@@ -124,7 +127,10 @@ def bind_what_is_right(manifest: Manifest, plugins: Plugins, problems: Problems)
     items = expand(manifest, problems)
     stages = bind_stages(manifest, plugins, problems)
     bound = _bind_items(manifest, stages, items, problems)
-    return Pipeline(manifest, plugins, stages, bound, tuple(without_effect(manifest, stages, items)))
+    executor = choose_executor(manifest, plugins, problems)
+    return Pipeline(
+        manifest, plugins, stages, bound, tuple(without_effect(manifest, stages, items)), executor
+    )
 
 
 def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tuple[PipelineStage, ...]:

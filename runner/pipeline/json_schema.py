@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
+from runner.declarations import LOCAL
 from runner.manifest.loras import WEIGHTS
 from runner.manifest.params import names_of
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ManifestTable, Placement
 from runner.manifest.sources import FOLDER, HUB_ID, PLUGIN, REVISION
 from runner.pipeline.for_model import params_model
 from runner.placements import ACCELERATOR_ONLY
+from runner.plugins import load_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
 
-    from runner.api import Output, Stage
+    from runner.api import Executor, Output, Stage
     from runner.plugins import Plugins
 
 DIALECT = "http://json-schema.org/draft-07/schema#"  # the newest that every editor's validator knows
@@ -35,12 +37,15 @@ Schema = dict[str, Any]
 def json_schema(plugins: Plugins) -> Schema:
     """The schema of a manifest whose stages are those of the installed plugins."""
     stages = {name: stage for name, (_plugin, stage) in sorted(plugins.stages().items())}
+    executors = {one.name: one for plugin in plugins.loaded for one in plugin.executors}
     models = {name: model for name, stage in stages.items() if (model := _params(stage)) is not None}
-    parameters, definitions = _definitions(models)
+    own = {name: load_object(one.params) for name, one in executors.items() if one.params}
+    parameters, definitions = _definitions({**models, **own})
     root = definitions.pop(ManifestTable.__name__)
     for name, stage in stages.items():
         definitions[name] = _with(stage, parameters.get(name))
     _name_stages(definitions["StageTable"], stages)
+    _name_executors(definitions["ExecutorTable"], executors, {name: parameters[name] for name in own})
     _add_what_is_checked_elsewhere(root, definitions)
     unknown = [name for name, stage in stages.items() if stage.params and name not in models]
     _add_shared(root, _shared(models, definitions), unknown)
@@ -136,6 +141,24 @@ def _name_stages(table: Schema, stages: Mapping[str, Stage]) -> None:
         }
         for name, stage in stages.items()
     ]
+
+
+def _name_executors(
+    table: Schema, executors: Mapping[str, Executor], parameters: Mapping[str, Schema]
+) -> None:
+    """``uses`` is the name of an executor, and determines the other keys."""
+    uses = table["properties"]["uses"]
+    uses["enum"] = [LOCAL, *executors]
+    uses["x-taplo"] = {"docs": {"enumValues": ["this machine", *(e.summary for e in executors.values())]}}
+    del table["additionalProperties"]
+    closed: Schema = {"properties": {"uses": True}, "additionalProperties": False}
+    others: Schema = {"if": {"properties": {"uses": {"const": LOCAL}}}, "then": closed}
+    table["allOf"] = [others]
+    for name in executors:
+        own = parameters.get(name, {"properties": {}})
+        keys = {**closed, **own, "properties": {"uses": True, **own["properties"]}}
+        is_it = {"properties": {"uses": {"const": name}}, "required": ["uses"]}
+        table["allOf"].append({"if": is_it, "then": keys})
 
 
 def _from(stage: Stage, stages: Mapping[str, Stage]) -> Schema:

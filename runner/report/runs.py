@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from runner.events import OutOfMemory
     from runner.rundir.history import RunHistory
+    from runner.rundir.node_history import NodeHistory
     from runner.rundir.stage_history import StageHistory
     from runner.rundir.warnings import WarningGroup
 
@@ -38,6 +39,28 @@ def as_json(run: RunHistory, *, going: bool) -> dict[str, Any]:
         "versions": run.versions,
         "loras": run.loras,
         "warnings": [_warnings(group) for group in run.warnings],
+        "nodes": [_node(run, node) for node in run.nodes.all.values()],
+    }
+
+
+def _node(run: RunHistory, node: NodeHistory) -> dict[str, Any]:
+    shares = [
+        {
+            "stage": name,
+            "done": share.done,
+            "failed": share.failed,
+            "offset": _seconds(run.started, share.begun),
+            "seconds": _seconds(share.begun, share.ended),
+        }
+        for name, share in node.shares.items()
+    ]
+    about = {name: getattr(node, name) for name in ("name", "host", "device", "state", "reason")}
+    return {
+        **about,
+        "done": node.done,
+        "failed": node.failed,
+        "busy": round(node.seconds, 3),
+        "shares": shares,
     }
 
 

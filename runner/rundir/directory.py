@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 from typing import TYPE_CHECKING
 
 from runner.errors import StorageError
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from runner.rundir.lock import Waiting
 
+SHARED_WORD = ".shared-"
+"""Beginning of the names of files by which other machines find out whether they see the same folder."""
 KEY_IN_NAME = 8  # hex digits of the key in an output's name
 
 
@@ -32,8 +35,10 @@ def key_and_rest(output: str) -> tuple[str, str]:
 class RunDirectory:
     """``runs/<name>/``, and the paths in it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, node: str = "") -> None:
+        """``node`` is where it is written from, if that is not where the run is: its logs have the name."""
         self.path = path
+        self._node = node
         self.outputs = path / "outputs"
         self._lock: Lock | None = None
 
@@ -71,7 +76,8 @@ class RunDirectory:
 
     def log(self, stage: str) -> Path:
         stamp = re.sub(r"[-:]|\.\d+", "", now())
-        return self.path / "logs" / f"{stamp}-{stage}.log"
+        node = f"-{self._node}" if self._node else ""
+        return self.path / "logs" / f"{stamp}-{stage}{node}.log"
 
     @property
     def lock(self) -> Path:
@@ -109,8 +115,17 @@ class RunDirectory:
                 "run again to make what is missing"
             )
 
+    @property
+    def incoming(self) -> Path:
+        """What other machines send, until it is checked."""
+        return self.path / ".incoming"
+
     def sweep(self) -> None:
         """Remove temporary files that killed processes left. Only for the holder of the lock."""
+        shutil.rmtree(self.incoming, ignore_errors=True)
+        for word in self.path.glob(f"{SHARED_WORD}*"):
+            with contextlib.suppress(OSError):
+                word.unlink()
         for leftover in self.path.rglob(f".*{TEMPORARY}"):
             with contextlib.suppress(OSError):
                 leftover.unlink()

@@ -10,6 +10,7 @@ from runner import events as ev
 from runner.errors import ExitCode, StorageError
 from runner.rundir.directory import key_and_rest
 from runner.rundir.journal import read_journal
+from runner.rundir.node_history import Nodes
 from runner.rundir.stage_history import Failure, StageHistory
 from runner.rundir.warnings import Warnings
 
@@ -51,10 +52,12 @@ class RunHistory:
     outputs: list[str] = field(default_factory=list)
     error: str = ""
     warnings: Warnings = field(default_factory=Warnings)
+    nodes: Nodes = field(default_factory=Nodes)
 
     def take(self, event: ev.Event) -> None:
         """Update the history with the next event."""
         self.latest = event.time or self.latest
+        self.nodes.take(event)
         match event:
             case ev.RunStarted():
                 self.name, self.manifest, self.started = event.run, event.manifest, event.time

@@ -10,18 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.errors import PluginError
+from runner.events import Event
 from runner.machine.active_time import CLOCK, active_seconds
 from runner.machine.ram import is_suspended, ram_of
-from runner.protocol import STOP, Job, Measuring, ModelCheck, Prepare, decode_event
+from runner.protocol import Job, Measuring, ModelCheck, MoreItems, Prepare, Stop, decode_event, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.events import Event
     from runner.supervisor.spawn import Process
 
 SAMPLE_SECONDS = 0.05
 GRACE_SECONDS = 10.0  # for a worker to exit after its last event
+_TICK = object()
 SEND_SECONDS = 1.0  # for the sending thread to end after the worker has exited
 
 
@@ -42,12 +43,13 @@ class WorkerConnection:
 
     def __init__(self, process: Process, job: Job | ModelCheck | Measuring | Prepare) -> None:
         self._process = process
-        self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[Event | object | None] = queue.SimpleQueue()
         self.memory = Memory()
         self.exit_code: int | None = None
         self.suspended = 0
         """Number of samples in a row that found the worker suspended."""
         self._unsent = ""
+        self._outgoing: queue.SimpleQueue[MoreItems | Stop | None] = queue.SimpleQueue()
         # a worker that is still importing does not read yet, and a pipe holds 64 KiB
         self._sender = threading.Thread(target=self._send, args=(job,), daemon=True)
         self._sender.start()
@@ -79,7 +81,7 @@ class WorkerConnection:
                 continue
             if event is None:
                 break
-            yield event
+            yield event if isinstance(event, Event) else None
         CLOCK.hold(False)
         self.exit_code = self._wait()
         self._process.kill()  # its children too
@@ -91,17 +93,22 @@ class WorkerConnection:
 
     def ask_to_stop(self) -> None:
         """Ask the worker to stop after its current step."""
-        try:
-            self._process.commands.write(STOP)
-            self._process.commands.flush()
-        except (OSError, ValueError):
-            return  # it is exiting
+        self.send(Stop())
+
+    def send(self, message: MoreItems | Stop) -> None:
+        """Send what follows the job; returns at once."""
+        self._outgoing.put(message)
+
+    def wake(self) -> None:
+        """Have :meth:`events` yield None at once. Called from any thread."""
+        self._events.put(_TICK)
 
     def kill(self) -> None:
         self._process.kill()
 
     def _close_commands(self) -> None:
         """Close our end of the pipe, unless the job is still written to a child that holds the other end."""
+        self._outgoing.put(None)
         self._sender.join(SEND_SECONDS)
         if not self._sender.is_alive():
             with contextlib.suppress(OSError):  # unread bytes are lost
@@ -126,8 +133,10 @@ class WorkerConnection:
     def _send(self, job: Job | ModelCheck | Measuring | Prepare) -> None:
         try:
             job.send(self._process.commands)
+            while (message := self._outgoing.get()) is not None:
+                send(message, self._process.commands)
         except OSError:
-            return  # it died before it read its job: the exit code is reported
+            return  # it died before it read that: the exit code is reported
         except Exception as error:
             self._unsent = f"{type(error).__name__}: {error}"
             self._process.kill()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 from runner import events as ev
 from runner.api import ItemResult, Run, StageResult, Summary
@@ -20,12 +21,28 @@ if TYPE_CHECKING:
     from runner.errors import ExitCode, RunnerError
     from runner.events.json_values import Bytes
     from runner.pipeline.binding import Pipeline
+    from runner.pipeline.stage import PipelineStage
     from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
     from runner.rundir.journal import Events
+    from runner.work.demand import Task
 
 
 NOT_MEASURED = "what an item takes beside the weights could not be measured, and is not in the plan: {}"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is expected of a stage before it runs."""
+
+    stage: PipelineStage
+    placement: str
+    predicted: Bytes
+    device: str
+
+    @classmethod
+    def of(cls, plan: StagePlan) -> Self:
+        return cls(plan.stage, plan.chosen.placement, dict(plan.chosen.predicted), plan.limits.device)
 
 
 class EventPublisher:
@@ -49,6 +66,11 @@ class EventPublisher:
             stages=[stage.name for stage in pipeline.stages],
             items=len(pipeline.items),
         )
+
+    @property
+    def run(self) -> Run:
+        """The run, as hooks are told of it."""
+        return self._run
 
     def run_started(self) -> None:
         run, manifest, stages = self._run, self._pipeline.manifest, self._pipeline.stages
@@ -88,19 +110,19 @@ class EventPublisher:
         """A model is being downloaded: bytes so far, and in all."""
         self.events.emit(ev.FetchProgress(source=source, done=done, total=total))
 
-    def stage_started(self, plan: StagePlan, items: int, distinct: int) -> None:
-        """A stage starts with ``distinct`` tasks for ``items`` items."""
+    def stage_started(self, outlook: Outlook, tasks: Sequence[Task]) -> None:
+        """A stage starts with these tasks."""
         self._memory, self._stage_started = Series(), active_seconds()
-        stage = plan.stage
+        stage = outlook.stage
         self.events.emit(
             ev.StageStarted(
                 stage=stage.name,
-                items=items,
-                distinct=distinct,
-                placement=plan.chosen.placement,
-                predicted=dict(plan.chosen.predicted),
+                items=sum(len(task.items) for task in tasks),
+                distinct=len(tasks),
+                placement=outlook.placement,
+                predicted=outlook.predicted,
                 budget={"vram": stage.budget.vram, "ram": stage.budget.ram},
-                device=plan.limits.device,
+                device=outlook.device,
                 dtype=stage.table.dtype,
                 last=stage.is_terminal,
             )
@@ -138,11 +160,18 @@ class EventPublisher:
             self._warned.add(content)
             self.events.emit(event)
 
-    def item_finished(self, item: ItemResult, traceback: str | None, attempts: int) -> None:
-        """An item is done or failed; ``traceback`` and ``attempts`` are for the log alone."""
-        self.events.emit(
-            ev.ItemFinished(**vars(item), params=self._params(item), traceback=traceback, attempts=attempts)
+    def item_finished(
+        self, item: ItemResult, traceback: str | None, attempts: int, node: str | None = None
+    ) -> None:
+        """An item is done or failed; ``traceback`` and ``attempts`` are for the log alone.
+
+        ``node`` is where it was made, if not on this machine.
+        """
+        params = self._params(item)
+        event = ev.ItemFinished(
+            **vars(item), params=params, traceback=traceback, attempts=attempts, node=node
         )
+        self.events.emit(event)
         self._plugins.notify("runner_item_finished", run=self._run, item=item)
 
     def stage_finished(self, result: StageResult) -> None:

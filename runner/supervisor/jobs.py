@@ -20,12 +20,19 @@ if TYPE_CHECKING:
 
 
 def make_job(
-    work: Work, plan: StagePlan, placed: PlacementOption, tasks: Sequence[Task], model: ComposedModel | None
+    work: Work,
+    plan: StagePlan,
+    placed: PlacementOption,
+    tasks: Sequence[Task],
+    model: ComposedModel | None,
+    source: Mapping[str, Any] | None = None,
 ) -> Job:
-    """The job of a stage for these tasks, its weights placed by ``placed``: an option of its plan."""
+    """The job of a stage for these tasks, its weights placed by ``placed``: an option of its plan.
+
+    ``source`` is recorded as where the model is from, by default the model's own record.
+    """
     stage = plan.stage
     table = stage.table
-    source = model.record() if model else None
     layouts = {shapes.component.name: Layout.of(shapes) for shapes in plan.need.shapes}
     return Job(
         name=stage.name,
@@ -47,9 +54,22 @@ def make_job(
         retries=table.retries,
         timeout=table.timeout,
         checkpoint_every=work.pipeline.manifest.table.run.checkpoint_every,
-        items=tuple(_job_item(work, stage, task, source) for task in tasks),
+        items=job_items(work, stage, tasks, model, source),
         adapters=JobAdapters(model.lora_files(), model.recipients) if model and model.recipients else None,
     )
+
+
+def job_items(
+    work: Work,
+    stage: PipelineStage,
+    tasks: Sequence[Task],
+    model: ComposedModel | None,
+    source: Mapping[str, Any] | None = None,
+) -> tuple[JobItem, ...]:
+    """The items of a job for these tasks of a stage; ``source`` as for :func:`make_job`."""
+    if source is None and model is not None:
+        source = model.record()
+    return tuple(_job_item(work, stage, task, source) for task in tasks)
 
 
 def _job_item(work: Work, stage: PipelineStage, task: Task, source: Mapping[str, Any] | None) -> JobItem:

@@ -1,4 +1,4 @@
-"""A whole run: opens the run directory, its journal, locks and launchers, then executes what is missing."""
+"""A whole run: opens the run directory, its journal and its executor, then executes what is missing."""
 
 from __future__ import annotations
 
@@ -11,24 +11,23 @@ from runner.files.storage import write_atomically
 from runner.machine import cgroup
 from runner.manifest.record import as_run
 from runner.rundir.journal import Events, Journal
-from runner.supervisor.device_locks import DeviceLocks
 from runner.supervisor.event_publisher import EventPublisher
 from runner.supervisor.execution import Execution
-from runner.supervisor.launch import Launchers
+from runner.supervisor.executor import OpenRun
+from runner.supervisor.local import LocalExecutor
+from runner.supervisor.publication import Publication
 from runner.supervisor.signals import Interrupts
-from runner.work.checks import look
 from runner.work.demand import forced_stages
-from runner.work.models import resolve_models
 from runner.work.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
 
     from runner.errors import ExitCode
     from runner.events import Event
     from runner.pipeline.binding import Pipeline
     from runner.rundir.directory import RunDirectory
+    from runner.supervisor.executor import StageExecutor
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,8 @@ class Supervisor:
     interrupts: Interrupts = field(default_factory=Interrupts)
     listeners: Sequence[Callable[[RunDirectory], RunListener]] = ()
     """Opened when the run directory is locked, beside the journal."""
-    launchers: Callable[[Pipeline, RunDirectory, Sequence[int]], AbstractContextManager[Launchers]] = (
-        Launchers
-    )
-    """Starts the workers."""
+    executor: Callable[[Pipeline], StageExecutor] = LocalExecutor
+    """Makes the stages."""
 
     def run(self) -> ExitCode:
         """Make what is missing.
@@ -76,12 +73,9 @@ class Supervisor:
             RunnerError: the run cannot start, or an error stopped it: then ``run_finished`` has it too.
 
         """
-        devices = [stage.device for stage in self.pipeline.stages]
         forced = forced_stages(self.pipeline, self.options.fresh)
-        resolved = resolve_models(self.pipeline)
-        here = [stage for stage in self.pipeline.stages if not stage.components or resolved.model(stage)]
-        findings = look(resolved, here)
-        findings.problems.check()
+        executor = self.executor(self.pipeline)
+        publication = self._publication()
         with self.interrupts.caught(), ExitStack() as stack:
             lock = stack.enter_context(self.directory.locked(self._waiting if self.options.wait else None))
             stack.callback(self.directory.sweep)  # killed workers leave temporary files
@@ -94,21 +88,18 @@ class Supervisor:
             text = as_run(self.pipeline.manifest, self.directory.path, self.pipeline.input_files)
             write_atomically(self.directory.manifest, text)
             publisher = EventPublisher(self.pipeline, self.directory, self.events)
-            locks = DeviceLocks(devices, stack)
-            inherit = (lock, *locks.descriptors)
-            launchers = stack.enter_context(self.launchers(self.pipeline, self.directory, inherit))
-            return Execution(
-                work=Work(self.pipeline, {}, self.directory),
-                resolved=resolved,
-                findings=findings,
-                forced=forced,
-                publisher=publisher,
-                launchers=launchers,
-                locks=locks,
-                interrupts=self.interrupts,
-                retry_failed=self.options.retry_failed,
-                fail_fast=self.options.fail_fast,
-            ).run()
+            fail_fast = self.options.fail_fast
+            run = OpenRun(self.pipeline, self.directory, publisher, self.interrupts, lock, fail_fast)
+            executor.open(run, stack)
+            work = Work(self.pipeline, {}, self.directory)
+            retry = self.options.retry_failed
+            return Execution(work, executor, forced, publisher, retry, publication).run()
+
+    def _publication(self) -> Publication | None:
+        table = self.pipeline.manifest.table
+        if table.run.publish is None:
+            return None
+        return Publication(table.run.publish, table.name, handoffs=table.run.publish_handoffs)
 
     def _waiting(self, reason: str) -> None:
         self.events.emit(Waiting(reason=reason))

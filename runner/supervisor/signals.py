@@ -21,16 +21,17 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.count = 0
+        self._is_watched = False
         self._worker: int | None = None
 
     @contextlib.contextmanager
-    def watched(self, worker: int) -> Iterator[None]:
-        """Do not raise inside: the caller supervises this worker (a process id), and polls the count."""
-        self._worker = worker
+    def watched(self, worker: int | None = None) -> Iterator[None]:
+        """Do not raise inside: the caller polls the count, and may supervise a worker (a process id)."""
+        self._is_watched, self._worker = True, worker
         try:
             yield
         finally:
-            self._worker = None
+            self._is_watched, self._worker = False, None
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
@@ -53,7 +54,7 @@ class Interrupts:
 
     def _on_signal(self, _number: int, _frame: object) -> None:
         self.count += 1
-        if self._worker is None:
+        if not self._is_watched:
             raise KeyboardInterrupt
 
     def _on_suspend(self, number: int, _frame: object) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.events import Failed, Finished
-    from runner.protocol import Job
+    from runner.protocol import Job, JobItem
     from runner.supervisor.event_publisher import EventPublisher
     from runner.work.demand import Task
 
@@ -77,9 +77,16 @@ class ItemRecorder:
         self._job = job
         self._publisher = publisher
         self._settle = settle
-        self._tasks = {task.item.id: task for task in tasks}
-        self._items = {item.id: item for item in job.items}
-        self._resumed = {item.id for item in job.items if item.state.exists()}
+        self._tasks: dict[str, Task] = {}
+        self._items: dict[str, JobItem] = {}
+        self._resumed: set[str] = set()
+        self.add(tasks, job.items)
+
+    def add(self, tasks: Sequence[Task], items: Sequence[JobItem]) -> None:
+        """Take note of tasks, and of their items in the job."""
+        self._tasks |= {task.item.id: task for task in tasks}
+        self._items |= {item.id: item for item in items}
+        self._resumed |= {item.id for item in items if item.state.exists()}
 
     def items_of(self, id_: str | None) -> list[str | None]:
         """The id, with the ids of the items that share its task."""

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from runner.api import StageResult
 from runner.errors import CannotForkError, ItemFailedError, OutOfMemoryError, WorkerDiedError
 from runner.machine.active_time import active_seconds
 from runner.plan.duration import learn
-from runner.supervisor.jobs import make_job
+from runner.supervisor.event_publisher import Outlook
+from runner.supervisor.feed import WorkerFeed
+from runner.supervisor.jobs import job_items, make_job
 from runner.supervisor.stage_outcome import ItemRecorder, StageOutcome
 from runner.supervisor.stage_worker import StageWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from runner.model.sources import ComposedModel
     from runner.plan.placement_option import PlacementOption
     from runner.plan.stage_plan import StagePlan
+    from runner.protocol import JobItem
     from runner.supervisor.event_publisher import EventPublisher
+    from runner.supervisor.feed import TaskFeed
     from runner.supervisor.launch import Launchers
     from runner.supervisor.signals import Interrupts
     from runner.work.demand import Task
-    from runner.work.models import ResolvedModels
     from runner.work.work import Work
 
 
@@ -35,7 +39,8 @@ class StageRunner:
     """The workers of one stage, one after another; each goes on with the items that are left."""
 
     work: Work
-    resolved: ResolvedModels
+    model: ComposedModel | None
+    """What the stage loads, if it loads anything."""
     plan: StagePlan
     publisher: EventPublisher
     launchers: Launchers
@@ -43,11 +48,17 @@ class StageRunner:
     settle: Callable[[Task, bool], None]
     """Called with each task that ended, and whether it is done."""
     fail_fast: bool = False
+    feed: TaskFeed | None = None
+    """Tasks that come while the stage runs, beside those that it starts with."""
+    source: Mapping[str, Any] | None = None
+    """The record of the model that results are to have, if it is not the model's own."""
     outcome: StageOutcome = field(default_factory=StageOutcome)
     placed: PlacementOption = field(init=False)
     """The placement in use."""
     _death: WorkerDiedError | None = None
     """Of the last worker that died."""
+    _tasks: list[Task] = field(default_factory=list)
+    """All tasks so far."""
 
     def run(self, tasks: Sequence[Task], cached: int) -> None:
         """Run the stage; ``cached`` items are done already.
@@ -61,25 +72,26 @@ class StageRunner:
         """
         started = active_seconds()
         self.placed = self.plan.chosen
-        self.publisher.stage_started(self.plan, sum(len(task.items) for task in tasks), len(tasks))
+        self.publisher.stage_started(Outlook.of(self.plan), tasks)
         try:
-            self._run_with_fallbacks(list(tasks))
+            self._tasks = list(tasks)
+            self._run_with_fallbacks()
             if self.fail_fast and self.outcome.failed:
                 failed, stage = self.outcome.failed[0], self.plan.stage.name
                 raise ItemFailedError(f"stopped: item '{failed}' failed in stage '{stage}' (--fail-fast)")
-            if self._death is not None and not self.outcome.done and not cached:
+            if self._death is not None and not (self.outcome.done or cached or self.feed):
                 raise self._death
         finally:
             seconds = active_seconds() - started
             self._learn(seconds, len(tasks))
             self.publisher.stage_finished(self._result(seconds, cached))
 
-    def _run_with_fallbacks(self, tasks: list[Task]) -> None:
+    def _run_with_fallbacks(self) -> None:
         """Run the tasks, with the next smaller placement after memory ran out."""
         fallbacks = iter(self._fallbacks())
         while True:
             try:
-                self._run_tasks(tasks)
+                self._run_tasks()
             except OutOfMemoryError as error:
                 lower = next(fallbacks, None)
                 # the same placement again helps only if earlier items left memory behind
@@ -110,18 +122,23 @@ class StageRunner:
             return ()
         return self.plan.lower or (self.plan.chosen,)
 
-    def _run_tasks(self, tasks: list[Task]) -> None:
+    def _run_tasks(self) -> None:
         """Run all tasks that have not ended, in a new worker whenever one dies.
 
-        Tasks in flight at a death run last, one at a time; those in flight at a second death have failed.
+        Tasks in flight at a death run when no others are there, one at a time; those in flight at a second
+        death have failed.
         """
         stage = self.plan.stage.name
         deaths: Counter[str] = Counter()
         in_vain = 0  # workers in a row that died without an item done
-        while left := [task for task in tasks if task.item.id not in self.outcome.ended]:
+        while left := self._left():
             unsuspected = [task for task in left if not deaths[task.item.id]]
             done = len(self.outcome.done)
-            worker = self._worker(unsuspected or left, self.placed.group if unsuspected else 1)
+            if unsuspected:
+                others_wait = len(unsuspected) < len(left)
+                worker = self._worker(unsuspected, self.placed.group, self.feed, others_wait=others_wait)
+            else:
+                worker = self._worker(left, 1)
             try:
                 worker.run(self.launchers, self.work.directory.log(stage))
             except CannotForkError:
@@ -141,16 +158,37 @@ class StageRunner:
             if self.fail_fast and self.outcome.failed:
                 break
 
-    def _worker(self, tasks: list[Task], group: int) -> StageWorker:
+    def _left(self) -> list[Task]:
+        """The tasks that have not ended; where there are none, those that come next."""
+        while True:
+            ended = self.outcome.ended
+            left = [task for task in self._tasks if task.item.id not in ended]
+            if left or self.feed is None or self.feed.ended:
+                return left
+            self.feed.wait()
+            self._tasks += self.feed.take()
+
+    def _worker(
+        self, tasks: list[Task], group: int, feed: TaskFeed | None = None, *, others_wait: bool = False
+    ) -> StageWorker:
         placed = replace(self.placed, group=group)
-        job = make_job(self.work, self.plan, placed, tasks, self.resolved.placed(self.plan.stage))
+        job = make_job(self.work, self.plan, placed, tasks, self.model, self.source)
         recorder = ItemRecorder(job, tasks, self.publisher, self.settle, self.outcome)
-        return StageWorker(job, recorder, self.publisher, self.interrupts, fail_fast=self.fail_fast)
+        worker_feed = None
+        if feed is not None and not feed.ended:
+            job = replace(job, is_open=True)
+            worker_feed = WorkerFeed(feed, self._items, recorder, others_wait)
+        interrupts, fail_fast = self.interrupts, self.fail_fast
+        return StageWorker(job, recorder, self.publisher, interrupts, fail_fast=fail_fast, feed=worker_feed)
+
+    def _items(self, tasks: Sequence[Task]) -> tuple[JobItem, ...]:
+        self._tasks += tasks
+        return job_items(self.work, self.plan.stage, tasks, self.model, self.source)
 
     def _learn(self, seconds: float, tasks: int) -> None:
-        """Record the stage's times for the estimates of later plans."""
+        """Record the stage's times for the estimates of later plans, which know the items from the start."""
         made = self.outcome.seconds
-        if self.placed is not self.plan.chosen or not made:
+        if self.placed is not self.plan.chosen or not made or self.feed is not None:
             return
         waited = (self.outcome.streamed or {}).get("waited", 0.0)
         whole = len(made) == tasks and self._death is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,13 @@ from runner.supervisor.control_group import limited
 from runner.units import format_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from runner.machine.cgroup import MemoryGroup
     from runner.protocol import Job
     from runner.supervisor.event_publisher import EventPublisher
+    from runner.supervisor.feed import WorkerFeed
     from runner.supervisor.launch import Launchers
     from runner.supervisor.signals import Interrupts
     from runner.supervisor.spawn import Process
@@ -40,7 +43,9 @@ class StageWorker:
         interrupts: Interrupts,
         *,
         fail_fast: bool,
+        feed: WorkerFeed | None = None,
     ) -> None:
+        """``feed`` has more items for an open job."""
         self.recorder = recorder
         self.in_flight: dict[str, float] = {}
         """Items being made, with the time when each started: several where weights are streamed."""
@@ -49,6 +54,7 @@ class StageWorker:
         self._publisher = publisher
         self._interrupts = interrupts
         self._fail_fast = fail_fast
+        self._feed = feed
         self._failure: ev.Failed | None = None
         self._finished = False
         self._started = self._heard = 0.0
@@ -79,12 +85,15 @@ class StageWorker:
         stops = 0
         self._heard = active_seconds()
         try:
-            for event in connection.events():
-                if event is not None:
-                    self._take(event)
-                else:
-                    self._check_sample(connection, process, log)
-                    stops = self._stop_if_requested(connection, stops)
+            with self._fed(connection):
+                for event in connection.events():
+                    if event is not None:
+                        self._take(event)
+                    else:
+                        self._check_sample(connection, process, log)
+                        stops = self._stop_if_requested(connection, stops)
+                    if self._feed is not None and (more := self._feed.more()):
+                        connection.send(more)
         except BaseException:
             connection.kill()
             for _ in connection.events():  # until it has exited: the next worker needs its memory
@@ -98,6 +107,17 @@ class StageWorker:
             raise InterruptedRunError(f"stopped in stage '{self._job.name}'")
         if not stops:
             self._check_exit(connection.exit_code, log)
+
+    @contextmanager
+    def _fed(self, connection: WorkerConnection) -> Iterator[None]:
+        """Inside, tasks that come reach the worker at once."""
+        if self._feed is not None:
+            self._feed.tasks.woken(connection.wake)
+        try:
+            yield
+        finally:
+            if self._feed is not None:
+                self._feed.tasks.woken(None)
 
     def _take(self, event: ev.Event) -> None:
         self._heard = active_seconds()
@@ -122,6 +142,9 @@ class StageWorker:
             case ev.ItemFinished():
                 self.in_flight.pop(event.item, None)
                 self.recorder.end(event.item, event.seconds, event.error, event.traceback, event.attempts)
+            case ev.Wanting():
+                if self._feed is not None:
+                    self._feed.is_idle = True
             case ev.Stuck():
                 self._end_stuck(event)
             case ev.Failed():

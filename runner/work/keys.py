@@ -44,6 +44,12 @@ def keys_of(pipeline: Pipeline, prints: Sequence[Prints] = ()) -> Keys:
     return {item.id: _item_keys(pipeline, item, known) for item in pipeline.items}
 
 
+def key_of(key_inputs: Mapping[str, Any]) -> str:
+    """The key of what is made from these: their hash."""
+    text = json.dumps(key_inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _item_keys(pipeline: Pipeline, item: PipelineItem, prints: Sequence[Prints]) -> tuple[Keyed, ...]:
     keyed: list[Keyed] = []
     for stage in pipeline.stages:
@@ -57,9 +63,7 @@ def _item_keys(pipeline: Pipeline, item: PipelineItem, prints: Sequence[Prints])
             key_inputs["dtypes"] = dtypes
         if stage.table.quantize is not None:
             key_inputs["quantize"] = stage.table.quantize
-        text = json.dumps(key_inputs, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        keyed.append(Keyed(digest, key_inputs))
+        keyed.append(Keyed(key_of(key_inputs), key_inputs))
     return tuple(keyed)
 
 

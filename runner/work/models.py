@@ -233,6 +233,11 @@ class ResolvedModels:
             return None
         return Prints(model if stage.components else "", loras)
 
+    @property
+    def fingerprints(self) -> list[Prints]:
+        """What each stage loads, as the keys were computed from it."""
+        return list(self._prints)
+
     def refuse_changed(self, stage: PipelineStage) -> None:
         """Check that the stage's files are those that its keys were computed from.
 

@@ -14,7 +14,7 @@ import torch
 
 from runner.accelerator.backends import backend_of
 from runner.accelerator.backends.generic import AcceleratorBackend
-from runner.events import Alive, Finished, ItemFinished, Ready, Stuck
+from runner.events import Alive, Finished, ItemFinished, Ready, Stuck, Wanting
 from runner.machine.describe import installed_versions
 from runner.machine.malloc import retain_freed_memory
 from runner.pipeline.for_model import params_model
@@ -26,6 +26,7 @@ from runner.worker.context import WorkerContext
 from runner.worker.device_timer import DeviceTimer, DeviceTurns
 from runner.worker.inputs import check_files, read_inputs
 from runner.worker.item import TRACEBACK_LIMIT, CancelledError, ItemRun, WorkerItem
+from runner.worker.item_queue import ItemQueue
 from runner.worker.item_timer import ItemTimer, Watchdog
 from runner.worker.memory_held import memory_held
 from runner.worker.output_writer import Outputs, check_outputs, write_outputs
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from runner.api import Context, Item
-    from runner.protocol import Job, JobItem
+    from runner.protocol import Job, JobItem, MoreItems
     from runner.stream.stream import Stream
     from runner.worker.item import Report
 
@@ -60,6 +61,7 @@ class Loop:
         backend = self._backend
         self._turns = DeviceTurns(backend) if isinstance(backend, AcceleratorBackend) else None
         self._stopping = threading.Event()
+        self._items = ItemQueue(job.items, is_open=job.is_open, want=lambda: report(Wanting()))
         self._group: list[ItemRun] = []
         """The items that run now."""
         self._dtype: torch.dtype = getattr(torch, job.dtype)
@@ -68,6 +70,11 @@ class Loop:
     def stop(self) -> None:
         """End at the next block, step or item. Called from another thread."""
         self._stopping.set()
+        self._items.stop()
+
+    def feed(self, more: MoreItems) -> None:
+        """Take further items of an open job. Called from another thread."""
+        self._items.add(more.items, last=more.last)
 
     def run(self) -> None:
         """Run every item, or until stopped.
@@ -89,8 +96,8 @@ class Loop:
             stream = context.stream
             group_size = job.group if stream.active else 1
             with self._watchdog():
-                runs = map(self._item_run, job.items)
-                for group in schedule(runs, group_size, job.retries, self._stopping):
+                items, begin = self._items, self._item_run
+                for group in schedule(items, begin, group_size, job.retries, self._stopping):
                     self._run_group(group, stream)
         stream.close()
         streamed = {"read": stream.bytes_read, "waited": round(stream.waited, 3)} if stream.active else None

@@ -59,7 +59,7 @@ def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
             report(Failed(code=ExitCode.STAGE, error=f"a fork cannot use {job.device}", cannot_fork=True))
             return ExitCode.STAGE
         loop = Loop(job, report)
-        parent_watch.watch(commands, loop.stop)
+        parent_watch.watch(commands, loop.stop, loop.feed)
         loop.run()
     except RunnerError as error:
         report(Failed(code=error.exit_code, error=str(error)))

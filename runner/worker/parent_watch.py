@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import IO, TYPE_CHECKING
 
-from runner.protocol import STOP
+from runner.protocol import MoreItems, Stop, messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,13 +29,19 @@ def bind_to_parent(parent: int) -> None:
         os._exit(1)
 
 
-def watch(commands: IO[bytes], stop: Callable[[], None]) -> None:
-    """Read the supervisor's commands in a thread: call ``stop`` on STOP, exit at the end of the pipe."""
+def watch(
+    commands: IO[bytes], stop: Callable[[], None], feed: Callable[[MoreItems], None] | None = None
+) -> None:
+    """Read the supervisor's messages in a thread: call ``stop`` or ``feed``, exit at the end of the pipe."""
 
     def listen() -> None:
-        for line in commands:
-            if line == STOP:
-                stop()
-        os._exit(1)
+        try:
+            for message in messages(commands):
+                if isinstance(message, Stop):
+                    stop()
+                elif feed is not None:
+                    feed(message)
+        finally:
+            os._exit(1)
 
     threading.Thread(target=listen, name="parent-watch", daemon=True).start()

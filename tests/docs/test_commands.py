@@ -42,6 +42,8 @@ ELSEWHERE = {
     "runner doctor": "it measures for long; its own tests run it",
     "hf auth login": "the hub's own client asks for a token",
     "runner fetch flux.toml": "it downloads 34 GB; tests/runner/cli/commands/test_fetch.py has small models",
+    "ray ": "it needs Ray; tests/plugins/ray has clusters",
+    "runner run night.toml --executor ray": "likewise",
     "systemctl ": "there is no service manager in a test; tests/packaging has systemd read the units",
     "loginctl ": "likewise",
     "journalctl ": "likewise",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import runner_diffusers
 import runner_flux
+import runner_ray
 
 import runner
 
@@ -23,6 +24,7 @@ SOURCES = {
     "runner": ROOT,
     "runner_flux": ROOT / "plugins/flux",
     "runner_diffusers": ROOT / "plugins/diffusers",
+    "runner_ray": ROOT / "plugins/ray",
 }
 
 
@@ -48,6 +50,7 @@ def test_the_version_is_the_packages_own(wheels: dict[str, zipfile.ZipFile]) -> 
     assert metadata(wheels["runner"])["Version"] == runner.__version__
     assert metadata(wheels["runner_flux"])["Version"] == runner_flux.__version__
     assert metadata(wheels["runner_diffusers"])["Version"] == runner_diffusers.__version__
+    assert metadata(wheels["runner_ray"])["Version"] == runner_ray.__version__
 
 
 @pytest.mark.parametrize("package", SOURCES)
@@ -55,7 +58,7 @@ def test_it_says_that_it_is_typed(wheels: dict[str, zipfile.ZipFile], package: s
     assert f"{package}/py.typed" in wheels[package].namelist()
 
 
-@pytest.mark.parametrize("extra", ["flux", "diffusers"])
+@pytest.mark.parametrize("extra", ["flux", "diffusers", "ray"])
 def test_the_extra_brings_the_plugin(wheels: dict[str, zipfile.ZipFile], extra: str) -> None:
     told = metadata(wheels["runner"])
     assert extra in told.get_all("Provides-Extra", [])

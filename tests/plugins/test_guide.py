@@ -41,11 +41,16 @@ def guided(project: Project) -> Project:
 
 def test_its_files_are_known() -> None:
     plugins = {"words.py", "enlarge.py", "notify.py", "sketch.py", "limits.py", "convert.py", "layers.py"}
-    plugins |= {"measured.py"}
+    plugins |= {"measured.py", "away.py"}
     weights = {"sketch_net.py", "make_model.py", "sketch.toml", "test_sketch.py"}
     assert {*FILES} == plugins | weights | {
         *("night.toml", "convert.toml", "layers.toml", "test_stages.py", "recommend.py")
     }
+
+
+def test_its_executor_is_short() -> None:
+    """``tests/runner/remote`` runs it."""
+    assert len(FILES["away.py"].splitlines()) <= 80
 
 
 def test_a_check_refuses_models_and_parameters() -> None:

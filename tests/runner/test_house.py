@@ -17,7 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("model", "pipeline", "report"),
     ("plan", "protocol", "stream", "work"),
     ("placement", "supervisor", "tailor"),
-    ("reproduce", "worker"),
+    ("remote", "reproduce", "worker"),
     ("plugin_check",),
     ("cli", "testing"),
 )

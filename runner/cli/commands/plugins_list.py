@@ -50,6 +50,9 @@ def _show(plugins: Plugins) -> None:
         for stage in plugin.stages
     ]
     shown.print(table(("stage", "version", "takes", "leaves", "what it does"), rows))
+    executors = [(one.name, one.summary) for plugin in plugins.loaded for one in plugin.executors]
+    if executors:
+        shown.print(table(("executor", "where it runs stages"), executors))
 
 
 def _as_json(plugins: Plugins) -> dict[str, Any]:
@@ -63,6 +66,7 @@ def _as_json(plugins: Plugins) -> dict[str, Any]:
                 "version": plugin.version,
                 "hooks": plugin.hooks,
                 "stages": [stage_details(stage) for stage in plugin.stages],
+                "executors": [{"name": one.name, "summary": one.summary} for one in plugin.executors],
             }
             for plugin in plugins.loaded
         ],

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from runner.cli.options import RUNS, Fresh, Json, Manifests, Prompts, RunsDir, Sets
+from runner.cli.options import RUNS, Executor, Fresh, Json, Manifests, Prompts, RunsDir, Sets
 
 
 def run(
@@ -17,6 +17,7 @@ def run(
     prompts: Prompts = None,
     fresh: Fresh = None,
     runs_dir: RunsDir = RUNS,
+    executor: Executor = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done, and write nothing.")
     ] = False,
@@ -43,10 +44,10 @@ def run(
     with nullcontext() if dry_run else end_event_on_error(as_json=as_json):
         paths = expand(manifests)
     if dry_run:
-        planned = PlanRequest(sets or [], prompts or [], fresh, runs_dir, as_json, context.obj)
+        planned = PlanRequest(sets or [], prompts or [], fresh, runs_dir, as_json, context.obj, executor)
         if len(paths) == 1:
             return show_plan(paths[0], planned)
         return plan_several(paths, lambda path: show_plan(path, planned))
     options = RunOptions(fresh, wait, retry_failed, fail_fast)
-    request = RunRequest(sets or [], prompts or [], runs_dir, as_json, options)
+    request = RunRequest(sets or [], prompts or [], runs_dir, as_json, options, executor)
     return run_several(paths, request) if len(paths) > 1 else run_manifest(paths[0], request)

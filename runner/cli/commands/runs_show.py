@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from runner.cli.run_states import RunState
     from runner.rundir.history import RunHistory
+    from runner.rundir.node_history import NodeHistory
     from runner.rundir.stage_history import StageHistory
     from runner.rundir.warnings import Warnings
 
@@ -86,6 +87,7 @@ def _as_json(run: RunHistory, state: RunState) -> dict[str, Any]:
         "error": run.error or None,
         "outputs": run.outputs,
         "stages": [_stage_as_json(stage) for stage in run.stages.values()],
+        "nodes": [_node_as_json(node) for node in run.nodes.all.values()],
         "failures": [asdict(failure) for failure in run.failures],
         "warned": run.warnings.count,
         "warnings": [encode(event) for group in run.warnings for event in group.first],
@@ -111,6 +113,12 @@ def _stage_as_json(stage: StageHistory) -> dict[str, Any]:
     }
 
 
+def _node_as_json(node: NodeHistory) -> dict[str, Any]:
+    names = ("name", "host", "device", "state", "reason", "done", "failed", "seconds")
+    shares = {stage: {"done": share.done, "failed": share.failed} for stage, share in node.shares.items()}
+    return {**{name: getattr(node, name) for name in names}, "stages": shares}
+
+
 def _show(to: Console, run: RunHistory, state: RunState) -> None:
     from runner.cli.run_states import local_time
     from runner.units import format_duration
@@ -124,6 +132,8 @@ def _show(to: Console, run: RunHistory, state: RunState) -> None:
         to.print(run.error.partition("\n")[0])
     if run.stages:
         _show_stages(to, run)
+    if run.nodes.all:
+        _show_nodes(to, run)
     for stage in run.stages.values():
         for fallback in stage.lowered:
             then = f"; went on as {fallback.next}" if fallback.next else ""
@@ -177,6 +187,24 @@ def _show_stages(to: Console, run: RunHistory) -> None:
     filled = {name: cells for name, cells in columns.items() if any(cells)}
     rows = zip(*filled.values(), strict=True)
     to.print(table(list(filled), rows, right=slice(1, -1)))
+
+
+def _show_nodes(to: Console, run: RunHistory) -> None:
+    """A table of the nodes: what each made, and how long its items took."""
+    from runner.units import format_duration
+
+    rows = [
+        (
+            node.name,
+            node.device,
+            str(node.done),
+            str(node.failed or ""),
+            format_duration(node.seconds),
+            f"{node.state}: {node.reason.partition(chr(10))[0]}" if node.reason else node.state,
+        )
+        for node in run.nodes.all.values()
+    ]
+    to.print(table(("node", "device", "done", "failed", "items took", ""), rows, right=slice(2, 5)))
 
 
 def _peak(stage: StageHistory, kind: str) -> str:

@@ -40,6 +40,8 @@ class Lines:
                 return [
                     Line(f"{event.stage} {event.item} goes on from step {event.step} of {event.steps}", "dim")
                 ]
+            case ev.NodeJoined():
+                return [Line(f"node {event.node} joins ({event.device})", "dim")]
             case ev.Warned():
                 group = self._warnings.add(event)
                 return [Line(line_of(event), "yellow")] if group.count <= WARNINGS_SHOWN else []
@@ -94,6 +96,11 @@ def trouble_line(event: ev.Event) -> str:
             return f"{event.stage} {event.item} starts again: its saved state cannot be used, {event.reason}"
         case ev.Waiting():
             return f"waiting: {event.reason}"
+        case ev.NodeRefused():
+            return f"node {event.node} is left out: {_first(event.reason)}"
+        case ev.NodeLost():
+            left = f"; {count_of(len(event.items), 'item')} that it had will be made elsewhere"
+            return f"node {event.node} is lost: {_first(event.reason)}{left if event.items else ''}"
         case ev.MeasuringShapes():
             return measuring_line(event.stage, event.sizes)
         case _:

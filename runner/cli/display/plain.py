@@ -41,7 +41,8 @@ class PlainDisplay:
         match event:
             case ev.ItemFinished() if self._pace is not None:
                 count = f"{self._pace.finished}/{self._pace.items}"
-                lines = [f"{event.stage} {count} {event.item} {status_of(event)}"]
+                where = f" on {event.node}" if event.node else ""
+                lines = [f"{event.stage} {count} {event.item} {status_of(event)}{where}"]
             case ev.Progress() if self._pauses.is_due(event.item, event.step / max(event.steps, 1)):
                 lines = [self._progress(event, now)]
             case ev.FetchProgress() if self._pauses.is_due(event.source, event.done / max(event.total, 1)):

@@ -15,7 +15,7 @@ const stages = {
     const most = Math.max(1, ...run.stages.flatMap((stage) => [
       stage.predicted.ram, stage.budget.ram, stage.measured.ram, ...stage.memory.map(([, bytes]) => bytes),
     ]).map(Number));
-    byId("timeline").replaceChildren(...(run.stages.length && run.started ? [strip(run)] : []));
+    byId("timeline").replaceChildren(...(run.stages.length && run.started ? [strip(run), ...nodeStrips(run)] : []));
     const idle = run.stage_names.filter((name) => !run.stages.some((stage) => stage.name === name));
     byId("stage-list").replaceChildren(
       ...run.stages.map((stage) => stageRow(stage, most)),
@@ -41,6 +41,24 @@ function strip(run) {
     }, `${stage.name} · ${duration(stage.seconds)}`))),
     el("div", { class: "hours number" },
       el("span", {}, clock(begun)), el("span", {}, duration(whole)), el("span", {}, clock(begun + 1000 * whole))));
+}
+
+/** When each node made items, below the stages and on their scale. */
+function nodeStrips(run) {
+  const ends = run.stages.map((stage) => stage.offset + stage.seconds);
+  const whole = Math.max(run.seconds ?? 0, ...ends, 0.001);
+  return run.nodes.map((node) => el("div", { class: "timeline node" },
+    el("p", { class: "about number" },
+      [node.name, node.device, count(node.done, "item"), node.failed ? `${node.failed} failed` : null,
+        node.state === "joined" ? null : `${node.state}: ${node.reason}`].filter(Boolean).join(" · ")),
+    el("div", { class: "strip" }, ...node.shares.map((share) => el("a", {
+      href: `#stage-${share.stage}`,
+      class: `narrow ${share.failed ? "bad" : ""}`,
+      title: `${node.name}, ${share.stage}: ${count(share.done, "item")} in ${duration(share.seconds)}`,
+      "--from": percent(share.offset / whole),
+      "--wide": percent(share.seconds / whole),
+      "--strength": `${[38, 24, 52, 31][run.stage_names.indexOf(share.stage) % 4]}%`,
+    }, "")))));
 }
 
 function stageRow(stage, most) {

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _fsync, _link, _replace, _unlink, _write = os.fsync, os.link, os.replace, os.unlink, os.write
 _IN_A_RUN = re.compile(
-    r".*/runs/[^/]+/(?:((?:handoff|state)/[^/]+|outputs|logs)/)?\.?([^/]*?)(?:\.\d+\.tmp)?"
+    r".*/runs/[^/]+/(?:((?:handoff|state)/[^/]+|outputs|logs)/)?\.?([^/]*?)(?:\.[\w-]+\.\d+\.tmp)?"
 )
 _EVENT = re.compile(rb'{"event": "(\w+)"')
 

@@ -16,6 +16,7 @@ from runner.files.storage import (
     read_ends,
     read_regular,
     storage_errors,
+    temporary_of,
     write_atomically,
 )
 from runner.rundir.directory import RunDirectory
@@ -33,7 +34,7 @@ def test_a_file_is_written_and_nothing_else_is_left(tmp_path: Path) -> None:
 def test_what_a_killed_process_of_our_number_left_is_in_nobodys_way(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.write_bytes(b"not ours")
-    (tmp_path / f".file.{os.getpid()}.tmp").symlink_to(elsewhere)
+    temporary_of(tmp_path / "file").symlink_to(elsewhere)
     write_atomically(tmp_path / "file", b"ours")
     assert (tmp_path / "file").read_bytes() == b"ours"
     assert elsewhere.read_bytes() == b"not ours"

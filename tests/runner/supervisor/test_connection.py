@@ -23,7 +23,12 @@ from runner.supervisor.spawn import _Spawned
 if TYPE_CHECKING:
     from runner.protocol import Job
 
-READ = "import os, sys, time\nfrom runner.protocol import receive\njob = receive(sys.stdin.buffer)\n"
+READ = """
+import os, sys, time
+from runner.protocol import messages, receive
+job = receive(sys.stdin.buffer)
+told = messages(sys.stdin.buffer)
+"""
 
 
 def talk(script: str, job: Job | None = None, first: str = READ) -> WorkerConnection:
@@ -64,7 +69,7 @@ def test_what_this_version_does_not_know_is_passed_over() -> None:
 
 def test_there_is_time_to_look_around_while_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "SAMPLE_SECONDS", 0.001)
-    connection = talk('print(\'{"event": "alive"}\', flush=True)\nsys.stdin.readline()')
+    connection = talk('print(\'{"event": "alive"}\', flush=True)\nnext(told)')
     looks: list[None] = []
     begun = False
     for event in connection.events():
@@ -87,7 +92,7 @@ def test_a_worker_that_has_just_ended_is_not_seen_to_hold_nothing() -> None:
 
 def test_the_peak_of_memory_is_kept() -> None:
     held = 64 << 20
-    connection = talk(f"kept = b'x' * {held}\nsys.stdin.readline()\ndel kept\nsys.stdin.readline()")
+    connection = talk(f"kept = b'x' * {held}\nnext(told)\ndel kept\nnext(told)")
     asked = 0
     for _ in connection.events():
         if asked == 0 and connection.memory.now > held:

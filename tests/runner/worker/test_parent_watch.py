@@ -1,8 +1,9 @@
-"""A worker stops on STOP, and ends with its supervisor at the end of the pipe."""
+"""A worker stops when told, takes more items, and ends with its supervisor at the end of the pipe."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -12,13 +13,16 @@ import psutil
 import pytest
 from waiting import wait_until
 
+from runner.protocol import MoreItems, Stop, send
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LISTENING = """
 import sys, threading
 from runner.worker import parent_watch
-parent_watch.watch(sys.stdin.buffer, lambda: print("stopped", flush=True))
+more = lambda more: print(len(more.items), more.last, flush=True)
+parent_watch.watch(sys.stdin.buffer, lambda: print("stopped", flush=True), more)
 threading.Event().wait()
 """
 
@@ -34,13 +38,19 @@ def listening() -> Iterator[subprocess.Popen[bytes]]:
 def test_it_stops_when_told_and_ends_with_the_pipe(listening: subprocess.Popen[bytes]) -> None:
     assert listening.stdin is not None
     assert listening.stdout is not None
-    listening.stdin.write(b"something else\nstop\n")
-    listening.stdin.flush()
+    send(MoreItems((), last=True), listening.stdin)
+    send(Stop(), listening.stdin)
+    assert listening.stdout.readline() == b"0 True\n"
     assert listening.stdout.readline() == b"stopped\n"
     assert listening.poll() is None
     listening.stdin.close()
     assert listening.wait(20) == 1
     assert listening.stdout.read() == b""
+
+
+def test_a_message_that_is_cut_off_is_the_end_of_the_pipe(listening: subprocess.Popen[bytes]) -> None:
+    stdout, _ = listening.communicate(pickle.dumps(Stop())[:-1], timeout=20)
+    assert (stdout, listening.returncode) == (b"", 1)
 
 
 def test_the_end_of_the_pipe_is_no_word_to_stop(listening: subprocess.Popen[bytes]) -> None:

@@ -1,0 +1,1 @@
+"""Stages on other machines: agents, which run them there, and the executor that feeds agents from here."""

@@ -1,0 +1,170 @@
+"""``[run] publish``: outputs are put into an object store once they count, and taken from there at first.
+
+An object is there as a whole or not at all, as a PUT is atomic, and it is named after its key. So it is
+enough to compare names, and to check what is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from typing import TYPE_CHECKING
+
+from runner.errors import PluginError, StorageError, in_words
+from runner.events import Warned
+from runner.files import handoff, provenance
+from runner.files.storage import storage_errors, temporary_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from runner.pipeline.stage import PipelineStage
+    from runner.supervisor.event_publisher import EventPublisher
+    from runner.work.demand import Task
+    from runner.work.work import Work
+
+HELD = 1000  # files that wait to be sent, before the run waits for them
+
+
+class Publication:
+    """The published files of one run directory."""
+
+    def __init__(self, url: str, name: str, *, handoffs: bool) -> None:
+        """``name`` is the run directory's, which its files are published under.
+
+        Raises:
+            PluginError: no installed library knows this kind of URL.
+
+        """
+        self._handoffs = handoffs
+        try:
+            from fsspec.core import url_to_fs
+
+            self._fs, base = url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise PluginError(
+                f"[run] publish: {error}; `pip install 'stage-runner[publish]'` brings S3"
+            ) from None
+        self._base = f"{base.rstrip('/')}/{name}"
+        self._waiting: queue.Queue[Path | None] = queue.Queue(HELD)
+        self._failed: list[str] = []
+        self._thread: threading.Thread | None = None
+
+    def open(self, work: Work, publisher: EventPublisher) -> None:
+        """Take what is published and not here, and send what is here and not published; keys are known.
+
+        Raises:
+            StorageError: the store does not answer.
+
+        """
+        self._root, self._publisher = work.directory.path, publisher
+        with _store_errors(self._base):
+            published = self._listed()
+        self._thread = threading.Thread(target=self._send_all, name="publish", daemon=True)
+        self._thread.start()
+        for stage in work.pipeline.stages:
+            for item, keyed in work.keys.items():
+                self._settle(work, stage, item, keyed[stage.index].key, published)
+
+    def _settle(self, work: Work, stage: PipelineStage, item: str, key: str, published: set[str]) -> None:
+        """Take a result's files that are published alone, and send those that are here alone."""
+        taken = []
+        for path in self._files(work, stage, [item], key):
+            is_published = path.relative_to(self._root).as_posix() in published
+            if is_published and not path.exists():
+                self._take(path)
+                taken.append(path)
+            elif path.exists() and not is_published:
+                self._waiting.put(path)
+        if taken and not _is_whole(work, stage, item, key):
+            for path in taken:  # it is made again
+                with storage_errors(path):
+                    path.unlink(missing_ok=True)
+
+    def add(self, work: Work, stage: PipelineStage, task: Task) -> None:
+        """A task is done: send its files."""
+        for path in self._files(work, stage, task.items, task.keyed.key):
+            if path.exists():
+                self._waiting.put(path)
+
+    def close(self) -> None:
+        """Wait until all is sent.
+
+        Raises:
+            StorageError: something could not be sent; the next run tries again.
+
+        """
+        if self._thread is not None:
+            self._waiting.put(None)
+            self._thread.join()
+            self._thread = None
+        if self._failed:
+            count = len(self._failed)
+            raise StorageError(f"{count} files could not be published; first {self._failed[0]}; run again")
+
+    def _files(self, work: Work, stage: PipelineStage, items: list[str], key: str) -> Iterator[Path]:
+        """The files of a result that are published: a hand-off after the files beside it."""
+        if stage.is_terminal:
+            for item in items:
+                for path in work.files(item, stage).values():
+                    yield provenance.sidecar(path)
+                    yield path
+        if (self._handoffs or stage.is_terminal) and stage.leaves_handoff:
+            if not stage.is_terminal:
+                yield from work.handoff_files(stage, key)
+            yield work.directory.handoff(stage.name, key)
+
+    def _listed(self) -> set[str]:
+        """Names of the published files: by one listing, as asking for each takes long."""
+        try:
+            found = self._fs.find(self._base)
+        except FileNotFoundError:
+            return set()
+        base = self._base.strip("/")
+        return {str(path).strip("/").removeprefix(f"{base}/") for path in found}
+
+    def _take(self, path: Path) -> None:
+        """Take one file; written aside, so that it is there as a whole or not at all."""
+        temporary = temporary_of(path)
+        with _store_errors(self._base), storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fs.get_file(self._remote(path), str(temporary))
+            temporary.replace(path)
+
+    def _remote(self, path: Path) -> str:
+        return f"{self._base}/{path.relative_to(self._root).as_posix()}"
+
+    def _send_all(self) -> None:
+        while (path := self._waiting.get()) is not None:
+            try:
+                self._fs.pipe_file(self._remote(path), path.read_bytes())
+            except FileNotFoundError:  # a hand-off that nobody needs any more
+                continue
+            except Exception as error:  # of the store's library
+                self._failed.append(f"{path.name}: {in_words(error)}")
+                message = f"{path.name} could not be published: {in_words(error)}"
+                self._publisher.warning(Warned(kind="not_published", message=message))
+
+
+def _is_whole(work: Work, stage: PipelineStage, item: str, key: str) -> bool:
+    """Whether a result is what its names say, as far as it is here."""
+    path = work.directory.handoff(stage.name, key)
+    if stage.leaves_handoff and path.exists():
+        try:
+            handoff.read(path, key)
+        except (handoff.DamagedError, OSError):
+            return False
+    outputs = work.files(item, stage).values() if stage.is_terminal else ()
+    return all(provenance.is_whole(path, key) for path in outputs if path.exists())
+
+
+@contextlib.contextmanager
+def _store_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except StorageError:
+        raise
+    except Exception as error:  # of the store's library
+        raise StorageError(f"[run] publish: {where} cannot be read: {in_words(error)}") from error

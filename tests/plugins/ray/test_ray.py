@@ -1,0 +1,214 @@
+"""Runs on a real Ray cluster of several nodes on this machine, whose nodes come, go and are full."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from nodes import SENT, agents, digests, prompts
+from toy_plugin import STAGES, TOY
+from waiting import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from project import Outcome, Project
+
+pytest.importorskip("ray")
+HERE = Path(__file__).parent
+PLUGIN = HERE.parents[2] / "plugins/ray"
+WAITING = '[[item]]\nid = "slow"\nprompt = "slow"\nbehave = "wait"\n'
+
+
+class Cluster:
+    """A cluster in a process of its own."""
+
+    def __init__(self, nodes: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "ray_cluster.py"), str(nodes)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+        )
+        self.address: str = self._answer()
+
+    def tell(self, command: str) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self._process.communicate(timeout=60)
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head and two more nodes, of one processor each."""
+    made = Cluster(3)
+    yield made
+    made.close()
+
+
+def ray(project: Project, cluster: Cluster, items: str, **parameters: Any) -> None:
+    """Install the plugins, and write ``toy.toml`` and ``ray.toml``: the same, for here and for the cluster."""
+    project.plugin("toy", TOY)
+    info = "packages/runner_ray-0.1.dist-info"
+    project.write(f"{info}/METADATA", "Metadata-Version: 2.1\nName: runner-ray\nVersion: 0.1\n")
+    project.write(f"{info}/entry_points.txt", "[runner]\nray = runner_ray\n")
+    project.environment["PYTHONPATH"] += os.pathsep + str(PLUGIN)
+    names = ("PYTHONPATH", "RUNNER_CACHE", "TOY_FLAGS", "PYTHONDONTWRITEBYTECODE")
+    env = {name: project.environment[name] for name in names} | SENT
+    given = {"uses": "ray", "address": cluster.address, "nodes": 3, **parameters}
+    lines = [f"{name} = {json.dumps(value)}" for name, value in given.items()]
+    lines += ["[executor.env]", *(f"{name} = {json.dumps(value)}" for name, value in env.items())]
+    project.write("toy.toml", STAGES + items)
+    project.write("ray.toml", STAGES + items + "[executor]\n" + "\n".join(lines) + "\n")
+
+
+def local(project: Project) -> dict[str, str]:
+    """What a run on this machine leaves; it is moved away."""
+    (project.folder / "flags/slow.go").touch()
+    outcome = project.runner("run", "toy.toml")
+    assert outcome.code == 0, outcome
+    found = digests(project.folder / "runs/toy")
+    (project.folder / "runs").rename(project.folder / "local")
+    for flag in (project.folder / "flags").iterdir():
+        flag.unlink()
+    return found
+
+
+def run(project: Project) -> Outcome:
+    return project.runner("run", "ray.toml", "--json", seconds=150)
+
+
+def test_three_nodes_make_what_one_machine_makes_and_each_once(toy: Project, cluster: Cluster) -> None:
+    ray(toy, cluster, WAITING + prompts(12))
+    before = local(toy)
+    with toy.start("run", "ray.toml", "--json") as process:
+        assert process.stdout is not None
+        events: list[dict[str, Any]] = []
+        for event in map(json.loads, process.stdout):
+            events.append(event)
+            if [e["event"] for e in events].count("node_joined") == 3:
+                (toy.folder / "flags/slow.go").touch()
+        process.wait(60)
+    assert process.returncode == 0, events[-1]
+    assert digests(toy.folder / "runs/toy") == before
+    done = [e for e in events if e["event"] == "item_finished"]
+    assert len(done) == len({(e["stage"], e["item"]) for e in done}) == 26
+    assert len({e["node"] for e in done}) > 1
+    wait_until(lambda: not agents(toy), 30, "no agent is left")
+
+
+def begun(project: Project, process: subprocess.Popen[str]) -> tuple[list[dict[str, Any]], Any]:
+    """The events of a run until its item that waits has begun, and those that follow."""
+    assert process.stdout is not None
+    told = map(json.loads, process.stdout)
+    seen: list[dict[str, Any]] = []
+    for event in told:
+        seen.append(event)
+        if (event["event"], event.get("item")) == ("progress", "slow"):
+            break
+    return seen, told
+
+
+def test_a_node_that_is_removed_without_grace_and_one_that_joins(toy: Project, cluster: Cluster) -> None:
+    ray(toy, cluster, WAITING + prompts(8))
+    before = local(toy)
+    with toy.start("run", "ray.toml", "--json") as process:
+        events, told = begun(toy, process)
+        victim = events[-1]["node"]
+        id_ = next(id_ for id_ in cluster.tell("ids") if id_[:6] == victim.rpartition("-")[2])
+        cluster.tell(f"remove {id_}")
+        joined = cluster.tell("add")
+        (toy.folder / "flags/slow.go").touch()
+        events += told
+        process.wait(100)
+    assert process.returncode == 0, events[-1]
+    assert [e["node"] for e in events if e["event"] == "node_lost"] == [victim]
+    assert digests(toy.folder / "runs/toy") == before
+    done = [(e["stage"], e["item"]) for e in events if e["event"] == "item_finished"]
+    assert len(done) == len({*done}) == 18
+    assert len(joined) > 6
+    wait_until(lambda: not agents(toy), 30, "no agent is left")
+
+
+def test_agents_end_with_a_run_that_is_killed_and_it_goes_on(toy: Project, cluster: Cluster) -> None:
+    ray(toy, cluster, prompts(4) + WAITING)
+    before = local(toy)
+    with toy.start("run", "ray.toml", "--json") as process:
+        handoffs = toy.folder / "runs/toy/handoff/make"
+        wait_until(lambda: len(list(handoffs.glob("*.safetensors"))) == 4, 90, "the others are done")
+        process.kill()
+        process.communicate()
+    wait_until(lambda: not agents(toy), 10, "no agent is left")
+    (toy.folder / "flags/slow.go").touch()
+    outcome = run(toy)
+    assert outcome.code == 0, outcome
+    assert [e["item"] for e in outcome.of("item_finished") if e["stage"] == "make"] == ["slow"]
+    assert digests(toy.folder / "runs/toy") == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_frees_the_cluster(toy: Project, cluster: Cluster, number: signal.Signals) -> None:
+    ray(toy, cluster, WAITING, nodes=1)
+    with toy.start("run", "ray.toml", "--json") as process:
+        _, told = begun(toy, process)
+        process.send_signal(number)
+        asked = time.monotonic()
+        events = list(told)
+        process.wait(15)
+    assert time.monotonic() - asked < 15
+    assert process.returncode == 130, events[-1]
+    wait_until(lambda: not agents(toy), 10, "no agent is left")
+
+
+def test_a_run_waits_for_nodes_that_there_are_not_yet(toy: Project, cluster: Cluster) -> None:
+    ray(toy, cluster, prompts(2), nodes=4)
+    with toy.start("run", "ray.toml", "--json") as process:
+        assert process.stdout is not None
+        told = map(json.loads, process.stdout)
+        for event in told:
+            if event["event"] == "waiting" and event["reason"].startswith("3 of 4 agents"):
+                break
+        cluster.tell("add")
+        events = list(told)
+        process.wait(60)
+    assert process.returncode == 0, events[-1]
+    assert len([e for e in events if e["event"] == "node_joined"]) == 4
+
+
+def test_a_node_without_a_plugin_is_left_out(toy: Project, cluster: Cluster) -> None:
+    ray(toy, cluster, prompts(2), nodes=1)
+    text = (toy.folder / "ray.toml").read_text()
+    packages = json.dumps(toy.environment["PYTHONPATH"])
+    toy.write("ray.toml", text.replace(packages, json.dumps(str(PLUGIN.parents[1]))))
+    outcome = run(toy)
+    assert outcome.code == 4, outcome
+    assert "no node can take part:" in outcome.stderr
+    assert "stage 'toy.make' is offered by no installed plugin" in outcome.stderr
+
+
+def test_a_cluster_that_is_not_there_is_told_of(toy: Project) -> None:
+    class Nowhere:
+        address = "127.0.0.1:1"
+
+    ray(toy, Nowhere(), prompts(1))  # type: ignore[arg-type]
+    outcome = run(toy)
+    assert outcome.code == 4, outcome
+    assert "executor 'ray': ConnectionError: no Ray cluster answers at 127.0.0.1:1" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
