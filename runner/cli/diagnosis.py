@@ -19,7 +19,6 @@ from runner.accelerator.names import CUDA
 from runner.machine import rates
 from runner.machine.cgroup import MemoryGroup
 from runner.machine.describe import LIBRARIES, OPTIONAL
-from runner.pipeline.adapters import EXTRA
 from runner.plugins import discover
 from runner.units import format_size
 
@@ -207,7 +206,7 @@ def _software(machine: Machine) -> Iterator[Check]:
             continue
         optional.append(f"{name} for {use}")
     message = ", ".join(f"{name} {version}" for name, version in versions.items())
-    message += f" (without {', '.join(optional)}: {EXTRA})" if optional else ""
+    message += f" (without {', '.join(optional)})" if optional else ""
     advice = f"not installed: {', '.join(absent)}; what needs them will fail: pip install {' '.join(absent)}"
     yield Check("versions", message, advice if absent else "", facts={"versions": versions, "absent": absent})
     if "torch" in versions:

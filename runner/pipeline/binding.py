@@ -24,7 +24,12 @@ from runner.pipeline import wiring
 from runner.pipeline.adapters import usable_loras
 from runner.pipeline.checkpoints import with_checkpoints
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
-from runner.pipeline.model_sources import check_component_names, check_sources, where_source
+from runner.pipeline.model_sources import (
+    check_buffers,
+    check_component_names,
+    check_sources,
+    where_source,
+)
 from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
 from runner.pipeline.suffixes import check_suffixes
@@ -154,6 +159,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
     )
     for stage in stages:
         _check_stage(manifest, stage, problems)
+        check_buffers(manifest, stage, problems)
     check_component_names(manifest, stages, problems)
     return stages
 

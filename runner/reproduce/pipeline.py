@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from runner.reproduce.lineage import Provenance, StageRecord
 
 NAME = "reproduce"
+PARTS = "components"
 """Of the manifest and its run directory."""
 
 Tables = dict[str, Any]
@@ -64,7 +65,7 @@ def manifest_of(provenance: Provenance, plugins: Plugins, model: str | None = No
         stages.append({**stage, "from": _from(record, records, plugins)})
     tables: Tables = {"version": 1, "name": NAME}
     loading = [(n, r.source) for n, r in enumerate(records.values()) if r.source]
-    sources = [source.at(model) if model else source.pinned for _, source in loading]
+    sources = _with_all_parts([source.at(model) if model else source.pinned for _, source in loading])
     if loras := _loras(records.values()):
         tables["lora"] = loras
         _put_adapted(tables, sources, [stages[n] for n, _ in loading], [bool(s.loras) for _, s in loading])
@@ -115,6 +116,22 @@ def _from(record: StageRecord, records: Mapping[str, StageRecord], plugins: Plug
     return {name: f"{stages[key]}.{output}" for name, (key, output) in wires if name in inputs}
 
 
+def _with_all_parts(sources: Sequence[Tables]) -> list[Tables]:
+    """Sources of one model with the components from elsewhere of all of its stages: each records its own."""
+
+    def own(source: Tables) -> Tables:
+        return {name: value for name, value in source.items() if name != PARTS}
+
+    found = []
+    for source in sources:
+        parts: Tables = {}
+        for other in sources:
+            if own(other) == own(source):
+                parts |= other.get(PARTS, {})
+        found.append({**own(source), **({PARTS: parts} if parts else {})})
+    return found
+
+
 def _loras(records: Iterable[StageRecord]) -> list[Tables]:
     """The ``[[lora]]`` tables of all adapters, in their order; the weights are those of each original."""
     found: dict[str, Tables] = {}
@@ -136,19 +153,12 @@ def _loras(records: Iterable[StageRecord]) -> list[Tables]:
 def _put_adapted(
     tables: Tables, sources: Sequence[Tables], stages: Sequence[Tables], adapted: Sequence[bool]
 ) -> None:
-    """Put the model into ``[model]``, which adapters change; a stage of another model has its own.
-
-    Stages of one model may have loaded different components from elsewhere.
-    """
+    """Put the model into ``[model]``, which adapters change; a stage of another model has its own."""
     base = next(source for source, has in zip(sources, adapted, strict=True) if has)
-    own = {name: value for name, value in base.items() if name != "components"}
-    parts: Tables = {}
     for source, stage in zip(sources, stages, strict=True):
-        if {name: value for name, value in source.items() if name != "components"} == own:
-            parts |= source.get("components", {})
-        else:
+        if source != base:
             stage["model"] = source
-    tables["model"] = {**own, **({"components": parts} if parts else {})}
+    tables["model"] = base
 
 
 def _put(tables: Tables, stages: Sequence[Tables], name: str, values: Sequence[Tables]) -> None:

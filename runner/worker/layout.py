@@ -32,8 +32,16 @@ from runner.worker import parent_watch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# the parts of a whole checkpoint that are other components' or the training's
-OTHERS = ("vae.", "first_stage_model.", "cond_stage_model.", "conditioner.", "text_encoders.", "model_ema.")
+# how the names of each component begin in a whole checkpoint
+ROOTS = (
+    "model.diffusion_model.",
+    "model_ema.",
+    "vae.",
+    "first_stage_model.",
+    "cond_stage_model.",
+    "conditioner.",
+    "text_encoders.",
+)
 
 
 @dataclass(frozen=True)
@@ -216,7 +224,12 @@ def _left(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor]) -> list[s
     """The file's tensors that the conversion has not taken, without those of other components."""
     if checkpoint is weights:
         return []
-    return [name for name in checkpoint if name not in checkpoint.taken and not name.startswith(OTHERS)]
+    roots = {_root(name) for name in checkpoint.taken}
+    return [name for name in checkpoint if name not in checkpoint.taken and _root(name) in roots]
+
+
+def _root(name: str) -> str:
+    return next((root for root in ROOTS if name.startswith(root)), "")
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,10 +13,15 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from single_files import scaled_fp8, weights_of, write, write_gguf
 
+from runner.api import Component
+from runner.files.header import TensorInfo
 from runner.model import quantised
+from runner.model.layouts import layout_of
+from runner.model.shapes import ComponentShapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from project import Outcome, Project
 
@@ -50,6 +56,9 @@ uses = "flux.decode"
 prompt = "a red circle"
 seed = 1
 """
+
+
+TRANSFORMER = Component("transformer", "diffusers:FluxTransformer2DModel")
 
 
 @pytest.fixture(scope="module")
@@ -235,3 +244,64 @@ def test_metadata_of_a_stranger(small: Callable[..., Project]) -> None:
     odd = json.loads(metadata["proj_out.weight"]) | {"_type": "MXTensor"}
     save_file(tensors, file, {**metadata, "proj_out.weight": json.dumps(odd)})
     refused(project, 8, "the files are quantised (torchao), which runner does not read")
+
+
+def test_fp8_weights_stay_fp8_in_the_plan(small: Callable[..., Project]) -> None:
+    project = small(diffuse='quantize = "fp8"')
+    (planned,) = components(project.invoke("plan", "small.toml", "--json")).values()
+    assert planned["loaded"] < 1.1 * planned["parameters"]
+    assert planned["saving"]["quantised"] == planned["loaded"] == planned["bytes"]
+
+
+def originals(width: int) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
+    """The config of a FLUX transformer with one block of each kind, and its tensors with its authors' names."""
+    text, pooled, head = 4096, 768, 128
+    config = {"num_layers": 1, "num_single_layers": 1, "joint_attention_dim": text, "guidance_embeds": False}
+    linear = {
+        "img_in": (width, 64),
+        "txt_in": (width, text),
+        "time_in.in_layer": (width, 256),
+        "time_in.out_layer": (width, width),
+        "vector_in.in_layer": (width, pooled),
+        "vector_in.out_layer": (width, width),
+        "single_blocks.0.modulation.lin": (3 * width, width),
+        "single_blocks.0.linear1": (7 * width, width),
+        "single_blocks.0.linear2": (width, 5 * width),
+        "final_layer.linear": (64, width),
+        "final_layer.adaLN_modulation.1": (2 * width, width),
+    }
+    norms = ["single_blocks.0.norm"]
+    for side in ("img", "txt"):
+        block = f"double_blocks.0.{side}"
+        norms.append(f"{block}_attn.norm")
+        linear |= {
+            f"{block}_mod.lin": (6 * width, width),
+            f"{block}_attn.qkv": (3 * width, width),
+            f"{block}_attn.proj": (width, width),
+            f"{block}_mlp.0": (4 * width, width),
+            f"{block}_mlp.2": (width, 4 * width),
+        }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, matrix in linear.items():
+        shapes |= {f"{name}.weight": matrix, f"{name}.bias": matrix[:1]}
+    shapes |= {f"{name}.{part}_norm.scale": (head,) for name in norms for part in ("query", "key")}
+    tensors, at = {}, 0
+    for name, shape in shapes.items():
+        tensors[name] = TensorInfo("BF16", shape, at, at + 2 * prod(shape))
+        at += 2 * prod(shape)
+    return {"_class_name": "FluxTransformer2DModel", **config}, tensors
+
+
+def test_what_conversions_concatenate_alone_stays_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of FLUX's original names at their full width, diffusers concatenates each part of what it splits."""
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path))
+    config, tensors = originals(3072)
+    shapes = ComponentShapes(TRANSFORMER, tensors, config, ("flux.safetensors",))
+    layout = layout_of(shapes)
+    assert layout.computed == {"norm_out.linear.weight", "norm_out.linear.bias"}
+    fused = tensors["double_blocks.0.img_attn.qkv.weight"]
+    keys = layout.tensors["transformer_blocks.0.attn.to_k.weight"]
+    assert keys.shape == (3072, 3072)
+    assert keys.start == fused.start + (fused.end - fused.start) // 3
