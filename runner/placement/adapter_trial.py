@@ -25,6 +25,7 @@ import torch
 from runner.errors import ModelError
 from runner.files.header import DTYPE_BITS
 from runner.model.checks.adapters import AdapterReport
+from runner.placement.adapter_formats import DTYPES, refuse_formats
 from runner.placement.adapters import (
     NAMED,
     AdapterFile,
@@ -47,46 +48,15 @@ if TYPE_CHECKING:
     from runner.model.checks.adapters import AdapterCheck
 
 ADAPTER = adapter_name(0)
-METADATA = "lora_adapter_metadata"
-"""The entry of a file's metadata that diffusers makes peft's config from."""
-CONFIG = {
-    *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora", "lora_bias"),
-    *("base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version"),  # of training
-}
-"""What of that may differ from peft's defaults; the rest asks for other computations."""
-# by a part of a tensor's name: formats of which diffusers drops parts, or that compute with whole weights
-REFUSED = {
-    "dora_scale": "it is a DoRA, of which diffusers drops the magnitudes",
-    "lora_magnitude_vector": "it is a DoRA, which computes with copies of whole weights",
-    "hada_w": "it is a LoHa (LyCORIS), which diffusers does not load",
-    "oft_": "it is an OFT adapter, which diffusers does not load",
-    "lora_mid": "it is a LoCon with Tucker decomposition, which diffusers does not load",
-    "diff_b": "it has differences of biases (`diff_b`), which diffusers drops",
-    "string_to_param": "it is a textual inversion, not a LoRA",
-    "emb_params": "it is a textual inversion, not a LoRA",
-    "ip_adapter": "it is an IP-Adapter, not a LoRA",
-}
 ONCE = ("norm", "modulation", "adaln", "time_")
 """Parts of names of layers that a step passes once, not with each token: what they return is small."""
 TEXT_LIMIT = 300  # characters of a library's message
+_DROPS = re.compile("unsupported|filter|purge|not handle", re.IGNORECASE)
+"""Words by which diffusers says, without a warning, that it leaves tensors out."""
 _SIZES = re.compile(
     r"size mismatch for (?P<name>\S+): .*?torch\.Size\(\[(?P<file>[\d, ]*)\]\).*?"
     r"torch\.Size\(\[(?P<model>[\d, ]*)\]\)"
 )
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 
 
 def try_adapter(check: AdapterCheck) -> AdapterReport:
@@ -96,7 +66,7 @@ def try_adapter(check: AdapterCheck) -> AdapterReport:
         ModelError: it does not fit the model, or has parts that would be dropped.
 
     """
-    _refuse_formats(check.header)
+    refuse_formats(check.header)
     recipients = check.recipients
     loadable = loader_class(recipients.pipeline)._lora_loadable_modules  # noqa: SLF001
     modules = {
@@ -108,6 +78,9 @@ def try_adapter(check: AdapterCheck) -> AdapterReport:
     loader = loader_of(recipients.pipeline, {**others, **modules})
     with _header_file(check.header) as path, _told() as notes:
         converted = _load(loader, modules, AdapterFile(path, ADAPTER))
+    norms = [name for name in check.header.tensors if "norm" in name and name.endswith((".diff", ".diff_b"))]
+    if norms:
+        notes.append(f"diffusers drops its {len(norms)} changes of norm layers (such as {norms[0]})")
     layers = {name: found for name, one in modules.items() if (found := _layers(one))}
     _account(converted, modules, loadable, notes)
     if "transformer" in layers and "transformer_2" in {*modules} - {*layers}:
@@ -123,7 +96,9 @@ def _load(loader: Any, modules: Mapping[str, torch.nn.Module], file: AdapterFile
         try:
             load(loader, file)
         except Exception as error:
+            _refuse_halves(loader.converted)
             raise ModelError(_in_words(error)) from error
+    _refuse_halves(loader.converted)
     for module in modules.values():
         activate(MappedModule(module, {}), [ADAPTER])
     return dict(loader.converted)
@@ -164,6 +139,25 @@ def _account(
         )
 
 
+def _refuse_halves(converted: Collection[str]) -> None:
+    """Refuse a matrix without the one that it is multiplied with."""
+    halves = [name for name in converted if _other_half(name) not in converted]
+    if halves:
+        raise ModelError(
+            f"it lacks the other half of {len(halves)} of its weights (such as {_other_half(halves[0])}), "
+            "which libraries fill with random numbers: the file was cut, or saved wrongly"
+        )
+
+
+def _other_half(name: str) -> str:
+    """The name of the matrix that one is multiplied with; the name itself of what has none: a bias."""
+    for down, up in (("lora_A.weight", "lora_B.weight"), (".down.weight", ".up.weight")):
+        for one, other in ((down, up), (up, down)):
+            if name.endswith(one):
+                return name.removesuffix(one) + other
+    return name
+
+
 def _without_layer(names: Collection[str], module: torch.nn.Module) -> list[str]:
     """The tensors whose names have no adapted layer in them."""
     layers = {name.partition(".lora_")[0] for name, _ in module.named_parameters() if f".{ADAPTER}" in name}
@@ -183,37 +177,6 @@ def _layers(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
             rows = 0 if any(part in layer for part in ONCE) else base.shape[0]
             found[layer] = (numbers + weight.numel(), max(width, rows))
     return found
-
-
-def _refuse_formats(header: Header) -> None:
-    if not header.tensors:
-        raise ModelError("it holds no tensors")
-    for part, reason in REFUSED.items():
-        if any(part in name for name in header.tensors):
-            raise ModelError(reason)
-    odd = next(
-        (f"{name} as {info.dtype}" for name, info in header.tensors.items() if info.dtype not in _DTYPES), ""
-    )
-    if odd:
-        raise ModelError(f"it holds {odd}, which is not read here")
-    _refuse_configs(header.metadata.get(METADATA))
-
-
-def _refuse_configs(raw: str | None) -> None:
-    """Refuse settings of peft that ask for more than plain LoRA: some compute with the model's weights."""
-    if not raw:
-        return
-    from peft import LoraConfig
-
-    try:
-        settings = json.loads(raw)
-        named = {name.rpartition(".")[2]: value for name, value in settings.items()}
-    except (ValueError, AttributeError, RecursionError):
-        raise ModelError(f"its metadata is damaged: '{METADATA}' is no JSON table") from None
-    usual: dict[str, Any] = LoraConfig().to_dict()
-    for name, value in named.items():
-        if value and value != usual.get(name) and name not in CONFIG:
-            raise ModelError(f"its metadata sets '{name}' of peft, which runner does not take")
 
 
 @contextmanager
@@ -248,7 +211,7 @@ def _tensors(header: Header) -> dict[str, torch.Tensor]:
     found = {}
     for name, info in header.tensors.items():
         size = info.elements * DTYPE_BITS[info.dtype] // 8
-        tensor = torch.from_numpy(np.zeros(size, np.uint8)).view(_DTYPES[info.dtype])
+        tensor = torch.from_numpy(np.zeros(size, np.uint8)).view(DTYPES[info.dtype])
         if info.elements:
             at = 0 if math.prod(info.shape) == 1 else info.shape[-1] - 1
             tensor[at] = 1
@@ -258,15 +221,19 @@ def _tensors(header: Header) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _told() -> Iterator[list[str]]:
-    """Collect what diffusers warns of, but that there is nothing for a component."""
+    """Collect what diffusers warns of or says that it drops, but not that a component gets nothing."""
     notes: list[str] = []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.levelno >= logging.WARNING and not record.getMessage().startswith("No LoRA keys"):
-                notes.append(f"diffusers says: {record.getMessage()[:TEXT_LIMIT]}")
+            said = record.getMessage()
+            is_warning = record.levelno >= logging.WARNING and not said.startswith("No LoRA keys")
+            if is_warning or _DROPS.search(said):
+                notes.append(f"diffusers says: {said[:TEXT_LIMIT]}")
 
     logger, collector = logging.getLogger("diffusers"), Collector()
+    level = logger.level
+    logger.setLevel(logging.INFO)
     logger.addHandler(collector)
     try:
         with warnings.catch_warnings():
@@ -274,6 +241,7 @@ def _told() -> Iterator[list[str]]:
             yield notes
     finally:
         logger.removeHandler(collector)
+        logger.setLevel(level)
 
 
 def _in_words(error: Exception) -> str:

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from runner.errors import ModelError
 from runner.files.header import read_header
 from runner.model.checks.adapters import AdapterCheck, AdapterReport, Recipient, Recipients
-from runner.placement.adapter_trial import METADATA, try_adapter
+from runner.placement.adapter_formats import METADATA
+from runner.placement.adapter_trial import try_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,15 @@ def test_tensors_of_kohyas_trainer_are_split_as_when_they_are_loaded(tmp_path: P
     assert found.layers["transformer"]["transformer_blocks.0.attn.to_k"] == (6 * 2 * width, width)
 
 
+def test_what_diffusers_leaves_out_is_told(tmp_path: Path) -> None:
+    file = write_kohya_flux(tmp_path / "kohya.safetensors", DEMO)
+    bias = with_one("lora_unet_double_blocks_0_img_attn_proj.diff_b", 4)
+    norm = with_one("lora_unet_double_blocks_0_norm1.norm.diff", 4)
+    found = tried(changed(changed(file, bias), norm), "transformer")
+    assert any("`diff_b` keys found" in note and "unsupported" in note for note in found.notes)
+    assert any("drops its 1 changes of norm layers" in note for note in found.notes)
+
+
 def test_what_no_stage_loads_is_told(style: Path) -> None:
     found = tried(style, "transformer")
     assert [*found.layers] == ["transformer"]
@@ -90,8 +100,13 @@ def with_one(name: str, *shape: int) -> Callable[[Tensors], Tensors]:
         (named("transformer_blocks.0", "transformer_blocks.90"), "transformer_blocks.90"),
         (with_one("transformer.proj_out.dora_scale", 4), "it is a DoRA"),
         (with_one("transformer.transformer_blocks.0.attn.to_q.hada_w1_a", 4, 4), "it is a LoHa"),
-        (with_one("transformer.transformer_blocks.0.attn.to_q.diff_b", 4), "differences of biases"),
+        (
+            with_one("transformer.transformer_blocks.0.attn.to_q.diff_b", 4),
+            "1 of its .* to_q.diff_b|to_q.diff_b",
+        ),
         (with_one("time_text_embed.timestep_embedder.linear_1.lora_A.weight", 4, 4), "1 of its"),
+        (lambda t: dict([*t.items()][1:]), "it lacks the other half of 1 of its weights"),
+        (lambda t: dict([*t.items()][:-1]), "it lacks the other half of 1 of its weights"),
         (lambda _: {}, "it holds no tensors"),
         (lambda t: {n: x.to(torch.uint16) for n, x in t.items()}, "which is not read here"),
     ],
