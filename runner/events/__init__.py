@@ -1,6 +1,7 @@
 """Events of runs: a dataclass for each kind, and their encoder and decoder."""
 
 from runner.events.codec import NOTE, Event, decode, encode
+from runner.events.nodes import NodeJoined, NodeLost, NodeRefused
 from runner.events.published import (
     PUBLISHED,
     Fetched,
@@ -9,9 +10,6 @@ from runner.events.published import (
     ManifestsFinished,
     MeasuringShapes,
     Memory,
-    NodeJoined,
-    NodeLost,
-    NodeRefused,
     OutOfMemory,
     PrepareProgress,
     Progress,

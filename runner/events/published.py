@@ -7,6 +7,7 @@ from typing import Any
 
 from runner.events.codec import LEFT_OUT, Event
 from runner.events.json_values import Bytes  # noqa: TC001 - types of fields are read when it runs
+from runner.events.nodes import NodeJoined, NodeLost, NodeRefused
 
 # of a run
 
@@ -100,35 +101,6 @@ class ManifestsFinished(Event, kind="summary"):
 
 
 # of a node: a place with one device, where an executor runs stages
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeJoined(Event, kind="node_joined"):
-    """A node takes part from now on; ``stages`` has the placement of each."""
-
-    node: str
-    host: str
-    device: str = ""
-    stages: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeRefused(Event, kind="node_refused"):
-    """A node cannot take part; ``code`` is the exit code that its reason would be on this machine."""
-
-    node: str
-    code: int
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class NodeLost(Event, kind="node_lost"):
-    """A node has gone: what it had of the stage's items is made elsewhere."""
-
-    node: str
-    reason: str = ""
-    stage: str | None = None
-    items: list[str] = field(default_factory=list)
 
 
 # of a stage

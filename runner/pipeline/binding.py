@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from runner.accelerator.names import TIER, TIER_CHOICES
-from runner.declarations import DeclarationError, check_suffix_parameters
 from runner.errors import ExitCode, PluginError
 from runner.files.hashes import cached_hashes
 from runner.manifest.input_files import file_parameters
 from runner.manifest.items import expand
 from runner.manifest.loras import weights_of
 from runner.manifest.params import names_of
-from runner.manifest.problems import Position, Problems, did_you_mean
+from runner.manifest.problems import Position, Problems
 from runner.manifest.schema import UNKNOWN
 from runner.manifest.sources import part_source
 from runner.model.facts import facts_of, part_config
-from runner.model.quantised import TORCHAO, missing
 from runner.pipeline import wiring
 from runner.pipeline.adapters import usable_loras
 from runner.pipeline.checkpoints import with_checkpoints
 from runner.pipeline.executor import ChosenExecutor, choose_executor
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
 from runner.pipeline.model_sources import (
-    check_buffers,
     check_component_names,
     check_sources,
     where_source,
 )
 from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
+from runner.pipeline.stage_checks import check_stage
 from runner.pipeline.suffixes import check_suffixes
 from runner.pipeline.unknown_keys import check_unknown_fields, check_unknown_keys, check_unknown_with
 from runner.pipeline.without_effect import without_effect
-from runner.placements import ACCELERATOR_ONLY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -164,8 +159,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
         if spec is not None
     )
     for stage in stages:
-        _check_stage(manifest, stage, problems)
-        check_buffers(manifest, stage, problems)
+        check_stage(manifest, stage, problems)
     check_component_names(manifest, stages, problems)
     return stages
 
@@ -222,58 +216,6 @@ def _for_model(manifest: Manifest, plugins: Plugins, n: int, spec: Stage, proble
         facts = facts_of(source, manifest.folder, plugins, parts)
         return _Bound(for_model(spec, facts), params_model(spec, facts), facts)
     return _Bound()
-
-
-def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
-    n = stage.index
-    if stage.components and stage.model is None:
-        message = f"stage '{stage.name}' loads weights: give a [model] source for them"
-        problems.add(manifest.where("stage", n), message)
-    else:
-        check_sources(manifest, n, problems)
-    placement, place = stage.table.placement, manifest.where("stage", n, "placement")
-    if placement in ACCELERATOR_ONLY and stage.budget.device == "cpu":
-        problems.add(place, f"placement '{placement}' needs an accelerator, and the device is cpu")
-    for name, tier in (stage.table.device_map or {}).items():
-        if not (isinstance(tier, int) and tier >= 0) and not re.fullmatch(TIER, str(tier)):
-            where = manifest.where("stage", n, "device_map", name)
-            problems.add(where, f"'{name}' is placed on {tier!r}; there are: {TIER_CHOICES}")
-    _check_suffix_parameters(manifest, stage, problems)
-    _check_quantize(manifest, stage, problems)
-    if placement in ACCELERATOR_ONLY and stage.table.device_map is not None:
-        message = f"placement '{placement}' and a device_map exclude each other: remove one"
-        problems.add(manifest.where("stage", n, "device_map", key=True), message)
-
-
-def _check_quantize(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
-    """Check that ``quantize`` names components of the stage, and that torchao is installed."""
-    if stage.table.quantize is None:
-        return
-    known = [component.name for component in stage.components if not component.config_only]
-    path = ("stage", stage.index, "quantize")
-    for name in stage.quantize if isinstance(stage.table.quantize, dict) else ():
-        if name not in known:
-            hint = did_you_mean(name, known) or f" (it loads: {', '.join(known) or 'none'})"
-            problems.add(
-                manifest.where(*path, name, key=True), f"the stage loads no component '{name}'{hint}"
-            )
-    if lacking := missing(TORCHAO):
-        problems.add(manifest.where(*path), f"`quantize` is done by {lacking}", ExitCode.PLUGIN)
-
-
-def _check_suffix_parameters(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
-    """Check that parameters that give suffixes are the stage's, and that no earlier stage makes them."""
-    where = manifest.where("stage", stage.index, "uses")
-    try:
-        check_suffix_parameters(stage.spec, names_of(stage.params) if stage.params else ())
-    except DeclarationError as error:
-        problems.add(where, str(error), ExitCode.PLUGIN)
-    for name in stage.suffix_parameters:
-        if name in stage.wires:
-            maker = manifest.table.stage[stage.wires[name].stage].name
-            problems.add(
-                where, f"'{name}' is the extension of a file, and stage '{maker}' makes it as it runs"
-            )
 
 
 def _bind_items(

@@ -18,7 +18,8 @@ from runner.supervisor.model_check import check_components
 from runner.supervisor.preparing import prepare
 from runner.supervisor.stage_runner import StageRunner
 from runner.work.checks import Findings, look
-from runner.work.models import fetch_missing, resolve_models
+from runner.work.fetching import fetch_missing
+from runner.work.models import resolve_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,11 +12,11 @@ from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
-from runner.model.hub import Listener, is_altered, lacking
+from runner.model.hub import lacking
 from runner.model.hub_errors import is_offline, offline
 from runner.model.preparation import preparation
 from runner.model.remote import commit_of, describe, model_index
-from runner.model.sources import ComposedModel, Model, fetch, find
+from runner.model.sources import ComposedModel, Model, find
 from runner.pipeline.model_sources import where_source
 from runner.rundir.directory import RunDirectory
 from runner.work.adapters import Adapters
@@ -241,9 +241,7 @@ class ResolvedModels:
     def refuse_changed(self, stage: PipelineStage) -> None:
         """Check that the stage's files are those that its keys were computed from.
 
-        Raises:
-            ManifestError: they were changed since.
-
+        Raises a ManifestError if they were changed since.
         """
         if self._prints_of(stage, hash_missing=True) != self._prints[stage.index]:
             with _errors_at(self.pipeline, stage, stage.model):
@@ -270,7 +268,7 @@ def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
     """
     manifest, base = pipeline.manifest, pipeline.manifest.folder
     resolved = ResolvedModels(pipeline, {})
-    for stage, source in _origins(pipeline):
+    for stage, source in origins_of(pipeline):
         if source.source == UNKNOWN or (not isinstance(source, LoraSource) and check_source(source, base)):
             continue  # that is a problem already
         where = where_source(manifest, stage.index, source)
@@ -287,28 +285,7 @@ def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
     return resolved
 
 
-def fetch_missing(resolved: ResolvedModels, listener: Listener, *, refresh: bool = False) -> ResolvedModels:
-    """Download missing models and altered files; with ``refresh``, also newer commits of the revisions.
-
-    Raises:
-        ManifestError: a model is missing, gated or incomplete.
-        StorageError: the disk is full.
-
-    """
-    pipeline = resolved.pipeline
-    fetched: dict[Source, Model | None] = {}
-    for stage, source in _origins(pipeline):
-        model = resolved.models.get(source)
-        if source not in resolved.models or source in fetched or not is_hub_id(source.source):
-            continue
-        moves = refresh and (model is None or model.commit != source.revision)
-        with _errors_at(pipeline, stage, source):
-            if model is None or moves or is_altered(resolved.opened(stage, source)):
-                fetched[source] = fetch(source, pipeline.components_of(source), listener)
-    return ResolvedModels(pipeline, {**resolved.models, **fetched})
-
-
-def _origins(pipeline: Pipeline) -> Iterator[tuple[PipelineStage, Source]]:
+def origins_of(pipeline: Pipeline) -> Iterator[tuple[PipelineStage, Source]]:
     """Each stage with each source that it loads components from."""
     return ((stage, source) for stage in pipeline.stages for source in stage.origins)
 
@@ -320,6 +297,5 @@ def _errors_at(
     return errors_at(where_source(pipeline.manifest, stage.index, source))
 
 
-def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:
-    # absolute: a stage may change its working directory
+def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:  # absolute: a stage may change its own
     return RunDirectory(runs.absolute() / pipeline.manifest.table.name)

@@ -13,7 +13,8 @@ from runner.api import Activations, Sizes
 from runner.machine import malloc
 from runner.model.checks.adapters import AdapterReport
 from runner.plan.candidates import candidates
-from runner.plan.requirements import requirements_of, with_adapters
+from runner.plan.item_activations import with_adapters
+from runner.plan.requirements import requirements_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
