@@ -12,7 +12,6 @@ from runner.cli.output import OutputError, kept_for_data, print_json
 from runner.cli.pipelines import open_pipeline
 from runner.errors import RunnerError
 from runner.events import Event, Memory, RunFinished, encode
-from runner.remote.fleet import Fleet
 from runner.report.live import LiveReport
 from runner.rundir.journal import Events, present
 from runner.supervisor.local import LocalExecutor
@@ -95,7 +94,11 @@ def run_pipeline(
 
 def executor_of(pipeline: Pipeline) -> Callable[[Pipeline], StageExecutor]:
     """Who makes the stages: this machine, or the executor that the manifest chooses."""
-    return LocalExecutor if pipeline.executor is None else Fleet
+    if pipeline.executor is None:
+        return LocalExecutor
+    from runner.remote.fleet import Fleet
+
+    return Fleet
 
 
 def print_event(event: Event) -> None:

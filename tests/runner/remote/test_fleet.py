@@ -190,6 +190,64 @@ def test_a_signal_ends_it_at_once_and_it_goes_on_later(sent: Project, number: si
     assert digests(sent.folder / "runs/toy") == before
 
 
+SAVING = """
+import os, pathlib, time
+from pydantic import BaseModel
+from runner.api import File, Stage, hookimpl
+RUNNER_API = 1
+
+class Count(BaseModel):
+    prompt: str
+
+@hookimpl
+def runner_stages():
+    return [Stage("saving.count", "saving:start", params="saving:Count", outputs=(File("page", ".txt"),))]
+
+def start(ctx):
+    import torch
+
+    def one(item):
+        begin = item.saved.step if item.saved else 0
+        total = float(item.saved.state[0]) if item.saved else 0.0
+        for step in range(begin + 1, 5):
+            total += step
+            item.step(step, 4, torch.tensor([total]))
+            flag = pathlib.Path(os.environ["TOY_FLAGS"], item.id)
+            while step == 2 and not flag.with_suffix(".go").exists():
+                flag.touch()
+                item.step(step, 4, torch.tensor([total]))
+                time.sleep(0.01)
+        return {"page": f"{total}".encode()}
+
+    return one
+"""
+
+
+def test_what_was_saved_when_it_was_stopped_comes_back_and_another_node_goes_on_from_there(
+    sent: Project,
+) -> None:
+    away(sent, 1, "")
+    sent.plugin("saving", SAVING)
+    manifest = (
+        'version = 1\nname = "toy"\n[budget]\ndevice = "cpu"\nthreads = 1\n[[stage]]\nname = "count"\n'
+        'uses = "saving.count"\n[[item]]\nid = "slow"\nprompt = "x"\n[executor]\nuses = "away"\n'
+    )
+    sent.write("away.toml", manifest)
+    with sent.start("run", "away.toml", "--json") as process:
+        wait_until((sent.folder / "flags/slow").exists, 60, "the item has begun")
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=15)
+    assert process.returncode == 130, stderr
+    assert len(list((sent.folder / "runs/toy/state/count").glob("*.safetensors"))) == 1
+    (sent.folder / "flags/slow.go").touch()
+    outcome = run(sent)
+    assert outcome.code == 0, outcome
+    (resumed,) = outcome.of("resumed")
+    assert (resumed["item"], resumed["step"]) == ("slow", 2)
+    assert next(d for n, d in sent.outputs("toy").items() if n.endswith(".txt")) == b"10.0"
+    assert not list((sent.folder / "runs/toy/state/count").glob("*.safetensors"))
+
+
 def test_agents_end_with_a_driver_that_is_killed_and_nothing_finished_is_made_again(sent: Project) -> None:
     waiting = '[[item]]\nid = "slow"\nprompt = "slow"\nbehave = "wait"\n'
     away(sent, 2, prompts(4) + waiting)
