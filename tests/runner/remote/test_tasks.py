@@ -65,6 +65,10 @@ def changed(message: TaskMessage, **inputs: Any) -> TaskMessage:
         ({"stage": "toy.write"}, "another stage"),
         ({"dtype": "float16"}, "another dtype"),
         ({"inputs": {"x": "y"}}, "another inputs"),
+        ({"quantize": "int8"}, "another quantize"),
+        ({"dtypes": {"vae": "float16"}}, "another dtypes"),
+        ({"lora": {"style": {"place": 0, "file": "0", "weight": 1.0}}}, "another lora"),
+        ({"lora": [7]}, "another lora"),
         ({"params": None}, "not the hash of what it says"),
     ],
 )
