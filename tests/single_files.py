@@ -115,3 +115,86 @@ def as_zimage_original(weights: Weights) -> Weights:
         else:
             made[PREFIX + name] = weight
     return made | {PREFIX + name: torch.cat([part[one] for one in "qkv"]) for name, part in fused.items()}
+
+
+def as_stable_diffusion(folder: Path, layers: int = 2) -> Weights:
+    """A whole checkpoint of Stable Diffusion 1, with its authors' names; ``layers`` in each block of the UNet."""
+    unet = weights_of(folder / "unet")
+    attending = {
+        name.split(".")[1] for name in unet if name.startswith("up_blocks.") and ".attentions." in name
+    }
+    made = {PREFIX + _unet_name(name, layers, attending): weight for name, weight in unet.items()}
+    vae = weights_of(folder / "vae")
+    blocks = len({name.split(".")[2] for name in vae if name.startswith("decoder.up_blocks.")})
+    for name, weight in vae.items():
+        square = ".attentions." in name and ".group_norm." not in name and name.endswith(".weight")
+        value = weight[:, :, None, None] if square else weight
+        made[f"first_stage_model.{_vae_name(name, blocks)}"] = value
+    for name, weight in weights_of(folder / "text_encoder").items():
+        inner = name if name.startswith("text_model.") else f"text_model.{name}"
+        made[f"cond_stage_model.transformer.{inner}"] = weight
+    return made
+
+
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
+UNET = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+VAE = {
+    "conv_norm_out": "norm_out",
+    "mid_block.resnets.0": "mid.block_1",
+    "mid_block.resnets.1": "mid.block_2",
+    "mid_block.attentions.0": "mid.attn_1",
+    "conv_shortcut": "nin_shortcut",
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+    "downsamplers.0.conv": "downsample.conv",
+    "upsamplers.0.conv": "upsample.conv",
+    "resnets": "block",
+}
+
+
+def _unet_name(name: str, layers: int, attending: set[str]) -> str:
+    owner, _, last = name.rpartition(".")
+    if owner in UNET:
+        return f"{UNET[owner]}.{last}"
+    where, *rest = name.split(".", 3)
+    if where == "mid_block":
+        kind, number, inner = rest[0], int(rest[1]), rest[2]
+        place = f"middle_block.{1 if kind == 'attentions' else 2 * number}"
+    else:
+        block, kind, inner = int(rest[0]), rest[1], rest[2]
+        position, _, inner = inner.partition(".")
+        at = (layers + 1) * block + int(position)
+        if kind == "downsamplers":
+            return f"input_blocks.{(layers + 1) * (block + 1)}.0.op.{inner.removeprefix('conv.')}"
+        if kind == "upsamplers":
+            return f"output_blocks.{at + layers}.{2 if str(block) in attending else 1}.{inner}"
+        side, first = ("input_blocks", 1) if where == "down_blocks" else ("output_blocks", 0)
+        place = f"{side}.{at + first}.{1 if kind == 'attentions' else 0}"
+    for new, old in RESNET.items() if kind == "resnets" else ():
+        inner = inner.replace(new, old)
+    return f"{place}.{inner}"
+
+
+def _vae_name(name: str, blocks: int) -> str:
+    for new, old in VAE.items():
+        name = name.replace(new, old)
+    for number in range(blocks):
+        name = name.replace(f"decoder.up_blocks.{number}.", f"decoder.up.{blocks - 1 - number}.")
+        name = name.replace(f"encoder.down_blocks.{number}.", f"encoder.down.{number}.")
+    return name

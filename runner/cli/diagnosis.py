@@ -18,6 +18,7 @@ from runner.accelerator.names import CUDA
 from runner.machine import rates
 from runner.machine.cgroup import MemoryGroup
 from runner.machine.describe import LIBRARIES
+from runner.model.quantised import PACKAGES
 from runner.plugins import discover
 from runner.units import format_size
 
@@ -199,7 +200,15 @@ def _software(machine: Machine) -> Iterator[Check]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             absent.append(name)
+    without = []
+    for name in PACKAGES.values():
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            without.append(name)
     message = ", ".join(f"{name} {version}" for name, version in versions.items())
+    if without:
+        message += f"; without {' and '.join(without)}, for quantised weights"
     advice = f"not installed: {', '.join(absent)}; what needs them will fail: pip install {' '.join(absent)}"
     yield Check("versions", message, advice if absent else "", facts={"versions": versions, "absent": absent})
     if "torch" in versions:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli.tables import table
 from runner.plan.as_json import tiers_of
+from runner.plan.savings import notes_on_weights
 from runner.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def _reasons(plan: StagePlan) -> list[str]:
         lines.append(f"{name}: {placed.placement.placement}: {plan.reasons[name]}")
         if tiers := tiers_of(placed):
             lines.append(f"  {tiers}")
+        lines += [f"  {note}" for note in notes_on_weights(placed, plan)]
     return lines
 
 

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from runner.files.gguf import BF16, FORMATS, PLAIN
+from runner.placements import GROUP_OFFLOAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -66,11 +67,14 @@ class Quantisation:
     def __str__(self) -> str:
         return f"{self.method} {', '.join(self.schemes)}"
 
+    def excludes(self, placement: str) -> bool:
+        """Whether a placement cannot move such weights."""
+        return self.method == TORCHAO and placement == GROUP_OFFLOAD
+
     @property
     def missing(self) -> str:
-        """The package that is needed and not installed; empty if there is none."""
-        package = PACKAGES.get(self.method, "")
-        return package if package and find_spec(package) is None else ""
+        """What to do where the package that is needed is not installed; empty where it is."""
+        return missing(self.method)
 
     def workspace(self, tensors: Mapping[str, TensorInfo]) -> int:
         """The most bytes that a layer takes beside its weight and its activations while it computes."""
@@ -84,6 +88,14 @@ class Quantisation:
 
     def _scheme_of(self, tensor: TensorInfo) -> str:
         return tensor.dtype if self.method == GGUF else self.schemes[0]
+
+
+def missing(method: str) -> str:
+    """What to do where the package that reads a kind of weights is not installed; empty where it is."""
+    package = PACKAGES[method]
+    if find_spec(package) is not None:
+        return ""
+    return f"{package} is not installed: pip install 'stage-runner[{package}]'"
 
 
 def quantisation_of(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from runner.accelerator.names import TIER, TIER_CHOICES
@@ -19,11 +18,16 @@ from runner.manifest.problems import Position, Problems, did_you_mean
 from runner.manifest.schema import UNKNOWN
 from runner.manifest.sources import part_source
 from runner.model.facts import facts_of, part_config
-from runner.model.quantised import PACKAGES, TORCHAO
+from runner.model.quantised import TORCHAO, missing
 from runner.pipeline import wiring
 from runner.pipeline.checkpoints import with_checkpoints
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
-from runner.pipeline.model_sources import check_component_names, check_sources, where_source
+from runner.pipeline.model_sources import (
+    check_buffers,
+    check_component_names,
+    check_sources,
+    where_source,
+)
 from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
 from runner.pipeline.suffixes import check_suffixes
@@ -149,6 +153,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
     )
     for stage in stages:
         _check_stage(manifest, stage, problems)
+        check_buffers(manifest, stage, problems)
     check_component_names(manifest, stages, problems)
     return stages
 
@@ -240,9 +245,8 @@ def _check_quantize(manifest: Manifest, stage: PipelineStage, problems: Problems
             problems.add(
                 manifest.where(*path, name, key=True), f"the stage loads no component '{name}'{hint}"
             )
-    if find_spec(PACKAGES[TORCHAO]) is None:
-        message = f"quantize needs {TORCHAO}, which is not installed: pip install 'stage-runner[{TORCHAO}]'"
-        problems.add(manifest.where(*path), message, ExitCode.PLUGIN)
+    if lacking := missing(TORCHAO):
+        problems.add(manifest.where(*path), f"`quantize` is done by {lacking}", ExitCode.PLUGIN)
 
 
 def _check_suffix_parameters(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:

@@ -63,6 +63,18 @@ def check_component_names(manifest: Manifest, stages: Sequence[PipelineStage], p
                 problems.add(where, f"no stage loads a component '{name}' of this model{hint}", code)
 
 
+def check_buffers(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
+    """Add a problem for each component of which the stage reads single tensors, and that is a single file."""
+    for component in stage.components if stage.model else ():
+        part = part_source(stage.model, component.name) if stage.model else None
+        if part is not None and part.file and component.buffers:
+            message = (
+                f"{stage.spec.name} reads {', '.join(component.buffers)} of component '{component.name}', "
+                "which are not looked for in single files: name a folder or a hub id"
+            )
+            problems.add(where_source(manifest, stage.index, part), message)
+
+
 def _model(manifest: Manifest, stage: int) -> Path:
     """The path of a stage's model table."""
     return ("stage", stage, "model") if manifest.table.stage[stage].model else ("model",)

@@ -88,7 +88,7 @@ def candidates(
         yield _model_offload(need)
     if blocks_of(need):
         yield _stream(need, limits, fill=fill)
-    if not limits.on_cpu:
+    if not limits.on_cpu and not any(q.excludes(GROUP_OFFLOAD) for q in need.quantisations):
         yield _offload(need, GROUP_OFFLOAD, {})
     yield _device_map(need, limits)
     if not limits.on_cpu:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runner.api import Component
+    from runner.model.quantised import Quantisation
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
@@ -75,6 +76,11 @@ class MemoryRequirements:
     def activations(self) -> int:
         """Peak bytes of one item that computes."""
         return self.item.peak
+
+    @property
+    def quantisations(self) -> list[Quantisation]:
+        """Of the components that are quantised."""
+        return [shapes.quantisation for shapes in self.shapes if shapes.quantisation is not None]
 
     @property
     def dequantised(self) -> int:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from runner.reproduce.lineage import Provenance, StageRecord
 
 NAME = "reproduce"
+PARTS = "components"
 """Of the manifest and its run directory."""
 
 Tables = dict[str, Any]
@@ -62,7 +63,7 @@ def manifest_of(provenance: Provenance, plugins: Plugins, model: str | None = No
         stages.append({**stage, "from": _from(record, records, plugins)})
     tables: Tables = {"version": 1, "name": NAME}
     loading = [(n, r.source) for n, r in enumerate(records.values()) if r.source]
-    sources = [source.at(model) if model else source.pinned for _, source in loading]
+    sources = _with_all_parts([source.at(model) if model else source.pinned for _, source in loading])
     _put(tables, [stages[n] for n, _ in loading], "model", sources)
     budgets = [{"device": _device(r.device), "threads": r.threads} for r in records.values()]
     _put(tables, stages, "budget", budgets)
@@ -105,6 +106,22 @@ def _from(record: StageRecord, records: Mapping[str, StageRecord], plugins: Plug
     inputs = {needed.name for needed in plugins.stage(record.stage).inputs}
     wires = record.takes().items()
     return {name: f"{stages[key]}.{output}" for name, (key, output) in wires if name in inputs}
+
+
+def _with_all_parts(sources: Sequence[Tables]) -> list[Tables]:
+    """Sources of one model with the components from elsewhere of all of its stages: each records its own."""
+
+    def own(source: Tables) -> Tables:
+        return {name: value for name, value in source.items() if name != PARTS}
+
+    found = []
+    for source in sources:
+        parts: Tables = {}
+        for other in sources:
+            if own(other) == own(source):
+                parts |= other.get(PARTS, {})
+        found.append({**own(source), **({PARTS: parts} if parts else {})})
+    return found
 
 
 def _put(tables: Tables, stages: Sequence[Tables], name: str, values: Sequence[Tables]) -> None:

@@ -78,6 +78,7 @@ def _check_room(request: Preparation) -> None:
     needed = max(0, request.size - there)
     if needed + SPARE > free:
         raise StorageError(
-            f"component '{request.component.name}', {request.scheme}, takes {format_size(needed)} in {folder}, "
-            f"and {format_size(free)} are free there; make room, or set RUNNER_CACHE to a larger disk"
+            f"component '{request.component.name}', {request.scheme}, takes {format_size(needed)} in "
+            f"{folder}, and {format_size(free)} are free there; make room, or set RUNNER_CACHE to a larger "
+            "disk"
         )

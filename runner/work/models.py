@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import ExitCode, ModelError
-from runner.manifest.problems import ManifestError, Problem, Problems
+from runner.manifest.problems import Problems
 from runner.manifest.schema import UNKNOWN, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
 from runner.model.hub import Listener, is_altered, lacking
 from runner.model.hub_errors import is_offline, offline
-from runner.model.layouts import in_layout
-from runner.model.parts import file_of
-from runner.model.preparation import preparation, prepared_shapes
+from runner.model.preparation import preparation
 from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, fetch, find
 from runner.pipeline.model_sources import where_source
 from runner.rundir.directory import RunDirectory
 from runner.work.keys import keys_of
+from runner.work.loaded_shapes import as_loaded, errors_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from runner.api import Component
@@ -35,9 +34,6 @@ if TYPE_CHECKING:
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
     from runner.work.keys import Keys
-
-
-_Of = TypeVar("_Of")
 
 
 @dataclass(frozen=True)
@@ -70,14 +66,12 @@ class ResolvedModels:
     def placed(self, stage: PipelineStage) -> ComposedModel | None:
         """The same with the components that are quantised or converted, where they are or will be.
 
-        Raises:
-            ManifestError: a file is missing, cut off or pickled.
-
+        Raises as :meth:`components`.
         """
         model = self.model(stage)
-        if model is None:
-            return None
         shapes = {one.component.name: one for one in self.shapes(stage) if one.prepared}
+        if model is None or not shapes:
+            return model
         found = {
             name: preparation(shapes[name], files, model.place(component, files.layout), stage.table.dtype)
             for component, files in zip(stage.components, self.components(stage), strict=True)
@@ -101,7 +95,7 @@ class ResolvedModels:
                 # a single file of weights has its config from the model, which comes first
                 config = found.get(name)
                 found[name] = files if config is None else replace(files, configured=config)
-        return _in_order(stage, found)
+        return [found[component.name] for component in stage.components]
 
     def opened(self, stage: PipelineStage, source: Source) -> list[ComponentFiles]:
         """The files of the components that a stage loads from one source, which is here."""
@@ -131,30 +125,9 @@ class ResolvedModels:
         if stage.model is None or not stage.components:
             return []
         if stage.index not in self._shapes_of or self._shapes_of[stage.index][0] is not stage:
-            self._shapes_of[stage.index] = stage, self._find_shapes(stage)
+            stored = {source: self._shapes(stage, source) for source in stage.origins}
+            self._shapes_of[stage.index] = stage, as_loaded(self.pipeline.manifest, stage, stored)
         return self._shapes_of[stage.index][1]
-
-    def _find_shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
-        shapes: dict[str, ComponentShapes] = {}
-        for source in stage.origins:
-            for name, found in self._shapes(stage, source).items():
-                if file_of(source):
-                    with _errors_at(self.pipeline, stage, source):
-                        shapes[name] = in_layout(replace(found, config=shapes[name].config))
-                else:
-                    shapes[name] = found
-        return [self._as_loaded(stage, one) for one in _in_order(stage, shapes)]
-
-    def _as_loaded(self, stage: PipelineStage, shapes: ComponentShapes) -> ComponentShapes:
-        """The shapes of a component as the stage loads it."""
-        if not shapes.tensors or shapes.component.config_only:
-            return shapes
-        scheme = stage.quantize.get(shapes.component.name)
-        where = self.pipeline.manifest.where("stage", stage.index, "quantize")
-        try:
-            return prepared_shapes(shapes, scheme, stage.table.dtype)
-        except ModelError as error:
-            raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
 
     def _shapes(self, stage: PipelineStage, source: Source) -> dict[str, ComponentShapes]:
         """The shapes of the components that a stage loads from one source, by name."""
@@ -317,19 +290,11 @@ def _origins(pipeline: Pipeline) -> Iterator[tuple[PipelineStage, Source]]:
     return ((stage, source) for stage in pipeline.stages for source in stage.origins)
 
 
-def _in_order(stage: PipelineStage, found: Mapping[str, _Of]) -> list[_Of]:
-    """Values of the stage's components by their names, in the order of its declaration."""
-    return [found[component.name] for component in stage.components]
-
-
-@contextmanager
-def _errors_at(pipeline: Pipeline, stage: PipelineStage, source: Source | None) -> Iterator[None]:
+def _errors_at(
+    pipeline: Pipeline, stage: PipelineStage, source: Source | None
+) -> AbstractContextManager[None]:
     """Give errors of a stage's model, or of a part, the position where the manifest names it."""
-    try:
-        yield
-    except ModelError as error:
-        where = where_source(pipeline.manifest, stage.index, source)
-        raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
+    return errors_at(where_source(pipeline.manifest, stage.index, source))
 
 
 def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:

@@ -32,8 +32,16 @@ from runner.worker import parent_watch
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# the parts of a whole checkpoint that are other components' or the training's
-OTHERS = ("vae.", "first_stage_model.", "cond_stage_model.", "conditioner.", "text_encoders.", "model_ema.")
+# how the names of each component begin in a whole checkpoint
+ROOTS = (
+    "model.diffusion_model.",
+    "model_ema.",
+    "vae.",
+    "first_stage_model.",
+    "cond_stage_model.",
+    "conditioner.",
+    "text_encoders.",
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,12 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
     places = _Places(tensors, {})
     checkpoint = checkpoint_of(tensors, places.bytes_of)
     with _config_folder(request["config"]) as folder:
-        model, weights = converted(cls, checkpoint, folder)
+        try:
+            model, weights = converted(cls, checkpoint, folder)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise _not_of(cls, request["config"], tensors) from error
     _check(cls, model, weights, checkpoint)
     answer: dict[str, Any] = {"tensors": {}, "computed": []}
     for name, weight in weights.items():
@@ -91,6 +104,21 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
             answer["computed"].append(name)
             answer["tensors"][name] = [_stored(weight), shape, [0, weight.numel() * weight.element_size()]]
     return answer
+
+
+def _not_of(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> ModelError:
+    """The error for a file that diffusers' conversion fails for, since it lacks what it needs.
+
+    It converts what has not exactly the class's own names: a file that has most of them is compared by them.
+    """
+    own = _without_weights(cls, config).state_dict()
+    if 2 * len(own.keys() & tensors.keys()) > len(own):
+        found = {"missing_keys": own.keys() - tensors.keys(), "unexpected_keys": tensors.keys() - own.keys()}
+        return ModelError(f"its tensors {disagreement(cls, Disagreement.of(found))}")
+    return ModelError(
+        f"its tensors are not those of a {cls.__name__}, in no layout that diffusers converts (it holds "
+        f"{next(iter(tensors), 'none')}, ...)"
+    )
 
 
 def _parsed(described: Mapping[str, Any]) -> dict[str, TensorInfo]:
@@ -196,7 +224,12 @@ def _left(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor]) -> list[s
     """The file's tensors that the conversion has not taken, without those of other components."""
     if checkpoint is weights:
         return []
-    return [name for name in checkpoint if name not in checkpoint.taken and not name.startswith(OTHERS)]
+    roots = {_root(name) for name in checkpoint.taken}
+    return [name for name in checkpoint if name not in checkpoint.taken and _root(name) in roots]
+
+
+def _root(name: str) -> str:
+    return next((root for root in ROOTS if name.startswith(root)), "")
 
 
 def main() -> None:

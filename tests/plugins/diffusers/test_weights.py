@@ -5,6 +5,8 @@ Each is made resident, and streamed with two items in lockstep that are interrup
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,15 @@ import pytest
 import torch
 import transformers
 from pipeline_cases import CASES, manifest, reference
-from single_files import as_zimage_original, products, scaled_fp8, weights_of, write, write_gguf
+from single_files import (
+    as_stable_diffusion,
+    as_zimage_original,
+    products,
+    scaled_fp8,
+    weights_of,
+    write,
+    write_gguf,
+)
 from stages_here import made, run_stages
 from torchao.quantization import Float8WeightOnlyConfig, Int8WeightOnlyConfig
 
@@ -178,6 +188,31 @@ def test_the_same_as_in_one_process(pictures: Path, tiny: Callable[[str], Path],
     (path.parent / "streamed").rename(path.parent / "runs")
     for output, seed in zip(made(path).values(), SEEDS, strict=True):
         assert equal(output, expected[seed])
+
+
+def test_a_whole_checkpoint(pictures: Path, tiny: Callable[[str], Path]) -> None:
+    """One file with UNet, VAE and text encoder; tokenizer, scheduler and configs are from a folder."""
+    folder, case = tiny("sd15"), CASES["sd15"]
+    file = write(pictures / "whole.safetensors", as_stable_diffusion(folder))
+    theirs = diffusers.StableDiffusionPipeline.from_single_file(
+        str(file), config=str(folder), torch_dtype=torch.float32, local_files_only=True
+    )
+    parts = {"unet": theirs.unet, "vae": theirs.vae, "text_encoder": theirs.text_encoder}
+    expected = reference(case, folder, pictures, torch.float32, **parts)
+    source = f"source = {json.dumps(str(folder))}"
+    text = manifest(case, folder, "float32", denoise=STREAM)
+    assert source in text
+    shutil.move(folder / "unet/diffusion_pytorch_model.safetensors", pictures / "moved")
+    try:
+        path = pictures / "made.toml"
+        path.write_text(
+            text.replace(source, f'source = "./whole.safetensors"\nconfig = {json.dumps(str(folder))}')
+        )
+        run_stages(path)
+    finally:
+        shutil.move(pictures / "moved", folder / "unet/diffusion_pytorch_model.safetensors")
+    (output,) = made(path).values()
+    assert equal(output, expected)
 
 
 def made_by_seed(path: Path, write_manifest: Callable[[str], None]) -> dict[int, list[torch.Tensor]]:
