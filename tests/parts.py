@@ -4,39 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from short_flux import short_flux
+
 if TYPE_CHECKING:
     from project import Outcome
 
-MANIFEST = """
-version = 1
-name = "parts"
-[model]
-source = "plugin:flux/demo"
-[model.components]
-vae = "./my-vae"
-[budget]
-device = "cpu"
-threads = 1
-[[stage]]
-name = "encode"
-uses = "flux.encode"
-[stage.with]
-max_sequence_length = 16
-[[stage]]
-name = "diffuse"
-uses = "flux.diffuse"
-[stage.with]
-steps = 1
-height = 32
-width = 32
-[[stage]]
-name = "decode"
-uses = "flux.decode"
-[[item]]
-id = "circle"
-prompt = "a red circle"
-"""
-WITHOUT = MANIFEST.replace('[model.components]\nvae = "./my-vae"\n', "")
+WITHOUT = short_flux("parts", "plugin:flux/demo", items='[[item]]\nid = "circle"\nprompt = "a red circle"\n')
+MANIFEST = WITHOUT.replace("[budget]", '[model.components]\nvae = "./my-vae"\n[budget]')
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 

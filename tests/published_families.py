@@ -8,8 +8,11 @@ of text encoders are those of the models that they are taken from.
 
 from __future__ import annotations
 
+import fcntl
 import json
-from itertools import islice, product
+import os
+from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import diffusers as df
@@ -20,11 +23,11 @@ from tiny_models.images import BETAS, SHIFTING, WITHOUT_QUANT
 from tiny_models.texts import clip_tokenizer, qwen_tokenizer, t5_tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping
 
     Parts = Mapping[str, Any]
 
+INDEX = "model_index.json"
 T5_XXL = {"d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64}
 KL = {
     name: value
@@ -243,19 +246,25 @@ FAMILIES: Mapping[str, tuple[str, Callable[[], Parts]]] = {
 }
 
 
+def _pairs(vocabulary: Mapping[str, int], added: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
+    """A letter and a word, then a word that was added so far and a letter: as many as anybody takes."""
+    letters = [word for word in vocabulary if len(word) == 1]
+    yield from product(letters, list(vocabulary))
+    yield from product(list(added), letters)
+
+
 def _grow(tokenizer: Path, size: int) -> None:
     """Add words that no text has, so that a tiny tokenizer has as many as the encoder takes."""
     table = json.loads(tokenizer.read_text())
     vocabulary = table["model"]["vocab"]
     known = len(vocabulary) + sum(one["content"] not in vocabulary for one in table["added_tokens"])
     if isinstance(vocabulary, dict):
-        pairs = product([word for word in vocabulary if len(word) == 1], list(vocabulary))
-        new = {a + b: [a, b] for a, b in pairs if a + b not in vocabulary and not b.startswith("<|")}
-        for a, b in product([*new], [word for word in vocabulary if len(word) == 1]):
-            if len(new) >= size - known:
+        added: dict[str, list[str]] = {}
+        for a, b in _pairs(vocabulary, added):
+            if len(added) >= size - known:
                 break
-            new.setdefault(a + b, [a, b])
-        added = dict(islice(new.items(), size - known))
+            if a + b not in vocabulary and not b.startswith("<|"):
+                added.setdefault(a + b, [a, b])
         vocabulary |= {word: known + n for n, word in enumerate(added)}
         table["model"]["merges"] += [*added.values()]
     else:
@@ -285,5 +294,16 @@ def publish(name: str, folder: Path) -> Path:
             if part.startswith("tokenizer"):
                 encoder = made[part.replace("tokenizer", "text_encoder")]
                 _grow(folder / part / "tokenizer.json", encoder.get_input_embeddings().num_embeddings)
-    (folder / "model_index.json").write_text(json.dumps(index))
+    (folder / INDEX).write_text(json.dumps(index))
     return folder
+
+
+def published(name: str) -> Path:
+    """A family's checkpoint, made once for all tests: it is for reading alone."""
+    folder = Path(os.environ["RUNNER_TESTS_SHARED"], "published")
+    folder.mkdir(exist_ok=True)
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / name / INDEX).exists():  # it is written last
+            publish(name, folder / name)
+    return folder / name

@@ -114,6 +114,8 @@ class Scripted:
     """Starts workers that follow a script; ``worker`` is in it the number of the worker, from 0."""
 
     usable = True
+    most = 12
+    """Workers that a test may need: one more is an error, where a stage would start them without an end."""
 
     def __init__(self, script: str) -> None:
         self._script = PRELUDE + script
@@ -126,6 +128,7 @@ class Scripted:
         return self
 
     def start(self, log: Path) -> Process:
+        assert self.jobs < self.most, f"worker {self.jobs + 1} of a stage"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             popen = subprocess.Popen(

@@ -2,7 +2,9 @@
 
 A fault is *killed* when one of its tests fails, *SURVIVED* when all pass, *stale* when the text that it
 replaces is not in its file, or more than once, *late* when its tests take longer than 60 s (``--limit`` gives
-them more on a machine that has other work). The exit code is 0 if all are killed. Words choose the faults whose file, promise or tests have one of them in it.
+them more on a machine that has other work), *skipped* when one of its tests is skipped here and no other fails:
+then nothing is known. The exit code is 0 if all are killed. Words choose the faults whose file, promise or tests
+have one of them in it.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mutants.table import ROOT, TABLES, Mutant, read
+from mutants.warm import SKIPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,6 +48,7 @@ COPIED = (
 )
 LEFT_OUT = shutil.ignore_patterns("*.egg-info", "node_modules")
 PASSED, FAILED = 0, 1  # pytest's exit codes
+VERDICTS = {PASSED: "SURVIVED", FAILED: "killed", SKIPPED: "skipped"}
 
 
 class Copy:
@@ -65,7 +69,9 @@ class Copy:
         )
 
     def test(self, ids: Sequence[str], limit: float, *options: str) -> tuple[int, str]:
-        """Run tests; returns pytest's exit code, negative if they took too long, and what it printed."""
+        """Run tests; returns the code of ``warm.py``, negative if they took too long, and what
+        pytest printed.
+        """
         asked, answers = self._process.stdin, self._process.stdout
         assert asked is not None
         assert answers is not None
@@ -132,7 +138,9 @@ class Sandbox:
             self._free.put(copy)
 
     def verdicts(self, mutants: Sequence[Mutant]) -> Iterator[tuple[str, float, str]]:
-        """What becomes of each fault, the seconds that it took, and what pytest printed."""
+        """What becomes of each fault, the seconds that it took, and what
+        pytest printed.
+        """
         return self._pool.map(self._verdict, mutants)
 
     def unchanged(self, mutants: Sequence[Mutant]) -> str:
@@ -154,15 +162,15 @@ class Sandbox:
                     mutant.tests, self._limit, "-x", "--timeout", str(self._limit * 0.75)
                 )
         # pytest may end otherwise where what a failed test left behind fails too
-        if code > FAILED and "\nFAILED " in printed:
+        if code not in VERDICTS and "\nFAILED " in printed:
             code = FAILED
-        verdict = "late" if code < 0 else {PASSED: "SURVIVED", FAILED: "killed"}.get(code, f"error {code}")
+        verdict = "late" if code < 0 else VERDICTS.get(code, f"error {code}")
         return verdict, time.monotonic() - began, printed
 
     def _failures(self, ids: Sequence[str]) -> str:
         with self._copy() as copy:
             code, printed = copy.test(ids, self._limit * len(ids))
-        return "" if code == PASSED else printed
+        return "" if code in (PASSED, SKIPPED) else printed
 
     @contextmanager
     def _copy(self) -> Iterator[Copy]:
@@ -197,7 +205,7 @@ def main() -> int:
         for mutant, (verdict, seconds, printed) in zip(chosen, sandbox.verdicts(chosen), strict=True):
             counts[verdict.split()[0]] += 1
             print(f"{verdict:<9} {seconds:5.1f} s  {mutant.file}: {mutant.promise}", flush=True)
-            if options.verbose or verdict.startswith("error"):
+            if options.verbose or verdict.startswith(("error", "skipped")):
                 print(f"{mutant.old}\n{mutant.new}\n{printed}")
     print(
         f"{len(chosen)} faults: "

@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from mutants.run import copied
+from mutants.run import PASSED, copied
 from mutants.table import ROOT, Mutant, read
+from mutants.warm import SKIPPED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,10 +41,19 @@ def test_faults_that_could_be_tried_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_copy_is_what_its_processes_import() -> None:
+    file = "tests/runner/machine/test_active_time.py"
+    skipped = (
+        "import pytest\npytest.importorskip('no_such_package')\n",
+        "import pytest\n@pytest.mark.skip\ndef test_a(): ...\ndef test_b(): ...\n",
+    )
     with copied() as copy:
         with copy.changed("runner/errors.py", "raise RuntimeError('the copy')\n"):
             code, printed = copy.test(["tests/runner/rundir/test_lock.py"], 60)
         assert (code, "the copy" in printed) == (4, True), printed
-        code, printed = copy.test(["tests/runner/machine/test_active_time.py"], 60)
-        assert code == 0, printed
+        code, printed = copy.test([file], 60)
+        assert code == PASSED, printed
+        for text in skipped:  # nothing is known of a fault whose tests are: it has not survived
+            with copy.changed(file, text):
+                code, printed = copy.test([file], 60)
+            assert (code, "SKIPPED" in printed) == (SKIPPED, True), printed
     assert pytest.importorskip("runner.errors")

@@ -1,7 +1,8 @@
 """Runs tests on request, each time in a fork of this process, which has imported the libraries that they use.
 
 A request is a line of JSON on stdin: ids of tests, pytest's options, a limit in seconds, and the file for what
-pytest prints. The answer is a line with pytest's exit code, or a negative number where the limit was reached.
+pytest prints. The answer is a line with pytest's exit code, ``SKIPPED`` where tests were skipped and none failed, or
+a negative number where the limit was reached.
 The engine and its plugins are imported in the forks alone: each finds the files as they are then.
 """
 
@@ -32,6 +33,19 @@ LIBRARIES = (
     "torch.utils._pytree",
     "typer",
 )
+SKIPPED = 100  # no exit code of pytest's
+
+
+class Skips:
+    """Whether a test was skipped: pytest's exit code is that of tests that passed."""
+
+    found = False
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.found |= report.skipped and not hasattr(report, "wasxfail")
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self.found |= report.skipped
 
 
 def main() -> None:
@@ -61,7 +75,10 @@ def _test(tests: list[str], options: list[str], printed: str, limit: float) -> N
         files = (os.open(os.devnull, os.O_RDONLY), os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC))
         for descriptor, file in zip((0, 1, 2), (files[0], files[1], files[1]), strict=True):
             os.dup2(file, descriptor)
-        code = pytest.main(["-q", "-p", "no:cacheprovider", *options, *tests])
+        skips = Skips()
+        code = pytest.main(["-q", "-rs", "-p", "no:cacheprovider", *options, *tests], plugins=[skips])
+        if skips.found and code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            code = SKIPPED
         sys.stdout.flush()
     finally:
         os._exit(code)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 import pytest
 import runner_diffusers
-from published_families import FAMILIES, publish
+from published_families import FAMILIES, published
 from runner_diffusers.media.inputs import look_at_files, read_files
 from runner_diffusers.pipelines import source
 from runner_diffusers.pipelines.examples import examples, recommend
@@ -26,18 +26,10 @@ FROM_PICTURES = ("kontext", "wan_i2v")
 NAMED = {template.name: template for template in runner_diffusers.TEMPLATES}
 
 
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("published")
-    for name in FAMILIES:
-        publish(name, folder / name)
-    return folder
-
-
 @pytest.mark.parametrize("name", FAMILIES)
-def test_it_is_valid_for_its_model(published: Path, name: str, tmp_path: Path) -> None:
+def test_it_is_valid_for_its_model(name: str, tmp_path: Path) -> None:
     """The model's class chooses it; its keywords are those of the pipeline, and nothing in it is refused."""
-    folder = published / name
+    folder = published(name)
     plugin, template = choose(PLUGINS, None, ModelSource(source=str(folder)), folder)
     assert template.name == name
     opened = replace(open_template(plugin, template), path=tmp_path / "made.toml")
@@ -82,8 +74,8 @@ def test_every_template_has_a_model_to_try_it_with() -> None:
     assert {*NAMED} == {*FAMILIES, "any"}
 
 
-def test_any_other_pipeline_gets_the_general_one(published: Path, tmp_path: Path) -> None:
-    index = (published / "sd3/model_index.json").read_text()
+def test_any_other_pipeline_gets_the_general_one(tmp_path: Path) -> None:
+    index = (published("sd3") / "model_index.json").read_text()
     (tmp_path / "model_index.json").write_text(index.replace("StableDiffusion3Pipeline", "SanaPipeline"))
     _, template = choose(PLUGINS, None, ModelSource(source=str(tmp_path)), tmp_path)
     assert template.name == "any"

@@ -7,35 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from checkpoints import make_flux
 from pages import data_of
+from short_flux import short_flux
 
 from runner.files.provenance import read_provenance
 
 if TYPE_CHECKING:
     from project import Outcome, Project
 
-MANIFEST = """
-version = 1
-name = "cut"
-[model]
-source = "./model"
-[budget]
-device = "cpu"
-threads = 1
-[[stage]]
-name = "encode"
-uses = "flux.encode"
-[stage.with]
-max_sequence_length = 12
-[[stage]]
-name = "diffuse"
-uses = "flux.diffuse"
-[stage.with]
-steps = 1
-height = 32
-width = 32
-[[stage]]
-name = "decode"
-uses = "flux.decode"
+LONGEST = " ".join(["a large purple heart on a yellow background"] * 12)
+ITEMS = f"""\
 [[item]]
 id = "whole"
 prompt = "a red circle"
@@ -44,16 +24,17 @@ id = "long"
 prompt = "a red circle to the left of a blue square on a white background"
 [[item]]
 id = "other"
-prompt = "{longest}"
+prompt = "{LONGEST}"
 prompt_2 = "a red circle"
 true_cfg_scale = 2.0
 negative_prompt = "a red circle"
 negative_prompt_2 = "a large yellow star above a small green circle on a black background"
 [[item]]
 id = "clip"
-prompt = "{longest} again"
+prompt = "{LONGEST} again"
 max_sequence_length = 512
-""".replace("{longest}", " ".join(["a large purple heart on a yellow background"] * 12))
+"""
+MANIFEST = short_flux("cut", "./model", 12, ITEMS)
 
 
 def warnings(outcome: Outcome) -> list[tuple[Any, ...]]:

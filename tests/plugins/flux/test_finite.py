@@ -7,38 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 from checkpoints import make_flux
 from safetensors.torch import load_file, save_file
+from short_flux import short_flux
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from project import Project
 
-MANIFEST = """
-version = 1
-name = "finite"
-[model]
-source = "./model"
-[budget]
-device = "cpu"
-threads = 1
-[[stage]]
-name = "encode"
-uses = "flux.encode"
-[stage.with]
-max_sequence_length = 32
-[[stage]]
-name = "diffuse"
-uses = "flux.diffuse"
-[stage.with]
-steps = 1
-height = 32
-width = 32
-[[stage]]
-name = "decode"
-uses = "flux.decode"
-[batch]
-prompts = ["a red circle"]
-"""
+MANIFEST = short_flux("finite", "./model", 32)
 
 
 def spoil(model: Path, weight: str, factor: float) -> None:

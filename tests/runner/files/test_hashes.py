@@ -60,6 +60,18 @@ def test_a_changed_file_is_not_known(tmp_path: Path, file: Path, change: str) ->
     assert learned(cache, file) == sha256(file.read_bytes())
 
 
+@pytest.mark.parametrize("part", ["st_size", "st_mtime_ns", "st_ctime_ns", "st_ino"])
+def test_a_file_is_known_by_each_part_of_its_identity(tmp_path: Path, file: Path, part: str) -> None:
+    # a change of the file alone would change its ctime in any case
+    cache = tmp_path / "cache/hashes.json"
+    learned(cache, file)
+    entries = json.loads(cache.read_text())
+    (entry,) = entries.values()
+    entry[entry.index(getattr(file.stat(), part))] += 1
+    cache.write_text(json.dumps(entries))
+    assert FileHashes(cache).known(file) is None
+
+
 def test_a_file_that_changes_while_it_is_hashed_is_refused_and_not_known(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from checkpoints import make_flux
 from hub import COMMIT, Hub, Repository
+from short_flux import short_flux
 from waiting import wait_until
 
 if TYPE_CHECKING:
@@ -17,32 +18,7 @@ if TYPE_CHECKING:
 
     from project import Project
 
-MANIFEST = """
-version = 1
-name = "hub"
-[model]
-source = "some-lab/tiny-flux"
-[budget]
-device = "cpu"
-threads = 1
-[[stage]]
-name = "encode"
-uses = "flux.encode"
-[stage.with]
-max_sequence_length = 16
-[[stage]]
-name = "diffuse"
-uses = "flux.diffuse"
-[stage.with]
-steps = 1
-height = 32
-width = 32
-[[stage]]
-name = "decode"
-uses = "flux.decode"
-[batch]
-prompts = ["a red circle"]
-"""
+MANIFEST = short_flux("hub", "some-lab/tiny-flux")
 PIECE = 10 * 2**20
 SHARD = "transformer/diffusion_pytorch_model-00001-of-"
 

@@ -71,6 +71,8 @@ def test_lower_placements_hold_less_and_less(project: Project) -> None:
     assert planned.chosen.placement == RESIDENT
     assert held == sorted((size for size in held if size), reverse=True)
     assert len(set(held)) == len(held) > 2
+    least = plan(project, card(4000, 4000), "placement = 'sequential-offload'")
+    assert all((other.vram or 0) < (least.chosen.vram or 0) for other in least.lower)
     on_cpu = plan(project, cpu(2000))
     assert on_cpu.chosen.retains_freed_memory
     # the same with less kept is no other placement

@@ -168,12 +168,17 @@ def test_what_failed_last_time_is_known_over_several_runs(tmp_path: Path) -> Non
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.lists(st.fixed_dictionaries({"event": st.sampled_from(KINDS)}, optional=dict.fromkeys(FIELDS, VALUES)))
+    # a few fields each: to draw whether each of twenty is there takes longer than all else
+    st.lists(
+        st.tuples(
+            st.sampled_from(KINDS), st.dictionaries(st.sampled_from(sorted(FIELDS)), VALUES, max_size=6)
+        )
+    )
 )
-def test_no_journal_breaks_who_reads_it(events: list[dict[str, Any]]) -> None:
+def test_no_journal_breaks_who_reads_it(events: list[tuple[str, dict[str, Any]]]) -> None:
     run = history(("run_started", START), started("make", 1))
-    for event in events:
-        take(run, event)
+    for kind, fields in events:
+        take(run, {"event": kind, **fields})
     assert run.counts.made >= 0
     assert run.done is None or run.done <= max(run.items, len(run.outputs))
     run.reason.encode()

@@ -46,6 +46,7 @@ def steps(tower: Keeping, seed: int, count: int) -> torch.Tensor:
 
 
 def test_each_call_finds_what_it_kept_itself(tmp_path: Path) -> None:
+    plain = torch.nn.Module.__setattr__, torch.nn.Module.__init__
     folder = make(tmp_path / "tower")
     tower, stream = as_streamed(folder, model=Keeping())
     tower.begin()
@@ -58,6 +59,7 @@ def test_each_call_finds_what_it_kept_itself(tmp_path: Path) -> None:
     # and afterwards all is as it was before
     assert tower.sum is before
     assert tower.seen == []
+    assert (torch.nn.Module.__setattr__, torch.nn.Module.__init__) == plain
 
 
 @pytest.fixture(scope="module")

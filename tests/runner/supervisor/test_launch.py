@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
+from sim.forked import FOLDER
 
 from runner.api import Stage
 from runner.rundir.directory import RunDirectory
@@ -66,3 +69,24 @@ def test_nothing_is_left_running(tmp_path: Path) -> None:
         server = made.get("cpu", 1)
         assert isinstance(server, ForkServer)
     assert server._popen.poll() is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux alone")
+@pytest.mark.parametrize("touches", [False, True])
+def test_a_server_whose_imports_used_a_device_is_not_forked_from(
+    built_simulation: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, touches: bool
+) -> None:
+    used = "torch.ones(1, device='sim')\n" if touches else ""
+    (tmp_path / "at_import.py").write_text(f"import torch\nimport torch_sim\n{used}")
+    for place in (tmp_path, FOLDER):
+        monkeypatch.syspath_prepend(str(place))
+    server = ForkServer(["at_import", "runner.accelerator.backends"], 1, tmp_path / "server.log")
+    try:
+        process = server.start(tmp_path / "worker.log")
+        assert (psutil.Process(process.pid).ppid() == os.getpid()) == touches
+        process.kill()
+        process.wait(10)
+        process.commands.close()
+        process.events.close()
+    finally:
+        server.close()

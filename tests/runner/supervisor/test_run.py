@@ -120,6 +120,7 @@ def test_items_that_are_made_of_the_same_share_and_renamed_ones_are_linked(toy: 
     assert outcome.of("stage_started") == []
     (linked,) = outcome.of("run_finished")[0]["outputs"]
     assert Path(linked).name.startswith("d-")
+    assert Path(linked).read_bytes() in pages.values()
     assert f"nothing to do; 1 output: {Path(linked).relative_to(toy.folder)}" in outcome.stderr
 
 
