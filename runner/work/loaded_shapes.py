@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import ExitCode, ModelError
 from runner.manifest.problems import ManifestError, Problem
+from runner.model.checks.formats import foreign_in_file
 from runner.model.layouts import in_layout
 from runner.model.parts import file_of
 from runner.model.preparation import prepared_shapes
@@ -50,6 +51,8 @@ def _laid_out(file: ComponentShapes, configured: ComponentShapes, where: Positio
         subject = f"component '{file.component.name}' is quantised ({file.quantisation})"
         raise ManifestError([Problem(where, f"{subject}, and {lacking}", ExitCode.PLUGIN)])
     with errors_at(where):
+        if message := foreign_in_file(file.tensors):
+            raise ModelError(f"component '{file.component.name}': {file.names[0]}: {message}")
         return in_layout(replace(file, config=configured.config))
 
 

@@ -5,20 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from runner.model.shapes import ComponentShapes
 
 LIBRARIES = ("diffusers", "transformers")
-_DIFFUSERS_LAYOUT = "get the model in diffusers layout, whose files have the library's own names"
-_PLAIN = "get its weights in bfloat16, float16, or in plain fp8 without scales"
+SCALED = "scaled fp8"
+_PLAIN = "get its weights in bfloat16 or float16, of which `quantize` makes int8 or fp8, or as GGUF"
+_SINGLE_FILE = "name the file in [model.components]"
 # by the last part of a tensor's name: the extra tensors of quantised weights
 _QUANTISED = {
-    "weight_scale": "scaled fp8",
+    "weight_scale": SCALED,
     "weight_scale_2": "scaled fp4",
-    "scale_weight": "scaled fp8",
-    "scaled_fp8": "scaled fp8",
-    "weight_scale_inv": "scaled fp8",
+    "scale_weight": SCALED,
+    "scaled_fp8": SCALED,
+    "weight_scale_inv": SCALED,
     "qweight": "GPTQ, AWQ or nunchaku",
     "qzeros": "GPTQ or AWQ",
     "wscales": "nunchaku",
@@ -49,6 +50,8 @@ def format_of(names: Collection[str]) -> str:
     """A message about the format that the tensors' names indicate, with what to do; empty if none."""
     for name in names:
         if tool := _quantised_by(name):
+            if tool == SCALED:
+                return f"fp8 with scales is read from single files: {_SINGLE_FILE}"
             return f"they were quantised by another tool ({tool}), which runner does not read; {_PLAIN}"
     if any(part in _ADAPTERS for name in names for part in name.split(".")):
         return (
@@ -56,7 +59,7 @@ def format_of(names: Collection[str]) -> str:
             "(diffusers' `fuse_lora`, then `unload_lora_weights`) and save the model anew"
         )
     if any(name.startswith(_ORIGINAL) for name in names):
-        return f"they have the names of the model's original authors; {_DIFFUSERS_LAYOUT}"
+        return f"they have the names of the model's original authors: {_SINGLE_FILE}"
     wrapper = next((w for w in _WRAPPERS if names and all(n.startswith(w) for n in names)), None)
     if wrapper:
         return f"they were saved from a wrapped model; save them anew without '{wrapper}' before each name"
@@ -76,6 +79,13 @@ def foreign_format(shapes: ComponentShapes) -> str:
         return f"the files are quantised ({method}), which runner does not read; {_PLAIN}"
     foreign = next((name for name in shapes.tensors if _quantised_by(name)), "")
     return f"the files hold {foreign}: {format_of([foreign])}" if foreign else ""
+
+
+def foreign_in_file(tensors: Iterable[str]) -> str:
+    """A message if the tensors of a single file are quantised in a way that is not read, else empty."""
+    known = ("", SCALED, "ComfyUI")  # scales of other kinds are refused when they are looked at
+    foreign = next((name for name in tensors if _quantised_by(name) not in known), "")
+    return f"it holds {foreign}: {format_of([foreign])}" if foreign else ""
 
 
 def _quantisation(shapes: ComponentShapes) -> str:

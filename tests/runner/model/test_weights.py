@@ -175,6 +175,13 @@ def test_scales_that_are_not_read(small: Callable[..., Project], weights: dict[s
     refused(project, 8, f"it holds '{name}' and no 'proj_out.weight'")
 
 
+def test_weights_of_a_tool_that_is_not_read(small: Callable[..., Project], weights: dict[str, Any]) -> None:
+    project = small("./some.safetensors")
+    name = "proj_out.weight.absmax"
+    write(project.folder / "some.safetensors", {**weights, name: weights["proj_out.bias"]})
+    refused(project, 8, f"some.safetensors: it holds {name}", "(bitsandbytes), which runner does not read")
+
+
 @pytest.mark.parametrize("package", ["gguf", "torchao"])
 def test_what_reads_them_is_not_installed(
     small: Callable[..., Project], weights: dict[str, Any], package: str, monkeypatch: pytest.MonkeyPatch

@@ -42,7 +42,7 @@ STAGES = {
 SPIECE, VOCAB, MERGES = "tokenizer_2/spiece.model", "tokenizer/vocab.json", "tokenizer/merges.txt"
 
 REFUSED: dict[str, tuple[Fault, str, str]] = {
-    "scales": (weights("transformer", scaled), "diffuse", "quantised by another tool (scaled fp8)"),
+    "scales": (weights("transformer", scaled), "diffuse", "fp8 with scales is read from single files"),
     "a scale of T5": (added("text_encoder_2", "encoder.block.0.layer.0.SelfAttention.q.weight_scale"), "encode", "q.weight_scale"),
     "a block less": (config("transformer/config.json", num_single_layers=3), "diffuse", "hold 14 weights that FluxTransformer2DModel does not take (single_transformer_blocks.3."),
     "a block more": (config("transformer/config.json", num_layers=3), "diffuse", "lack 32 weights of FluxTransformer2DModel (transformer_blocks.2."),

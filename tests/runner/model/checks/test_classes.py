@@ -60,7 +60,7 @@ REFUSED: dict[str, tuple[Fault, str]] = {
         config("transformer/config.json", quantization_config={"quant_method": "bitsandbytes"}),
         "the files are quantised (bitsandbytes)",
     ),
-    "scaled fp8": (weights("transformer", scaled), "were quantised by another tool (scaled fp8)"),
+    "scaled fp8": (weights("transformer", scaled), "fp8 with scales is read from single files: name the file in [model.components]"),
 }  # fmt: skip
 
 
