@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from runner.api import ModelFacts, Stage
     from runner.events import Event
     from runner.manifest.params import RawParams
+    from runner.model.checks.adapters import AdapterCheck, Recipients
     from runner.model.checks.request import ComponentCheck
     from runner.model.files import ComponentPlace
     from runner.model.preparation import Preparation
@@ -44,6 +45,15 @@ class Input:
 
 
 @dataclass(frozen=True)
+class JobAdapters:
+    """The adapters (LoRA) that change components of a stage."""
+
+    files: Mapping[int, Path]
+    """By place in the manifest, in that order."""
+    recipients: Recipients
+
+
+@dataclass(frozen=True)
 class JobItem:
     """One item of a job: its parameters and inputs, and the paths of its outputs."""
 
@@ -57,6 +67,8 @@ class JobItem:
     files: Mapping[str, Path]
     lineage: Mapping[str, Any]
     """This stage's entry in the lineage: the key's inputs and the model's source."""
+    lora_weights: tuple[float, ...] = ()
+    """Of each of the job's adapters."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,7 @@ class Job:
     checkpoint_every: int
     """Steps between checkpoints."""
     items: tuple[JobItem, ...]
+    adapters: JobAdapters | None = None
 
     def send(self, pipe: IO[bytes]) -> None:
         """Send it in parts: pickling ten thousand items at once would take 100 MB."""
@@ -106,9 +119,9 @@ class Job:
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """Components to check before the first stage starts; the answer is an event ``checked`` for each."""
+    """Components to check, and adapters to try on them; the answer is an event ``checked`` for each."""
 
-    checks: tuple[ComponentCheck, ...]
+    checks: tuple[ComponentCheck | AdapterCheck, ...]
 
     def send(self, pipe: IO[bytes]) -> None:
         pickle.dump((self, 0), pipe)

@@ -132,15 +132,22 @@ def reference(
     dtype: torch.dtype,
     seed: int = SEED,
     scheduler: Any = None,
+    loras: Mapping[Path, float] | None = None,
     **components: Any,
 ) -> list[torch.Tensor]:
     """What the unmodified pipeline makes: its first picture or clip, as numbers; ``components`` are from elsewhere.
+
+    ``loras`` are the files of adapters, with their weights.
 
     Its weights are copied to where torch places tensors: kernels give other low bits for mapped ones.
     """
     named = case.pipeline or json.loads((checkpoint / "model_index.json").read_text())["_class_name"]
     pipeline = getattr(diffusers, named).from_pretrained(checkpoint, dtype=dtype, **components)
     pipeline.set_progress_bar_config(disable=True)
+    if loras:
+        for file in loras:
+            pipeline.load_lora_weights(str(file), adapter_name=file.stem)
+        pipeline.set_adapters([file.stem for file in loras], [*loras.values()])
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             for tensor in (*component.parameters(), *component.buffers()):
@@ -216,7 +223,13 @@ def _model(case: Case, checkpoint: Path) -> str:
 
 
 def _table(header: str, values: Mapping[str, Any]) -> str:
-    return "\n".join([header, *(f"{name} = {json.dumps(value)}" for name, value in values.items())])
+    return "\n".join([header, *(f"{name} = {_toml(value)}" for name, value in values.items())])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(name)} = {_toml(one)}" for name, one in value.items()) + " }"
+    return json.dumps(value)
 
 
 def _declares(stage: str, name: str, value: Any) -> bool:

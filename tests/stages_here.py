@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from runner.cli.pipelines import open_pipeline
 from runner.events import ItemFinished, Progress
+from runner.placement.adapter_trial import try_adapter
 from runner.plan.choose import plan_stage
 from runner.supervisor.jobs import make_job
 from runner.work.demand import demand
@@ -34,6 +35,9 @@ def run_stages(manifest: Path, stop: tuple[str, int] | None = None, sets: Sequen
     """
     pipeline = open_pipeline(manifest, sets)
     models = resolve_models(pipeline)
+    for check in models.adapters.checks.values():
+        if check.report is None:  # as the supervisor has another process do
+            check.keep(try_adapter(check))
     work = Work(pipeline, models.keys() or {}, run_directory(pipeline, manifest.parent / "runs"))
     events: list[Event] = []
     for stage in pipeline.stages:

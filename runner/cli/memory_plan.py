@@ -82,6 +82,9 @@ def _reasons(plan: StagePlan) -> list[str]:
         if tiers := tiers_of(placed):
             lines.append(f"  {tiers}")
         lines += [f"  {note}" for note in notes_on_weights(placed, plan)]
+        if added := placed.shapes.adapter_bytes(plan.need.dtype):
+            count = len(placed.shapes.adapters)
+            lines.append(f"  LoRA: {count} of them, not fused: {format_size(added)} beside the weights")
     return lines
 
 

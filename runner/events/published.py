@@ -25,6 +25,8 @@ class RunStarted(Event, kind="run_started"):
     """SHA-256 of the manifest's file and its item file, without overrides."""
     overridden: bool = False
     """Whether the command line overrides the manifest (``--set``, ``--prompt``)."""
+    loras: dict[str, float] = field(default_factory=dict)
+    """The adapters of ``[[lora]]``, with the weights that items do not override."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,13 +78,14 @@ class FetchProgress(Event, kind="fetch_progress"):
 class Fetched(Event, kind="fetched"):
     """``runner fetch`` has fetched a model: its commit, and the one on this machine ``before``.
 
-    ``component`` is set for a component from elsewhere.
+    ``component`` is set for a component from elsewhere, ``file`` for that of a LoRA.
     """
 
     source: str
     revision: str | None = None
     variant: str | None = None
     component: str | None = None
+    file: str | None = None
     commit: str | None
     before: str | None
     folder: str

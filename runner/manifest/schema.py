@@ -11,6 +11,7 @@ from runner.units import DURATION_UNITS, parse_duration, parse_size
 
 SEED_LIMIT = 2**64
 STAGES_LIMIT = 1000
+LORAS_LIMIT = 100
 UNKNOWN = "?"
 """Placeholder for a missing or wrong ``uses`` or ``source``, so that the rest can be checked."""
 
@@ -109,6 +110,32 @@ class PartSource(Source):
     """A single file there that has its weights; its config is the model's own."""
 
 
+class LoraSource(Source):
+    """The file of a ``[[lora]]``: ``source`` is its path, or a hub id, and ``file`` its path there."""
+
+    file: str | None = None
+    """None for a file on this machine."""
+
+
+class LoraTable(Table):
+    """One ``[[lora]]``: an adapter of the model's transformers, UNet and text encoders."""
+
+    source: str = Field(
+        min_length=1, description="a .safetensors file, or one on the hub: ID[@REVISION]:FILE"
+    )
+    weight: float = Field(
+        1.0,
+        allow_inf_nan=False,
+        description="its strength; an item's `lora_weights = { NAME = 0.5 }` overrides",
+    )
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=NAME_LIMIT,
+        description="its name; default: the file's without extension",
+    )
+
+
 class Budget(Table):
     """Device and resource limits of each worker."""
 
@@ -182,6 +209,7 @@ class ManifestTable(Table):
         default_factory=dict, alias="with", description="parameters of every stage that declares them"
     )
     stage: list[StageTable] = Field(min_length=1, max_length=STAGES_LIMIT)
+    lora: list[LoraTable] = Field(default_factory=list, max_length=LORAS_LIMIT)
     batch: Batch = Field(default_factory=Batch)
     item: list[dict[str, Any]] = Field(default_factory=list)
     run: RunTable = Field(default_factory=RunTable)

@@ -1,4 +1,4 @@
-"""The syntax of the sources of models and parts: a hub id, a folder, or a folder in a plugin's package."""
+"""The syntax of sources of models, parts and adapters: a hub id, a path, a folder in a plugin's package."""
 
 from __future__ import annotations
 
@@ -50,6 +50,20 @@ def part_source(model: ModelSource, component: str) -> PartSource | None:
     return PartSource(component=component, variant=model.variant, **found)
 
 
+def lora_name(source: str, name: str | None) -> str:
+    """The name of a ``[[lora]]``: the one that it is given, else its file's without extension."""
+    return name or PurePosixPath(source.rpartition(":")[2] if is_hub_id(source) else source).stem
+
+
+def hub_file(url: str) -> str:
+    """``ID[@REVISION]:FILE`` for the URL of a file on the hub's website; empty for other text."""
+    found = _HUB_URL.fullmatch(url)
+    if not found or not found["file"]:
+        return ""
+    revision = found["revision"] if found["revision"] != "main" else None
+    return as_part(found["id"], revision, found["file"].lstrip("/"))
+
+
 def as_part(source: str, revision: str | None, inside: str | None) -> str:
     """A hub source as ``[model.components]`` has it; ``inside`` is a sub-folder or a file."""
     return source + (f"@{revision}" if revision else "") + (f":{inside}" if inside else "")
@@ -62,7 +76,7 @@ def check_source(source: Source, base: Path) -> str | None:
     if is_hub_id(source.source):
         if not HUB_ID.fullmatch(source.source):
             return f"'{source.source}' is not a model source: {_meant(source.source, base)}"
-        if source.revision is not None and not _is_revision(source.revision):
+        if source.revision is not None and not is_revision(source.revision):
             return f"{source.revision!r} is not a revision: give a branch, a tag or a commit"
         return None
     if source.revision is not None:
@@ -167,6 +181,6 @@ def _is_file(written: str) -> bool:
     return PurePosixPath(written).suffix.lower() in _SINGLE_FILES
 
 
-def _is_revision(name: str) -> bool:
+def is_revision(name: str) -> bool:
     """Whether it can be a git name and is a safe path: the hub's client uses it as one."""
     return bool(REVISION.fullmatch(name)) and ".." not in name

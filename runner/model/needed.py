@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
 from runner.manifest.problems import did_you_mean
-from runner.manifest.schema import PartSource
+from runner.manifest.schema import LoraSource, PartSource
 from runner.model.contents import RemoteFolder
 from runner.model.hub_errors import title
 from runner.model.parts import ROOT, file_of, located
@@ -89,6 +89,8 @@ def _similar(file: str, names: Collection[str]) -> str:
 def _check_presence(source: Source, component: Component, names: Collection[str]) -> None:
     if files_of(component, names):
         return
+    if isinstance(source, LoraSource):
+        raise ModelError(f"{title(source)} has no file {source.file}")
     if isinstance(source, PartSource):
         where = "files in its root" if component.path == ROOT else f"folder '{component.path}'"
         raise ModelError(f"{title(source)} has no {where}: name the folder that holds it, as ID:SUBFOLDER")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 from runner.manifest.schema import ModelSource, PartSource
 from runner.manifest.sources import part_source
-from runner.model.selection import CONFIG, INDEX
+from runner.model.selection import CONFIG, INDEX, SingleFile
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
 
     from runner.api import Component
-    from runner.manifest.schema import Source
+    from runner.manifest.schema import LoraSource, Source
 
 ROOT = "."
 # by the first word of a component's name, as diffusers names them
@@ -39,6 +39,12 @@ def source_of(model: ModelSource, component: Component) -> Source:
 def file_of(source: Source) -> str | None:
     """The single file that a source of a component is; None for a folder."""
     return source.file if isinstance(source, PartSource) else None
+
+
+def lora_file(source: LoraSource, name: str) -> SingleFile:
+    """The file of an adapter as a component, with the folder that it has in its source."""
+    path = PurePosixPath(source.file or PurePath(source.source).name)
+    return SingleFile(f"lora '{name}'", "", folder=str(path.parent), file=path.name)
 
 
 def located(source: Source, components: Sequence[Component], names: Collection[str]) -> list[Component]:

@@ -57,6 +57,25 @@ def describe(source: Source, components: Sequence[Component]) -> dict[str, Compo
     return {c.name: _shapes(c, chosen[c.name], found) for c in components}
 
 
+def header_of(source: Source, component: Component) -> Header:
+    """The header of a single file on the hub.
+
+    Raises:
+        ModelError: it is missing, gated, damaged or unreachable.
+
+    """
+    try:
+        listing = current(source)
+        (name,) = selections(source, [component], listing)[component.name].names
+        found = content_of(source, listing, name)
+    except RunnerError:
+        raise
+    except Exception as error:
+        raise explained(source, error) from error
+    assert isinstance(found, Header), name  # noqa: S101 - the name ends with .safetensors
+    return found
+
+
 def commit_of(source: Source) -> str | None:
     """The commit of the revision, as the hub reports or last reported it; None if unknown."""
     try:

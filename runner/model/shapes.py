@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from runner.api import Component
     from runner.files.header import TensorInfo
+    from runner.model.checks.adapters import AdapterReport
 
 CONVERTED = "converted"
 FLOATING = {"F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"}
@@ -41,6 +42,8 @@ class ComponentShapes:
     """How it is written into the cache before it is loaded: the scheme of ``quantize``, or ``CONVERTED``."""
     computed: frozenset[str] = frozenset()
     """Weights that are computed when the component is loaded: they are in no file, and in no block."""
+    adapters: tuple[AdapterReport, ...] = ()
+    """Of the adapters that change it."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -83,7 +86,11 @@ class ComponentShapes:
 
     def loaded_bytes(self, dtype: str) -> int:
         """Bytes in memory when computed in ``dtype`` (``"float32"``, ...)."""
-        return sum(self._bytes_in(dtype).values())
+        return sum(self._bytes_in(dtype).values()) + self.adapter_bytes(dtype)
+
+    def adapter_bytes(self, dtype: str) -> int:
+        """The part of them that adapters add; they stay on the device."""
+        return sum(one.bytes_in(self.component, dtype) for one in self.adapters)
 
     def stored_of(self, name: str) -> int:
         """Bytes of one weight in its file."""

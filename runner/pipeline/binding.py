@@ -13,6 +13,7 @@ from runner.errors import ExitCode, PluginError
 from runner.files.hashes import cached_hashes
 from runner.manifest.input_files import file_parameters
 from runner.manifest.items import expand
+from runner.manifest.loras import weights_of
 from runner.manifest.params import names_of
 from runner.manifest.problems import Position, Problems, did_you_mean
 from runner.manifest.schema import UNKNOWN
@@ -20,6 +21,7 @@ from runner.manifest.sources import part_source
 from runner.model.facts import facts_of, part_config
 from runner.model.quantised import TORCHAO, missing
 from runner.pipeline import wiring
+from runner.pipeline.adapters import usable_loras
 from runner.pipeline.checkpoints import with_checkpoints
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
 from runner.pipeline.model_sources import (
@@ -36,7 +38,7 @@ from runner.pipeline.without_effect import without_effect
 from runner.placements import ACCELERATOR_ONLY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -58,6 +60,8 @@ class PipelineItem:
     """Names of the parameters that the item itself sets."""
     where: Callable[[str | None], Position] = field(repr=False)
     """The position of one of its fields in the manifest; of the item, for None."""
+    lora_weights: Mapping[str, float] = field(default_factory=dict)
+    """Of each adapter, by name."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
     check_unknown_keys(manifest, {table.name: names for table, spec, names in named if spec}, problems)
     wiring.check_outputs(manifest, specs, problems)
     wires = wiring.wire(manifest, specs, fields, problems)
+    loras = usable_loras(manifest, problems)
     stages = tuple(
         PipelineStage(
             index=n,
@@ -147,6 +152,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
             budget=manifest.table.budget_of(table),
             model=manifest.table.model_of(table),
             consumed=frozenset(s.output for later in wires for s in later.values() if s.stage == n),
+            loras=loras if table.model is None else (),
         )
         for n, (table, spec) in enumerate(zip(manifest.table.stage, specs, strict=True))
         if spec is not None
@@ -283,7 +289,8 @@ def _bind_items(
         params = tuple(binder.bind(item) for binder in binders)
         if len(problems.found) == before and any(stage.suffix_parameters for stage in stages):
             check_suffixes(stages, params, partial(_where_set, binders, stages, item), problems)
-        bound.append(PipelineItem(item.id, params, item.fields.keys(), item.where))
+        weights = weights_of(item, manifest, problems)
+        bound.append(PipelineItem(item.id, params, item.fields.keys(), item.where, weights))
     if any(file_parameters(stage.params) for stage in stages):
         cached_hashes().save()
     return tuple(bound)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.errors import ExitCode
+from runner.manifest.loras import source_of
 from runner.manifest.problems import did_you_mean
-from runner.manifest.schema import UNKNOWN, PartSource
+from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, part_source
 
 if TYPE_CHECKING:
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
 
 
 def where_source(manifest: Manifest, stage: int, source: Source | None = None) -> Position:
-    """The position of a stage's model source, or of a part that it loads; the stage is given by its index."""
+    """The position of a stage's model source, of a part that it loads, or of an adapter."""
     if isinstance(source, PartSource):
         return manifest.where(*_model(manifest, stage), "components", source.component)
+    if isinstance(source, LoraSource):
+        tables = manifest.table.lora
+        n = next(n for n, table in enumerate(tables) if source_of(table) == source)
+        return manifest.where("lora", n, "source")
     return manifest.where(*_model(manifest, stage), "source")
 
 

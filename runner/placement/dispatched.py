@@ -104,6 +104,8 @@ def offload(
             tier = RAM  # not in a file: the library created it in RAM
         if tier == DEVICE or (tier == RAM and device == HOST):
             continue
+        if weight in mapped.added:
+            continue
         materialize = _materializer(mapped, weight, device, in_ram=tier == RAM)
         if owned.is_plain:
             offloaded = OnDemand.of(weight, mapped.dtype_of(weight), device)

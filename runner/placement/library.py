@@ -37,6 +37,8 @@ class MappedModule:
     module: torch.nn.Module
     dtypes: Mapping[torch.Tensor, torch.dtype]
     """The dtypes that weights are cast to when they are copied; others keep theirs."""
+    added: frozenset[torch.Tensor] = frozenset()
+    """Weights of adapters, which are in no file of the component and stay on the device."""
 
     def copy(self, weight: torch.Tensor, device: torch.device) -> torch.Tensor:
         """A copy of a weight on the device, in the dtype that it computes in.

@@ -79,6 +79,7 @@ def _component(placed: PlacedComponent, plan: StagePlan) -> dict[str, Any]:
         "device_map": dict(placed.placement.device_map),
         "loaded": placed.loaded,
         "resident": placed.resident,
+        "adapters": shapes.adapter_bytes(plan.need.dtype),
         "moved": placed.moved,
         "read": placed.read,
         "reason": plan.reasons[shapes.component.name],

@@ -36,6 +36,7 @@ def as_json(run: RunHistory, *, going: bool) -> dict[str, Any]:
         "stages": [_stage(run, stage) for stage in run.stages.values()],
         "machine": run.machine,
         "versions": run.versions,
+        "loras": run.loras,
         "warnings": [_warnings(group) for group in run.warnings],
     }
 

@@ -30,9 +30,11 @@ class SourceRecord(BaseModel):
     subfolder: str | None = None
     """Of a component from elsewhere: its folder in the source, if the manifest gave one."""
     file: str | None = None
-    """Of a component from elsewhere: the single file in its source."""
+    """Of a component from elsewhere, or of an adapter: the single file in its source."""
     components: dict[str, SourceRecord] = {}
     """The components from elsewhere that the stage loaded."""
+    loras: dict[str, SourceRecord] = {}
+    """The adapters that changed the stage."""
     commit: str | None = None
     folder: str | None = None
     """The model's folder; in records of earlier versions, whose ``source`` is as the manifest had it."""
@@ -60,10 +62,19 @@ class SourceRecord(BaseModel):
 
     @property
     def as_part(self) -> str:
-        """The source of a component as ``[model.components]`` has it."""
+        """The source of a component, or of an adapter, as ``[model.components]`` or ``[[lora]]`` has it."""
         if self.file and self.commit is None:
             return f"{self.source.removesuffix('/')}/{self.file}"
         return as_part(self.source, self.commit, self.file or self.subfolder)
+
+
+class LoraRecord(BaseModel):
+    """An adapter in a stage's key."""
+
+    place: int
+    file: str
+    """The hash of its content."""
+    weight: float = Field(allow_inf_nan=False)
 
 
 class StageRecord(BaseModel):
@@ -75,6 +86,8 @@ class StageRecord(BaseModel):
     as_written: dict[str, Any] = {}
     """Parameters as they were written: where the plugin's model converts them, and paths of files."""
     model: str
+    lora: dict[str, LoraRecord] = {}
+    """The adapters that changed it, by name."""
     source: SourceRecord | None
     dtype: str
     save_dtype: str | None

@@ -8,7 +8,9 @@ from runner import events as ev
 from runner.api import ItemResult, Run, StageResult, Summary
 from runner.machine.active_time import active_seconds
 from runner.machine.describe import describe_machine, installed_with
+from runner.manifest.loras import WEIGHTS
 from runner.manifest.record import content_of
+from runner.manifest.sources import lora_name
 from runner.rundir.memory_series import Series
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ class EventPublisher:
                 versions=installed_with(self._plugins.distribution_of(s.spec.name) for s in stages),
                 content=content_of(manifest),
                 overridden=bool(manifest.overrides or manifest.prompts),
+                loras={lora_name(one.source, one.name): one.weight for one in manifest.table.lora},
             )
         )
         self._plugins.notify("runner_run_started", run=run)
@@ -161,6 +164,7 @@ class EventPublisher:
     def _params(self, item: ItemResult) -> dict[str, Any]:
         """The item's parameters of this stage and the earlier ones: the prompt is logged for each stage."""
         params: dict[str, Any] = {}
-        for params_of_stage in self._items[item.item].params[: self._stages[item.stage].index + 1]:
+        made = self._items[item.item]
+        for params_of_stage in made.params[: self._stages[item.stage].index + 1]:
             params |= params_of_stage.shown
-        return params
+        return {**params, WEIGHTS: dict(made.lora_weights)} if made.lora_weights else params

@@ -13,6 +13,7 @@ from runner.files.storage import remove_if_empty, storage_errors
 from runner.machine.cpu import core_count
 from runner.plan.choose import plan_stages
 from runner.rundir.history import failed_items
+from runner.supervisor.adapter_check import try_adapters
 from runner.supervisor.measuring import measuring
 from runner.supervisor.model_check import check_components
 from runner.supervisor.preparing import prepare
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.launch import Launchers
     from runner.supervisor.signals import Interrupts
+    from runner.supervisor.spawn import Launcher
     from runner.work.work import Work
 
 
@@ -84,6 +86,7 @@ class Execution:
         """Download missing models, and compute the keys."""
         stages = self.work.pipeline.stages
         absent = None in self.resolved.models.values()
+        self._try_adapters()
         if absent:  # what does not fit is refused before the download, not after it
             plans = self._plan(stages)
             self.findings = look(self.resolved, stages)
@@ -92,6 +95,24 @@ class Execution:
         if absent:
             self.findings = look(self.resolved, stages)
         self.work = replace(self.work, keys=self.resolved.keys() or {})
+
+    def _try_adapters(self) -> None:
+        """Try adapters on the model: which stages they change belongs to keys and plans.
+
+        Raises:
+            ManifestError: one does not fit the model.
+
+        """
+        log = self.work.directory.log("check")
+        for warning in try_adapters(
+            self.resolved, lambda: self._launcher(self.work.pipeline.stages[0]).start(log)
+        ):
+            self.publisher.warning(Warned(kind="model", message=str(warning), stage=warning.stage))
+        remove_if_empty(log)
+
+    def _launcher(self, stage: PipelineStage) -> Launcher:
+        """What starts workers for a stage."""
+        return self.launchers.get(stage.device, stage.budget.threads or core_count())
 
     def _run_stages(self) -> bool:
         """Run every stage that has tasks; returns whether any task failed."""
@@ -149,8 +170,7 @@ class Execution:
         """
         findings, self.findings = self.findings, Findings()
         if plans:
-            device, budget = plans[0].limits.device, plans[0].stage.budget
-            launcher = self.launchers.get(device, budget.threads or core_count())
+            launcher = self._launcher(plans[0].stage)
             log = self.work.directory.log("check")
             stages = [plan.stage for plan in plans]
             check_components(self.resolved, stages, findings, lambda: launcher.start(log))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.machine.cpu import core_count
 from runner.model.layouts import Layout
-from runner.protocol import Input, Job, JobItem
+from runner.protocol import Input, Job, JobAdapters, JobItem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,6 +48,7 @@ def make_job(
         timeout=table.timeout,
         checkpoint_every=work.pipeline.manifest.table.run.checkpoint_every,
         items=tuple(_job_item(work, stage, task, source) for task in tasks),
+        adapters=JobAdapters(model.lora_files(), model.recipients) if model and model.recipients else None,
     )
 
 
@@ -63,6 +64,7 @@ def _job_item(work: Work, stage: PipelineStage, task: Task, source: Mapping[str,
         state=directory.state(stage.name, key),
         files=work.files(task.item.id, stage),
         lineage=_lineage(stage, task, source),
+        lora_weights=tuple(one["weight"] for one in task.keyed.key_inputs.get("lora", {}).values()),
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ExitCode, ModelError
 from runner.manifest.problems import Problems
-from runner.manifest.schema import UNKNOWN, PartSource
+from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
@@ -18,7 +19,8 @@ from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, fetch, find
 from runner.pipeline.model_sources import where_source
 from runner.rundir.directory import RunDirectory
-from runner.work.keys import keys_of
+from runner.work.adapters import Adapters
+from runner.work.keys import Prints, keys_of
 from runner.work.loaded_shapes import as_loaded, errors_at
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class ResolvedModels:
     models: dict[Source, Model | None]
     _files: dict[tuple[Source, Component], ComponentFiles] = field(default_factory=dict)
     """Of each opened component: headers are read once."""
-    _prints: list[str] = field(default_factory=list)
+    _prints: list[Prints] = field(default_factory=list)
     """The fingerprints of each stage that the keys were computed from."""
     _described: dict[tuple[int, Source], dict[str, ComponentShapes]] = field(default_factory=dict)
     _indices: dict[ModelSource, Mapping[str, Any]] = field(default_factory=dict)
@@ -66,9 +68,9 @@ class ResolvedModels:
     def placed(self, stage: PipelineStage) -> ComposedModel | None:
         """The same with the components that are quantised or converted, where they are or will be.
 
-        Raises as :meth:`components`.
+        And with the adapters that change it. Raises as :meth:`components`.
         """
-        model = self.model(stage)
+        model = self.adapters.added(stage, self.model(stage))
         shapes = {one.component.name: one for one in self.shapes(stage) if one.prepared}
         if model is None or not shapes:
             return model
@@ -89,7 +91,7 @@ class ResolvedModels:
         if self.model(stage) is None:
             return []
         found: dict[str, ComponentFiles] = {}
-        for source in stage.origins:
+        for source in stage.model_sources:
             for files in self.opened(stage, source):
                 name = files.component.name
                 # a single file of weights has its config from the model, which comes first
@@ -118,16 +120,26 @@ class ResolvedModels:
     def shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
         """The shapes of the stage's components; of a model that is not here, from headers on the hub.
 
+        They have the reports of the adapters that were tried.
+
         Raises:
             ManifestError: a file is missing or damaged, or the hub does not answer.
 
         """
+        return self.adapters.reported(stage, self._plain_shapes(stage))
+
+    def _plain_shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
         if stage.model is None or not stage.components:
             return []
         if stage.index not in self._shapes_of or self._shapes_of[stage.index][0] is not stage:
-            stored = {source: self._shapes(stage, source) for source in stage.origins}
+            stored = {source: self._shapes(stage, source) for source in stage.model_sources}
             self._shapes_of[stage.index] = stage, as_loaded(self.pipeline.manifest, stage, stored)
         return self._shapes_of[stage.index][1]
+
+    @cached_property
+    def adapters(self) -> Adapters:
+        """The adapters, and what they change."""
+        return Adapters(self.pipeline, self.models, self._plain_shapes, self.index, self.opened)
 
     def _shapes(self, stage: PipelineStage, source: Source) -> dict[str, ComponentShapes]:
         """The shapes of the components that a stage loads from one source, by name."""
@@ -206,14 +218,20 @@ class ResolvedModels:
         """The keys of all items; None if a model is not here, or not hashed and ``hash_missing`` is False."""
         prints = []
         for stage in self.pipeline.stages:
-            if stage.components and self.model(stage) is None:
-                return None
-            found = fingerprint(self.components(stage), hash_missing=hash_missing)
+            is_here = not stage.components or self.model(stage) is not None
+            found = self._prints_of(stage, hash_missing=hash_missing) if is_here else None
             if found is None:
                 return None
-            prints.append(found if stage.components else "")
+            prints.append(found)
         self._prints[:] = prints
         return keys_of(self.pipeline, prints)
+
+    def _prints_of(self, stage: PipelineStage, *, hash_missing: bool) -> Prints | None:
+        model = fingerprint(self.components(stage), hash_missing=hash_missing)
+        loras = self.adapters.prints(stage, hash_missing=hash_missing)
+        if model is None or loras is None:
+            return None
+        return Prints(model if stage.components else "", loras)
 
     def refuse_changed(self, stage: PipelineStage) -> None:
         """Check that the stage's files are those that its keys were computed from.
@@ -222,7 +240,7 @@ class ResolvedModels:
             ManifestError: they were changed since.
 
         """
-        if stage.components and fingerprint(self.components(stage)) != self._prints[stage.index]:
+        if self._prints_of(stage, hash_missing=True) != self._prints[stage.index]:
             with _errors_at(self.pipeline, stage, stage.model):
                 raise ModelError("the model's files were changed since the run began: run it again")
 
@@ -248,7 +266,7 @@ def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
     manifest, base = pipeline.manifest, pipeline.manifest.folder
     resolved = ResolvedModels(pipeline, {})
     for stage, source in _origins(pipeline):
-        if source.source == UNKNOWN or check_source(source, base):
+        if source.source == UNKNOWN or (not isinstance(source, LoraSource) and check_source(source, base)):
             continue  # that is a problem already
         where = where_source(manifest, stage.index, source)
         if source not in resolved.models:

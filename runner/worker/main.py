@@ -11,7 +11,7 @@ import traceback
 from typing import IO, TYPE_CHECKING
 
 from runner.errors import ExitCode, RunnerError
-from runner.events import Checked, Failed, Ready
+from runner.events import Failed, Ready
 from runner.machine.active_time import CLOCK
 from runner.plugins import collection_paused, load_object
 from runner.protocol import Measuring, ModelCheck, Prepare, encode_event, receive
@@ -89,12 +89,12 @@ def _can_use(device: str) -> bool:
 
 
 def _check(request: ModelCheck, report: Callable[[Event], None]) -> int:
-    """Check components one by one."""
+    """Check components and adapters one by one."""
     with collection_paused():
-        from runner.worker.check import problem_of  # imports torch
+        from runner.worker.check import result_of  # imports torch
 
     for check in request.checks:
-        report(Checked(problem=problem_of(check)))
+        report(result_of(check))
     return ExitCode.DONE
 
 
