@@ -33,7 +33,11 @@ def file(path: Path, key: str = KEY, **environment: Any) -> CheckpointFile:
 
 def test_a_state_comes_back_as_it_was_saved(path: Path) -> None:
     assert file(path).load() is None
-    state = {"x": torch.rand(3, 5), "odd": torch.rand(7)[::2]}
+    state = {
+        "x": torch.rand(3, 5),
+        "odd": torch.rand(7)[::2],
+        "turned": torch.rand(3, 5).T,
+    }  # which copies keep
     file(path).save(3, 9, snapshot(state), 2.5)
     found = file(path).load()
     assert found is not None
