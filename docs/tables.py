@@ -32,6 +32,7 @@ TABLES = {
     "[model]": "ModelSource",
     "[budget]": "Budget",
     "[[stage]]": "StageTable",
+    "[[lora]]": "LoraTable",
     "[batch]": "Batch",
     "[run]": "RunTable",
     "[executor]": "ExecutorTable",

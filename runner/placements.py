@@ -81,4 +81,9 @@ def own_name(name: str, names: Collection[str]) -> str:
 
 def plain(name: str) -> str:
     """A name without the prefix that CLIP's files have and some versions of transformers leave out."""
-    return name.removeprefix("text_model.")
+    return unwrapped(name.removeprefix("text_model."))
+
+
+def unwrapped(name: str) -> str:
+    """A name without the part by which peft names a layer inside the one that it wraps around it."""
+    return name.replace(".base_layer", "")

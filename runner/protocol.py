@@ -1,8 +1,8 @@
 """The messages between supervisor and worker.
 
-The supervisor sends one :class:`Job`, :class:`ModelCheck` or :class:`Measuring` through a pipe, then further
-items of an open job, and :class:`Stop` to interrupt it; the end of the pipe means that the supervisor has
-ended. The worker sends events, one JSON object a line.
+The supervisor sends one :class:`Job`, :class:`ModelCheck`, :class:`Measuring` or :class:`Prepare` through a
+pipe, then further items of an open job, and :class:`Stop` to interrupt it; the end of the pipe means that the
+supervisor has ended. The worker sends events, one JSON object a line.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from runner.api import ModelFacts, Stage
     from runner.events import Event
     from runner.manifest.params import RawParams
+    from runner.model.checks.adapters import AdapterCheck, Recipients
     from runner.model.checks.request import ComponentCheck
     from runner.model.files import ComponentPlace
+    from runner.model.preparation import Preparation
     from runner.placements import ComponentPlacement
     from runner.plan.measured import Measurement
 
@@ -42,6 +44,15 @@ class Input:
 
 
 @dataclass(frozen=True)
+class JobAdapters:
+    """The adapters (LoRA) that change components of a stage."""
+
+    files: Mapping[int, Path]
+    """By place in the manifest, in that order."""
+    recipients: Recipients
+
+
+@dataclass(frozen=True)
 class JobItem:
     """One item of a job: its parameters and inputs, and the paths of its outputs."""
 
@@ -55,6 +66,8 @@ class JobItem:
     files: Mapping[str, Path]
     lineage: Mapping[str, Any]
     """This stage's entry in the lineage: the key's inputs and the model's source."""
+    lora_weights: tuple[float, ...] = ()
+    """Of each of the job's adapters."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +105,7 @@ class Job:
     checkpoint_every: int
     """Steps between checkpoints."""
     items: tuple[JobItem, ...]
+    adapters: JobAdapters | None = None
     is_open: bool = False
     """Whether more items may come."""
 
@@ -119,9 +133,9 @@ class Stop:
 
 @dataclass(frozen=True)
 class ModelCheck:
-    """Components to check before the first stage starts; the answer is an event ``checked`` for each."""
+    """Components to check, and adapters to try on them; the answer is an event ``checked`` for each."""
 
-    checks: tuple[ComponentCheck, ...]
+    checks: tuple[ComponentCheck | AdapterCheck, ...]
 
     def send(self, pipe: IO[bytes]) -> None:
         pickle.dump((self, 0), pipe)
@@ -139,11 +153,22 @@ class Measuring:
         pipe.flush()
 
 
-def receive(pipe: IO[bytes]) -> Job | ModelCheck | Measuring:
+@dataclass(frozen=True)
+class Prepare:
+    """A component to write anew into the cache; the answers are events ``prepared``."""
+
+    preparation: Preparation
+
+    def send(self, pipe: IO[bytes]) -> None:
+        pickle.dump((self, 0), pipe)
+        pipe.flush()
+
+
+def receive(pipe: IO[bytes]) -> Job | ModelCheck | Measuring | Prepare:
     """Receive the worker's request."""
     # the sender is our own supervisor: nothing from outside is ever unpickled
     request, parts = pickle.load(pipe)  # noqa: S301
-    if isinstance(request, ModelCheck | Measuring):
+    if isinstance(request, ModelCheck | Measuring | Prepare):
         return request
     if not isinstance(request, Job):
         raise TypeError(f"not a job: {type(request)}")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 from runner_diffusers.pipelines.params import AFTER_ENCODING
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,19 +126,33 @@ def write_pictures(folder: Path) -> None:
 
 
 def reference(
-    case: Case, checkpoint: Path, pictures: Path, dtype: torch.dtype, seed: int = SEED, scheduler: Any = None
+    case: Case,
+    checkpoint: Path,
+    pictures: Path,
+    dtype: torch.dtype,
+    seed: int = SEED,
+    scheduler: Any = None,
+    loras: Mapping[Path, float] | None = None,
+    **components: Any,
 ) -> list[torch.Tensor]:
-    """What the unmodified pipeline makes: its first picture or clip, as numbers.
+    """What the unmodified pipeline makes: its first picture or clip, as numbers; ``components`` are from elsewhere.
+
+    ``loras`` are the files of adapters, with their weights.
 
     Its weights are copied to where torch places tensors: kernels give other low bits for mapped ones.
     """
     named = case.pipeline or json.loads((checkpoint / "model_index.json").read_text())["_class_name"]
-    pipeline = getattr(diffusers, named).from_pretrained(checkpoint, dtype=dtype)
+    pipeline = getattr(diffusers, named).from_pretrained(checkpoint, dtype=dtype, **components)
     pipeline.set_progress_bar_config(disable=True)
+    if loras:
+        for file in loras:
+            pipeline.load_lora_weights(str(file), adapter_name=file.stem)
+        pipeline.set_adapters([file.stem for file in loras], [*loras.values()])
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             for tensor in (*component.parameters(), *component.buffers()):
-                tensor.data = tensor.data.clone()
+                if not is_traceable_wrapper_subclass(tensor):
+                    tensor.data = tensor.data.clone()
     if scheduler is not None:
         pipeline.scheduler = scheduler(pipeline.scheduler.config)
     keywords = {name: _as_call(value, pictures) for name, value in case.keywords.items()}
@@ -163,11 +178,16 @@ def manifest(
     checkpoint: Path,
     dtype: str = "float32",
     items: Sequence[Mapping[str, Any]] = ({},),
+    parts: Mapping[str, str] | None = None,
     **stages: str,
 ) -> str:
-    """A manifest of the call; ``items`` set other keywords, ``stages`` are more lines of a stage's table."""
+    """A manifest of the call; ``items`` set other keywords, ``stages`` are more lines of a stage's table.
+
+    ``parts`` are components from elsewhere.
+    """
+    elsewhere = _table("[model.components]", parts) if parts else ""
     tables = [
-        f'version = 1\nname = "made"\n[model]\n{_model(case, checkpoint)}\n[budget]\ndevice = "auto"\nthreads = 1',
+        f'version = 1\nname = "made"\n[model]\n{_model(case, checkpoint)}\n{elsewhere}\n[budget]\ndevice = "auto"\nthreads = 1',
         _table("[with]", case.keywords),
     ]
     for stage in STAGES:
@@ -203,7 +223,13 @@ def _model(case: Case, checkpoint: Path) -> str:
 
 
 def _table(header: str, values: Mapping[str, Any]) -> str:
-    return "\n".join([header, *(f"{name} = {json.dumps(value)}" for name, value in values.items())])
+    return "\n".join([header, *(f"{name} = {_toml(value)}" for name, value in values.items())])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(name)} = {_toml(one)}" for name, one in value.items()) + " }"
+    return json.dumps(value)
 
 
 def _declares(stage: str, name: str, value: Any) -> bool:

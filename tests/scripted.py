@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from runner.cli.pipelines import open_pipeline
 from runner.errors import RunnerError
 from runner.events import encode
+from runner.machine.interpreter import environment
 from runner.plan.choose import plan_stage
 from runner.rundir.journal import Events
 from runner.supervisor.event_publisher import EventPublisher
 from runner.supervisor.local import LocalExecutor
 from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
-from runner.supervisor.spawn import _Spawned, environment
+from runner.supervisor.spawn import _Spawned
 from runner.supervisor.stage_runner import StageRunner
 from runner.work.demand import demand
 from runner.work.models import resolve_models, run_directory

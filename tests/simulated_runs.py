@@ -45,6 +45,7 @@ def run(manifest: str, runs: str, sets: Sequence[str]) -> Ran:
 
     from runner.cli.pipelines import open_pipeline
     from runner.events import Finished, ItemFinished
+    from runner.placement.adapter_trial import try_adapter
     from runner.plan.choose import plan_stage
     from runner.supervisor.jobs import make_job
     from runner.work.demand import demand
@@ -54,6 +55,8 @@ def run(manifest: str, runs: str, sets: Sequence[str]) -> Ran:
 
     pipeline = open_pipeline(Path(manifest), sets)
     models = resolve_models(pipeline)
+    for check in models.adapters.checks.values():
+        check.keep(try_adapter(check))
     work = Work(pipeline, models.keys() or {}, run_directory(pipeline, Path(runs)))
     predicted: list[int | None] = []
     events: list[Event] = []
@@ -67,7 +70,7 @@ def run(manifest: str, runs: str, sets: Sequence[str]) -> Ran:
         torch.accelerator.reset_peak_memory_stats()
         predicted.append(plan.chosen.vram)
         placements.append(plan.chosen.placement)
-        Loop(make_job(work, plan, plan.chosen, tasks, models.model(stage)), events.append).run()
+        Loop(make_job(work, plan, plan.chosen, tasks, models.placed(stage)), events.append).run()
     if torch.sim.is_initialized():  # type: ignore[attr-defined]
         torch.accelerator.synchronize()
     return Ran(

@@ -8,12 +8,14 @@ from safetensors.torch import load_file
 
 from runner.cli.pipelines import open_pipeline
 from runner.events import ItemFinished, Progress
+from runner.placement.adapter_trial import try_adapter
 from runner.plan.choose import plan_stage
 from runner.supervisor.jobs import make_job
 from runner.work.demand import demand
 from runner.work.models import resolve_models, run_directory
 from runner.work.work import Work
 from runner.worker.loop import Loop
+from runner.worker.prepare import prepare_component
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,13 +35,19 @@ def run_stages(manifest: Path, stop: tuple[str, int] | None = None, sets: Sequen
     """
     pipeline = open_pipeline(manifest, sets)
     models = resolve_models(pipeline)
+    for check in models.adapters.checks.values():
+        if check.report is None:  # as the supervisor has another process do
+            check.keep(try_adapter(check))
     work = Work(pipeline, models.keys() or {}, run_directory(pipeline, manifest.parent / "runs"))
     events: list[Event] = []
     for stage in pipeline.stages:
+        model = models.placed(stage)
+        for one in model.prepared.values() if model else ():
+            prepare_component(one, events.append)
         plan = plan_stage(pipeline, stage, models.shapes(stage))
         plan.check()
         tasks = demand(work, ()).tasks[stage.index]
-        job = make_job(work, plan, plan.chosen, tasks, models.model(stage))
+        job = make_job(work, plan, plan.chosen, tasks, model)
         is_last = stop is not None and stop[0] == stage.name
         _run(job, events, stop[1] if stop is not None and is_last else None)
         failed = [event.error for event in events if isinstance(event, ItemFinished) and event.error]

@@ -94,7 +94,7 @@ def as_streamed(
     stream = stream or Stream(device)
     files = open_component(folder.parent, Component(folder.name, "towers:Tower"))
     mapped = mapped_model(model or empty(_hidden(folder)), folder, dtype)
-    stream.add(mapped.module, files, named(*names), in_ram, mapped.dtype_of)
+    stream.add(mapped.module, files, named(*names), in_ram, mapped.source_of)
     return mapped.materialize(device), stream
 
 

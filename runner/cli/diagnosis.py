@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -17,7 +18,7 @@ from runner.accelerator.discovery import BUILDS, find, reasons, torch_built_for
 from runner.accelerator.names import CUDA
 from runner.machine import rates
 from runner.machine.cgroup import MemoryGroup
-from runner.machine.describe import LIBRARIES
+from runner.machine.describe import LIBRARIES, OPTIONAL
 from runner.plugins import discover
 from runner.units import format_size
 
@@ -193,13 +194,19 @@ def _disk(name: str, folder: Path, place: Path, speed: float | None, *, now: boo
 
 def _software(machine: Machine) -> Iterator[Check]:
     versions = {"python": platform.python_version()}
-    absent = []
+    absent, optional = [], []
     for name in LIBRARIES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             absent.append(name)
+    for name, use in OPTIONAL.items():
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+            continue
+        optional.append(f"{name} for {use}")
     message = ", ".join(f"{name} {version}" for name, version in versions.items())
+    message += f" (without {', '.join(optional)})" if optional else ""
     advice = f"not installed: {', '.join(absent)}; what needs them will fail: pip install {' '.join(absent)}"
     yield Check("versions", message, advice if absent else "", facts={"versions": versions, "absent": absent})
     if "torch" in versions:

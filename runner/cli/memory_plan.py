@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from runner.cli.tables import table
 from runner.plan.as_json import tiers_of
+from runner.plan.savings import notes_on_weights
 from runner.units import format_duration, format_size
 
 if TYPE_CHECKING:
@@ -80,6 +81,10 @@ def _reasons(plan: StagePlan) -> list[str]:
         lines.append(f"{name}: {placed.placement.placement}: {plan.reasons[name]}")
         if tiers := tiers_of(placed):
             lines.append(f"  {tiers}")
+        lines += [f"  {note}" for note in notes_on_weights(placed, plan)]
+        if added := placed.shapes.adapter_bytes(plan.need.dtype):
+            count = len(placed.shapes.adapters)
+            lines.append(f"  LoRA: {count} of them, not fused: {format_size(added)} beside the weights")
     return lines
 
 

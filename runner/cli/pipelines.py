@@ -9,6 +9,7 @@ from runner.manifest.load import load
 from runner.manifest.problems import Problems
 from runner.pipeline.binding import Pipeline, bind_what_is_right
 from runner.plugins import Plugins, discover
+from runner.supervisor.adapter_check import try_adapters
 from runner.supervisor.model_check import check_components
 from runner.work.checks import check_models, look
 
@@ -70,8 +71,20 @@ def check_stages(resolved: ResolvedModels, stages: Iterable[PipelineStage]) -> N
 
     """
     stages = list(stages)
+    try_each(resolved)
     findings = look(resolved, stages)
     check_components(resolved, stages, findings)
     for warning in findings.warnings:
         say(f"warning: {warning}")
     findings.problems.check()
+
+
+def try_each(resolved: ResolvedModels) -> None:
+    """Try the adapters on the models; prints a line for each part of them that has no effect.
+
+    Raises:
+        RunnerError: an adapter does not fit its model.
+
+    """
+    for warning in try_adapters(resolved):
+        say(f"warning: {warning}")

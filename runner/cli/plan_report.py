@@ -12,7 +12,7 @@ from runner.cli.memory_plan import show_memory
 from runner.cli.output import console, print_json, say
 from runner.cli.pipelines import check_stages, open_pipeline
 from runner.errors import ExitCode, RunnerError
-from runner.manifest.schema import PartSource
+from runner.manifest.schema import LoraSource, PartSource
 from runner.model.hub import damage_in_cache
 from runner.model.hub_errors import is_offline, title
 from runner.plan.as_json import as_dict
@@ -126,6 +126,7 @@ def _as_json(pipeline: Pipeline, planned: _Planned) -> dict[str, Any]:
         "name": pipeline.manifest.table.name,
         "items": len(pipeline.items),
         "models": _models(planned.resolved),
+        "loras": _loras(planned.resolved),
         "seconds": in_all(planned.durations),
         "stages": [_stage_as_json(planned, stage) for stage in pipeline.stages],
     }
@@ -157,10 +158,23 @@ def _models(resolved: ResolvedModels) -> list[dict[str, Any]]:
             "revision": source.revision,
             "variant": source.variant,
             "component": source.component if isinstance(source, PartSource) else None,
+            "file": source.file if isinstance(source, LoraSource) else None,
             "commit": commits.get(source),
             "here": model is not None,
         }
         for source, model in resolved.models.items()
+    ]
+
+
+def _loras(resolved: ResolvedModels) -> list[dict[str, Any]]:
+    """The adapters, and the components that each changes."""
+    return [
+        {
+            "name": lora.name,
+            "weight": lora.weight,
+            "changes": list(check.report.layers) if check.report else [],
+        }
+        for lora, check in resolved.adapters.checks.items()
     ]
 
 
@@ -192,6 +206,10 @@ def _model_lines(resolved: ResolvedModels) -> list[str]:
         if commit:
             moves = "" if commit == source.revision else "; `runner fetch --refresh` asks where it stands now"
             lines.append(f"{title(source)}: commit {commit[:COMMIT_WIDTH]}, {where}{moves}")
+    lines += [
+        f"LoRA '{lora['name']}': weight {lora['weight']:g}, changes {', '.join(lora['changes'])}"
+        for lora in _loras(resolved)
+    ]
     notes = [note for stage in resolved.pipeline.stages for note in resolved.notes(stage)]
     return [*lines, *(f"note: {note}" for note in dict.fromkeys(notes))]
 

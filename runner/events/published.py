@@ -25,6 +25,8 @@ class RunStarted(Event, kind="run_started"):
     """SHA-256 of the manifest's file and its item file, without overrides."""
     overridden: bool = False
     """Whether the command line overrides the manifest (``--set``, ``--prompt``)."""
+    loras: dict[str, float] = field(default_factory=dict)
+    """The adapters of ``[[lora]]``, with the weights that items do not override."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,17 @@ class MeasuringShapes(Event, kind="measuring_shapes"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PrepareProgress(Event, kind="prepare_progress"):
+    """A stage's component is written into the cache, quantised by a scheme or ``converted``: bytes of all."""
+
+    stage: str
+    component: str
+    scheme: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class FetchProgress(Event, kind="fetch_progress"):
     """A model is being downloaded: ``done`` of ``total`` bytes."""
 
@@ -65,13 +78,14 @@ class FetchProgress(Event, kind="fetch_progress"):
 class Fetched(Event, kind="fetched"):
     """``runner fetch`` has fetched a model: its commit, and the one on this machine ``before``.
 
-    ``component`` is set for a component from elsewhere.
+    ``component`` is set for a component from elsewhere, ``file`` for that of a LoRA.
     """
 
     source: str
     revision: str | None = None
     variant: str | None = None
     component: str | None = None
+    file: str | None = None
     commit: str | None
     before: str | None
     folder: str
@@ -276,6 +290,7 @@ PUBLISHED: tuple[type[Event], ...] = (
     MeasuringShapes,
     FetchProgress,
     Fetched,
+    PrepareProgress,
     StageStarted,
     StageReady,
     Resumed,

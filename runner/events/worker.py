@@ -15,9 +15,20 @@ class Ready(Event, kind="ready"):
 
 @dataclass(frozen=True, kw_only=True)
 class Checked(Event, kind="checked"):
-    """The result of a component's check: empty if it passed, None if it cannot be checked."""
+    """The result of a component's or an adapter's check."""
 
     problem: str | None
+    """Empty if it passed, None if it cannot be checked."""
+    report: dict[str, Any] | None = None
+    """What an adapter adds to each component."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared(Event, kind="prepared"):
+    """So many bytes of a component's weights are written anew."""
+
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, kw_only=True)

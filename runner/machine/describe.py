@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("stage-runner", "torch", "diffusers", "transformers", "safetensors", "numpy")
 """Distributions whose version can change the low bits of a result: recorded with it, part of no key."""
+OPTIONAL = {"peft": "[[lora]]", "gguf": "GGUF files", "torchao": "int8 and fp8 weights"}
+"""The same of distributions that extras bring, with what in a manifest needs each."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,19 @@ def installed_with(distributions: Iterable[str]) -> dict[str, str]:
 
 def installed_versions(plugin: str) -> dict[str, str]:
     """Versions of Python, of the installed libraries, and of the plugin's distribution."""
-    found = {"python": platform.python_version()}
-    for name in dict.fromkeys((*LIBRARIES, plugin)):
+    found = versions(dict.fromkeys((*LIBRARIES, *OPTIONAL, plugin)))
+    installed = {name: version for name, version in found.items() if version is not None}
+    return {"python": platform.python_version(), **installed}
+
+
+def versions(distributions: Iterable[str]) -> dict[str, str | None]:
+    """The versions of distributions; None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for name in distributions:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            continue
+            found[name] = None
     return found
 
 

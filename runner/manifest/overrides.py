@@ -10,9 +10,10 @@ import tomli
 from runner.errors import ExitCode, UsageError
 from runner.manifest.bounds import DEEPEST, limit_violations
 from runner.manifest.problems import Position, Problems, did_you_mean
+from runner.manifest.sources import lora_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from runner.manifest.positions import Path
 
@@ -79,12 +80,11 @@ def _parse(raw: dict[str, Any], text: str) -> Override:
         raise UsageError("write it KEY=VALUE, such as stage.diffuse.with.steps=4")
     path: list[str | int] = [parts[0]]
     rest = parts[1:]
-    if parts[0] in ("stage", "item") and isinstance(raw.get(parts[0]), list):
+    if parts[0] in _NAMES and isinstance(raw.get(parts[0]), list):
         rest = parts[2:]
-        label = "name" if parts[0] == "stage" else "id"
-        path.append(_index(raw[parts[0]], label, parts[1] if len(parts) > 1 else ""))
-    elif parts[0] == "item":
-        raise UsageError("the manifest has no [[item]]")
+        path.append(_index(parts[0], raw[parts[0]], parts[1] if len(parts) > 1 else ""))
+    elif parts[0] in ("item", "lora"):
+        raise UsageError(f"the manifest has no [[{parts[0]}]]")
     override = Override(text, (*path, *rest), _value(value.strip()))
     for _, what in limit_violations(override.value):
         raise UsageError(f"the value {what}")
@@ -93,16 +93,26 @@ def _parse(raw: dict[str, Any], text: str) -> Override:
     return override
 
 
-def _index(tables: list[Any], label: str, name: str) -> int:
-    """The index of the table whose ``label`` is ``name``."""
-    names = [str(table.get(label, "")) if isinstance(table, dict) else "" for table in tables]
+def _index(kind: str, tables: list[Any], name: str) -> int:
+    """The index of the table that has the name."""
+    names = [_NAMES[kind](table) if isinstance(table, dict) else "" for table in tables]
     if name in names:
         return names.index(name)
     known = ", ".join(filter(None, names))
-    raise UsageError(
-        f"the manifest has no {'stage' if label == 'name' else 'item'} '{name}'"
-        f"{did_you_mean(name, names)} (there are: {known})"
-    )
+    raise UsageError(f"the manifest has no {kind} '{name}'{did_you_mean(name, names)} (there are: {known})")
+
+
+def _name_of_lora(table: dict[str, Any]) -> str:
+    name = table.get("name")
+    return lora_name(str(table.get("source", "")), name if isinstance(name, str) else None)
+
+
+_NAMES: Mapping[str, Callable[[dict[str, Any]], str]] = {
+    "stage": lambda table: str(table.get("name", "")),
+    "item": lambda table: str(table.get("id", "")),
+    "lora": _name_of_lora,
+}
+"""How tables of each list are named in overrides."""
 
 
 def _value(text: str) -> Any:

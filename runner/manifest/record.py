@@ -38,6 +38,9 @@ def as_run(manifest: Manifest, folder: Path, input_files: Container[str] = ()) -
         for sources, name in [(model, "source"), *((parts, name) for name in parts)]:
             if sources.get(name, "").startswith("."):
                 sources[name] = moved(sources[name], manifest.folder, folder)
+    for table in document.get("lora", ()):
+        if table.get("source", "").startswith("."):
+            table["source"] = moved(table["source"], manifest.folder, folder)
     if "file" in document.get("batch", {}):
         document["batch"]["file"] = moved(document["batch"]["file"], manifest.folder, folder)
     stages = [stage.get("with", {}) for stage in document["stage"]]

@@ -12,6 +12,7 @@ from runner.units import DURATION_UNITS, parse_duration, parse_size
 
 SEED_LIMIT = 2**64
 STAGES_LIMIT = 1000
+LORAS_LIMIT = 100
 UNKNOWN = "?"
 """Placeholder for a missing or wrong ``uses`` or ``source``, so that the rest can be checked."""
 
@@ -42,6 +43,8 @@ Placement = Literal[
     "sequential-offload",
     "group-offload",
 ]
+
+Quantize = Literal["int8", "fp8"]
 
 _MORE_THAN_NOTHING = r"(\d*[1-9]\d*(\.\d+)?|0+\.\d*[1-9]\d*)"
 _SIZE_SCHEMA = {"type": "string", "pattern": rf"^\s*{_MORE_THAN_NOTHING}\s*([KMGT]i?B|B)\s*$"}
@@ -80,9 +83,16 @@ class ModelSource(Source):
         pattern=CLASS,
         description="another pipeline class for the same weights than model_index.json names",
     )
+    config: str | None = Field(
+        None,
+        min_length=1,
+        description="of a model that is one file of weights: the folder or hub id with its configs and "
+        "tokenizers; default: as diffusers knows",
+    )
     components: dict[str, Annotated[str, Field(min_length=1)]] = Field(
         default_factory=dict,
-        description="components from elsewhere, by name: a folder, a hub id, or ID[@REVISION][:SUBFOLDER]",
+        description="components from elsewhere, by name: a folder, a hub id, ID[@REVISION][:SUBFOLDER], "
+        "or a file of weights: ./FILE or ID[@REVISION]:FILE (.safetensors, .gguf)",
     )
 
     def __hash__(self) -> int:
@@ -99,6 +109,34 @@ class PartSource(Source):
     component: str
     subfolder: str | None = None
     """Where it is in the source, if the manifest says so."""
+    file: str | None = None
+    """A single file there that has its weights; its config is the model's own."""
+
+
+class LoraSource(Source):
+    """The file of a ``[[lora]]``: ``source`` is its path, or a hub id, and ``file`` its path there."""
+
+    file: str | None = None
+    """None for a file on this machine."""
+
+
+class LoraTable(Table):
+    """One ``[[lora]]``: an adapter of the model's transformers, UNet and text encoders."""
+
+    source: str = Field(
+        min_length=1, description="a .safetensors file, or one on the hub: ID[@REVISION]:FILE"
+    )
+    weight: float = Field(
+        1.0,
+        allow_inf_nan=False,
+        description="its strength; an item's `lora_weights = { NAME = 0.5 }` overrides",
+    )
+    name: str | None = Field(
+        None,
+        min_length=1,
+        max_length=NAME_LIMIT,
+        description="its name; default: the file's without extension",
+    )
 
 
 class Budget(Table):
@@ -119,6 +157,9 @@ class StageTable(Table):
     save_dtype: Dtype | None = Field(None, description="dtype of the hand-offs; default: as computed")
     placement: Placement = Field("auto", description="where weights live and how they reach the device")
     device_map: dict[str, str | int] | None = Field(None, description="a custom device map")
+    quantize: Quantize | dict[str, Quantize] | None = Field(
+        None, description="quantise the weights once, into the cache: int8 or fp8, or a table by component"
+    )
     timeout: Duration | None = Field(None, description='time limit per item: seconds, "30m", "2h"')
     retries: int = Field(0, ge=0, le=100, description="how often a failed item is retried")
     budget: Budget | None = Field(None, description="overrides [budget] for this stage")
@@ -189,6 +230,7 @@ class ManifestTable(Table):
         default_factory=dict, alias="with", description="parameters of every stage that declares them"
     )
     stage: list[StageTable] = Field(min_length=1, max_length=STAGES_LIMIT)
+    lora: list[LoraTable] = Field(default_factory=list, max_length=LORAS_LIMIT)
     batch: Batch = Field(default_factory=Batch)
     item: list[dict[str, Any]] = Field(default_factory=list)
     run: RunTable = Field(default_factory=RunTable)

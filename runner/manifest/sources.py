@@ -1,4 +1,4 @@
-"""The syntax of the sources of models and parts: a hub id, a folder, or a folder in a plugin's package."""
+"""The syntax of sources of models, parts and adapters: a hub id, a path, a folder in a plugin's package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ _HUB_URL = re.compile(
 _PART = re.compile(r"(?P<source>[^@:]+)(@(?P<revision>[^:]*))?(:(?P<subfolder>(?!//).*))?")
 _WINDOWS = re.compile(r"[A-Za-z]:[/\\]|\\\\")
 _GGUF = ".gguf"
-_SINGLE_FILES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_WEIGHTS = (".safetensors", _GGUF)
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+_SINGLE_FILES = (*_WEIGHTS, *_PICKLES)
 
 
 def is_hub_id(source: str) -> bool:
@@ -39,12 +41,32 @@ def part_source(model: ModelSource, component: str) -> PartSource | None:
         return None
     place = _PART.fullmatch(written) if is_hub_id(written) and not _HUB_URL.fullmatch(written) else None
     found = place.groupdict() if place else {"source": written}
+    inside = found.get("subfolder")
+    if inside and _is_file(inside):
+        found = {**found, "subfolder": None, "file": inside}
+    elif not is_hub_id(written) and _is_file(written):
+        folder, _, name = written.rpartition("/")
+        found = {"source": folder or "/", "file": name}
     return PartSource(component=component, variant=model.variant, **found)
 
 
-def as_part(source: str, revision: str | None, subfolder: str | None) -> str:
-    """A hub source as ``[model.components]`` has it."""
-    return source + (f"@{revision}" if revision else "") + (f":{subfolder}" if subfolder else "")
+def lora_name(source: str, name: str | None) -> str:
+    """The name of a ``[[lora]]``: the one that it is given, else its file's without extension."""
+    return name or PurePosixPath(source.rpartition(":")[2] if is_hub_id(source) else source).stem
+
+
+def hub_file(url: str) -> str:
+    """``ID[@REVISION]:FILE`` for the URL of a file on the hub's website; empty for other text."""
+    found = _HUB_URL.fullmatch(url)
+    if not found or not found["file"]:
+        return ""
+    revision = found["revision"] if found["revision"] != "main" else None
+    return as_part(found["id"], revision, found["file"].lstrip("/"))
+
+
+def as_part(source: str, revision: str | None, inside: str | None) -> str:
+    """A hub source as ``[model.components]`` has it; ``inside`` is a sub-folder or a file."""
+    return source + (f"@{revision}" if revision else "") + (f":{inside}" if inside else "")
 
 
 def check_source(source: Source, base: Path) -> str | None:
@@ -54,7 +76,7 @@ def check_source(source: Source, base: Path) -> str | None:
     if is_hub_id(source.source):
         if not HUB_ID.fullmatch(source.source):
             return f"'{source.source}' is not a model source: {_meant(source.source, base)}"
-        if source.revision is not None and not _is_revision(source.revision):
+        if source.revision is not None and not is_revision(source.revision):
             return f"{source.revision!r} is not a revision: give a branch, a tag or a commit"
         return None
     if source.revision is not None:
@@ -78,9 +100,9 @@ def mistaken_hub_id(source: Source, base: Path) -> str | None:
     It was if it names a file, or something beside the manifest, and has no revision.
     """
     path = path_of(source.source, base)
-    if source.revision is not None or (isinstance(source, PartSource) and source.subfolder):
+    if source.revision is not None or (isinstance(source, PartSource) and (source.subfolder or source.file)):
         return None
-    if path.is_file() or path.suffix.lower() in (*_SINGLE_FILES, _GGUF):
+    if path.is_file() or path.suffix.lower() in _SINGLE_FILES:
         return no_folder(path, source.source)
     if not path.exists():
         return None
@@ -95,7 +117,10 @@ def mistaken_hub_id(source: Source, base: Path) -> str | None:
 def no_folder(path: Path, source: str) -> str:
     """The error message for a path that is not a model folder."""
     if path.suffix.lower() == _GGUF:
-        return f"{path} is a GGUF file, which cannot be loaded: {_FOLDER_MEANT}"
+        return (
+            f"{path} holds one component: name the model that has the others, and the file as that component "
+            f'in [model.components], such as `transformer = "{source}"`'
+        )
     if path.is_file() or path.suffix.lower() in _SINGLE_FILES:
         return (
             f"{path} is a single file, not a model folder: {_FOLDER_MEANT}. diffusers can make one: "
@@ -134,21 +159,28 @@ def _meant(source: str, base: Path) -> str:
 
 
 def _wrong_part(part: PartSource) -> str | None:
-    """An error message if a part is a single file, or its sub-folder is not written correctly."""
-    last = part.source if part.subfolder is None else part.subfolder
-    if PurePosixPath(last).suffix.lower() in (*_SINGLE_FILES, _GGUF):
-        return (
-            f"'{last}' is a single file, and components cannot be loaded from single files yet: "
-            "name a folder, a hub id, or ID:SUBFOLDER"
-        )
-    if part.subfolder is None:
-        return None
-    inner = PurePosixPath(part.subfolder)
-    if not part.subfolder or inner.is_absolute() or ".." in inner.parts or "\\" in part.subfolder:
-        return f"'{part.subfolder}' is not a sub-folder: write OWNER/NAME:SUBFOLDER"
+    """An error message if a part is a pickled file, or its place in a repository is not written correctly."""
+    if part.subfolder == "":
+        return f"'{part.source}:' names no sub-folder: write OWNER/NAME:SUBFOLDER or OWNER/NAME:FILE"
+    last = part.file or part.subfolder or part.source
+    if PurePosixPath(last).suffix.lower() in _PICKLES:
+        return f"'{last}' is pickled, and can run code when loaded: get the weights as .safetensors or .gguf"
+    if part.file and PurePosixPath(part.file).suffix not in _WEIGHTS:
+        return f"'{part.file}' ends in capital letters: rename the file"
+    if last == part.source:
+        beside = f'"./{last}" for the one beside the manifest, or OWNER/NAME:FILE for one on the hub'
+        return f"'{last}' is a file: write {beside}" if _is_file(last) else None
+    inner = PurePosixPath(last)
+    if is_hub_id(part.source) and (inner.is_absolute() or ".." in inner.parts or "\\" in last):
+        return f"'{last}' is not in a repository: write OWNER/NAME:SUBFOLDER or OWNER/NAME:FILE"
     return None
 
 
-def _is_revision(name: str) -> bool:
+def _is_file(written: str) -> bool:
+    """Whether a source names a file of weights, which has one of their endings."""
+    return PurePosixPath(written).suffix.lower() in _SINGLE_FILES
+
+
+def is_revision(name: str) -> bool:
     """Whether it can be a git name and is a safe path: the hub's client uses it as one."""
     return bool(REVISION.fullmatch(name)) and ".." not in name

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError
+from runner.files.gguf import IncompleteError, parse_gguf
 from runner.files.header import Header, HeaderError, UnreadDtypeError, check_size, header_length, parse_header
 from runner.files.storage import is_lfs_pointer
 from runner.model import repository_cache
 from runner.model.files import TABLE_LIMIT
 from runner.model.hub_errors import title
-from runner.model.selection import WEIGHTS, path_of
+from runner.model.selection import GGUF, WEIGHTS, path_of
 from runner.model.threads import in_threads
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def _head(read: Callable[[int, int], bytes], name: str, size: int | None) -> byt
 
     """
     limit = TABLE_LIMIT if size is None else size
+    if name.endswith(GGUF):
+        return _gguf_head(read, limit)
     if not name.endswith(WEIGHTS):
         if limit > TABLE_LIMIT:
             raise HeaderError(f"it is {size} bytes long, too long for a config")
@@ -123,7 +126,24 @@ def _head(read: Callable[[int, int], bytes], name: str, size: int | None) -> byt
     return head[:end]
 
 
+def _gguf_head(read: Callable[[int, int], bytes], size: int) -> bytes:
+    """A GGUF file's start with its header, whose length is known when it has been read."""
+    head = b""
+    while True:
+        more = read(len(head), min(size, max(FIRST, 2 * len(head))))
+        head += more
+        try:
+            parse_gguf(head, size)
+        except IncompleteError:
+            if more:
+                continue
+            raise
+        return head
+
+
 def _parsed(name: str, head: bytes, size: int | None) -> Content:
+    if name.endswith(GGUF):
+        return parse_gguf(head, len(head) if size is None else size)
     if name.endswith(WEIGHTS):
         header = parse_header(head[8:])
         if size is not None:

@@ -11,8 +11,9 @@ import re
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
+from runner.files.gguf import read_gguf
 from runner.files.header import HeaderError, UnreadDtypeError, read_header
-from runner.model.selection import WEIGHTS
+from runner.model.selection import GGUF, WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,6 +64,8 @@ def _damage(path: Path, size: int | None) -> str:
     try:
         if path.name.endswith(WEIGHTS):
             read_header(path)
+        elif path.name.endswith(GGUF):
+            read_gguf(path)
         return _wrong_content(path, actual)
     except UnreadDtypeError:
         return ""  # intact, although it cannot be loaded

@@ -9,9 +9,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError
+from runner.files.gguf import read_gguf
 from runner.files.header import Header, HeaderError, UnreadDtypeError, read_header
 from runner.files.storage import LFS_POINTER, is_lfs_pointer, open_to_read
-from runner.model.selection import CONFIG, INDEX, WEIGHTS, path_of, select
+from runner.manifest.problems import did_you_mean
+from runner.model.layouts import in_layout
+from runner.model.selection import CONFIG, GGUF, INDEX, WEIGHTS, path_of, select
 from runner.model.shapes import ComponentShapes
 
 if TYPE_CHECKING:
@@ -19,7 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.api import Component
+    from runner.model.layouts import Layout
 
+SINGLE = "single-file"
+"""The name in keys of a single file with weights: its content alone counts."""
 OTHER_CONFIGS = ("scheduler_config.json", "tokenizer_config.json")
 TABLE_LIMIT = 16 << 20  # bytes of a JSON config or index
 POINTER_LIMIT = 1024  # bytes; the longest pointer of git-lfs
@@ -39,22 +45,31 @@ class ComponentFiles:
     """The name of the index that lists the shards."""
     declared: str = ""
     """The folder of its declaration, by which keys name the files; empty if that is where they are."""
+    configured: ComponentFiles | None = None
+    """Of a single file of weights: the files with its config."""
+    layout: Layout | None = None
+    """Of a single file of weights: what its tensors become."""
 
     @property
     def keyed(self) -> list[tuple[str, Path]]:
         """The files as they are named in keys, which is the same wherever they are."""
         keyed = replace(self.component, folder=self.declared or self.component.folder)
-        return [(path_of(keyed, PurePosixPath(name).name), self.folder / name) for name in self.names]
+        own = [(path_of(keyed, PurePosixPath(name).name), self.folder / name) for name in self.names]
+        if self.configured is None:
+            return own
+        return [(path_of(keyed, SINGLE), path) for _, path in own] + self.configured.keyed
 
     @property
     def own_folder(self) -> Path:
-        """The component's folder inside the model's."""
+        """The folder with the component's config."""
+        if self.configured is not None:
+            return self.configured.own_folder
         return self.folder / self.component.path
 
     @cached_property
     def headers(self) -> Mapping[str, Header]:
         """Headers of the weight files, by path relative to the model's folder."""
-        weights = [name for name in self.names if name.endswith(WEIGHTS)]
+        weights = [name for name in self.names if name.endswith((WEIGHTS, GGUF))]
         return {name: _whole_header(self.folder / name) for name in weights}
 
     @cached_property
@@ -62,9 +77,17 @@ class ComponentFiles:
         """Names, dtypes and shapes of the weights, and the component's configs.
 
         Raises:
-            ModelError: the config is damaged.
+            ModelError: the config is damaged, or a single file of weights is not of the component's class.
 
         """
+        if self.configured is None:
+            return self.stored_shapes
+        config = self.configured.shapes.config
+        return in_layout(replace(self.stored_shapes, config=config), self.layout)
+
+    @cached_property
+    def stored_shapes(self) -> ComponentShapes:
+        """The same with the names that the files have."""
         tensors = {name: info for h in self.headers.values() for name, info in h.tensors.items()}
         configs = {
             name: read_table(self.own_folder / name)
@@ -72,7 +95,8 @@ class ComponentFiles:
             if path_of(self.component, name) in self.names
         }
         config = configs.pop(CONFIG, {})
-        return ComponentShapes(self.component, tensors, config, self.names, configs, self.variant)
+        metadata = {key: value for h in self.headers.values() for key, value in h.metadata.items()}
+        return ComponentShapes(self.component, tensors, config, self.names, configs, self.variant, metadata)
 
 
 @dataclass(frozen=True)
@@ -90,6 +114,23 @@ class Folder:
 
     def header(self, name: str) -> Header:
         return _whole_header(self.path / name)
+
+
+def open_file(model: Path, component: Component, name: str) -> ComponentFiles:
+    """A single file with a component's weights, in a folder; its config is elsewhere.
+
+    Raises:
+        ModelError: it is missing, cut off or damaged.
+
+    """
+    if not (model / name).is_file():
+        suffix = PurePosixPath(name).suffix
+        there = sorted(path.name for path in (model / name).parent.glob(f"*{suffix}"))
+        beside = did_you_mean(PurePosixPath(name).name, there)
+        raise ModelError(f"there is no file {model / name}{beside}")
+    files = ComponentFiles(component, model, (name,))
+    _ = files.headers
+    return files
 
 
 def open_component(model: Path, component: Component, variant: str | None = None) -> ComponentFiles:
@@ -125,15 +166,23 @@ class ComponentPlace:
     """Its folder is the one that it has in ``folder``."""
     folder: Path
     """Of the model that it is from."""
-    variant: str | None
+    variant: str | None = None
+    weights: Path | None = None
+    """A single file with its weights, which is elsewhere; only its config is in the folder."""
+    layout: Layout | None = None
+    """What the tensors of that file become."""
 
     @property
     def has_config(self) -> bool:
         return (self.folder / self.component.path / CONFIG).is_file()
 
     def open(self) -> ComponentFiles:
-        """Its files; raises as :func:`open_component`."""
-        return open_component(self.folder, self.component, self.variant)
+        """Its files; raises as :func:`open_component` and :func:`open_file`."""
+        if self.weights is None:
+            return open_component(self.folder, self.component, self.variant)
+        config = open_component(self.folder, replace(self.component, config_only=True, buffers=()))
+        single = open_file(self.weights.parent, self.component, self.weights.name)
+        return replace(single, configured=config, layout=self.layout)
 
     def config(self) -> dict[str, Any]:
         """Its ``config.json``.
@@ -176,7 +225,7 @@ def read_table(path: Path) -> dict[str, Any]:
 
 def _whole_header(path: Path) -> Header:
     try:
-        return read_header(path)
+        return read_gguf(path) if path.suffix == GGUF else read_header(path)
     except UnreadDtypeError as error:
         raise ModelError(f"{path} cannot be loaded: {error}") from None
     except HeaderError as error:

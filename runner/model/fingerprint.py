@@ -11,6 +11,7 @@ from runner.files.hashes import FileHashes, HashError, name_as_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from runner.model.files import ComponentFiles
 
@@ -32,7 +33,23 @@ def fingerprint(files: Iterable[ComponentFiles], *, hash_missing: bool = True) -
 
     """
     named = {one for f in files for one in f.keyed}
-    paths = sorted({path for _, path in named})
+    hashes = _hashes(sorted({path for _, path in named}), hash_missing=hash_missing)
+    if hashes is None:
+        return None
+    lines = sorted(f"{name} {hashes.known(path)}\n" for name, path in named)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@_model_errors()
+def content_of(files: ComponentFiles, *, hash_missing: bool = True) -> str | None:
+    """The hash of a single file, whatever its name; else as :func:`fingerprint`."""
+    (path,) = (files.folder / name for name in files.names)
+    hashes = _hashes([path], hash_missing=hash_missing)
+    return hashes.known(path) if hashes else None
+
+
+def _hashes(paths: list[Path], *, hash_missing: bool) -> FileHashes | None:
+    """The hashes of files; None if ``hash_missing`` is false and one is not hashed yet."""
     hashes = FileHashes()
     unknown = [path for path in paths if hashes.known(path) is None]
     if unknown and not hash_missing:
@@ -41,8 +58,7 @@ def fingerprint(files: Iterable[ComponentFiles], *, hash_missing: bool = True) -
         hashes.learn(unknown)
     if hash_missing:
         hashes.trust_names(paths)
-    lines = sorted(f"{name} {hashes.known(path)}\n" for name, path in named)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return hashes
 
 
 @_model_errors()

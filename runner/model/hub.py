@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from runner.errors import ModelError, StorageError
 from runner.events import Warned
 from runner.model import damage, listing
-from runner.model.files import Folder, open_component
+from runner.model.files import Folder, open_component, open_file
 from runner.model.fingerprint import altered, trust_names
 from runner.model.hub_errors import explained, title
 from runner.model.needed import names_of, needed, select_each
-from runner.model.parts import located, located_on_disk
+from runner.model.parts import file_of, located, located_on_disk
 from runner.model.selection import files_of
 from runner.model.threads import in_threads
 from runner.units import format_size
@@ -142,7 +142,19 @@ def opened(source: Source, folder: Path, components: Sequence[Component]) -> lis
         ModelError: they are missing or damaged.
 
     """
-    return [open_component(folder, c, source.variant) for c in located_in(source, folder, components)]
+    return [open_from(source, folder, c) for c in located_in(source, folder, components)]
+
+
+def open_from(source: Source, folder: Path, component: Component) -> ComponentFiles:
+    """The files of a component in a folder of its source: a model, or a single file with its weights.
+
+    Raises:
+        ModelError: they are missing, damaged or pickled.
+
+    """
+    if file := file_of(source):
+        return open_file(folder, component, file)
+    return open_component(folder, component, source.variant)
 
 
 def located_in(source: Source, folder: Path, components: Sequence[Component]) -> list[Component]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError, StorageError
-from runner.manifest.schema import PartSource
+from runner.manifest.schema import LoraSource, PartSource
 
 if TYPE_CHECKING:
     from runner.manifest.schema import Source
@@ -71,4 +71,10 @@ def offline(source: Source, state: str) -> ModelError:
 def title(source: Source) -> str:
     """The name of a model in messages, or of a component and the model that it is from."""
     name = f"model '{source.source}'" + (f" at '{source.revision}'" if source.revision else "")
+    if isinstance(source, LoraSource):
+        return (
+            f"the LoRA {source.file or source.source} ({name})"
+            if source.file
+            else f"the LoRA {source.source}"
+        )
     return f"component '{source.component}' ({name})" if isinstance(source, PartSource) else name

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
-from runner.manifest.schema import PartSource
+from runner.manifest.problems import did_you_mean
+from runner.manifest.schema import LoraSource, PartSource
 from runner.model.contents import RemoteFolder
 from runner.model.hub_errors import title
-from runner.model.parts import ROOT, located
-from runner.model.selection import INDEX, files_of, select, variants
+from runner.model.parts import ROOT, file_of, located
+from runner.model.selection import INDEX, Selection, files_of, select, variants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from runner.api import Component
     from runner.manifest.schema import Source
     from runner.model.listing import Listing
-    from runner.model.selection import Contents, Selection
+    from runner.model.selection import Contents
+
+SHOWN = 5  # files in a message
 
 
 def needed(source: Source, components: Sequence[Component], repository: Listing) -> list[str]:
@@ -44,6 +48,10 @@ def select_each(
 ) -> dict[str, Selection]:
     """The files of each component among those of a repository, by its name; raises ModelError."""
     check_variant(source, names)
+    if file := file_of(source):
+        if file not in names:
+            raise ModelError(f"{title(source)} has no file '{file}'{_similar(file, names)}")
+        return {c.name: Selection((file,)) for c in components}
     components = located(source, components, names)
     for component in components:
         _check_presence(source, component, names)
@@ -71,9 +79,18 @@ def check_variant(source: Source, names: Collection[str]) -> None:
         raise ModelError(f"{title(source)} has no files of variant '{source.variant}' ({known})")
 
 
+def _similar(file: str, names: Collection[str]) -> str:
+    """The files of the same kind, for a message."""
+    suffix = PurePosixPath(file).suffix
+    there = sorted(name for name in names if name.endswith(suffix))
+    return did_you_mean(file, there) or (f": there are {', '.join(there[:SHOWN])}" if there else "")
+
+
 def _check_presence(source: Source, component: Component, names: Collection[str]) -> None:
     if files_of(component, names):
         return
+    if isinstance(source, LoraSource):
+        raise ModelError(f"{title(source)} has no file {source.file}")
     if isinstance(source, PartSource):
         where = "files in its root" if component.path == ROOT else f"folder '{component.path}'"
         raise ModelError(f"{title(source)} has no {where}: name the folder that holds it, as ID:SUBFOLDER")

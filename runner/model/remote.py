@@ -15,7 +15,7 @@ from runner.model.hub_errors import explained, title
 from runner.model.listing import current
 from runner.model.needed import selections
 from runner.model.parts import located
-from runner.model.selection import CONFIG, INDEX, WEIGHTS, path_of
+from runner.model.selection import CONFIG, GGUF, INDEX, WEIGHTS, path_of
 from runner.model.shapes import ComponentShapes
 
 if TYPE_CHECKING:
@@ -48,13 +48,32 @@ def describe(source: Source, components: Sequence[Component]) -> dict[str, Compo
         chosen = selections(source, components, listing)
         configs = {path_of(c, name) for c in components for name in CONFIGS}
         needed = {name for selection in chosen.values() for name in selection.names}
-        names = sorted(name for name in needed if name.endswith(WEIGHTS) or name in configs)
+        names = sorted(name for name in needed if name.endswith((WEIGHTS, GGUF)) or name in configs)
         found = contents(source, listing, names)
     except RunnerError:
         raise
     except Exception as error:
         raise explained(source, error, hub.lacking(source, components)) from error
     return {c.name: _shapes(c, chosen[c.name], found) for c in components}
+
+
+def header_of(source: Source, component: Component) -> Header:
+    """The header of a single file on the hub.
+
+    Raises:
+        ModelError: it is missing, gated, damaged or unreachable.
+
+    """
+    try:
+        listing = current(source)
+        (name,) = selections(source, [component], listing)[component.name].names
+        found = content_of(source, listing, name)
+    except RunnerError:
+        raise
+    except Exception as error:
+        raise explained(source, error) from error
+    assert isinstance(found, Header), name  # noqa: S101 - the name ends with .safetensors
+    return found
 
 
 def commit_of(source: Source) -> str | None:
@@ -112,9 +131,11 @@ def tables_of(
 
 
 def _shapes(component: Component, chosen: Selection, found: Mapping[str, Content]) -> ComponentShapes:
-    headers = [found[name] for name in chosen.names if name.endswith(WEIGHTS)]
-    tensors = {name: info for h in headers if isinstance(h, Header) for name, info in h.tensors.items()}
+    contents = [found[name] for name in chosen.names if name.endswith((WEIGHTS, GGUF))]
+    headers = [content for content in contents if isinstance(content, Header)]
+    tensors = {name: info for header in headers for name, info in header.tensors.items()}
+    metadata = {key: value for header in headers for key, value in header.metadata.items()}
     tables = {name: found.get(path_of(component, name)) for name in CONFIGS}
     configs = {name: table for name, table in tables.items() if isinstance(table, dict)}
     config = configs.pop(CONFIG, {})
-    return ComponentShapes(component, tensors, config, chosen.names, configs, chosen.variant)
+    return ComponentShapes(component, tensors, config, chosen.names, configs, chosen.variant, metadata)

@@ -13,15 +13,17 @@ from fnmatch import fnmatch, fnmatchcase
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from runner.api import Component
 from runner.errors import ModelError
+from runner.manifest.problems import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from runner.api import Component
     from runner.files.header import Header
 
 WEIGHTS = ".safetensors"
+GGUF = ".gguf"
 CONFIG = "config.json"
 INDEX = "model_index.json"
 BESIDE_WEIGHTS = ("*.json", "*.txt", "*.model")
@@ -69,6 +71,13 @@ class Selection:
     """The name of the index that lists the shards."""
 
 
+@dataclass(frozen=True)
+class SingleFile(Component):
+    """One file of a source that is named itself, whatever lies beside it in its ``folder``."""
+
+    file: str = ""
+
+
 def select(
     names: Iterable[str], component: Component, contents: Contents, variant: str | None = None
 ) -> Selection:
@@ -79,6 +88,11 @@ def select(
 
     """
     own = sorted(PurePosixPath(name).name for name in files_of(component, names))
+    if isinstance(component, SingleFile):
+        if component.file not in own:
+            hint = did_you_mean(component.file, [name for name in own if name.endswith(WEIGHTS)])
+            raise ModelError(f"{contents.title} has no file {component.file}{hint}")
+        return Selection((path_of(component, component.file),))
     folder = _Folder(own, component, contents)
     found = folder.select_config(variant) if component.config_only else folder.select(variant)
     return Selection(tuple(path_of(component, n) for n in found.names), found.variant, found.index)

@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from runner.files.header import DTYPE_BITS
+from runner.model.quantised import ITEMSIZE, SCHEMES, TORCHAO, Quantisation, parts_of, quantisation_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.api import Component
     from runner.files.header import TensorInfo
+    from runner.model.checks.adapters import AdapterReport
 
+CONVERTED = "converted"
 FLOATING = {"F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"}
-ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 _NAMED = r"[^.]*[^.\d][^.]*"  # a part of a name that is not a number
 _IN_A_LIST = re.compile(rf"^(?P<list>{_NAMED}(?:\.{_NAMED})*?)\.(?P<index>\d+)\.")
 
@@ -35,15 +36,44 @@ class ComponentShapes:
     """By file name: configs of schedulers and tokenizers."""
     variant: str | None = None
     """The variant of the weights; None for plain files."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Of its weight files."""
+    prepared: str = ""
+    """How it is written into the cache before it is loaded: the scheme of ``quantize``, or ``CONVERTED``."""
+    computed: frozenset[str] = frozenset()
+    """Weights that are computed when the component is loaded: they are in no file, and in no block."""
+    adapters: tuple[AdapterReport, ...] = ()
+    """Of the adapters that change it."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """The config of a model, a scheduler or a tokenizer."""
         return self.config or next(iter(self.other_configs.values()), {})
 
+    @cached_property
+    def quantisation(self) -> Quantisation | None:
+        """How some of the weights are quantised; None if they are not."""
+        if self.prepared in SCHEMES:
+            return Quantisation(TORCHAO, (self.prepared,), *parts_of(self.tensors))
+        return quantisation_of(self.config, self.tensors, self.metadata)
+
+    @cached_property
+    def weights(self) -> Mapping[str, TensorInfo]:
+        """The tensors with the weights' shapes, by the weights' names: one for each, quantised or not."""
+        quantisation = self.quantisation
+        if quantisation is None:
+            return self.tensors
+        plain = {name: info for name, info in self.tensors.items() if name not in quantisation.kept}
+        return plain | {weight: self.tensors[name] for weight, name in quantisation.weights.items()}
+
+    @property
+    def workspace(self) -> int:
+        """The most bytes that a layer takes for its weight, dequantised, while it computes."""
+        return self.quantisation.workspace(self.tensors) if self.quantisation else 0
+
     @property
     def parameters(self) -> int:
-        return sum(tensor.elements for tensor in self.tensors.values())
+        return sum(tensor.elements for tensor in self.weights.values())
 
     @property
     def stored_bytes(self) -> int:
@@ -56,7 +86,11 @@ class ComponentShapes:
 
     def loaded_bytes(self, dtype: str) -> int:
         """Bytes in memory when computed in ``dtype`` (``"float32"``, ...)."""
-        return sum(self._bytes_in(dtype).values())
+        return sum(self._bytes_in(dtype).values()) + self.adapter_bytes(dtype)
+
+    def adapter_bytes(self, dtype: str) -> int:
+        """The part of them that adapters add; they stay on the device."""
+        return sum(one.bytes_in(self.component, dtype) for one in self.adapters)
 
     def stored_of(self, name: str) -> int:
         """Bytes of one weight in its file."""
@@ -78,7 +112,7 @@ class ComponentShapes:
         the outermost ones.
         """
         found: dict[str, dict[str, list[str]]] = {}
-        for name in self.tensors:
+        for name in self.tensors.keys() - self.computed if self.computed else self.tensors:
             match = self._list_of(name)
             if match:
                 prefix = f"{match[0]}.{match[1]}"
@@ -110,11 +144,13 @@ class ComponentShapes:
     def _bytes_in(self, dtype: str) -> Mapping[str, int]:
         """Bytes of each weight when computed in ``dtype``."""
         if dtype not in self._weights_by_dtype:
-            kept = {*self.component.float32.get(dtype, ())}
+            float32 = {*self.component.float32.get(dtype, ())}
+            as_stored = self.quantisation.kept if self.quantisation else ()
             self._weights_by_dtype[dtype] = {
-                name: tensor.elements * ITEMSIZE["float32" if not kept.isdisjoint(name.split(".")) else dtype]
-                if tensor.dtype in FLOATING
-                else tensor.elements * DTYPE_BITS[tensor.dtype] // 8
+                name: tensor.elements
+                * ITEMSIZE["float32" if not float32.isdisjoint(name.split(".")) else dtype]
+                if tensor.dtype in FLOATING and name not in as_stored
+                else tensor.end - tensor.start
                 for name, tensor in self.tensors.items()
             }
         return self._weights_by_dtype[dtype]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
-from runner.manifest.schema import ModelSource, PartSource
+from runner.manifest.schema import LoraSource, ModelSource, PartSource
 from runner.manifest.sources import PLUGIN, is_hub_id, mistaken_hub_id, no_folder, path_of
 from runner.model import hub
 from runner.model.files import ComponentFiles, ComponentPlace
 from runner.model.needed import check_variant
-from runner.model.parts import located_on_disk
+from runner.model.parts import file_of, located_on_disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,13 +21,17 @@ if TYPE_CHECKING:
     from typing import Any
 
     from runner.api import Component
+    from runner.manifest.loras import Lora
     from runner.manifest.schema import Source
+    from runner.model.checks.adapters import Recipients
+    from runner.model.layouts import Layout
+    from runner.model.preparation import Preparation
     from runner.plugins import Plugins
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model on this machine, or the one that a part is from."""
+    """A model on this machine, or the one that a part is from, or the file of an adapter."""
 
     source: Source
     folder: Path
@@ -47,14 +52,17 @@ class Model:
             ModelError: they are missing, damaged or pickled.
 
         """
-        files = self.place(component).open()
+        files = hub.open_from(self.source, self.folder, self._located(component))
         return replace(files, declared=component.path)
 
     def place(self, component: Component) -> ComponentPlace:
         """Where the component's files are."""
+        return ComponentPlace(self._located(component), self.folder, self.variant)
+
+    def _located(self, component: Component) -> Component:
         locate = hub.located_in if self.commit else located_on_disk
         (found,) = locate(self.source, self.folder, [component])
-        return ComponentPlace(found, self.folder, self.variant)
+        return found
 
     def record(self) -> dict[str, Any]:
         """A source that identifies the same files from any folder and at any time.
@@ -63,8 +71,11 @@ class Model:
         """
         pipeline = self.source.pipeline if isinstance(self.source, ModelSource) else None
         inner = self.source.subfolder if isinstance(self.source, PartSource) else None
-        given = {"variant": self.source.variant, "pipeline": pipeline, "subfolder": inner}
+        file = file_of(self.source)
+        given = {"variant": self.source.variant, "pipeline": pipeline, "subfolder": inner, "file": file}
         options = {name: value for name, value in given.items() if value}
+        if isinstance(self.source, LoraSource):
+            options = {"file": self.source.file or PurePath(self.source.source).name}
         if self.commit:
             return {"source": self.source.source, "commit": self.commit, **options}
         name = self.source.source
@@ -77,15 +88,35 @@ class ComposedModel:
 
     own: Model
     parts: Mapping[str, Model]
+    prepared: Mapping[str, Preparation] = field(default_factory=dict)
+    """The components that are loaded from the cache, quantised or converted."""
+    loras: Mapping[Lora, Model] = field(default_factory=dict)
+    """The files of the adapters that change the stage."""
+    recipients: Recipients | None = None
+    """What the adapters may change, if there are any."""
 
-    def of(self, component: Component) -> Model:
-        """The model that a component is loaded from."""
-        return self.parts.get(component.name, self.own)
+    def place(self, component: Component, layout: Layout | None = None) -> ComponentPlace:
+        """Where a component's files are; ``layout`` is that of a single file with its weights."""
+        if (written := self.prepared.get(component.name)) is not None:
+            return ComponentPlace(written.prepared, written.target)
+        part = self.parts.get(component.name, self.own)
+        if file := file_of(part.source):
+            return replace(self.own.place(component), weights=part.folder / file, layout=layout)
+        return part.place(component)
 
     def record(self) -> dict[str, Any]:
-        """As :meth:`Model.record`, with a record of each part in ``components``."""
+        """As :meth:`Model.record`, with a record of each part in ``components``, of adapters in ``loras``."""
         parts = {name: part.record() for name, part in self.parts.items()}
-        return {**self.own.record(), **({"components": parts} if parts else {})}
+        loras = {lora.name: model.record() for lora, model in self.loras.items()}
+        more = {"loras": loras} if loras else {}
+        return {**self.own.record(), **({"components": parts} if parts else {}), **more}
+
+    def lora_files(self) -> dict[int, Path]:
+        """The files of the adapters, by their places in the manifest."""
+        return {
+            lora.index: model.folder / (lora.source.file or PurePath(lora.source.source).name)
+            for lora, model in self.loras.items()
+        }
 
 
 def find(source: Source, base: Path, plugins: Plugins, components: Sequence[Component]) -> Model | None:
@@ -100,9 +131,15 @@ def find(source: Source, base: Path, plugins: Plugins, components: Sequence[Comp
     """
     if is_hub_id(source.source):
         folder = hub.cached(source, components)
-        if folder is None and (message := mistaken_hub_id(source, base)):
+        is_file = isinstance(source, LoraSource)
+        if folder is None and not is_file and (message := mistaken_hub_id(source, base)):
             raise ModelError(message)
         return Model(source, folder) if folder else None
+    if isinstance(source, LoraSource):
+        path = path_of(source.source, base)
+        if not os.path.isfile(path):  # noqa: PTH113
+            raise ModelError(f"there is no file {path} (the [[lora]] has '{source.source}')")
+        return Model(source, path.parent)
     if source.source.startswith(PLUGIN):
         name, _, inner = source.source.removeprefix(PLUGIN).partition("/")
         plugin = plugins.get(name)

@@ -13,15 +13,24 @@ from runner.errors import ExitCode, PluginError
 from runner.files.hashes import cached_hashes
 from runner.manifest.input_files import file_parameters
 from runner.manifest.items import expand
+from runner.manifest.loras import weights_of
 from runner.manifest.params import names_of
-from runner.manifest.problems import Position, Problems
+from runner.manifest.problems import Position, Problems, did_you_mean
 from runner.manifest.schema import UNKNOWN
 from runner.manifest.sources import part_source
 from runner.model.facts import facts_of, part_config
+from runner.model.quantised import TORCHAO, missing
 from runner.pipeline import wiring
+from runner.pipeline.adapters import usable_loras
+from runner.pipeline.checkpoints import with_checkpoints
 from runner.pipeline.executor import ChosenExecutor, choose_executor
 from runner.pipeline.for_model import depends_on_model, for_model, params_model
-from runner.pipeline.model_sources import check_component_names, check_sources, where_source
+from runner.pipeline.model_sources import (
+    check_buffers,
+    check_component_names,
+    check_sources,
+    where_source,
+)
 from runner.pipeline.params import ParamsBinder, StageParams
 from runner.pipeline.stage import PipelineStage
 from runner.pipeline.suffixes import check_suffixes
@@ -30,7 +39,7 @@ from runner.pipeline.without_effect import without_effect
 from runner.placements import ACCELERATOR_ONLY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from pydantic import BaseModel
 
@@ -52,6 +61,8 @@ class PipelineItem:
     """Names of the parameters that the item itself sets."""
     where: Callable[[str | None], Position] = field(repr=False)
     """The position of one of its fields in the manifest; of the item, for None."""
+    lora_weights: Mapping[str, float] = field(default_factory=dict)
+    """Of each adapter, by name."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +123,7 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
 def bind_what_is_right(manifest: Manifest, plugins: Plugins, problems: Problems) -> Pipeline:
     """Like :func:`bind`, but errors are added to ``problems``, and what is wrong is left out."""
     problems.found += manifest.problems
+    manifest = with_checkpoints(manifest, plugins, problems)
     items = expand(manifest, problems)
     stages = bind_stages(manifest, plugins, problems)
     bound = _bind_items(manifest, stages, items, problems)
@@ -133,6 +145,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
     check_unknown_keys(manifest, {table.name: names for table, spec, names in named if spec}, problems)
     wiring.check_outputs(manifest, specs, problems)
     wires = wiring.wire(manifest, specs, fields, problems)
+    loras = usable_loras(manifest, problems)
     stages = tuple(
         PipelineStage(
             index=n,
@@ -145,12 +158,14 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
             budget=manifest.table.budget_of(table),
             model=manifest.table.model_of(table),
             consumed=frozenset(s.output for later in wires for s in later.values() if s.stage == n),
+            loras=loras if table.model is None else (),
         )
         for n, (table, spec) in enumerate(zip(manifest.table.stage, specs, strict=True))
         if spec is not None
     )
     for stage in stages:
         _check_stage(manifest, stage, problems)
+        check_buffers(manifest, stage, problems)
     check_component_names(manifest, stages, problems)
     return stages
 
@@ -193,12 +208,15 @@ def _for_model(manifest: Manifest, plugins: Plugins, n: int, spec: Stage, proble
     where = where_source(manifest, n)
     if not check_sources(manifest, n, problems):
         return _Bound()
-    parts = {}
+    parts, files = {}, 0
     for name in source.components:
-        if (part := part_source(source, name)) is not None:
+        part = part_source(source, name)
+        if part is not None and part.file:
+            files += 1  # its config is the model's own
+        elif part is not None:
             with problems.errors_at(where_source(manifest, n, part)):
                 parts[name] = part_config(part, manifest.folder, plugins)
-    if len(parts) < len(source.components):
+    if len(parts) + files < len(source.components):
         return _Bound()
     with problems.errors_at(where):
         facts = facts_of(source, manifest.folder, plugins, parts)
@@ -221,9 +239,26 @@ def _check_stage(manifest: Manifest, stage: PipelineStage, problems: Problems) -
             where = manifest.where("stage", n, "device_map", name)
             problems.add(where, f"'{name}' is placed on {tier!r}; there are: {TIER_CHOICES}")
     _check_suffix_parameters(manifest, stage, problems)
+    _check_quantize(manifest, stage, problems)
     if placement in ACCELERATOR_ONLY and stage.table.device_map is not None:
         message = f"placement '{placement}' and a device_map exclude each other: remove one"
         problems.add(manifest.where("stage", n, "device_map", key=True), message)
+
+
+def _check_quantize(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
+    """Check that ``quantize`` names components of the stage, and that torchao is installed."""
+    if stage.table.quantize is None:
+        return
+    known = [component.name for component in stage.components if not component.config_only]
+    path = ("stage", stage.index, "quantize")
+    for name in stage.quantize if isinstance(stage.table.quantize, dict) else ():
+        if name not in known:
+            hint = did_you_mean(name, known) or f" (it loads: {', '.join(known) or 'none'})"
+            problems.add(
+                manifest.where(*path, name, key=True), f"the stage loads no component '{name}'{hint}"
+            )
+    if lacking := missing(TORCHAO):
+        problems.add(manifest.where(*path), f"`quantize` is done by {lacking}", ExitCode.PLUGIN)
 
 
 def _check_suffix_parameters(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
@@ -260,7 +295,8 @@ def _bind_items(
         params = tuple(binder.bind(item) for binder in binders)
         if len(problems.found) == before and any(stage.suffix_parameters for stage in stages):
             check_suffixes(stages, params, partial(_where_set, binders, stages, item), problems)
-        bound.append(PipelineItem(item.id, params, item.fields.keys(), item.where))
+        weights = weights_of(item, manifest, problems)
+        bound.append(PipelineItem(item.id, params, item.fields.keys(), item.where, weights))
     if any(file_parameters(stage.params) for stage in stages):
         cached_hashes().save()
     return tuple(bound)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from runner.declarations import LOCAL
+from runner.manifest.loras import WEIGHTS
 from runner.manifest.params import names_of
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ManifestTable, Placement
 from runner.manifest.sources import FOLDER, HUB_ID, PLUGIN, REVISION
@@ -171,6 +172,11 @@ def _from(stage: Stage, stages: Mapping[str, Stage]) -> Schema:
     return {"properties": inputs, "additionalProperties": False}
 
 
+_LORA_WEIGHTS: Schema = {
+    "type": "object",
+    "additionalProperties": {"type": "number"},
+    "description": "weights of its own for the adapters of [[lora]], by their names",
+}
 _ITEM_ID: Schema = {
     "type": "string",
     "pattern": FILE_NAME,
@@ -191,9 +197,10 @@ def _shared(models: Mapping[str, type[BaseModel]], definitions: Mapping[str, Sch
 
 def _add_shared(root: Schema, shared: Mapping[str, Schema], unknown: Sequence[str]) -> None:
     """Add what items and ``[with]`` may hold, unless a stage has parameters that only its model tells."""
-    root["properties"]["item"]["items"] = {"type": "object", "properties": {"id": _ITEM_ID}}
+    of_items = {"id": _ITEM_ID, WEIGHTS: _LORA_WEIGHTS}
+    root["properties"]["item"]["items"] = {"type": "object", "properties": of_items}
     of_all = {"type": "object", "additionalProperties": False}
-    item = {**of_all, "properties": {"id": _ITEM_ID, **shared}}
+    item = {**of_all, "properties": {**of_items, **shared}}
     known = {"item": {"items": item}, "with": {**of_all, "properties": shared}}
     uses_unknown = {"properties": {"uses": {"enum": [*unknown]}}, "required": ["uses"]}
     is_open = {"properties": {"stage": {"contains": uses_unknown}}} if unknown else False
@@ -210,6 +217,8 @@ def _add_what_is_checked_elsewhere(root: Schema, definitions: Mapping[str, Schem
     model["properties"]["source"]["pattern"] = rf"^({HUB_ID.pattern}$|{folder}|{packaged})"
     part = rf"{HUB_ID.pattern}(@{REVISION.pattern})?(:[^/].*)?$"
     model["properties"]["components"]["additionalProperties"]["pattern"] = rf"^({part}|{folder}|{packaged})"
+    file = rf"{HUB_ID.pattern}(@{REVISION.pattern})?:[^/].*\.[sS][aA][fF][eE][tT][eE][nN][sS][oO][rR][sS]$"
+    definitions["LoraTable"]["properties"]["source"]["pattern"] = rf"^({file}|{FOLDER.pattern})"
     on_hub = {"properties": {"source": {"pattern": rf"^{HUB_ID.pattern}$"}}}
     model |= {"if": on_hub, "else": {"properties": {"revision": False}}}
     root["allOf"] = list(_placements_on_the_cpu())

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.errors import ExitCode
+from runner.manifest.loras import source_of
 from runner.manifest.problems import did_you_mean
-from runner.manifest.schema import UNKNOWN, PartSource
+from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, part_source
 
 if TYPE_CHECKING:
@@ -20,9 +21,13 @@ if TYPE_CHECKING:
 
 
 def where_source(manifest: Manifest, stage: int, source: Source | None = None) -> Position:
-    """The position of a stage's model source, or of a part that it loads; the stage is given by its index."""
+    """The position of a stage's model source, of a part that it loads, or of an adapter."""
     if isinstance(source, PartSource):
         return manifest.where(*_model(manifest, stage), "components", source.component)
+    if isinstance(source, LoraSource):
+        tables = manifest.table.lora
+        n = next(n for n, table in enumerate(tables) if source_of(table) == source)
+        return manifest.where("lora", n, "source")
     return manifest.where(*_model(manifest, stage), "source")
 
 
@@ -61,6 +66,18 @@ def check_component_names(manifest: Manifest, stages: Sequence[PipelineStage], p
                 hint = did_you_mean(name, known) or f" (they load: {', '.join(known) or 'none'})"
                 code = ExitCode.USAGE if where.is_override else ExitCode.MANIFEST
                 problems.add(where, f"no stage loads a component '{name}' of this model{hint}", code)
+
+
+def check_buffers(manifest: Manifest, stage: PipelineStage, problems: Problems) -> None:
+    """Add a problem for each component of which the stage reads single tensors, and that is a single file."""
+    for component in stage.components if stage.model else ():
+        part = part_source(stage.model, component.name) if stage.model else None
+        if part is not None and part.file and component.buffers:
+            message = (
+                f"{stage.spec.name} reads {', '.join(component.buffers)} of component '{component.name}', "
+                "which are not looked for in single files: name a folder or a hub id"
+            )
+            problems.add(where_source(manifest, stage.index, part), message)
 
 
 def _model(manifest: Manifest, stage: int) -> Path:

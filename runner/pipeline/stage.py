@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from runner.accelerator.discovery import choose_device
 from runner.api import Bundle, File, Stage, Tensor, Text
-from runner.model.parts import source_of
+from runner.manifest.schema import LoraSource
+from runner.model.parts import file_of, lora_file, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from runner.api import Component, ModelFacts
+    from runner.manifest.loras import Lora
     from runner.manifest.positions import Path
     from runner.manifest.schema import Budget, ModelSource, Source, StageTable
     from runner.pipeline.wiring import Wires
@@ -39,6 +41,8 @@ class PipelineStage:
     """Names of the outputs that later stages take."""
     facts: ModelFacts | None = None
     """Of the model, if the stage's components or parameters depend on it."""
+    loras: tuple[Lora, ...] = ()
+    """The manifest's adapters, if they are for the stage's model."""
 
     @property
     def name(self) -> str:
@@ -73,16 +77,35 @@ class PipelineStage:
 
     @cached_property
     def origins(self) -> Mapping[Source, Sequence[Component]]:
-        """Its components by where they are loaded from.
+        """Its components, and the files of its adapters, by where they are loaded from.
 
-        The model is among them even if every component is from elsewhere: its index is read.
+        The model is among them even if every component is from elsewhere: its index is read. A component
+        whose weights are a single file has its config from the model.
         """
         if self.model is None or not self.components:
             return {}
         found: dict[Source, list[Component]] = {self.model: []}
         for component in self.components:
-            found.setdefault(source_of(self.model, component), []).append(component)
+            source = source_of(self.model, component)
+            found.setdefault(source, []).append(component)
+            if file_of(source):
+                found[self.model].append(replace(component, config_only=True, buffers=()))
+        for lora in self.loras:
+            found.setdefault(lora.source, []).append(lora_file(lora.source, lora.name))
         return found
+
+    @property
+    def model_sources(self) -> list[Source]:
+        """Where its components are loaded from: without the adapters' files."""
+        return [source for source in self.origins if not isinstance(source, LoraSource)]
+
+    @property
+    def quantize(self) -> Mapping[str, str]:
+        """The schemes that ``quantize`` gives, by component."""
+        given = self.table.quantize
+        if isinstance(given, str):
+            return {c.name: given for c in self.components if not c.config_only}
+        return given or {}
 
     @property
     def is_terminal(self) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from runner.errors import ExitCode
 from runner.manifest import schema
 from runner.manifest.explain import keys_at, named
+from runner.manifest.loras import WEIGHTS
 from runner.manifest.params import names_of
 from runner.manifest.problems import did_you_mean
 
@@ -24,11 +25,12 @@ _TABLES = {
     "model": names_of(schema.ModelSource),
     "budget": names_of(schema.Budget),
     "stage": names_of(schema.StageTable),
+    "lora": names_of(schema.LoraTable),
     "batch": names_of(schema.Batch),
     "run": names_of(schema.RunTable),
-    "item": ["id"],
+    "item": ["id", WEIGHTS],
 }
-_TITLES = {"": "the top of the manifest", "stage": "[[stage]]", "item": "[[item]]"}
+_TITLES = {"": "the top of the manifest", "stage": "[[stage]]", "lora": "[[lora]]", "item": "[[item]]"}
 PLACES_NAMED = 3
 ELSEWHERE = 0.8
 """Least similarity (0 to 1) to a key of another table, for it to be suggested."""
@@ -73,7 +75,11 @@ class KnownKeys:
 
     def _as_overrides(self, key: str) -> list[str]:
         tables = [table for table, keys in _TABLES.items() if key in keys]
-        paths = [f"{table}.NAME.{key}" if table == "stage" else f"{table}.{key}" for table in tables if table]
+        paths = [
+            f"{table}.NAME.{key}" if table in ("stage", "lora") else f"{table}.{key}"
+            for table in tables
+            if table
+        ]
         own = [f"stage.{name}.with.{key}" for name, keys in self.parameters.items() if key in keys]
         return ([f"with.{key}"] if own else []) + own + paths
 
@@ -110,9 +116,9 @@ def check_unknown_fields(
     declared = {name for names in parameters.values() for name in names}
     for item in items:
         for name in item.fields:
-            if name not in declared:
+            if name not in declared and name != WEIGHTS:
                 where = item.where_key(name)
-                hint = known.hint(name, [*declared, "id"], where)
+                hint = known.hint(name, [*declared, "id", WEIGHTS], where)
                 problems.add(where, f"unknown key '{name}': no stage of this manifest has it{hint}")
 
 

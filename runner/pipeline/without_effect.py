@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runner.manifest.loras import WEIGHTS
 from runner.manifest.params import names_of
+from runner.manifest.sources import lora_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +33,7 @@ def _reason(
     manifest: Manifest, stages: Sequence[PipelineStage], items: Sequence[BatchItem], override: Override
 ) -> str:
     """Why an override has no effect, or not on all items or stages; empty if it has."""
-    tables = manifest.table.stage
+    tables, tables_of_loras = manifest.table.stage, manifest.table.lora
     match override.path:
         case ("stage", int(n), "with", str(name), *_):
             maker = _maker(manifest, [stage for stage in stages if stage.index == n], name)
@@ -48,6 +50,12 @@ def _reason(
             loading = [stage for stage in stages if stage.components]
             own_models = [stage for stage in loading if stage.table.model]
             return _overruled("stage", len(own_models), len(loading), "[stage.model]")
+        case ("lora", int(n), "weight"):
+            lora = tables_of_loras[n]
+            name = lora_name(lora.source, lora.name)
+            given = [item.fields.get(WEIGHTS) for item in items]
+            count = sum(isinstance(weights, dict) and name in weights for weights in given)
+            return _overruled("item", count, len(items), f"a weight of '{name}'")
         case ("batch", "prompts" | "file", *_) | ("item", *_) if manifest.prompts:
             return "changes nothing: --prompt takes the place of the batch"
     return ""

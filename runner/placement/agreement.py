@@ -6,7 +6,7 @@ Libraries initialise missing weights at random and ignore unknown ones.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -60,17 +60,20 @@ def check_agreement(cls: Any, component: Component, folder: Path, found: Disagre
     unexpected = found.unexpected
     if unexpected:
         unexpected = _outside_of_larger(cls, component, folder, unexpected)
+    if message := disagreement(cls, replace(found, unexpected=unexpected)):
+        raise ModelError(f"component '{component.name}': the files in {folder / component.path} {message}")
+
+
+def disagreement(cls: Any, found: Disagreement) -> str:
+    """What files lack and hold that is not of the class, and why; empty if they agree."""
     parts = [
         _part("lack {} of " + cls.__name__, found.missing),
-        _part("hold {} that " + cls.__name__ + " does not take", unexpected),
+        _part("hold {} that " + cls.__name__ + " does not take", found.unexpected),
         _part("hold {} of another shape", found.mismatched),
     ]
-    if any(parts):
-        reason = format_of(unexpected) or OTHER
-        raise ModelError(
-            f"component '{component.name}': the files in {folder / component.path} "
-            f"{'; they '.join(filter(None, parts))}: {reason}"
-        )
+    if not any(parts):
+        return ""
+    return f"{'; they '.join(filter(None, parts))}: {format_of(found.unexpected) or OTHER}"
 
 
 def _part(what: str, names: Sequence[str]) -> str:

@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils import _pytree as pytree
 
-from runner.placement.slab import identity
+from runner.placement.owned import owned_weights
 from runner.placements import DEVICE, DISK, RAM
 from runner.stream.blocks import OffloadedParameter, set_weight
 from runner.stream.names import MAPS, mappings
+from runner.stream.weights import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from runner.model.files import ComponentFiles
     from runner.placement.library import MappedModule
+    from runner.placement.owned import OwnedWeight, Owner
     from runner.placements import ComponentPlacement
+    from runner.stream.weights import WeightSource
 
 HOST = torch.device("cpu")
 FARTHEST_FIRST = (DISK, RAM, DEVICE)
-
-Owners = list[tuple[torch.nn.Module, str, str]]
-"""The modules that share a weight: module, name in the module, full name."""
 
 
 class OnDemand(OffloadedParameter):
@@ -98,16 +98,21 @@ def offload(
     A weight with several names is on the farthest of their tiers.
     """
     in_files = mappings(files)
-    for weight, owners in _weights(mapped.module):
-        tier = _tier(placement, owners)
-        if tier == DISK and MAPS.exists() and not any(weight.data_ptr() in part for part in in_files):
+    for owned in owned_weights(mapped.module):
+        weight, tier = owned.weight, _tier(placement, owned.owners)
+        if tier == DISK and MAPS.exists() and not _is_in(in_files, mapped.source_of(weight)):
             tier = RAM  # not in a file: the library created it in RAM
-        if isinstance(weight, OffloadedParameter) or tier == DEVICE or (tier == RAM and device == HOST):
+        if tier == DEVICE or (tier == RAM and device == HOST):
             continue
-        offloaded = OnDemand.of(weight, mapped.dtype_of(weight), device)
-        offloaded.materialize = _materializer(mapped, weight, device, in_ram=tier == RAM)
-        for owner, name, _ in owners:
-            set_weight(owner, name, offloaded)
+        if weight in mapped.added:
+            continue
+        materialize = _materializer(mapped, weight, device, in_ram=tier == RAM)
+        if owned.is_plain:
+            offloaded = OnDemand.of(weight, mapped.dtype_of(weight), device)
+            offloaded.materialize = materialize
+            owned.replace(offloaded)
+        else:
+            _load_for_calls(owned, materialize, device)
 
 
 def _materializer(
@@ -116,20 +121,31 @@ def _materializer(
     if not in_ram:
         return lambda: mapped.copy(weight, device)
     in_memory = mapped.copy(weight, HOST)
-    return lambda: in_memory.to(device)
+    source = source_of(in_memory, in_memory.dtype)
+    return lambda: source.materialize([tensor.to(device) for tensor in source.tensors])
 
 
-def _weights(module: torch.nn.Module) -> Iterable[tuple[torch.Tensor, Owners]]:
-    """Each parameter and buffer of a module, once if it is tied, with all modules that share it."""
-    found: dict[object, tuple[torch.Tensor, Owners]] = {}
-    for prefix, owner in module.named_modules(remove_duplicate=False):
-        tables = (owner._parameters, owner._buffers)  # noqa: SLF001
-        for name, weight in (entry for table in tables for entry in table.items()):
-            if weight is not None:
-                _, owners = found.setdefault(identity(weight), (weight, []))
-                owners.append((owner, name, f"{prefix}.{name}".removeprefix(".")))
-    return list(found.values())
+def _load_for_calls(
+    owned: OwnedWeight, materialize: Callable[[], torch.Tensor], device: torch.device
+) -> None:
+    """Load a quantised weight for each call of its layer, whose code asks what kind of weight it has."""
+    placeholder = OffloadedParameter.of(owned.weight, owned.weight.dtype, device)
+    owned.replace(placeholder)
+    for module, name, _ in owned.owners:
+
+        def load(module: torch.nn.Module, _args: object, name: str = name) -> None:
+            set_weight(module, name, torch.nn.Parameter(materialize(), requires_grad=False))
+
+        def release(module: torch.nn.Module, _args: object, _output: object, name: str = name) -> None:
+            set_weight(module, name, placeholder)
+
+        module.register_forward_pre_hook(load)
+        module.register_forward_hook(release, always_call=True)
 
 
-def _tier(placement: ComponentPlacement, owners: Sequence[tuple[torch.nn.Module, str, str]]) -> str:
-    return min((placement.tier(name) for _, _, name in owners), key=FARTHEST_FIRST.index)
+def _is_in(mapped: Sequence[range], source: WeightSource) -> bool:
+    return all(any(tensor.data_ptr() in part for part in mapped) for tensor in source.tensors)
+
+
+def _tier(placement: ComponentPlacement, owners: Sequence[Owner]) -> str:
+    return min((placement.tier(owner.full_name) for owner in owners), key=FARTHEST_FIRST.index)

@@ -8,20 +8,21 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from runner.placement.agreement import Disagreement, check_agreement
 from runner.placement.casts import DeferredCasts
+from runner.placement.owned import owned_weights
 from runner.placement.plain import open_plain
-from runner.placement.slab import Slab, identity
-from runner.stream.blocks import OffloadedParameter
+from runner.placement.single_file import checkpoint_of, load_converted
+from runner.placement.slab import Slab
+from runner.stream.weights import Plain, WeightSource, source_of
 from runner.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from runner.api import Component
     from runner.model.files import ComponentFiles
@@ -36,6 +37,8 @@ class MappedModule:
     module: torch.nn.Module
     dtypes: Mapping[torch.Tensor, torch.dtype]
     """The dtypes that weights are cast to when they are copied; others keep theirs."""
+    added: frozenset[torch.Tensor] = frozenset()
+    """Weights of adapters, which are in no file of the component and stay on the device."""
 
     def copy(self, weight: torch.Tensor, device: torch.device) -> torch.Tensor:
         """A copy of a weight on the device, in the dtype that it computes in.
@@ -43,7 +46,10 @@ class MappedModule:
         The copy is aligned to 64 bytes, as torch allocates. Mapped files align to 8 bytes only, which changes
         float32 results by 1e-6, and the page cache may drop their pages.
         """
-        return weight.detach().to(device, self.dtype_of(weight), copy=True)
+        source = self.source_of(weight)
+        if isinstance(source, Plain):
+            return weight.detach().to(device, source.dtype, copy=True)
+        return source.materialize([tensor.detach().to(device, copy=True) for tensor in source.tensors])
 
     def materialize(self, device: torch.device) -> torch.nn.Module:
         """The module, with all weights but placeholders copied to the device; tied weights are one copy."""
@@ -59,23 +65,19 @@ class MappedModule:
 
     def slab(self) -> Slab:
         """The places for all weights but placeholders in one piece of memory."""
-        return Slab(self._present(), self.dtype_of)
+        return Slab(owned_weights(self.module), self.source_of)
 
     def _copy_each(self) -> None:
-        copies: dict[object, torch.Tensor] = {}
-        for weight in self._present():
-            same = identity(weight)
-            if same not in copies:
-                copies[same] = self.copy(weight, torch.device("cpu"))
-            weight.data = copies[same]
-
-    def _present(self) -> Iterator[torch.Tensor]:
-        every = chain(self.module.parameters(), self.module.buffers())
-        return (weight for weight in every if not isinstance(weight, OffloadedParameter))
+        for weight in owned_weights(self.module):
+            weight.put(self.copy(weight.weight, torch.device("cpu")))
 
     def dtype_of(self, weight: torch.Tensor) -> torch.dtype:
         """The dtype that a weight computes in."""
         return self.dtypes.get(weight, weight.dtype)
+
+    def source_of(self, weight: torch.Tensor) -> WeightSource:
+        """The tensors of a weight, and what they become."""
+        return source_of(weight, self.dtype_of(weight))
 
 
 def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> MappedModule:
@@ -121,6 +123,19 @@ def _compare_with_plan(mapped: MappedModule, component: Component, dtype: torch.
         )
 
 
+def _loaded_from_file(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
+    """The module from a single file of weights, which is mapped; its layout was checked by the plan."""
+    ((name, header),) = files.headers.items()
+    path = files.folder / name
+    memory = torch.from_file(str(path), shared=False, size=header.size, dtype=torch.uint8)
+
+    def bytes_of(tensor: str) -> torch.Tensor:
+        info = header.tensors[tensor]
+        return memory[info.start : info.end]
+
+    return load_converted(cls, checkpoint_of(header.tensors, bytes_of), files.own_folder, dtype)
+
+
 def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
     """An object of ``cls`` from its files: a module in ``dtype``, or a tokenizer or scheduler.
 
@@ -131,6 +146,8 @@ def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
 
     """
     folder = files.own_folder
+    if files.configured is not None:
+        return _loaded_from_file(cls, files, dtype)
     module = isinstance(cls, type) and issubclass(cls, torch.nn.Module)
     if not hasattr(cls, "from_pretrained"):
         plain, found = open_plain(cls, files)

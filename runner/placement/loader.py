@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from runner.placement.library import MappedModule
     from runner.placement.offloaded import ModelSwapper
     from runner.placements import ComponentPlacement
+    from runner.protocol import JobAdapters
 
 
 class ComponentLoader:
     """Loads the components of one worker."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, device: torch.device, dtype: torch.dtype, adapters: JobAdapters | None = None) -> None:
+        """``adapters`` are added to the components that they are for."""
         self._device = device
         self._dtype = dtype
+        self._adapters = adapters
         self._swapper: ModelSwapper | None = None
         self.stream = Stream(device)
 
@@ -41,8 +44,20 @@ class ComponentLoader:
         """
         if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
             return from_pretrained(cls, files, self._dtype)
-        module = self._load_weights(open_module(cls, files, self._dtype), files, placement)
-        return module.eval().requires_grad_(requires_grad=False)
+        # quantised tensors lack some of the operations that torch asks of them in inference mode
+        with torch.inference_mode(mode=False), torch.no_grad():
+            mapped = self._adapted(open_module(cls, files, self._dtype), files.component.name)
+            module = self._load_weights(mapped, files, placement)
+            return module.eval().requires_grad_(requires_grad=False)
+
+    def _adapted(self, mapped: MappedModule, component: str) -> MappedModule:
+        """The component with its adapters."""
+        if self._adapters is None or component not in self._adapters.recipients.components:
+            return mapped
+        from runner.placement.adapters import AdapterFile, adapter_name, attach
+
+        files = [AdapterFile(path, adapter_name(n)) for n, path in self._adapters.files.items()]
+        return attach(mapped, component, files, self._adapters.recipients)
 
     def _load_weights(
         self, mapped: MappedModule, files: ComponentFiles, placement: ComponentPlacement
@@ -71,7 +86,7 @@ class ComponentLoader:
         blocks = {placements.own_name(block, names) for block in placement.streamed(files.shapes.blocks)}
         named = placement.with_module_names(names)
         self.stream.add(
-            mapped.module, files, blocks.__contains__, in_ram=named.in_ram, dtype_of=mapped.dtype_of
+            mapped.module, files, blocks.__contains__, in_ram=named.in_ram, source_of=mapped.source_of
         )
         dispatched.offload(mapped, files, self._device, named)
 
@@ -91,6 +106,7 @@ class ComponentLoader:
 
 
 def _names(module: torch.nn.Module) -> Collection[str]:
-    """Names of a model's modules, parameters and buffers."""
+    """Names of a model's modules, parameters and buffers, as they are without adapters."""
     tables = (module.named_modules, module.named_parameters, module.named_buffers)
-    return dict.fromkeys(name for named in tables for name, _ in named(remove_duplicate=False)).keys()
+    every = (placements.unwrapped(name) for named in tables for name, _ in named(remove_duplicate=False))
+    return dict.fromkeys(every).keys()

@@ -12,61 +12,62 @@ from typing import TYPE_CHECKING
 import torch
 
 from runner.stream.blocks import aligned
+from runner.stream.weights import Plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from runner.placement.owned import OwnedWeight
+    from runner.stream.weights import WeightSource
+
 
 @dataclass(frozen=True)
 class _Part:
-    """Tied weights, and where in the memory their one copy is."""
+    """A tensor of a weight, and where its copy is in the memory."""
 
-    weights: list[torch.Tensor]
+    tensor: torch.Tensor
     dtype: torch.dtype
     offset: int
-    size: int
+
+    @property
+    def size(self) -> int:
+        return self.tensor.numel() * self.dtype.itemsize
 
     def view(self, memory: torch.Tensor) -> torch.Tensor:
-        weight = self.weights[0]
-        # those of a copy: its own, unless they leave gaps
-        strides = torch.empty_like(weight, device="meta").stride()
+        # strides of a copy: the tensor's own, unless they leave gaps
+        strides = torch.empty_like(self.tensor, device="meta").stride()
         flat = memory[self.offset : self.offset + self.size].view(self.dtype)
-        return flat.as_strided(weight.shape, strides)
+        return flat.as_strided(self.tensor.shape, strides)
 
 
 class Slab:
     """The layout of weights in ``size`` bytes of memory."""
 
     def __init__(
-        self, weights: Iterable[torch.Tensor], dtype_of: Callable[[torch.Tensor], torch.dtype]
+        self, weights: Iterable[OwnedWeight], source_of: Callable[[torch.Tensor], WeightSource]
     ) -> None:
-        """``dtype_of`` returns the dtype that a weight is to have there."""
-        self._parts: dict[object, _Part] = {}
+        """``source_of`` returns the source of a weight, with the dtype that it is to have there."""
+        self._weights: list[tuple[OwnedWeight, WeightSource, list[_Part]]] = []
         self.size = 0
         for weight in weights:
-            part = self._parts.get(identity(weight))
-            if part is None:
-                dtype = dtype_of(weight)
-                part = _Part([], dtype, self.size, weight.numel() * dtype.itemsize)
-                self._parts[identity(weight)] = part
-                self.size += aligned(part.size)
-            part.weights.append(weight)
+            source = source_of(weight.weight)
+            parts = [self._part(tensor, source) for tensor in source.tensors]
+            self._weights.append((weight, source, parts))
+
+    def _part(self, tensor: torch.Tensor, source: WeightSource) -> _Part:
+        dtype = source.dtype if isinstance(source, Plain) else tensor.dtype
+        part = _Part(tensor, dtype, self.size)
+        self.size += aligned(part.size)
+        return part
 
     def fill(self, memory: torch.Tensor) -> None:
         """Copy the weights, from where they are now, into memory of any device."""
-        for part in self._parts.values():
-            part.view(memory).copy_(part.weights[0].detach())
+        for _, _, parts in self._weights:
+            for part in parts:
+                part.view(memory).copy_(part.tensor.detach())
 
     def bind(self, memory: torch.Tensor) -> None:
-        """Make the weights' tensors views of the memory."""
-        for part in self._parts.values():
-            view = part.view(memory)
-            for weight in part.weights:
-                weight.data = view
-
-
-def identity(weight: torch.Tensor) -> object:
-    """Equal for tensors that are the same numbers in memory, as tied weights are."""
-    if weight.numel() == 0 or weight.device.type == "meta":
-        return id(weight)
-    return weight.data_ptr(), weight.shape, weight.stride(), weight.dtype
+        """Make the weights views of the memory."""
+        for weight, source, parts in self._weights:
+            views = [part.view(memory) for part in parts]
+            weight.put(views[0] if isinstance(source, Plain) else source.materialize(views))

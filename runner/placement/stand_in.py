@@ -39,7 +39,9 @@ def check_without_files(cls: Any, shapes: ComponentShapes, model: Path) -> None:
     folder = model / shapes.component.path
     folder.mkdir(parents=True, exist_ok=True)  # it may be the root
     if shapes.config:
-        (folder / CONFIG).write_text(json.dumps(shapes.config))
+        # quantised weights are checked by the shapes of what they stand for
+        config = {key: value for key, value in shapes.config.items() if key != "quantization_config"}
+        (folder / CONFIG).write_text(json.dumps(config))
     weights = _weights(shapes)
     if not hasattr(cls, "from_pretrained"):
         _, found = fill_plain(cls, dict(shapes.config), weights)
@@ -75,11 +77,12 @@ def _read_as(weights: Weights) -> Iterator[None]:
 
 def _weights(shapes: ComponentShapes) -> Weights:
     """Tensors of these shapes: views of untouched memory, for which the system allocates no pages."""
-    most = max((info.elements for info in shapes.tensors.values()), default=0)
+    most = max((info.elements for info in shapes.weights.values()), default=0)
     floats, integers = torch.empty(most, dtype=torch.float32), torch.empty(most, dtype=torch.int64)
+    quantised = shapes.quantisation.weights if shapes.quantisation else ()
     return {
-        name: (floats if info.dtype.startswith(FLOATING) else integers)[: math.prod(info.shape)].view(
-            info.shape
-        )
-        for name, info in shapes.tensors.items()
+        name: (floats if name in quantised or info.dtype.startswith(FLOATING) else integers)[
+            : math.prod(info.shape)
+        ].view(info.shape)
+        for name, info in shapes.weights.items()
     }

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from runner.plan.savings import saving_of
 
 if TYPE_CHECKING:
     from runner.plan.component_placement import PlacedComponent
@@ -65,6 +68,7 @@ def as_dict(plan: StagePlan) -> dict[str, Any]:
 
 def _component(placed: PlacedComponent, plan: StagePlan) -> dict[str, Any]:
     shapes = placed.shapes
+    saving = saving_of(placed, plan)
     return {
         "name": shapes.component.name,
         "parameters": shapes.parameters,
@@ -75,7 +79,11 @@ def _component(placed: PlacedComponent, plan: StagePlan) -> dict[str, Any]:
         "device_map": dict(placed.placement.device_map),
         "loaded": placed.loaded,
         "resident": placed.resident,
+        "adapters": shapes.adapter_bytes(plan.need.dtype),
         "moved": placed.moved,
         "read": placed.read,
         "reason": plan.reasons[shapes.component.name],
+        "quantisation": str(shapes.quantisation) if shapes.quantisation else None,
+        "saving": asdict(saving) if saving else None,
+        "prepared": shapes.prepared or None,
     }

@@ -88,7 +88,7 @@ def candidates(
         yield _model_offload(need)
     if blocks_of(need):
         yield _stream(need, limits, fill=fill)
-    if not limits.on_cpu:
+    if not limits.on_cpu and not any(q.excludes(GROUP_OFFLOAD) for q in need.quantisations):
         yield _offload(need, GROUP_OFFLOAD, {})
     yield _device_map(need, limits)
     if not limits.on_cpu:
@@ -249,6 +249,8 @@ def _candidate(
     transient_bytes = transient.on_device + (transient.buffers if need.on_cpu else 0)
     on_device = {"weights that stay": resident, "weights in passing": transient_bytes}
     on_device["activations"] = need.activations
+    if need.dequantised:
+        on_device["a layer's weight, dequantised"] = need.dequantised
     if group > 1:
         on_device[f"of {group - 1} items that wait"] = (group - 1) * need.suspended
     process = {"Python and libraries": need.process}
@@ -260,7 +262,7 @@ def _candidate(
         )
     # weights are cast or copied to the device through RAM, one at a time
     weight = _largest_weight(need)
-    overhead = {"CUDA context, workspaces, fragmentation": need.working - need.activations}
+    overhead = {"CUDA context, workspaces, fragmentation": need.working - need.activations - need.dequantised}
     return PlacementOption(
         placement,
         tuple(placed),

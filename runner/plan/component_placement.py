@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from runner.placements import RESIDENT, STREAM, ComponentPlacement
+from runner.placements import RESIDENT, SEQUENTIAL_OFFLOAD, STREAM, ComponentPlacement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,9 +42,15 @@ class PlacedComponent:
 def whole(
     shapes: ComponentShapes, dtype: str, placement: ComponentPlacement, *, stays: bool
 ) -> PlacedComponent:
-    """A component that stays on the device as a whole, or is moved there as a whole each time."""
+    """A component that stays on the device as a whole, or is moved there as a whole each time.
+
+    Where its layers are moved one by one, what adapters add to them stays.
+    """
     loaded = shapes.loaded_bytes(dtype)
-    return PlacedComponent(shapes, placement, loaded, loaded if stays else 0, 0 if stays else loaded)
+    kept = shapes.adapter_bytes(dtype) if placement.placement == SEQUENTIAL_OFFLOAD else 0
+    return PlacedComponent(
+        shapes, placement, loaded, loaded if stays else kept, 0 if stays else loaded - kept
+    )
 
 
 def mapped(
@@ -54,7 +60,7 @@ def mapped(
     placement = ComponentPlacement(name, device_map)
     blocks = tuple(placement.streamed(shapes.blocks)) if name == STREAM else ()
     streamed = {weight for block in blocks for weight in shapes.blocks[block]}
-    resident = waiting = read = one_by_one = 0
+    resident, waiting, read, one_by_one = shapes.adapter_bytes(need.dtype), 0, 0, 0
     for weight in shapes.tensors:
         tier = placement.tier(weight)
         loaded, stored = shapes.tensor_bytes(weight, need.dtype), shapes.stored_of(weight)

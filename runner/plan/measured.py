@@ -7,11 +7,11 @@ import json
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.api import Activations
 from runner.files.cache import cache_value, cached_values
+from runner.machine.describe import versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -55,7 +55,7 @@ class Measurement:
         sizes, model = self.sizes, self.sizes.model
         parts = {
             "engine": MEASUREMENT_VERSION,
-            "versions": {name: _version(name) for name in LIBRARIES},
+            "versions": versions(LIBRARIES),
             "stage": [self.params.stage.name, self.params.stage.version, *self.plugin],
             "function": self.measure.function,
             "of": self.measure.of,
@@ -121,10 +121,3 @@ def _cached(digests: Iterable[str]) -> dict[str, Activations | str]:
             except TypeError:  # of another version
                 continue
     return found
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.util import find_spec
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +22,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from runner.api import Component
+    from runner.model.quantised import Quantisation
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
 
 MIB = 1 << 20
+SMALL = 16 * MIB  # that of runner.api.live_bytes, which imports torch
 
 # RAM of a worker before it loads weights, in bytes: RssAnon on Linux, measured with torch 2.13,
 # diffusers 0.42 and transformers 5
 PROCESS = 160 * MIB  # Python, numpy, torch and the engine
 LIBRARIES: Mapping[frozenset[str], int] = {frozenset({"diffusers", "transformers"}): 125 * MIB}
 """RAM that importing any library of a group takes, counted once for the group."""
+
+PEFT = 9 * MIB  # in a process with diffusers, which imports it where it is installed
+ADAPTING = 12 * MIB  # of the first component that adapters are added to, beside their weights
 
 # freed memory that lingers with MALLOC_MMAP_THRESHOLD_ (12 MiB), and what the libraries keep from their
 # first work on (6 to 30 MiB measured)
@@ -77,6 +84,16 @@ class MemoryRequirements:
         return self.item.peak
 
     @property
+    def quantisations(self) -> list[Quantisation]:
+        """Of the components that are quantised."""
+        return [shapes.quantisation for shapes in self.shapes if shapes.quantisation is not None]
+
+    @property
+    def dequantised(self) -> int:
+        """The most bytes that a layer takes beside its activations to dequantise its weight."""
+        return max((shapes.workspace for shapes in self.shapes), default=0)
+
+    @property
     def suspended(self) -> int:
         """Bytes of one item that waits for weights."""
         held = self.item.peak if self.item.suspended is None else self.item.suspended
@@ -87,7 +104,9 @@ class MemoryRequirements:
         """RAM of the worker before it loads anything."""
         libraries = {_library(shapes.component) for shapes in self.shapes} | self.beside
         imported = sum(size for group, size in LIBRARIES.items() if group & libraries)
-        return PROCESS + RUNNING + imported + self.overheads.ram
+        imported += PEFT if imported and has_peft() else 0
+        adapting = ADAPTING if any(shapes.adapters for shapes in self.shapes) else 0
+        return PROCESS + RUNNING + imported + adapting + self.overheads.ram
 
     @property
     def retained(self) -> int:
@@ -109,13 +128,19 @@ class MemoryRequirements:
     def working(self) -> int:
         """Bytes beside the weights on the device that computes: RAM on the CPU, else VRAM."""
         if self.on_cpu:
-            return self.activations + self.retained
+            return self.activations + self.dequantised + self.retained
         beside = self.overheads.context + self.overheads.workspaces
-        return beside + int(self.activations * (1 + FRAGMENTATION))
+        return beside + int((self.activations + self.dequantised) * (1 + FRAGMENTATION))
 
     @property
     def weights(self) -> int:
         return sum(shapes.loaded_bytes(self.dtype) for shapes in self.shapes)
+
+
+@cache
+def has_peft() -> bool:
+    """Whether the library that adds adapters is installed."""
+    return find_spec("peft") is not None
 
 
 def requirements_of(
@@ -139,6 +164,7 @@ def requirements_of(
     known = list(shapes)
     sizes = _sizes(pipeline, stage, known, device, dtype)
     each, is_known = _known(_activations(pipeline, stage, sizes, changed or {}))
+    each = {item: with_adapters(one, known, sizes) for item, one in each.items()}
     return MemoryRequirements(
         shapes=tuple(s for s in known if s.tensors and not s.component.config_only),
         dtype=sizes.dtype,
@@ -251,6 +277,20 @@ def _checked(result: Activations | int) -> Activations:
         if not isinstance(value, int | float) or not 0 <= value < inf:
             raise ValueError(f"it returned {name} = {value!r}, which is no size")
     return activations
+
+
+def with_adapters(found: Activations, shapes: Iterable[ComponentShapes], sizes: Sizes) -> Activations:
+    """The activations of an item with the adapters' own: peft adds what they return to what a layer returns.
+
+    The product with the weight and the sum are alive beside it: two more of the layer's results.
+    """
+    width = max((report.width(one.component) for one in shapes for report in one.adapters), default=0)
+    result = found.tokens * width * sizes.itemsize
+    more = 2 * result
+    small = found.small
+    if small is not None and result <= SMALL:
+        small += more
+    return replace(found, peak=found.peak + more, small=small) if more else found
 
 
 def _most(found: list[Activations]) -> Activations:

@@ -106,7 +106,7 @@ class Harness:
         index = self.stage.index
         tasks = demand(self.work, fresh=[index]).tasks[index]
         placed = replace(plan.chosen, group=len(ITEMS))
-        job = make_job(self.work, plan, placed, tasks, self.models.model(self.stage))
+        job = make_job(self.work, plan, placed, tasks, self.models.placed(self.stage))
         return replace(job, retries=0)  # a failure must be visible
 
 

@@ -28,6 +28,7 @@ from runner.machine.describe import Machine, installed_with
 from runner.manifest.load import parse
 from runner.manifest.problems import Problems
 from runner.pipeline.binding import Pipeline, bind_stages
+from runner.pipeline.checkpoints import with_checkpoints
 from runner.plugins import discover
 from runner.remote.agent_stage import AgentFolders, AgentStage
 from runner.remote.messages import (
@@ -134,6 +135,7 @@ class Agent:
         manifest = parse(path, hello.manifest, hello.sets)
         problems = Problems(list(manifest.problems))
         plugins = discover()
+        manifest = with_checkpoints(manifest, plugins, problems)
         stages = bind_stages(manifest, plugins, problems)
         problems.check()
         if len(hello.threads) != len(stages):
@@ -148,18 +150,19 @@ class Agent:
     def _welcome(self, hello: Hello, pipeline: Pipeline, executor: LocalExecutor) -> Welcome:
         prints, offers = executor.resolved.fingerprints, []
         for stage in pipeline.stages:
-            plan, model = executor.plans[stage.name], executor.resolved.model(stage)
+            plan, model = executor.plans[stage.name], executor.resolved.placed(stage)
             offers.append(
                 StageOffer(
                     name=stage.name,
                     version=stage.spec.version,
-                    fingerprint=prints[stage.index],
+                    fingerprint=prints[stage.index].model,
                     placement=plan.chosen.placement,
                     group=plan.chosen.group,
                     device=plan.limits.device,
                     output_bytes=plan.need.item.output_bytes,
                     predicted=dict(plan.chosen.predicted),
                     source=model.record() if model else None,
+                    loras=dict(prints[stage.index].loras),
                 )
             )
         names = [pipeline.plugins.distribution_of(stage.spec.name) for stage in pipeline.stages]

@@ -99,11 +99,11 @@ class AgentStage:
 
     def give(self, message: Give) -> None:
         """Take tasks. If one is not what this agent would make, the stage ends with that error."""
-        fingerprint = self._executor.resolved.fingerprints[self._stage.index]
+        prints = self._executor.resolved.fingerprints[self._stage.index]
         tasks = []
         try:
             for one in message.tasks:
-                found = taken(one, self._pipeline, self._stage, fingerprint, self._folders.inputs)
+                found = taken(one, self._pipeline, self._stage, prints, self._folders.inputs)
                 self._keys[one.item] = found.keys
                 self._publisher.take(found.task)
                 tasks.append(found.task)

@@ -89,7 +89,7 @@ class Fleet:
 
     def _source(self, stage: PipelineStage) -> dict[str, Any] | None:
         """The record of the model for all results: as it is here, else as on the node that came first."""
-        model = self._resolved.model(stage)
+        model = self._resolved.placed(stage)
         if model is not None:
             return model.record()
         first = next((node.welcome for node in self._members.nodes if node.welcome), None)

@@ -14,6 +14,7 @@ from runner.machine.describe import installed_with
 from runner.remote.messages import INPUT, PROTOCOL, Hello, Piece
 from runner.remote.tasks import InputFiles, samples
 from runner.rundir.directory import SHARED_WORD
+from runner.work.keys import Prints
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ class Greeter:
 
     pipeline: Pipeline
     directory: RunDirectory
-    fingerprints: Sequence[str] | None
+    fingerprints: Sequence[Prints] | None
     """Of each stage's components; None until a node tells them."""
     _versions: dict[str, str] = field(init=False)
     _word: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -97,13 +98,13 @@ class Greeter:
                 unlike.append(f"{stage.spec.name} version {offer.version}, not {stage.spec.version}")
         if unlike:
             return Refusal(ExitCode.PLUGIN, f"it has {', '.join(unlike)}")
-        found = [offer.fingerprint for offer in welcome.stages]
+        found = [Prints(offer.fingerprint, offer.loras) for offer in welcome.stages]
         if self.fingerprints is None:
             self.fingerprints = found
         other = [
             offer.name
-            for offer, known in zip(welcome.stages, self.fingerprints, strict=True)
-            if offer.fingerprint != known
+            for offer, here, known in zip(welcome.stages, found, self.fingerprints, strict=True)
+            if here != known
         ]
         if other:
             reason = f"its model's files differ, for {', '.join(other)}"

@@ -28,6 +28,7 @@ FORWARDED: tuple[type[Event], ...] = (
     ev.Waiting,
     ev.MeasuringShapes,
     ev.FetchProgress,
+    ev.PrepareProgress,
     ev.StageReady,
     ev.Progress,
     ev.Resumed,

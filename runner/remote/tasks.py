@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
+    from runner.work.keys import Prints
     from runner.work.work import Work
 
 SAMPLES = 256
@@ -132,7 +133,7 @@ class TakenTask:
 
 
 def taken(
-    message: TaskMessage, pipeline: Pipeline, stage: PipelineStage, fingerprint: str, folder: Path
+    message: TaskMessage, pipeline: Pipeline, stage: PipelineStage, prints: Prints, folder: Path
 ) -> TakenTask:
     """The task of a message; ``folder`` has the files that were sent for its parameters.
 
@@ -144,16 +145,19 @@ def taken(
     wanted = {
         "stage": stage.spec.name,
         "version": stage.spec.version,
-        "model": fingerprint,
+        "model": prints.model,
         "dtype": stage.table.dtype,
         "save_dtype": stage.table.save_dtype,
         "inputs": _inputs(stage, message.earlier),
+        "quantize": stage.table.quantize,
     }
     if not (_ITEM.fullmatch(message.item) and len(message.item) <= NAME_LIMIT):
         raise PluginError(f"{message.item!r} is no name of an item")
     if key_of(made_from) != message.key or not isinstance(made_from.get("params"), dict):
         raise PluginError(f"item '{message.item}': its key is not the hash of what it says")
     other = [name for name, value in wanted.items() if made_from.get(name) != value]
+    if _adapters(made_from.get("lora", {})) != prints.loras:
+        other.append("lora")
     if other:
         raise PluginError(f"item '{message.item}': its key has another {', '.join(other)} than this agent")
     keyed = Keyed(message.key, made_from)
@@ -167,6 +171,14 @@ def taken(
     params[stage.index] = StageParams(raw, made_from["params"], message.as_written)
     item = PipelineItem(message.item, tuple(params), (), lambda _name: Position("the run"))
     return TakenTask(Task(item, keyed, ""), tuple(keys))
+
+
+def _adapters(loras: Any) -> dict[str, Any] | None:
+    """Content hashes of the adapters of a key, by name; None if they are not what a key has."""
+    try:
+        return {name: one["file"] for name, one in loras.items() if float(one["weight"]) is not None}
+    except (AttributeError, TypeError, ValueError, KeyError):
+        return None
 
 
 def _inputs(stage: PipelineStage, earlier: Sequence[Earlier]) -> dict[str, str]:

@@ -37,6 +37,7 @@ def as_json(run: RunHistory, *, going: bool) -> dict[str, Any]:
         "stages": [_stage(run, stage) for stage in run.stages.values()],
         "machine": run.machine,
         "versions": run.versions,
+        "loras": run.loras,
         "warnings": [_warnings(group) for group in run.warnings],
         "nodes": [_node(run, node) for node in run.nodes.all.values()],
     }

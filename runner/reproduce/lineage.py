@@ -29,8 +29,12 @@ class SourceRecord(BaseModel):
     pipeline: str | None = None
     subfolder: str | None = None
     """Of a component from elsewhere: its folder in the source, if the manifest gave one."""
+    file: str | None = None
+    """Of a component from elsewhere, or of an adapter: the single file in its source."""
     components: dict[str, SourceRecord] = {}
     """The components from elsewhere that the stage loaded."""
+    loras: dict[str, SourceRecord] = {}
+    """The adapters that changed the stage."""
     commit: str | None = None
     folder: str | None = None
     """The model's folder; in records of earlier versions, whose ``source`` is as the manifest had it."""
@@ -54,7 +58,23 @@ class SourceRecord(BaseModel):
 
     @property
     def _parts(self) -> dict[str, str]:
-        return {name: as_part(r.source, r.commit, r.subfolder) for name, r in self.components.items()}
+        return {name: record.as_part for name, record in self.components.items()}
+
+    @property
+    def as_part(self) -> str:
+        """The source of a component, or of an adapter, as ``[model.components]`` or ``[[lora]]`` has it."""
+        if self.file and self.commit is None:
+            return f"{self.source.removesuffix('/')}/{self.file}"
+        return as_part(self.source, self.commit, self.file or self.subfolder)
+
+
+class LoraRecord(BaseModel):
+    """An adapter in a stage's key."""
+
+    place: int
+    file: str
+    """The hash of its content."""
+    weight: float = Field(allow_inf_nan=False)
 
 
 class StageRecord(BaseModel):
@@ -66,9 +86,12 @@ class StageRecord(BaseModel):
     as_written: dict[str, Any] = {}
     """Parameters as they were written: where the plugin's model converts them, and paths of files."""
     model: str
+    lora: dict[str, LoraRecord] = {}
+    """The adapters that changed it, by name."""
     source: SourceRecord | None
     dtype: str
     save_dtype: str | None
+    quantize: str | dict[str, str] | None = None
     inputs: dict[str, str]
     key: str
     place: int

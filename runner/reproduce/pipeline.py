@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import tomlkit
 
 from runner.accelerator.discovery import accelerators
 from runner.accelerator.names import CPU, CUDA
+from runner.errors import UsageError
 from runner.manifest.batch_item import BatchItem, at
 from runner.manifest.input_files import file_parameters
 from runner.manifest.load import parse
@@ -21,13 +23,14 @@ from runner.pipeline.binding import Pipeline, PipelineItem, bind_stages
 from runner.pipeline.params import ParamsBinder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from runner.pipeline.stage import PipelineStage
     from runner.plugins import Plugins
     from runner.reproduce.lineage import Provenance, StageRecord
 
 NAME = "reproduce"
+PARTS = "components"
 """Of the manifest and its run directory."""
 
 Tables = dict[str, Any]
@@ -54,17 +57,23 @@ def manifest_of(provenance: Provenance, plugins: Plugins, model: str | None = No
     records = provenance.in_order()
     stages: list[Tables] = []
     for name, record in records.items():
-        stage = {"name": name, "uses": record.stage, "dtype": record.dtype}
+        stage: Tables = {"name": name, "uses": record.stage, "dtype": record.dtype}
         if record.save_dtype is not None:
             stage["save_dtype"] = record.save_dtype
+        if record.quantize is not None:
+            stage["quantize"] = record.quantize
         stages.append({**stage, "from": _from(record, records, plugins)})
     tables: Tables = {"version": 1, "name": NAME}
     loading = [(n, r.source) for n, r in enumerate(records.values()) if r.source]
-    sources = [source.at(model) if model else source.pinned for _, source in loading]
-    _put(tables, [stages[n] for n, _ in loading], "model", sources)
+    sources = _with_all_parts([source.at(model) if model else source.pinned for _, source in loading])
+    if loras := _loras(records.values()):
+        tables["lora"] = loras
+        _put_adapted(tables, sources, [stages[n] for n, _ in loading], [bool(s.loras) for _, s in loading])
+    else:
+        _put(tables, [stages[n] for n, _ in loading], "model", sources)
     budgets = [{"device": _device(r.device), "threads": r.threads} for r in records.values()]
     _put(tables, stages, "budget", budgets)
-    text: str = tomlkit.dumps({**tables, "stage": stages})
+    text: str = tomlkit.dumps({**tables, "stage": stages, "lora": tables.pop("lora", [])})
     return f"# The stages that `runner reproduce` ran; its items are the files given to it.\n{text}"
 
 
@@ -88,11 +97,13 @@ def pipeline_of(
     for original in originals:
         id_ = _id(original.file.stem, items)
         where = at(Position(str(original.file)))
-        fields = [_parameters(stage, original.provenance.lineage[stage.name]) for stage in stages]
+        lineage = original.provenance.lineage
+        fields = [_parameters(stage, lineage[stage.name]) for stage in stages]
         # values come from JSON, or from strings: they are not validated strictly
         own = [BatchItem(values, where, text_only=True, id=id_) for values in fields]
         bound = [binder.bind(item) for binder, item in zip(binders, own, strict=True)]
-        items[id_] = PipelineItem(id_, tuple(bound), (), where)
+        weights = {name: lora.weight for record in lineage.values() for name, lora in record.lora.items()}
+        items[id_] = PipelineItem(id_, tuple(bound), (), where, weights)
     problems.check()
     return Pipeline(manifest, plugins, stages, tuple(items.values()))
 
@@ -103,6 +114,51 @@ def _from(record: StageRecord, records: Mapping[str, StageRecord], plugins: Plug
     inputs = {needed.name for needed in plugins.stage(record.stage).inputs}
     wires = record.takes().items()
     return {name: f"{stages[key]}.{output}" for name, (key, output) in wires if name in inputs}
+
+
+def _with_all_parts(sources: Sequence[Tables]) -> list[Tables]:
+    """Sources of one model with the components from elsewhere of all of its stages: each records its own."""
+
+    def own(source: Tables) -> Tables:
+        return {name: value for name, value in source.items() if name != PARTS}
+
+    found = []
+    for source in sources:
+        parts: Tables = {}
+        for other in sources:
+            if own(other) == own(source):
+                parts |= other.get(PARTS, {})
+        found.append({**own(source), **({PARTS: parts} if parts else {})})
+    return found
+
+
+def _loras(records: Iterable[StageRecord]) -> list[Tables]:
+    """The ``[[lora]]`` tables of all adapters, in their order; the weights are those of each original."""
+    found: dict[str, Tables] = {}
+    before: dict[str, set[str]] = {}
+    for record in records:
+        sources = record.source.loras if record.source else {}
+        names = sorted(record.lora.keys() & sources.keys(), key=lambda name: record.lora[name].place)
+        for n, name in enumerate(names):  # a stage has only those that change it
+            found.setdefault(name, {"source": sources[name].as_part, "name": name})
+            before.setdefault(name, set()).update(names[:n])
+    try:
+        return [found[name] for name in TopologicalSorter(before).static_order()]
+    except CycleError:
+        raise UsageError(
+            "its record has adapters in one order at a stage, and in another at the next"
+        ) from None
+
+
+def _put_adapted(
+    tables: Tables, sources: Sequence[Tables], stages: Sequence[Tables], adapted: Sequence[bool]
+) -> None:
+    """Put the model into ``[model]``, which adapters change; a stage of another model has its own."""
+    base = next(source for source, has in zip(sources, adapted, strict=True) if has)
+    for source, stage in zip(sources, stages, strict=True):
+        if source != base:
+            stage["model"] = source
+    tables["model"] = base
 
 
 def _put(tables: Tables, stages: Sequence[Tables], name: str, values: Sequence[Tables]) -> None:

@@ -109,7 +109,7 @@ def _key_mismatches(originals: Sequence[Original], pipeline: Pipeline) -> list[D
     keys = resolved.keys()
     # keys of inputs differ only if their stages' own parts do
     kinds = [kind for kind in KEY_INPUTS if kind != "inputs" and (keys or kind not in HASHES)]
-    keys = keys or keys_of(pipeline, [""] * len(pipeline.stages))
+    keys = keys or keys_of(pipeline)
 
     def mismatches(provenance: Provenance, keyed: Sequence[Keyed]) -> Differing:
         here = {stage.name: keyed[stage.index].key_inputs for stage in pipeline.stages}
@@ -142,7 +142,7 @@ def _output(provenance: Provenance, item: str, pipeline: Pipeline, directory: Ru
 
 def _refused(provenance: Provenance, pipeline: Pipeline, mismatches: Differing) -> Reproduction:
     """Of the environment only versions are compared: no worker ran that could report its device."""
-    of_model = any(one.part == ("model",) for many in mismatches.values() for one in many)
+    of_model = any(one.part[0] in ("model", "lora") for many in mismatches.values() for one in many)
     versions = {
         name: differences(
             _parts(record, ["versions"]),

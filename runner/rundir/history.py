@@ -41,6 +41,8 @@ class RunHistory:
     items: int = 0
     machine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    loras: dict[str, float] = field(default_factory=dict)
+    """The adapters, with the manifest's weights."""
     started: datetime | None = None
     latest: datetime | None = None
     """The time of its latest event."""
@@ -60,7 +62,7 @@ class RunHistory:
             case ev.RunStarted():
                 self.name, self.manifest, self.started = event.run, event.manifest, event.time
                 self.stage_names, self.items = event.stages, event.items
-                self.machine, self.versions = event.machine, event.versions
+                self.machine, self.versions, self.loras = event.machine, event.versions, event.loras
             case ev.StageStarted():
                 self.stages[event.stage] = StageHistory(event)
             case ev.ItemFinished() | ev.OutOfMemory() | ev.StageFinished():

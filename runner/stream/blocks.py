@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from runner.stream.file_range import FileRange
+    from runner.stream.weights import WeightSource
 
 ALIGNMENT = 256
 """Bytes. The CPU needs 64; cuBLAS chooses kernels by alignments up to 256."""
@@ -63,18 +65,28 @@ class OffloadedParameter(torch.nn.Parameter):
 
 
 @dataclass(frozen=True)
+class Part:
+    """A tensor of a block: its range in a file, its offset in a slot."""
+
+    range: FileRange
+    offset: int
+    """Bytes from the start of the slot."""
+
+    def view(self, slot: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """The tensor in a slot (uint8) that holds the block, with the shape and dtype of ``like``."""
+        raw = slot[self.offset : self.offset + self.range.size]
+        return raw.view(like.dtype).view(like.shape)
+
+
+@dataclass(frozen=True)
 class Weight:
-    """One parameter of a block: its owner, its range in a file, its offset in a slot."""
+    """One parameter of a block: its owner, the tensors that it consists of, and what they become."""
 
     owner: torch.nn.Module
     name: str
-    range: FileRange
-    shape: torch.Size
-    stored: torch.dtype
-    dtype: torch.dtype
-    """The dtype that it computes in."""
-    offset: int
-    """Bytes from the start of the slot."""
+    source: WeightSource
+    parts: tuple[Part, ...]
+    """Of each tensor of the source."""
     placeholder: OffloadedParameter
     """Its substitute in the module while it is not loaded."""
 
@@ -88,45 +100,45 @@ class Block:
     in_ram: bool = False
     """Whether a copy is kept in pinned RAM, with an accelerator, so that it is read from disk once."""
     weights: list[Weight] = field(default_factory=list)
-    stored: int = 0
-    """Bytes in the files (a tied weight counts once)."""
+    parts: dict[FileRange, Part] = field(default_factory=dict)
+    """All tensors; those of weights that are tied inside the block count once."""
     size: int = 0
     """Bytes in a slot, as stored."""
     cast_size: int = 0
     """Bytes of the weights that are cast, after the cast."""
 
+    @property
+    def stored(self) -> int:
+        """Bytes in the files."""
+        return sum(range_.size for range_ in self.parts)
+
     def add(
         self,
         owner: torch.nn.Module,
         name: str,
-        weight: torch.Tensor,
-        range_: FileRange,
+        source: WeightSource,
+        ranges: Sequence[FileRange],
         placeholder: OffloadedParameter,
     ) -> None:
-        """Add a parameter, and put ``placeholder`` in its place in the module."""
-        same = [other for other in self.weights if other.range == range_]  # tied inside the block
-        dtype = placeholder.dtype
-        offset = same[0].offset if same else self.size
-        added = Weight(owner, name, range_, weight.shape, weight.dtype, dtype, offset, placeholder)
-        self.weights.append(added)
-        if not same:
-            self.stored += range_.size
-            self.size = aligned(self.size + range_.size)
-        if dtype != weight.dtype:
-            self.cast_size = aligned(self.cast_size + weight.numel() * dtype.itemsize)
+        """Add a parameter, whose tensors have these ranges, and put ``placeholder`` in its place."""
+        parts = tuple(map(self._part, ranges))
+        self.weights.append(Weight(owner, name, source, parts, placeholder))
+        self.cast_size = aligned(self.cast_size + source.cast_size)
         set_weight(owner, name, placeholder)
+
+    def _part(self, range_: FileRange) -> Part:
+        if range_ not in self.parts:
+            self.parts[range_] = Part(range_, self.size)
+            self.size = aligned(self.size + range_.size)
+        return self.parts[range_]
 
     def bind(self, slot: torch.Tensor, cast: torch.Tensor) -> None:
         """Make the parameters views of ``slot`` (uint8); those to be cast are cast into ``cast`` (uint8)."""
         at = 0
         for weight in self.weights:
-            raw = slot[weight.offset : weight.offset + weight.range.size]
-            value = raw.view(weight.stored).view(weight.shape)
-            if weight.dtype != weight.stored:
-                size = value.numel() * weight.dtype.itemsize
-                target = cast[at : at + size].view(weight.dtype).view(weight.shape)
-                value = target.copy_(value)
-                at = aligned(at + size)
+            views = map(Part.view, weight.parts, repeat(slot), weight.source.tensors)
+            value = weight.source.materialize([*views], cast[at:])
+            at += aligned(weight.source.cast_size)
             set_weight(weight.owner, weight.name, torch.nn.Parameter(value, requires_grad=False))
 
     def release(self) -> None:
@@ -177,11 +189,11 @@ def _is_list(module: torch.nn.Module) -> bool:
     return unimplemented or isinstance(module, torch.nn.Sequential)
 
 
-def set_weight(owner: torch.nn.Module, name: str, value: torch.nn.Parameter) -> None:
+def set_weight(owner: torch.nn.Module, name: str, value: torch.Tensor) -> None:
     """Set the module's parameter or buffer of that name."""
     # Module.__setattr__ takes longer than small blocks compute; a class that overrides it (RNNs) needs it
     if type(owner).__setattr__ is torch.nn.Module.__setattr__:
-        table = owner._buffers if name in owner._buffers else owner._parameters  # noqa: SLF001
+        table: Any = owner._buffers if name in owner._buffers else owner._parameters  # noqa: SLF001
         table[name] = value
     else:
         setattr(owner, name, value)

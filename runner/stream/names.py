@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.stream.file_range import FileRange, OpenFile
+from runner.stream.weights import source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import torch
 
+    from runner.files.header import Header
     from runner.model.files import ComponentFiles
 
 MAPS = Path("/proc/self/smaps")
@@ -36,10 +38,11 @@ class _Region:
     """Whether the process has written to it, so that it may differ from the file."""
 
 
-def locate(module: torch.nn.Module, files: ComponentFiles) -> dict[str, FileRange]:
+def locate(module: torch.nn.Module, files: ComponentFiles) -> dict[str, tuple[FileRange, ...]]:
     """The file ranges of a newly mapped module's weights, by name, without those that no file holds.
 
-    A range must match a tensor in the file's header, and the file's bytes if the process wrote to the pages.
+    Each has one for each tensor that it consists of. A range must be of one tensor in the file's header, or
+    of a part of it, and must have the file's bytes if the process wrote to the pages.
     Empty on systems other than Linux, which have no ``/proc``.
 
     Raises:
@@ -52,21 +55,30 @@ def locate(module: torch.nn.Module, files: ComponentFiles) -> dict[str, FileRang
     # that the resident weights come from
     opened = {(files.folder / name).resolve(): header for name, header in files.headers.items()}
     regions = _Regions([OpenFile(path) for path in opened])
-    known = {
-        (path, tensor.start, tensor.end - tensor.start)
-        for path, header in opened.items()
-        for tensor in header.tensors.values()
-    }
+    known = _Extents(opened)
     found = {}
     for name, weight in module.named_parameters(remove_duplicate=False):
-        range_ = regions.find(weight.data_ptr(), weight.numel() * weight.element_size())
-        if (
-            range_ is not None
-            and weight.is_contiguous()
-            and (range_.file.path, range_.offset, range_.size) in known
-        ):
-            found[name] = range_
+        ranges = [regions.of(tensor) for tensor in source_of(weight, weight.dtype).tensors]
+        whole = tuple(range_ for range_ in ranges if range_ is not None and range_ in known)
+        if len(whole) == len(ranges):
+            found[name] = whole
     return found
+
+
+class _Extents:
+    """The extents of the tensors in some files."""
+
+    def __init__(self, headers: Mapping[Path, Header]) -> None:
+        self._extents = {
+            path: sorted((tensor.start, tensor.end) for tensor in header.tensors.values())
+            for path, header in headers.items()
+        }
+
+    def __contains__(self, range_: FileRange) -> bool:
+        """Whether the range is inside one tensor."""
+        extents = self._extents[range_.file.path]
+        at = bisect.bisect_right(extents, range_.offset, key=lambda extent: extent[0]) - 1
+        return at >= 0 and range_.offset + range_.size <= extents[at][1]
 
 
 def mappings(files: ComponentFiles) -> list[range]:
@@ -86,8 +98,13 @@ class _Regions:
         lines = os.fsdecode(MAPS.read_bytes()).split("\n")
         self._regions = sorted(_regions(lines, by_path), key=lambda region: region.start)
 
-    def find(self, address: int, size: int) -> FileRange | None:
-        """The file range that is mapped to an address, if memory and file agree."""
+    def of(self, tensor: torch.Tensor) -> FileRange | None:
+        """The file range that a tensor is mapped from, if it is contiguous, and memory and file agree."""
+        if not tensor.is_contiguous():
+            return None
+        return self._find(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+
+    def _find(self, address: int, size: int) -> FileRange | None:
         at = bisect.bisect_right(self._regions, address, key=lambda region: region.start) - 1
         if at < 0 or not size or address + size > self._regions[at].end:
             return None

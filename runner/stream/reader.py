@@ -16,7 +16,7 @@ from runner.stream.file_range import PAGE, OpenFile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from runner.stream.blocks import Block, Weight
+    from runner.stream.blocks import Block, Part
 
 GAP = 1 << 20  # bytes; a smaller gap between two weights is read, too
 
@@ -84,10 +84,10 @@ class Reader:
 
 def _plan(block: Block) -> list[_Read]:
     """A block's reads: contiguous stretches of its files, cut into chunks at page boundaries."""
-    weights = sorted(block.weights, key=lambda w: (str(w.range.file.path), w.range.offset))
+    parts = sorted(block.parts.values(), key=lambda p: (str(p.range.file.path), p.range.offset))
     stretches: list[tuple[OpenFile, int, int]] = []
-    for weight in weights:
-        range_ = weight.range
+    for part in parts:
+        range_ = part.range
         end = range_.offset + range_.size
         if stretches and stretches[-1][0] is range_.file and range_.offset - stretches[-1][2] < GAP:
             stretches[-1] = (range_.file, stretches[-1][1], max(end, stretches[-1][2]))
@@ -98,15 +98,15 @@ def _plan(block: Block) -> list[_Read]:
         for at in range(first - first % PAGE, last, CHUNK):
             until = min(at + CHUNK, last)
             length = -(-(until - at) // PAGE) * PAGE
-            copies = list(_copies([w for w in weights if w.range.file is file], at, until))
+            copies = list(_copies([p for p in parts if p.range.file is file], at, until))
             reads.append(_Read(file, at, length, until - at, copies))
     return reads
 
 
-def _copies(weights: Iterable[Weight], start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """The copies, as in :class:`_Read`, of the parts of weights between two offsets in their file."""
-    for weight in weights:
-        first = max(start, weight.range.offset)
-        size = min(end, weight.range.offset + weight.range.size) - first
+def _copies(parts: Iterable[Part], start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The copies, as in :class:`_Read`, of what lies of tensors between two offsets in their file."""
+    for part in parts:
+        first = max(start, part.range.offset)
+        size = min(end, part.range.offset + part.range.size) - first
         if size > 0:
-            yield first - start, weight.offset + first - weight.range.offset, size
+            yield first - start, part.offset + first - part.range.offset, size

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from runner.model.files import ComponentFiles
     from runner.stream.lockstep import During
+    from runner.stream.weights import WeightSource
 
 
 class Stream:
@@ -52,7 +53,7 @@ class Stream:
         files: ComponentFiles,
         streamed: Callable[[str], bool],
         in_ram: Callable[[str], bool],
-        dtype_of: Callable[[torch.Tensor], torch.dtype],
+        source_of: Callable[[torch.Tensor], WeightSource],
     ) -> None:
         """Stream the blocks of a newly mapped module whose names ``streamed`` accepts.
 
@@ -72,10 +73,9 @@ class Stream:
                 for name, _ in list(owner.named_parameters(recurse=False)):
                     full = ".".join(filter(None, (block.name, path, name)))
                     if full in ranges and owner not in others:
-                        placeholder = OffloadedParameter.of(
-                            weights[full], dtype_of(weights[full]), self._device
-                        )
-                        block.add(owner, name, weights[full], ranges[full], placeholder)
+                        source = source_of(weights[full])
+                        placeholder = OffloadedParameter.of(weights[full], source.dtype, self._device)
+                        block.add(owner, name, source, ranges[full], placeholder)
             if block.weights:
                 block.in_ram = in_ram(block.name)
                 self._watch(block)

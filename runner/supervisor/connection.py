@@ -13,7 +13,7 @@ from runner.errors import PluginError
 from runner.events import Event
 from runner.machine.active_time import CLOCK, active_seconds
 from runner.machine.ram import is_suspended, ram_of
-from runner.protocol import Job, Measuring, ModelCheck, MoreItems, Stop, decode_event, send
+from runner.protocol import Job, Measuring, ModelCheck, MoreItems, Prepare, Stop, decode_event, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ class Memory:
 class WorkerConnection:
     """Sends a job or a model check to a worker, and receives its events until it exits."""
 
-    def __init__(self, process: Process, job: Job | ModelCheck | Measuring) -> None:
+    def __init__(self, process: Process, job: Job | ModelCheck | Measuring | Prepare) -> None:
         self._process = process
         self._events: queue.SimpleQueue[Event | object | None] = queue.SimpleQueue()
         self.memory = Memory()
@@ -130,7 +130,7 @@ class WorkerConnection:
                 return code
         return None
 
-    def _send(self, job: Job | ModelCheck | Measuring) -> None:
+    def _send(self, job: Job | ModelCheck | Measuring | Prepare) -> None:
         try:
             job.send(self._process.commands)
             while (message := self._outgoing.get()) is not None:

@@ -9,7 +9,9 @@ from runner import events as ev
 from runner.api import ItemResult, Run, StageResult, Summary
 from runner.machine.active_time import active_seconds
 from runner.machine.describe import describe_machine, installed_with
+from runner.manifest.loras import WEIGHTS
 from runner.manifest.record import content_of
+from runner.manifest.sources import lora_name
 from runner.rundir.memory_series import Series
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class EventPublisher:
                 versions=installed_with(self._plugins.distribution_of(s.spec.name) for s in stages),
                 content=content_of(manifest),
                 overridden=bool(manifest.overrides or manifest.prompts),
+                loras={lora_name(one.source, one.name): one.weight for one in manifest.table.lora},
             )
         )
         self._plugins.notify("runner_run_started", run=run)
@@ -97,6 +100,11 @@ class EventPublisher:
     def not_measured(self, stage: str, reason: str) -> None:
         """One size of a stage could not be measured."""
         self.warning(ev.Warned(kind="not_measured", message=NOT_MEASURED.format(reason), stage=stage))
+
+    def preparing(self, stage: str, component: str, scheme: str, done: int, total: int) -> None:
+        """A component is being quantised or converted: bytes so far, and in all."""
+        progress = ev.PrepareProgress(stage=stage, component=component, scheme=scheme, done=done, total=total)
+        self.events.emit(progress)
 
     def fetching(self, source: str, done: int, total: int) -> None:
         """A model is being downloaded: bytes so far, and in all."""
@@ -185,6 +193,7 @@ class EventPublisher:
     def _params(self, item: ItemResult) -> dict[str, Any]:
         """The item's parameters of this stage and the earlier ones: the prompt is logged for each stage."""
         params: dict[str, Any] = {}
-        for params_of_stage in self._items[item.item].params[: self._stages[item.stage].index + 1]:
+        made = self._items[item.item]
+        for params_of_stage in made.params[: self._stages[item.stage].index + 1]:
             params |= params_of_stage.shown
-        return params
+        return {**params, WEIGHTS: dict(made.lora_weights)} if made.lora_weights else params

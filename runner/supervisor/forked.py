@@ -12,8 +12,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from runner.errors import WorkerDiedError
 from runner.files.storage import open_in_place, remove_if_empty
+from runner.machine.interpreter import environment, interpreter
 from runner.protocol import MESSAGE_LIMIT
-from runner.supervisor.spawn import Spawner, environment, interpreter, kill_group
+from runner.supervisor.spawn import Spawner, kill_group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner.machine.cpu import core_count
-from runner.protocol import Input, Job, JobItem
+from runner.model.layouts import Layout
+from runner.protocol import Input, Job, JobAdapters, JobItem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +33,7 @@ def make_job(
     """
     stage = plan.stage
     table = stage.table
+    layouts = {shapes.component.name: Layout.of(shapes) for shapes in plan.need.shapes}
     return Job(
         name=stage.name,
         stage=stage.spec,
@@ -46,13 +48,14 @@ def make_job(
         retains_freed_memory=placed.retains_freed_memory,
         placements=placed.placements,
         group=placed.group,
-        components={c.name: model.of(c).place(c) for c in stage.components} if model else {},
+        components={c.name: model.place(c, layouts.get(c.name)) for c in stage.components} if model else {},
         facts=stage.facts,
         dtypes=work.pipeline.dtypes_elsewhere(stage),
         retries=table.retries,
         timeout=table.timeout,
         checkpoint_every=work.pipeline.manifest.table.run.checkpoint_every,
         items=job_items(work, stage, tasks, model, source),
+        adapters=JobAdapters(model.lora_files(), model.recipients) if model and model.recipients else None,
     )
 
 
@@ -81,6 +84,7 @@ def _job_item(work: Work, stage: PipelineStage, task: Task, source: Mapping[str,
         state=directory.state(stage.name, key),
         files=work.files(task.item.id, stage),
         lineage=_lineage(stage, task, source),
+        lora_weights=tuple(one["weight"] for one in task.keyed.key_inputs.get("lora", {}).values()),
     )
 
 

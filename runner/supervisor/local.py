@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runner.events import Warned
 from runner.files.storage import remove_if_empty
 from runner.machine.cpu import core_count
 from runner.plan.choose import plan_stages
+from runner.supervisor.adapter_check import try_adapters
 from runner.supervisor.device_locks import DeviceLocks
 from runner.supervisor.launch import Launchers
 from runner.supervisor.measuring import measuring
 from runner.supervisor.model_check import check_components
+from runner.supervisor.preparing import prepare
 from runner.supervisor.stage_runner import StageRunner
 from runner.work.checks import Findings, look
 from runner.work.models import fetch_missing, resolve_models
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
     from runner.supervisor.executor import OpenRun, StageTasks
+    from runner.supervisor.spawn import Launcher
     from runner.work.keys import Keys
     from runner.work.models import ResolvedModels
 
@@ -76,6 +80,7 @@ class LocalExecutor:
         """Download missing models, and compute the keys."""
         stages = self._pipeline.stages
         absent = None in self._resolved.models.values()
+        self._try_adapters()
         if absent:  # what does not fit is refused before the download, not after it
             plans = self._plan(stages)
             self._findings = look(self._resolved, stages)
@@ -96,12 +101,13 @@ class LocalExecutor:
     def run_stage(self, work: StageTasks) -> None:
         stage, plan = work.stage, self.plans[work.stage.name]
         publisher = self._run.publisher
+        self._prepare_components(stage)
         self._resolved.refuse_changed(stage)
         for note in self._resolved.notes(stage):
             publisher.warning(Warned(kind="variant_absent", message=note, stage=stage.name))
         runner = StageRunner(
             work=work.work,
-            model=self._resolved.model(stage),
+            model=self._resolved.placed(stage),
             plan=plan,
             publisher=publisher,
             launchers=self._launchers,
@@ -113,6 +119,35 @@ class LocalExecutor:
         )
         with self._locks.held(plan.limits.device, publisher.waiting):
             runner.run(work.tasks, work.cached)
+
+    def _try_adapters(self) -> None:
+        """Try adapters on the model: which stages they change belongs to keys and plans.
+
+        Raises:
+            ManifestError: one does not fit the model.
+
+        """
+        log = self._run.directory.log("check")
+        stage = self._pipeline.stages[0]
+        for warning in try_adapters(self._resolved, lambda: self._launcher(stage).start(log)):
+            self._run.publisher.warning(Warned(kind="model", message=str(warning), stage=warning.stage))
+        remove_if_empty(log)
+
+    def _launcher(self, stage: PipelineStage) -> Launcher:
+        """What starts workers for a stage."""
+        return self._launchers.get(stage.device, stage.budget.threads or core_count())
+
+    def _prepare_components(self, stage: PipelineStage) -> None:
+        """Quantise or convert the stage's components that are to be, and are not in the cache yet."""
+        model = self._resolved.placed(stage)
+        for one in model.prepared.values() if model else ():
+            if not one.is_done:
+                launcher = self._launchers.get("cpu", stage.budget.threads or core_count())
+                log = self._run.directory.log("prepare")
+                preparing = self._run.publisher.preparing
+                progress = partial(preparing, stage.name, one.component.name, one.scheme)
+                prepare(one, launcher, log, self._run.interrupts, progress)
+                remove_if_empty(log)
 
     def _plan(self, stages: Sequence[PipelineStage]) -> list[StagePlan]:
         """Plan stages, before the first one starts.
@@ -136,8 +171,7 @@ class LocalExecutor:
         """
         findings, self._findings = self._findings, Findings()
         if plans:
-            device, budget = plans[0].limits.device, plans[0].stage.budget
-            launcher = self._launchers.get(device, budget.threads or core_count())
+            launcher = self._launcher(plans[0].stage)
             log = self._run.directory.log("check")
             stages = [plan.stage for plan in plans]
             check_components(self._resolved, stages, findings, lambda: launcher.start(log))

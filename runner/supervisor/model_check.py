@@ -22,6 +22,7 @@ from runner.work.checks import Findings, Warned, component_checks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from runner.model.checks.adapters import AdapterCheck
     from runner.model.checks.request import ComponentCheck
     from runner.pipeline.stage import PipelineStage
     from runner.supervisor.spawn import Process
@@ -43,9 +44,9 @@ def check_components(
     todo = component_checks(resolved, stages, findings.refused)
     if not todo:
         return
-    checks = [check for _, check in todo]
-    results = _check_in(start(), checks) if start else _check_in_new_process(checks)
-    for (stage, check), problem in zip(todo, results, strict=True):
+    results = results_of([check for _, check in todo], start)
+    for (stage, check), result in zip(todo, results, strict=True):
+        problem = result and result.problem
         where = where_component(resolved.pipeline.manifest, stage, check.shapes.component.name)
         if problem:
             findings.problems.add(where, problem, ExitCode.MODEL)
@@ -59,20 +60,24 @@ def check_components(
             findings.warnings[Warned(where, message, stage.name)] = None
 
 
-def _check_in_new_process(checks: Sequence[ComponentCheck]) -> list[str | None]:
+def results_of(
+    checks: Sequence[ComponentCheck | AdapterCheck], start: Callable[[], Process] | None
+) -> list[Checked | None]:
+    """The result of each check; None if the worker could not make it. ``start`` as above."""
+    if start:
+        return _check_in(start(), checks)
     with tempfile.TemporaryDirectory(prefix="runner-") as folder:
         return _check_in(Spawner(threads=1).start(Path(folder, "check.log")), checks)
 
 
-def _check_in(process: Process, checks: Sequence[ComponentCheck]) -> list[str | None]:
-    """The problem of each component: "" if there is none, None if the worker could not check it."""
+def _check_in(process: Process, checks: Sequence[ComponentCheck | AdapterCheck]) -> list[Checked | None]:
     connection = WorkerConnection(process, ModelCheck(tuple(checks)))
-    results: list[str | None] = []
+    results: list[Checked | None] = []
     deadline = active_seconds() + SECONDS
     try:
         for event in connection.events():
             if isinstance(event, Checked):
-                results.append(event.problem)
+                results.append(event)
                 deadline = active_seconds() + SECONDS
             elif active_seconds() > deadline:
                 connection.kill()

@@ -14,6 +14,7 @@ from runner.model.checks.formats import foreign_format
 from runner.model.checks.request import ComponentCheck, checks_of
 from runner.pipeline.model_sources import where_component, where_source
 from runner.pipeline.params import instance
+from runner.placements import STREAM
 from runner.plugins import load_object
 from runner.work.models import find_models
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from runner.api import Component
+    from runner.manifest.load import Manifest
+    from runner.model.shapes import ComponentShapes
     from runner.pipeline.binding import Pipeline, PipelineItem
     from runner.pipeline.stage import PipelineStage
     from runner.work.models import ResolvedModels
@@ -105,9 +108,32 @@ def _check_model(resolved: ResolvedModels, stage: PipelineStage, findings: Findi
         messages = list(class_problems(shapes, {} if is_part else index))
         if message := foreign_format(shapes):
             messages.append(f"component '{shapes.component.name}': {message}")
+        _check_quantisation(resolved.pipeline.manifest, stage, shapes, findings)
         for message in messages:
             findings.problems.add(where, message, ExitCode.MODEL)
             findings.refused.add(shapes.component)
+
+
+def _check_quantisation(
+    manifest: Manifest, stage: PipelineStage, shapes: ComponentShapes, findings: Findings
+) -> None:
+    """Check that what reads a component's quantised weights is installed, and computes in this dtype."""
+    quantisation = shapes.quantisation
+    if quantisation is None:
+        return
+    subject = f"component '{shapes.component.name}' is quantised ({quantisation})"
+    where = where_component(manifest, stage, shapes.component.name)
+    if lacking := quantisation.missing:
+        findings.problems.add(where, f"{subject}, and {lacking}", ExitCode.PLUGIN)
+        findings.refused.add(shapes.component)
+    placement = stage.table.placement
+    if quantisation.excludes(placement):
+        place = manifest.where("stage", stage.index, "placement")
+        message = f"{subject}, and placement '{placement}' cannot move such weights: use '{STREAM}'"
+        findings.problems.add(place, message, ExitCode.MANIFEST)
+    if quantisation.dtype not in (None, stage.table.dtype):
+        message = f'{subject} for {quantisation.dtype}: set `dtype = "{quantisation.dtype}"` in the stage'
+        findings.problems.add(where, message, ExitCode.MODEL)
 
 
 def _run_stage_check(resolved: ResolvedModels, stage: PipelineStage, findings: Findings) -> None:

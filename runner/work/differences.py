@@ -13,9 +13,9 @@ from runner.rundir.directory import KEY_IN_NAME
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-KEY_INPUTS = ("stage", "version", "params", "model", "dtype", "save_dtype", "inputs")
+KEY_INPUTS = ("stage", "version", "params", "model", "lora", "dtype", "save_dtype", "quantize", "inputs")
 """The parts that a key is the hash of: see :mod:`runner.work.keys`."""
-HASHES = ("model", "inputs")
+HASHES = ("model", "lora", "inputs")
 """Those of them that cannot be computed without the model."""
 ENVIRONMENT = ("versions", "device", "threads")
 """What may change the low bits of a result, and is not part of its key."""
@@ -41,13 +41,16 @@ class Difference:
     def __str__(self) -> str:
         """``steps: 20 -> 28``, ``input latents: 3f0a95c2 -> 9d41b7e8``, ``image: a.png 3f0a95c2 -> ...``."""
         kind, name = self.part[0], self.part[-1]
-        named = {"inputs": f"input {name}", "version": "version of the stage"}.get(kind, name)
+        named = {"inputs": f"input {name}", "version": "version of the stage", "lora": f"lora {name}"}
         old, new = (f"{path} " if path else "" for path in self.paths)
-        return f"{named}: {old}{self._shown(self.old)} -> {new}{self._shown(self.new)}"
+        return f"{named.get(kind, name)}: {old}{self._shown(self.old)} -> {new}{self._shown(self.new)}"
 
     def _shown(self, value: str | None) -> str:
         if value is None or value == "null":
             return "not set"
+        if self.part[0] == "lora":
+            lora = json.loads(value)
+            return f"weight {lora['weight']:g} of {lora['file'][:KEY_IN_NAME]} (number {lora['place'] + 1})"
         if self.part[0] in HASHES:
             return value.strip('"')[:KEY_IN_NAME]
         if self.part[0] == "params" and (found := _CONTENT.findall(value)):
@@ -64,7 +67,7 @@ def parts(record: Mapping[str, Any], kinds: Sequence[str] = KEY_INPUTS) -> Parts
     """The parts of a key's inputs, or of a stage's record in a lineage."""
     found: Parts = {}
     for kind in kinds:
-        value = record.get(kind)
+        value = record.get(kind, {} if kind == "lora" else None)
         if isinstance(value, dict):
             found |= {(kind, name): _json(one) for name, one in value.items()}
         else:

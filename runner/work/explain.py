@@ -80,7 +80,7 @@ class Explainer:
         keys = resolved.keys(hash_missing=False)
         self.pending = keys is None
         """Whether a model is missing or not hashed: then only the other key inputs are known."""
-        self._keys = keys or keys_of(self._pipeline, [""] * len(self._pipeline.stages))
+        self._keys = keys or keys_of(self._pipeline)
         self._kinds = [kind for kind in KEY_INPUTS if keys or kind not in HASHES]
         tasks = demand(Work(self._pipeline, keys, directory), forced).tasks if keys else []
         self._tasks: list[dict[str, Task]] = [

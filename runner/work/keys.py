@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
     from runner.pipeline.binding import Pipeline, PipelineItem
     from runner.pipeline.stage import PipelineStage
+
+
+@dataclass(frozen=True)
+class Prints:
+    """What a stage loads: its components' fingerprint, and the content hashes of its adapters by name."""
+
+    model: str = ""
+    loras: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -30,9 +38,10 @@ Keys = Mapping[str, tuple[Keyed, ...]]
 """Keys by item id, one per stage."""
 
 
-def keys_of(pipeline: Pipeline, fingerprints: Sequence[str]) -> Keys:
-    """The keys of all items; ``fingerprints`` has the hash of each stage's components."""
-    return {item.id: _item_keys(pipeline, item, fingerprints) for item in pipeline.items}
+def keys_of(pipeline: Pipeline, prints: Sequence[Prints] = ()) -> Keys:
+    """The keys of all items; ``prints`` has what each stage loads, as far as that is known."""
+    known = prints or [Prints()] * len(pipeline.stages)
+    return {item.id: _item_keys(pipeline, item, known) for item in pipeline.items}
 
 
 def key_of(key_inputs: Mapping[str, Any]) -> str:
@@ -41,12 +50,19 @@ def key_of(key_inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _item_keys(pipeline: Pipeline, item: PipelineItem, fingerprints: Sequence[str]) -> tuple[Keyed, ...]:
+def _item_keys(pipeline: Pipeline, item: PipelineItem, prints: Sequence[Prints]) -> tuple[Keyed, ...]:
     keyed: list[Keyed] = []
     for stage in pipeline.stages:
-        key_inputs = _key_inputs(stage, item, fingerprints[stage.index], keyed)
+        key_inputs = _key_inputs(stage, item, prints[stage.index].model, keyed)
+        if loras := prints[stage.index].loras:
+            key_inputs["lora"] = {
+                name: {"place": n, "file": content, "weight": item.lora_weights[name]}
+                for n, (name, content) in enumerate(loras.items())
+            }
         if dtypes := pipeline.dtypes_elsewhere(stage):
             key_inputs["dtypes"] = dtypes
+        if stage.table.quantize is not None:
+            key_inputs["quantize"] = stage.table.quantize
         keyed.append(Keyed(key_of(key_inputs), key_inputs))
     return tuple(keyed)
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import ExitCode, ModelError
-from runner.manifest.problems import ManifestError, Problem, Problems
-from runner.manifest.schema import UNKNOWN, PartSource
+from runner.manifest.problems import Problems
+from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
 from runner.model.hub import Listener, is_altered, lacking
 from runner.model.hub_errors import is_offline, offline
+from runner.model.preparation import preparation
 from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, fetch, find
 from runner.pipeline.model_sources import where_source
 from runner.rundir.directory import RunDirectory
-from runner.work.keys import keys_of
+from runner.work.adapters import Adapters
+from runner.work.keys import Prints, keys_of
+from runner.work.loaded_shapes import as_loaded, errors_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from runner.api import Component
@@ -32,9 +36,6 @@ if TYPE_CHECKING:
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
     from runner.work.keys import Keys
-
-
-_Of = TypeVar("_Of")
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,11 @@ class ResolvedModels:
     models: dict[Source, Model | None]
     _files: dict[tuple[Source, Component], ComponentFiles] = field(default_factory=dict)
     """Of each opened component: headers are read once."""
-    _prints: list[str] = field(default_factory=list)
+    _prints: list[Prints] = field(default_factory=list)
     """The fingerprints of each stage that the keys were computed from."""
     _described: dict[tuple[int, Source], dict[str, ComponentShapes]] = field(default_factory=dict)
     _indices: dict[ModelSource, Mapping[str, Any]] = field(default_factory=dict)
+    _shapes_of: dict[int, tuple[PipelineStage, list[ComponentShapes]]] = field(default_factory=dict)
 
     def model(self, stage: PipelineStage) -> ComposedModel | None:
         """The model of a stage that loads components, if it and every part from elsewhere are here."""
@@ -63,6 +65,22 @@ class ResolvedModels:
         parts = {s.component: model for s, model in here.items() if isinstance(s, PartSource)}
         return ComposedModel(here[stage.model], parts)
 
+    def placed(self, stage: PipelineStage) -> ComposedModel | None:
+        """The same with the components that are quantised or converted, where they are or will be.
+
+        And with the adapters that change it. Raises as :meth:`components`.
+        """
+        model = self.adapters.added(stage, self.model(stage))
+        shapes = {one.component.name: one for one in self.shapes(stage) if one.prepared}
+        if model is None or not shapes:
+            return model
+        found = {
+            name: preparation(shapes[name], files, model.place(component, files.layout), stage.table.dtype)
+            for component, files in zip(stage.components, self.components(stage), strict=True)
+            if (name := component.name) in shapes
+        }
+        return replace(model, prepared=found)
+
     def components(self, stage: PipelineStage) -> list[ComponentFiles]:
         """The files of the stage's components, checked; empty if one of their sources is not here.
 
@@ -72,8 +90,14 @@ class ResolvedModels:
         """
         if self.model(stage) is None:
             return []
-        opened = [files for source in stage.origins for files in self.opened(stage, source)]
-        return _in_order(stage, {files.component.name: files for files in opened})
+        found: dict[str, ComponentFiles] = {}
+        for source in stage.model_sources:
+            for files in self.opened(stage, source):
+                name = files.component.name
+                # a single file of weights has its config from the model, which comes first
+                config = found.get(name)
+                found[name] = files if config is None else replace(files, configured=config)
+        return [found[component.name] for component in stage.components]
 
     def opened(self, stage: PipelineStage, source: Source) -> list[ComponentFiles]:
         """The files of the components that a stage loads from one source, which is here."""
@@ -96,21 +120,31 @@ class ResolvedModels:
     def shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
         """The shapes of the stage's components; of a model that is not here, from headers on the hub.
 
+        They have the reports of the adapters that were tried.
+
         Raises:
             ManifestError: a file is missing or damaged, or the hub does not answer.
 
         """
+        return self.adapters.reported(stage, self._plain_shapes(stage))
+
+    def _plain_shapes(self, stage: PipelineStage) -> list[ComponentShapes]:
         if stage.model is None or not stage.components:
             return []
-        shapes: dict[str, ComponentShapes] = {}
-        for source in stage.origins:
-            shapes |= self._shapes(stage, source)
-        return _in_order(stage, shapes)
+        if stage.index not in self._shapes_of or self._shapes_of[stage.index][0] is not stage:
+            stored = {source: self._shapes(stage, source) for source in stage.model_sources}
+            self._shapes_of[stage.index] = stage, as_loaded(self.pipeline.manifest, stage, stored)
+        return self._shapes_of[stage.index][1]
+
+    @cached_property
+    def adapters(self) -> Adapters:
+        """The adapters, and what they change."""
+        return Adapters(self.pipeline, self.models, self._plain_shapes, self.index, self.opened)
 
     def _shapes(self, stage: PipelineStage, source: Source) -> dict[str, ComponentShapes]:
         """The shapes of the components that a stage loads from one source, by name."""
         if self.models.get(source) is not None:
-            return {files.component.name: files.shapes for files in self.opened(stage, source)}
+            return {files.component.name: files.stored_shapes for files in self.opened(stage, source)}
         if (stage.index, source) not in self._described:
             with _errors_at(self.pipeline, stage, source):
                 described = describe(source, stage.origins[source])
@@ -184,19 +218,25 @@ class ResolvedModels:
         """The keys of all items; None if a model is not here, or not hashed and ``hash_missing`` is False."""
         prints = []
         for stage in self.pipeline.stages:
-            if stage.components and self.model(stage) is None:
-                return None
-            found = fingerprint(self.components(stage), hash_missing=hash_missing)
+            is_here = not stage.components or self.model(stage) is not None
+            found = self._prints_of(stage, hash_missing=hash_missing) if is_here else None
             if found is None:
                 return None
-            prints.append(found if stage.components else "")
+            prints.append(found)
         self._prints[:] = prints
         return keys_of(self.pipeline, prints)
 
     @property
-    def fingerprints(self) -> list[str]:
-        """The fingerprint of each stage's components that the keys were computed from."""
+    def fingerprints(self) -> list[Prints]:
+        """What the keys were computed from, for each stage."""
         return list(self._prints)
+
+    def _prints_of(self, stage: PipelineStage, *, hash_missing: bool) -> Prints | None:
+        model = fingerprint(self.components(stage), hash_missing=hash_missing)
+        loras = self.adapters.prints(stage, hash_missing=hash_missing)
+        if model is None or loras is None:
+            return None
+        return Prints(model if stage.components else "", loras)
 
     def refuse_changed(self, stage: PipelineStage) -> None:
         """Check that the stage's files are those that its keys were computed from.
@@ -205,7 +245,7 @@ class ResolvedModels:
             ManifestError: they were changed since.
 
         """
-        if stage.components and fingerprint(self.components(stage)) != self._prints[stage.index]:
+        if self._prints_of(stage, hash_missing=True) != self._prints[stage.index]:
             with _errors_at(self.pipeline, stage, stage.model):
                 raise ModelError("the model's files were changed since the run began: run it again")
 
@@ -231,7 +271,7 @@ def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
     manifest, base = pipeline.manifest, pipeline.manifest.folder
     resolved = ResolvedModels(pipeline, {})
     for stage, source in _origins(pipeline):
-        if source.source == UNKNOWN or check_source(source, base):
+        if source.source == UNKNOWN or (not isinstance(source, LoraSource) and check_source(source, base)):
             continue  # that is a problem already
         where = where_source(manifest, stage.index, source)
         if source not in resolved.models:
@@ -273,19 +313,11 @@ def _origins(pipeline: Pipeline) -> Iterator[tuple[PipelineStage, Source]]:
     return ((stage, source) for stage in pipeline.stages for source in stage.origins)
 
 
-def _in_order(stage: PipelineStage, found: Mapping[str, _Of]) -> list[_Of]:
-    """Values of the stage's components by their names, in the order of its declaration."""
-    return [found[component.name] for component in stage.components]
-
-
-@contextmanager
-def _errors_at(pipeline: Pipeline, stage: PipelineStage, source: Source | None) -> Iterator[None]:
+def _errors_at(
+    pipeline: Pipeline, stage: PipelineStage, source: Source | None
+) -> AbstractContextManager[None]:
     """Give errors of a stage's model, or of a part, the position where the manifest names it."""
-    try:
-        yield
-    except ModelError as error:
-        where = where_source(pipeline.manifest, stage.index, source)
-        raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
+    return errors_at(where_source(pipeline.manifest, stage.index, source))
 
 
 def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:

@@ -56,7 +56,7 @@ def needs_of(directory: RunDirectory, plugins: Plugins) -> RetentionSet:
         keys = resolved.keys()
         if keys is None:
             absent = ", ".join(source.source for source, model in resolved.models.items() if model is None)
-            raise ModelError(f"{absent} is no longer here")
+            raise ModelError(f"{absent or 'what is known of a LoRA'} is no longer here")
         stages_and_keys = ([stage.name for stage in pipeline.stages], keys)
         if stages_and_keys not in seen:  # manifest.toml is usually the same as the manifest file
             seen.append(stages_and_keys)

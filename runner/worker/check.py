@@ -1,16 +1,19 @@
-"""Checks components before they are loaded: weights by names and shapes, tokenizers by loading them."""
+"""Checks components before they are loaded: weights by shapes, tokenizers by loading them; and adapters."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from runner.errors import ModelError
+from runner.errors import ModelError, in_words
+from runner.events import Checked
+from runner.model.checks.adapters import AdapterCheck
 from runner.placement.library import has_own_loader
 from runner.placement.stand_in import check_without_files
 from runner.placement.vocabulary import check_files, check_merges, check_vocabulary, is_tokenizer
@@ -20,6 +23,23 @@ from runner.worker.load_errors import as_model_error
 
 if TYPE_CHECKING:
     from runner.model.checks.request import ComponentCheck
+
+
+def result_of(check: ComponentCheck | AdapterCheck) -> Checked:
+    """The result of a component's check, or of an adapter's trial."""
+    return _tried(check) if isinstance(check, AdapterCheck) else Checked(problem=problem_of(check))
+
+
+def _tried(check: AdapterCheck) -> Checked:
+    from runner.placement.adapter_trial import try_adapter
+
+    try:
+        return Checked(problem="", report=asdict(try_adapter(check)))
+    except ModelError as error:
+        return Checked(problem=f"{check.shown}: {error}")
+    except Exception as error:  # of diffusers' and peft's code, which may be given any file
+        sys.stderr.write(redact(traceback.format_exc()))
+        return Checked(problem=f"{check.shown}: it cannot be tried on the model: {in_words(error)}")
 
 
 def problem_of(check: ComponentCheck) -> str | None:

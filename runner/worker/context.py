@@ -40,7 +40,7 @@ class WorkerContext:
         self.model = job.facts
         self._job = job
         self._loaded: dict[str, Any] = {}
-        self._loader = ComponentLoader(self.device, self.dtype)
+        self._loader = ComponentLoader(self.device, self.dtype, job.adapters)
 
     def load(self, component: str) -> Any:
         if component not in self._loaded:

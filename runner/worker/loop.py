@@ -19,6 +19,7 @@ from runner.machine.describe import installed_versions
 from runner.machine.malloc import retain_freed_memory
 from runner.pipeline.for_model import params_model
 from runner.pipeline.suffixes import with_suffixes
+from runner.placement.adapters import adapter_name, begin_item
 from runner.plugins import load_object
 from runner.worker.checkpoint import CheckpointFile
 from runner.worker.context import WorkerContext
@@ -134,6 +135,8 @@ class Loop:
         """Read the inputs, compute, and write the outputs of one item; report the outcome."""
         stage, item = self._job.stage, run.item
         with run.attempt():
+            if self._job.adapters is not None:
+                begin_item(item.lora_weights, [adapter_name(n) for n in self._job.adapters.files])
             inputs = read_inputs(stage, item, self._params)
             for warning in inputs.warnings():
                 self._report(replace(warning, item=item.id))

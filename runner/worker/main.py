@@ -11,10 +11,10 @@ import traceback
 from typing import IO, TYPE_CHECKING
 
 from runner.errors import ExitCode, RunnerError
-from runner.events import Checked, Failed, Ready
+from runner.events import Failed, Ready
 from runner.machine.active_time import CLOCK
 from runner.plugins import collection_paused, load_object
-from runner.protocol import Measuring, ModelCheck, encode_event, receive
+from runner.protocol import Measuring, ModelCheck, Prepare, encode_event, receive
 from runner.redact import redact
 from runner.worker import parent_watch
 
@@ -46,6 +46,12 @@ def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
         parent_watch.watch(commands, lambda: os._exit(1))
         return _measure(job, report)
     try:
+        if isinstance(job, Prepare):
+            parent_watch.watch(commands, lambda: os._exit(1))
+            from runner.worker.prepare import prepare_component
+
+            prepare_component(job.preparation, report)
+            return ExitCode.DONE
         with collection_paused():
             from runner.worker.loop import Loop  # imports torch
 
@@ -64,7 +70,7 @@ def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
         from runner.worker.memory_held import memory_held
 
         if is_out_of_memory(error):
-            message, held = f"out of memory: {error}", memory_held(job.device)
+            message, held = f"out of memory: {error}", memory_held(getattr(job, "device", "cpu"))
             report(Failed(code=ExitCode.BUDGET, out_of_memory=True, error=message, **held))
             return ExitCode.BUDGET
         if isinstance(error, DeviceLostError):
@@ -83,12 +89,12 @@ def _can_use(device: str) -> bool:
 
 
 def _check(request: ModelCheck, report: Callable[[Event], None]) -> int:
-    """Check components one by one."""
+    """Check components and adapters one by one."""
     with collection_paused():
-        from runner.worker.check import problem_of  # imports torch
+        from runner.worker.check import result_of  # imports torch
 
     for check in request.checks:
-        report(Checked(problem=problem_of(check)))
+        report(result_of(check))
     return ExitCode.DONE
 
 

@@ -39,7 +39,7 @@ from bench.accelerator_sizes import SIZES, Size, check_disk, largest_for
 from runner.accelerator.discovery import accelerators, choose_device, device_named, reasons
 from runner.accelerator.names import AUTO, CPU, CUDA
 from runner.errors import BudgetError
-from runner.supervisor.spawn import WORKER_ENVIRONMENT
+from runner.machine.interpreter import WORKER_ENVIRONMENT
 from runner.units import format_size
 
 if TYPE_CHECKING:

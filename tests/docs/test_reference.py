@@ -52,6 +52,7 @@ def test_a_manifest_that_is_shown_is_a_manifest(tmp_path: Path, block: str) -> N
         ("[model]", schema.ModelSource),
         ("[budget]", schema.Budget),
         ("[[stage]]", schema.StageTable),
+        ("[[lora]]", schema.LoraTable),
         ("[batch]", schema.Batch),
         ("[run]", schema.RunTable),
     ],

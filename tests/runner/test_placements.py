@@ -7,6 +7,13 @@ from runner.placements import STREAM, ComponentPlacement, own_name
 PLACEMENT = ComponentPlacement(STREAM, {"layers": "disk", "layers.1": "cpu", "text_model.head": "cpu"})
 
 
+def test_names_inside_layers_that_adapters_wrap_are_those_without() -> None:
+    placement = ComponentPlacement("stream", {"a.to_q.weight": "disk", "text_model.b": "cpu"})
+    assert placement.tier("a.to_q.base_layer.weight") == "disk"
+    assert placement.tier("b.0.to_q.base_layer.weight") == "cpu"
+    assert placement.tier("a.to_k.base_layer.weight") == "device"
+
+
 def test_the_longest_name_that_contains_a_weight_decides() -> None:
     names = ("layers.0.weight", "layers.1.weight", "layers.10.weight", "layersnorm.weight", "head.bias")
     assert [PLACEMENT.tier(name) for name in names] == ["disk", "cpu", "disk", "device", "cpu"]

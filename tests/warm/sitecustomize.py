@@ -9,7 +9,7 @@ imports and each environment of the libraries; tests with the mark ``cold`` do w
 import os
 import sys
 
-MODULES = (["-P", "-m", "runner.worker.forkserver"], ["-P", "-m", "runner.worker"])
+MODULES = [["-P", "-m", f"runner.worker{name}"] for name in ("", ".forkserver", ".layout")]
 # torch loads the simulated accelerator when it is imported: not in a process that others share
 if (
     sys.orig_argv[1:4] in MODULES

@@ -60,6 +60,8 @@ def _imports(module: str, arguments: list[str]) -> list[str]:
         control.detach()
         modules = json.loads(first)["preload"] if first else []
         return [name for name in modules if name.partition(".")[0] in LIBRARIES]
+    if module == "runner.worker.layout":
+        return ["diffusers", "transformers", "runner.placement.prepared_folder", "runner.worker.check"]
     is_child = Path("/proc/self/fd/2").readlink().name in CHILDREN
     return ["diffusers", "transformers", "runner.worker.loop"] if is_child else []
 

@@ -55,7 +55,7 @@ def _fetch(pipeline: Pipeline, *, refresh: bool, as_json: bool) -> None:
     from runner.cli.options import RUNS
     from runner.cli.running import print_event
     from runner.events import Fetched
-    from runner.manifest.schema import PartSource
+    from runner.manifest.schema import LoraSource, PartSource
     from runner.rundir.journal import Events, present
     from runner.supervisor.event_publisher import EventPublisher
     from runner.work.models import fetch_missing, resolve_models, run_directory
@@ -79,6 +79,7 @@ def _fetch(pipeline: Pipeline, *, refresh: bool, as_json: bool) -> None:
                 revision=source.revision,
                 variant=source.variant,
                 component=source.component if isinstance(source, PartSource) else None,
+                file=source.file if isinstance(source, LoraSource) else None,
                 commit=model.commit,
                 before=old.commit if old else None,
                 folder=str(model.folder),

@@ -35,11 +35,12 @@ def port(
     Example: runner port flux.toml --vram 6GiB --ram 16GiB -o small.toml
     """
     from runner.cli.measuring import Said
-    from runner.cli.pipelines import open_pipeline
+    from runner.cli.pipelines import open_pipeline, try_each
     from runner.files.storage import write_atomically
     from runner.supervisor.measuring import measuring
     from runner.tailor.hardware import Hardware
     from runner.tailor.port import port as port_pipeline
+    from runner.work.models import resolve_models
 
     if not (vram or ram or device):
         raise UsageError("say what the other hardware has: --vram, --ram, --device")
@@ -49,7 +50,9 @@ def port(
         raise UsageError("-o and --in-place exclude each other")
     refuse_overwriting(out, force=force)
     with measuring(Said()):
-        ported = port_pipeline(open_pipeline(manifest), hardware)
+        pipeline = open_pipeline(manifest)
+        try_each(resolve_models(pipeline))
+        ported = port_pipeline(pipeline, hardware)
     target = manifest.resolve() if in_place else out
     text = ported.manifest.text
     if target is not None:

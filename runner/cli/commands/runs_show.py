@@ -79,6 +79,7 @@ def _as_json(run: RunHistory, state: RunState) -> dict[str, Any]:
         "started": run.started.isoformat() if run.started else None,
         "seconds": run.seconds,
         "items": run.items,
+        "loras": run.loras,
         "done": run.done,
         "made": counts.made,
         "failed": counts.failed,
@@ -125,6 +126,8 @@ def _show(to: Console, run: RunHistory, state: RunState) -> None:
     took = f", took {format_duration(run.seconds)}" if run.seconds is not None else ""
     to.print(f"{local_time(run.started)}{took}: {state.description}")
     to.print(f"{_items(run)} ({run.manifest})")
+    if run.loras:
+        to.print(f"LoRA: {', '.join(f'{name} ({weight:g})' for name, weight in run.loras.items())}")
     if run.error:
         to.print(run.error.partition("\n")[0])
     if run.stages:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from runner import events as ev
+from runner.model.shapes import CONVERTED
 from runner.rundir.warnings import Warnings, count_of, line_of
 from runner.units import format_size
 
@@ -109,6 +110,13 @@ def trouble_line(event: ev.Event) -> str:
 def measuring_line(stage: str, sizes: int) -> str:
     """What a plan waits for: ``measuring shapes of stage 'denoise', 2 sizes...``."""
     return f"measuring shapes of stage '{stage}'{f', {sizes} sizes' if sizes > 1 else ''}..."
+
+
+def preparing(event: ev.PrepareProgress) -> str:
+    """``quantising transformer to int8``, ``converting transformer``."""
+    if event.scheme == CONVERTED:
+        return f"converting {event.component}"
+    return f"quantising {event.component} to {event.scheme}"
 
 
 def run_line(event: ev.RunFinished, *, idle: bool) -> str:

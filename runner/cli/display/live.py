@@ -12,7 +12,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from runner import events as ev
-from runner.cli.display.lines import Line, Lines, status_of
+from runner.cli.display.lines import Line, Lines, preparing, status_of
 from runner.cli.display.pace import StagePace
 from runner.units import format_duration, format_size
 
@@ -73,7 +73,7 @@ class LiveDisplay:
         self._since = clock()
         self._state = "preparing"
         self._pace: StagePace | None = None
-        self._fetch: ev.FetchProgress | None = None
+        self._prepared: ev.FetchProgress | ev.PrepareProgress | None = None
         self._held = 0
         self._live = MovingLine(self._render, self._console)
 
@@ -103,13 +103,13 @@ class LiveDisplay:
     def _update(self, event: ev.Event, now: float) -> None:
         match event:
             case ev.StageStarted():
-                self._pace, self._fetch, self._held = StagePace(event, now), None, 0
+                self._pace, self._prepared, self._held = StagePace(event, now), None, 0
             case ev.StageFinished():
                 self._pace, self._state, self._since = None, "preparing", now
             case ev.Waiting():
                 self._state, self._since = "waiting", now
-            case ev.FetchProgress():
-                self._fetch = event if event.done < event.total else None
+            case ev.FetchProgress() | ev.PrepareProgress():
+                self._prepared = event if event.done < event.total else None
             case ev.Memory():
                 self._held = event.ram
             case _ if self._pace is not None:
@@ -123,12 +123,14 @@ class LiveDisplay:
         return line
 
     def _parts(self, now: float) -> list[Part]:
-        pace, fetch = self._pace, self._fetch
+        pace, prepared = self._pace, self._prepared
         if pace is not None:
             return self._stage_parts(pace, now)
-        if fetch is not None:
-            size = f"{format_size(fetch.done)} of {format_size(fetch.total)}"
-            return [Part(1, "fetching"), Part(0, size), Part(2, fetch.source, "dim")]
+        if prepared is not None:
+            size = f"{format_size(prepared.done)} of {format_size(prepared.total)}"
+            if isinstance(prepared, ev.FetchProgress):
+                return [Part(1, "fetching"), Part(0, size), Part(2, prepared.source, "dim")]
+            return [Part(1, preparing(prepared)), Part(0, size)]
         return [Part(0, self._state), Part(1, _seconds(now - self._since))]
 
     def _stage_parts(self, pace: StagePace, now: float) -> list[Part]:

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Self
 
 from runner import events as ev
-from runner.cli.display.lines import Lines, status_of
+from runner.cli.display.lines import Lines, preparing, status_of
 from runner.cli.display.pace import Pauses, StagePace
 from runner.cli.output import say
 from runner.units import format_duration, format_size
@@ -47,6 +47,11 @@ class PlainDisplay:
                 lines = [self._progress(event, now)]
             case ev.FetchProgress() if self._pauses.is_due(event.source, event.done / max(event.total, 1)):
                 lines = [f"fetching {event.source}: {format_size(event.done)} of {format_size(event.total)}"]
+            case ev.PrepareProgress() if self._pauses.is_due(
+                event.component, event.done / max(event.total, 1)
+            ):
+                size = f"{format_size(event.done)} of {format_size(event.total)}"
+                lines = [f"{event.stage}: {preparing(event)}: {size}"]
         for line in lines:
             self._say(line)
         if lines or isinstance(event, ev.StageReady):

@@ -11,13 +11,13 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path  # noqa: TC003 - cached_property of a pickled class
 from typing import TYPE_CHECKING, Any
 
 from runner.errors import StorageError
 from runner.files.cache import cache_folder
 from runner.files.storage import open_to_read, write_atomically
+from runner.machine.describe import versions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -47,7 +47,7 @@ class ComponentCheck:
         shapes = self.shapes
         parts = {
             "engine": ENGINE,
-            "versions": {name: _version(name) for name in LIBRARIES},
+            "versions": versions(LIBRARIES),
             "component": [shapes.component.cls, shapes.component.accepts],
             "config": shapes.config,
             "weights": {name: [info.dtype, info.shape] for name, info in shapes.tensors.items()},
@@ -106,13 +106,6 @@ def vocabulary_size(config: Any) -> int | None:
 
 def _cache_file(check: ComponentCheck) -> Path:
     return cache_folder() / "agreed" / check.digest[:40]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def _sha256(path: Path) -> str:

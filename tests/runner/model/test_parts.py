@@ -97,8 +97,10 @@ def test_a_stages_own_model_has_parts_of_its_own(parted: Project) -> None:
         ("vae", "./gone", 8, "parts.toml:6:7: there is no model folder"),
         ("vae", "plugin:flux/demo/text_encoder_2", 8, "component 'vae' is of class T5EncoderModel"),
         ("vae", "./damaged", 8, f"damaged/{WEIGHTS} is damaged"),
-        ("vae", "./my-vae.safetensors", 3, "cannot be loaded from single files yet"),
-        ("vae", "some-lab/files:vae.gguf", 3, "cannot be loaded from single files yet"),
+        ("vae", "./my-vae.safetensors", 8, "there is no file"),
+        ("vae", "my-vae.safetensors", 3, 'write "./my-vae.safetensors" for the one beside the manifest'),
+        ("vae", "./my-vae.ckpt", 3, "is pickled, and can run code when loaded"),
+        ("vae", "some-lab/files:../vae.gguf", 3, "is not in a repository"),
         (
             "vae",
             "flux/vae",

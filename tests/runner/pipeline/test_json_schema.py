@@ -93,6 +93,18 @@ def test_a_stage_that_its_model_tells_the_parameters_of_leaves_items_open(schema
     assert not list(faults(schema, odd.replace("toy.write", "diffusers.denoise")))
 
 
+def test_adapters_and_items_weights_of_them(schema: dict[str, Any]) -> None:
+    for path, files in (
+        ("./a.safetensors", True),
+        ("lab/loras@v1:b/c.safetensors", True),
+        ("lab/loras", False),
+    ):
+        text = GOOD + f'[[lora]]\nsource = "{path}"\nweight = -0.5\n[[item]]\nlora_weights = {{ a = 0.5 }}\n'
+        assert (list(faults(schema, text)) == []) is files, path
+    found = {*faults(schema, GOOD + '[[item]]\nlora_weights = { a = "0.5" }\n')}
+    assert found == {"item.0.lora_weights.a: '0.5' is not of type 'number'"}
+
+
 def test_it_is_stamped_with_the_versions_that_it_is_made_from(schema: dict[str, Any]) -> None:
     assert schema["x-runner"] == {
         "stage-runner": metadata.version("stage-runner"),

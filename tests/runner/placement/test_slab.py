@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import torch
 
+from runner.placement.owned import owned_weights
 from runner.placement.slab import Slab
+from runner.stream.weights import source_of
 
 
 def bound(weights: list[torch.Tensor], dtype: torch.dtype | None = None) -> Slab:
-    slab = Slab(weights, lambda weight: dtype or weight.dtype)
+    module = torch.nn.Module()
+    for n, weight in enumerate(weights):
+        module.register_buffer(f"weight_{n}", weight)
+    slab = Slab(owned_weights(module), lambda weight: source_of(weight, dtype or weight.dtype))
     memory = torch.empty(slab.size, dtype=torch.uint8)
     slab.fill(memory)
     slab.bind(memory)

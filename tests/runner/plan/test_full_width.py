@@ -6,8 +6,10 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 from checkpoints import make_flux
 from large import make_transformer
+from lora_files import write_kohya_flux, write_lora
 from project import Project
 
 if TYPE_CHECKING:
@@ -76,5 +78,27 @@ def test_peaks_are_as_predicted_and_pixels_the_same_in_every_placement(wide: Pro
         for stage in outcome.of("stage_finished"):
             measured, predicted = stage["measured"]["ram"], stage["predicted"]["ram"]
             assert 0.97 * measured < predicted < 1.1 * measured, (name, stage)
+        pixels.append(wide.outputs("wide"))
+    assert all(made == pixels[0] for made in pixels)
+
+
+def test_peaks_with_adapters_are_as_predicted(wide: Project) -> None:
+    model = wide.folder / "model"
+    every = ("to_q", "to_k", "to_v", "to_out.0", "proj_mlp", "proj_out", "net.0.proj", "net.2")
+    write_lora(
+        wide.folder / "style.safetensors", model, {"transformer": every}, rank=64, dtype=torch.bfloat16
+    )
+    write_kohya_flux(wide.folder / "anna.safetensors", model, rank=32)
+    loras = [f'[[lora]]\nsource = "./{name}.safetensors"\n' for name in ("style", "anna")]
+    wide.write("adapted.toml", MANIFEST + "".join(loras))
+    size = ["--set", "stage.diffuse.with.height=256", "--set", "stage.diffuse.with.width=256"]
+    pixels = []
+    for name, settings in PLACEMENTS.items():
+        sets = [word for setting in settings for word in ("--set", setting)]
+        outcome = wide.runner("run", "adapted.toml", "--json", "--fresh", "diffuse", *sets, *size)
+        assert outcome.code == 0, outcome
+        (stage,) = [one for one in outcome.of("stage_finished") if one["stage"] == "diffuse"]
+        measured, predicted = stage["measured"]["ram"], stage["predicted"]["ram"]
+        assert 0.97 * measured < predicted < 1.12 * measured, (name, stage)
         pixels.append(wide.outputs("wide"))
     assert all(made == pixels[0] for made in pixels)

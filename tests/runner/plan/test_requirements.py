@@ -7,18 +7,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hand_built import ITEM, MIB, PLUGIN, component, pipeline, requirements
+from hand_built import ITEM, MIB, PLUGIN, card, component, pipeline, requirements
 
-from runner.api import Activations
+from runner.api import Activations, Sizes
 from runner.machine import malloc
-from runner.plan.requirements import requirements_of
+from runner.model.checks.adapters import AdapterReport
+from runner.plan.candidates import candidates
+from runner.plan.requirements import requirements_of, with_adapters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from project import Project
 
-    from runner.api import Sizes
     from runner.pipeline.binding import Pipeline
 
 
@@ -121,17 +122,45 @@ def test_components_without_weights_are_none(project: Project) -> None:
     [
         ("torch:Net", True, 160 + 20),
         ("torch:Net", False, 160 + 20 + 700),
-        ("diffusers:Net", True, 160 + 20 + 125),
-        ("transformers.models:Net", True, 160 + 20 + 125),
-        ("diffusers:Net", False, 160 + 20 + 125 + 700),
+        ("diffusers:Net", True, 160 + 20 + 134),
+        ("transformers.models:Net", True, 160 + 20 + 134),
+        ("diffusers:Net", False, 160 + 20 + 134 + 700),
     ],
 )
 def test_the_process_before_it_loads_anything(cls: str, on_cpu: bool, process: int) -> None:
     assert requirements(component(cls=cls), on_cpu=on_cpu).process == process * MIB
 
 
+def test_libraries_count_what_they_import_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = component(cls="diffusers:Net")
+    adapted = replace(shapes, adapters=(AdapterReport({"net": {"first": (MIB, 4)}}),))
+    assert requirements(adapted).process == (160 + 20 + 134 + 12) * MIB
+    monkeypatch.setattr("runner.plan.requirements.has_peft", lambda: False)
+    assert requirements(shapes).process == (160 + 20 + 125) * MIB
+
+
+def test_adapters_stay_on_the_device_and_compute_beside_the_layers() -> None:
+    """1 MiB numbers in float32, and twice what a layer returns for each of an item's 10 tokens."""
+    shapes = component(cls="diffusers:Net")
+    adapted = replace(shapes, adapters=(AdapterReport({"net": {"layers.0.to": (MIB, 256)}}),))
+    assert adapted.loaded_bytes("float32") - shapes.loaded_bytes("float32") == 4 * MIB
+    for placement in ("stream", "device-map", "resident", "sequential-offload"):
+        placed = [
+            {
+                option.placement: option
+                for option in candidates(requirements(one, on_cpu=False), card(1, 1000), None)
+            }
+            for one in (shapes, adapted)
+        ]
+        plain, more = (options[placement].components[0] for options in placed)
+        assert more.resident - plain.resident == 4 * MIB
+        assert more.moved == plain.moved
+    found = with_adapters(Activations(100, tokens=10, small=50), [adapted], Sizes("float32", "cpu"))
+    assert (found.peak, found.small) == (100 + 2 * 10 * 256 * 4, 50 + 2 * 10 * 256 * 4)
+
+
 def test_libraries_of_other_stages_are_in_the_same_fork_server() -> None:
-    assert requirements(beside=frozenset({"diffusers"})).process == (160 + 20 + 125) * MIB
+    assert requirements(beside=frozenset({"diffusers"})).process == (160 + 20 + 134) * MIB
 
 
 def test_what_works_beside_the_weights() -> None:

@@ -37,7 +37,7 @@ GIVEN = Given({"prompt": "a", "seed": 2**64 - 1}, text_only=False, files={"x.png
 TASK = TaskMessage(
     "a", "0" * 64, {"params": {}}, GIVEN, {"at": "7"}, [Earlier(0, "1" * 64, {"format": "png"})]
 )
-OFFER = StageOffer("make", 1, "f", "stream", 4, "cpu", 7, {"ram": 5, "vram": None}, None)
+OFFER = StageOffer("make", 1, "f", "stream", 4, "cpu", 7, {"ram": 5, "vram": None}, None, {})
 HELLO = Hello(1, "n", "/m.toml", "text", ["a=1"], [2], [Sample("a", [GIVEN])], "/runs/x", "word")
 TO = [HELLO, Begin("make", {"source": "x"}, shared=True), Give([TASK]), Withdraw(["a"]), End(), StopStage()]
 FROM = [

@@ -14,7 +14,7 @@ from runner.errors import PluginError, UsageError
 from runner.remote.messages import Earlier, TaskMessage
 from runner.remote.tasks import SAMPLES, InputFiles, sampled, samples, taken, task_message
 from runner.work.demand import demand
-from runner.work.keys import key_of
+from runner.work.keys import Prints, key_of
 
 if TYPE_CHECKING:
     from project import Project
@@ -37,7 +37,7 @@ def message_of(stage: Stage, n: int) -> TaskMessage:
 
 def take(stage: Stage, message: TaskMessage, n: int = 0) -> Any:
     pipeline = stage.work.pipeline
-    return taken(message, pipeline, pipeline.stages[n], "", FOLDER)
+    return taken(message, pipeline, pipeline.stages[n], Prints(), FOLDER)
 
 
 @pytest.mark.parametrize("n", [0, 1])
@@ -65,6 +65,9 @@ def changed(message: TaskMessage, **inputs: Any) -> TaskMessage:
         ({"stage": "toy.write"}, "another stage"),
         ({"dtype": "float16"}, "another dtype"),
         ({"inputs": {"x": "y"}}, "another inputs"),
+        ({"quantize": "int8"}, "another quantize"),
+        ({"lora": {"style": {"place": 0, "file": "0", "weight": 1.0}}}, "another lora"),
+        ({"lora": [7]}, "another lora"),
         ({"params": None}, "not the hash of what it says"),
     ],
 )

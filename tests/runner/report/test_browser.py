@@ -182,17 +182,18 @@ def test_outputs_are_called_what_they_are(
 @pytest.mark.parametrize(
     ("suffix", "thumbnail", "player"),
     [
-        (".gif", "img", "a img"),
         (".webp", "img", "a img"),
+        (".gif", "img", "a img"),
         (".mp4", "video[muted]", "video[controls]"),
         (".wav", ".glyph", "audio[controls]"),
     ],
 )
-def test_what_moves_or_sounds_has_a_player(
+def test_what_is_shown_moves_or_sounds_has_its_element(
     browser: Any, told: Telling, suffix: str, thumbnail: str, player: str
 ) -> None:
     clip, sound = np.zeros((4, 32, 32, 3), np.float32), np.zeros((1, 4_000), np.float32)
-    made = Result(sound=sound, rate=16_000) if suffix == ".wav" else Result(clip=clip)
+    still, heard = Result(picture=clip[0]), Result(sound=sound, rate=16_000)
+    made = {".webp": still, ".wav": heard}.get(suffix, Result(clip=clip))
     told.start(1)
     told.item("fox", key(1), suffix=suffix, data=encoded(made, suffix[1:]).data)  # type: ignore[arg-type]
     told.end()

@@ -13,10 +13,11 @@ from runner.api import Stage
 from runner.errors import ExitCode, StorageError, WorkerDiedError
 from runner.events import encode
 from runner.machine import malloc
+from runner.machine.interpreter import environment
 from runner.supervisor import forked
 from runner.supervisor.connection import WorkerConnection
 from runner.supervisor.forked import ForkServer
-from runner.supervisor.spawn import Spawner, environment
+from runner.supervisor.spawn import Spawner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,14 +9,14 @@ import pytest
 import toy_plugin
 
 from runner.cli.pipelines import open_pipeline
-from runner.work.keys import keys_of
+from runner.work.keys import Prints, keys_of
 
 if TYPE_CHECKING:
     from project import Project
 
 
 def keys(
-    project: Project, *sets: str, prints: tuple[str, ...] = ("", ""), version: int = 1
+    project: Project, *sets: str, prints: tuple[Prints, ...] = (), version: int = 1
 ) -> dict[str, list[str]]:
     """Each item's keys by id."""
     source = toy_plugin.TOY.replace('name="toy.make",', f'name="toy.make", version={version},')
@@ -55,7 +55,10 @@ def test_what_changes_an_output_changes_its_key_and_those_after_it(
 
 def test_so_do_a_stages_version_and_its_model(project: Project) -> None:
     before = keys(project)["item"]
-    for after in (keys(project, version=2)["item"], keys(project, prints=("print", ""))["item"]):
+    for after in (
+        keys(project, version=2)["item"],
+        keys(project, prints=(Prints("print"), Prints()))["item"],
+    ):
         assert before[0] != after[0]
         assert before[1] != after[1]
 
@@ -86,4 +89,4 @@ def test_stages_of_the_same_ingredients_are_told_apart(project: Project) -> None
     project.write("toy.toml", toy_plugin.BEHAVING.format("well").replace("toy.make", "toy.made"))
     with project.as_environment():
         pipeline = open_pipeline(project.folder / "toy.toml")
-    assert keys_of(pipeline, ("", ""))["item"][0].key != before[0]
+    assert keys_of(pipeline)["item"][0].key != before[0]

@@ -41,18 +41,32 @@ item = [
 """
 
 
-@pytest.fixture(scope="module", params=["demo", "published"])
+LORAS = """
+lora = [{{ source = "./style.safetensors" }}, {{ source = "./anna.safetensors", weight = 0.5 }}]
+"""
+
+
+@pytest.fixture(scope="module", params=["demo", "published", "adapted"])
 def manifest(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A manifest for the plugin's own model, or for a checkpoint in the layout of FLUX.1."""
+    """A manifest for the plugin's own model, or for a checkpoint in the layout of FLUX.1; or that, adapted."""
     folder = tmp_path_factory.mktemp(request.param)
     source, dtype = "plugin:flux/demo", "float32"
-    if request.param == "published":
+    text = MANIFEST
+    if request.param != "demo":
         from checkpoints import make_flux
 
         make_flux(folder / "model")
         source, dtype = "./model", "bfloat16"
+    if request.param == "adapted":
+        from lora_files import FLUX, TEXT, write_kohya_flux, write_lora
+
+        write_lora(
+            folder / "style.safetensors", folder / "model", {"transformer": FLUX, "text_encoder": TEXT}
+        )
+        write_kohya_flux(folder / "anna.safetensors", folder / "model")
+        text = MANIFEST.replace("seed = 3 }", "seed = 3, lora_weights = {{ style = -0.5 }} }") + LORAS
     path = folder / "sim.toml"
-    path.write_text(MANIFEST.format(source=source, dtype=dtype))
+    path.write_text(text.format(source=source, dtype=dtype))
     return path
 
 

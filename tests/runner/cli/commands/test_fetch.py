@@ -106,6 +106,7 @@ def test_a_branch_stays_where_it_was_until_it_is_asked_for(project: Project, hub
             "revision": None,
             "variant": None,
             "component": None,
+            "file": None,
             "commit": COMMIT[::-1],
             "here": True,
         }

@@ -1,0 +1,127 @@
+"""Layouts of single files: what the tensors of a file become in a component's class.
+
+A file of the original authors, or of another program, has other names, and fuses weights that the class has
+apart. diffusers' own code converts it. That runs in a child process on tensors without numbers, which tells
+which weight is which part of the file: such parts are mapped, planned, streamed and read where they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from runner.errors import ModelError
+from runner.files.cache import cache_value, cached_values
+from runner.files.header import TensorInfo
+from runner.machine.describe import versions
+from runner.machine.interpreter import environment, interpreter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from runner.model.shapes import ComponentShapes
+
+LAYOUT_VERSION = 1
+"""Raise it when the same file is laid out otherwise."""
+CACHE = "layouts.json"
+SECONDS = 300.0  # for the child, with imports
+LIBRARIES = ("torch", "diffusers", "transformers", "gguf", "torchao")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A component's weights, by their names in its class, with their extents in the file."""
+
+    tensors: Mapping[str, TensorInfo]
+    computed: frozenset[str] = field(default=frozenset())
+    """Weights that are computed from the file's tensors when it is loaded: they are in memory, in no file.
+
+    Their extents are of their size, and mean nothing.
+    """
+
+    @classmethod
+    def of(cls, shapes: ComponentShapes) -> Layout:
+        """That of a component whose shapes are in it."""
+        return cls(shapes.tensors, shapes.computed)
+
+    @classmethod
+    def parsed(cls, answer: Mapping[str, Any]) -> Layout:
+        """From what the child has sent, or the cache."""
+        tensors = {
+            n: TensorInfo(kind, tuple(shape), *place) for n, (kind, shape, place) in answer["tensors"].items()
+        }
+        return cls(tensors, frozenset(answer["computed"]))
+
+
+def in_layout(shapes: ComponentShapes, layout: Layout | None = None) -> ComponentShapes:
+    """A component whose shapes are those of a single file, as its class has them.
+
+    Raises:
+        ModelError: the file's tensors are not those of the class, or it cannot be converted.
+
+    """
+    layout = layout or layout_of(shapes)
+    return replace(shapes, tensors=layout.tensors, computed=layout.computed)
+
+
+def layout_of(shapes: ComponentShapes) -> Layout:
+    """The layout of a file, from the cache or a child process; raises as :func:`in_layout`."""
+    (name,) = shapes.names
+    return layout(
+        {
+            "class": shapes.component.cls,
+            "config": dict(shapes.config),
+            "tensors": {n: [i.dtype, list(i.shape), [i.start, i.end]] for n, i in shapes.tensors.items()},
+        },
+        f"component '{shapes.component.name}': {name} cannot be loaded",
+    )
+
+
+def layout(request: Mapping[str, Any], failure: str) -> Layout:
+    """The layout that :mod:`runner.worker.layout` answers a request with; raises as :func:`answer`."""
+    return Layout.parsed(answer(request, failure))
+
+
+def answer(request: Mapping[str, Any], failure: str) -> Mapping[str, Any]:
+    """The answer of :mod:`runner.worker.layout`, from the cache or a child process.
+
+    Raises:
+        ModelError: there is none; the message begins with ``failure``.
+
+    """
+    known = [LAYOUT_VERSION, versions(LIBRARIES), request]
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:40]
+    found = cached_values(CACHE).get(digest)
+    if not isinstance(found, dict):
+        found = _ask(request)
+        if "error" not in found:
+            cache_value(CACHE, digest, found)
+    if "error" in found:
+        raise ModelError(f"{failure}: {found['error']}")
+    return found
+
+
+def _ask(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The child's answer."""
+    try:
+        done = subprocess.run(
+            interpreter("runner.worker.layout", str(os.getpid())),
+            input=json.dumps(request).encode(),
+            capture_output=True,
+            env=environment(threads=1),
+            timeout=SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": f"how its tensors are converted was not known after {SECONDS:g} s"}
+    try:
+        found: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        sys.stderr.write(done.stderr.decode(errors="replace"))
+        return {"error": f"the process that looks at it ended with exit code {done.returncode}"}
+    return found

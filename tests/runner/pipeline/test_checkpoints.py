@@ -1,0 +1,137 @@
+"""Models that are one file: the repository that has their configs, and the components that they hold."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from hub import Hub, Repository
+from single_files import as_stable_diffusion, as_zimage_original, weights_of, write, write_gguf
+from tiny_models import checkpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from project import Outcome, Project
+
+KNOWN = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+"""Where diffusers takes the configs of Stable Diffusion 1 from."""
+FILES = "some-lab/files"
+MANIFEST = """\
+version = 1
+name = "whole"
+[model]
+source = "{}"
+{}
+[budget]
+device = "cpu"
+[[stage]]
+name = "encode"
+uses = "diffusers.encode"
+[[stage]]
+name = "denoise"
+uses = "diffusers.denoise"
+[[stage]]
+name = "decode"
+uses = "diffusers.decode"
+[[item]]
+prompt = "a red circle"
+num_inference_steps = 2
+height = 64
+width = 64
+"""
+
+
+@pytest.fixture
+def hub(project: Project) -> Iterator[Hub]:
+    with Hub({}).served() as served:
+        project.environment["HF_ENDPOINT"] = served.url
+        yield served
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint("sd15", tmp_path_factory.mktemp("tiny"))
+
+
+def configs_of(folder: Path) -> Repository:
+    """A repository that has everything but weights."""
+    whole = Repository.of(folder)
+    return Repository({n: data for n, data in whole.files.items() if not n.endswith(".safetensors")})
+
+
+def components(outcome: Outcome) -> dict[str, dict[str, object]]:
+    assert outcome.code == 0, outcome
+    return {c["name"]: c for stage in json.loads(outcome.stdout)["stages"] for c in stage["components"]}
+
+
+def test_configs_are_from_where_diffusers_takes_them(project: Project, hub: Hub, model: Path) -> None:
+    hub.repositories[KNOWN] = configs_of(model)
+    write(project.folder / "whole.safetensors", as_stable_diffusion(model))
+    project.write("whole.toml", MANIFEST.format("./whole.safetensors", ""))
+    planned = components(project.runner("plan", "whole.toml", "--json"))
+    assert {name: bool(one["bytes"]) for name, one in planned.items()} == dict.fromkeys(
+        ("text_encoder", "unet", "vae"), True
+    )
+    assert project.runner("run", "whole.toml").code == 0
+    (name,) = project.outputs("whole")
+    again = project.runner("reproduce", f"runs/whole/outputs/{name}", "-o", "again.png")
+    assert again.code == 0, again
+
+
+def test_a_file_on_the_hub_is_planned_from_its_header(project: Project, hub: Hub, model: Path) -> None:
+    file = write(project.folder / "whole.safetensors", as_stable_diffusion(model))
+    hub.repositories[FILES] = Repository({"some/whole.safetensors": file.read_bytes()})
+    file.unlink()
+    project.write("whole.toml", MANIFEST.format(f"{FILES}:some/whole.safetensors", f'config = "{model}"'))
+    assert set(components(project.runner("plan", "whole.toml", "--json"))) == {"text_encoder", "unet", "vae"}
+
+
+def test_components_that_the_file_lacks_are_the_repositorys(
+    project: Project, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = checkpoint("zimage", tmp_path_factory.mktemp("tiny"))
+    weights = as_zimage_original(weights_of(folder / "transformer"))
+    write_gguf(
+        project.folder / "some.gguf",
+        {n.removeprefix("model.diffusion_model."): w for n, w in weights.items()},
+        "Q8_0",
+    )
+    project.write("whole.toml", MANIFEST.format("./some.gguf", f'config = "{folder}"'))
+    planned = components(project.runner("plan", "whole.toml", "--json"))
+    assert planned["transformer"]["quantisation"] == "gguf Q8_0"
+    assert set(planned) == {"text_encoder", "transformer", "vae"}
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "code", "words"),
+    [
+        ("./none.safetensors", "", 8, "there is no file"),
+        ("./some.safetensors", "", 8, "some.safetensors is damaged"),
+        ("./some.ckpt", "", 8, "is a single file, not a model folder"),
+        ("./folder", 'config = "./folder"', 8, "`config` is for a model that is one file"),
+        (
+            "some-lab/files:some.safetensors",
+            'revision = "main"',
+            3,
+            'write "some-lab/files@main:some.safetensors"',
+        ),
+    ],
+)
+def test_a_file_that_is_no_model(project: Project, source: str, more: str, code: int, words: str) -> None:
+    project.write("some.safetensors", b"1234567890")
+    project.write("some.ckpt", b"")
+    project.write("whole.toml", MANIFEST.format(source, more))
+    outcome = project.invoke("plan", "whole.toml")
+    assert (outcome.code, outcome.stderr.partition(": ")[0]) == (code, "whole.toml:4:10"), outcome
+    assert words in outcome.stderr, outcome
+
+
+def test_a_file_of_something_else(project: Project, model: Path) -> None:
+    write(project.folder / "some.safetensors", {"a.b": weights_of(model / "vae")["quant_conv.bias"]})
+    project.write("whole.toml", MANIFEST.format("./some.safetensors", f'config = "{model}"'))
+    outcome = project.invoke("plan", "whole.toml")
+    assert outcome.code == 8, outcome
+    assert "./some.safetensors holds no component of a StableDiffusionPipeline" in outcome.stderr

@@ -1,0 +1,147 @@
+"""Adapters that fit a model and adapters that do not, told from headers and configs alone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from checkpoints import DEMO, make_flux
+from lora_files import FLUX, TEXT, layers, write_kohya_flux, write_lora
+from safetensors.torch import load_file, save_file
+
+from runner.errors import ModelError
+from runner.files.header import read_header
+from runner.model.checks.adapters import AdapterCheck, AdapterReport, Recipient, Recipients
+from runner.placement.adapter_trial import METADATA, try_adapter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+CLASSES = {"transformer": "diffusers:FluxTransformer2DModel", "text_encoder": "transformers:CLIPTextModel"}
+BOTH = {"transformer": FLUX, "text_encoder": TEXT}
+
+Tensors = dict[str, torch.Tensor]
+
+
+def tried(file: Path, *components: str, pipeline: str = "FluxPipeline") -> AdapterReport:
+    recipients = {
+        name: Recipient(CLASSES[name], json.loads((DEMO / name / "config.json").read_text()))
+        for name in components or CLASSES
+    }
+    return try_adapter(AdapterCheck("the LoRA", read_header(file), Recipients(pipeline, recipients)))
+
+
+def changed(file: Path, change: Callable[[Tensors], Tensors]) -> Path:
+    save_file(change(load_file(file)), file, {"format": "pt"})
+    return file
+
+
+@pytest.fixture
+def style(tmp_path: Path) -> Path:
+    return write_lora(tmp_path / "style.safetensors", DEMO, BOTH)
+
+
+def test_a_report_has_the_weights_of_each_layer(style: Path) -> None:
+    found = tried(style)
+    assert found.notes == ()
+    for component, ends in BOTH.items():
+        expected = {
+            layer.removeprefix("text_model."): (4 * sum(shape), shape[0])
+            for layer, shape in layers(DEMO, component, ends)
+        }
+        assert found.layers[component] == expected
+
+
+def test_tensors_of_kohyas_trainer_are_split_as_when_they_are_loaded(tmp_path: Path) -> None:
+    found = tried(write_kohya_flux(tmp_path / "kohya.safetensors", DEMO), "transformer")
+    width = next(shape[0] for _, shape in layers(DEMO, "transformer", ("attn.to_q",)))
+    # q, k and v have a whole copy of what goes down each: random numbers are not sparse
+    assert found.layers["transformer"]["transformer_blocks.0.attn.to_k"] == (6 * 2 * width, width)
+
+
+def test_what_no_stage_loads_is_told(style: Path) -> None:
+    found = tried(style, "transformer")
+    assert [*found.layers] == ["transformer"]
+    (note,) = found.notes
+    assert "weights are for 'text_encoder', which no stage of this manifest loads" in note
+
+
+def only(component: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {n: t for n, t in tensors.items() if n.startswith(component)}
+
+
+def named(old: str, new: str) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {name.replace(old, new): tensor for name, tensor in tensors.items()}
+
+
+def with_one(name: str, *shape: int) -> Callable[[Tensors], Tensors]:
+    return lambda tensors: {**tensors, name: torch.ones(shape)}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (named("transformer.", "unet."), "belong to no layer"),
+        (named("transformer.", ""), "belong to no layer"),
+        (named("to_q", "to_x"), "weights belong to no layer"),
+        (named("transformer_blocks.0", "transformer_blocks.90"), "transformer_blocks.90"),
+        (with_one("transformer.proj_out.dora_scale", 4), "it is a DoRA"),
+        (with_one("transformer.transformer_blocks.0.attn.to_q.hada_w1_a", 4, 4), "it is a LoHa"),
+        (with_one("transformer.transformer_blocks.0.attn.to_q.diff_b", 4), "differences of biases"),
+        (with_one("time_text_embed.timestep_embedder.linear_1.lora_A.weight", 4, 4), "1 of its"),
+        (lambda _: {}, "it holds no tensors"),
+        (lambda t: {n: x.to(torch.uint16) for n, x in t.items()}, "which is not read here"),
+    ],
+)
+def test_what_would_be_dropped_is_refused(
+    style: Path, change: Callable[[Tensors], Tensors], words: str
+) -> None:
+    with pytest.raises(ModelError, match=words):
+        tried(changed(style, change))
+
+
+def test_an_adapter_of_a_wider_model_is_refused(tmp_path: Path) -> None:
+    other = make_flux(tmp_path / "other", width=128)
+    file = write_lora(tmp_path / "wide.safetensors", other, {"transformer": ("ff.net.2",)})
+    with pytest.raises(ModelError, match=r"another size of it: .*ff.net.2.lora_[AB].* is .* x .*, and here"):
+        tried(file)
+
+
+def test_an_adapter_that_changes_the_model_itself_is_refused(tmp_path: Path) -> None:
+    """Control LoRAs widen the first layer, and diffusers then replaces it."""
+    ((layer, (outputs, inputs)),) = layers(DEMO, "transformer", ("x_embedder",))
+    down, up = torch.zeros(4, 2 * inputs), torch.zeros(outputs, 4)
+    stem = f"transformer.{layer}.lora_"
+    save_file({f"{stem}A.weight": down, f"{stem}B.weight": up}, tmp_path / "control.safetensors")
+    with pytest.raises(ModelError, match=r"changes weights of the model itself \(x_embedder.weight, "):
+        tried(tmp_path / "control.safetensors")
+
+
+def test_alphas_in_the_metadata_are_taken_and_other_settings_refused(tmp_path: Path) -> None:
+    settings = {
+        "transformer.r": 4,
+        "transformer.lora_alpha": 8,
+        "transformer.target_modules": ["transformer_blocks.0.attn.to_q"],
+    }
+    only_q = {"transformer": ("transformer_blocks.0.attn.to_q",)}
+
+    def written(**more: object) -> Path:
+        metadata = {METADATA: json.dumps({**settings, **{f"transformer.{n}": v for n, v in more.items()}})}
+        return write_lora(tmp_path / "style.safetensors", DEMO, only_q, metadata=metadata)
+
+    assert tried(written(lora_alpha=2, use_dora=False)).layers
+    with pytest.raises(ModelError, match="sets 'use_dora' of peft"):
+        tried(written(use_dora=True))
+    with pytest.raises(ModelError, match="sets 'init_lora_weights' of peft"):
+        tried(written(init_lora_weights="pissa"))
+    with pytest.raises(ModelError, match="metadata is damaged"):
+        tried(write_lora(tmp_path / "odd.safetensors", DEMO, only_q, metadata={METADATA: "["}))
+
+
+@pytest.mark.parametrize("pipeline", ["os", "FluxTransformer2DModel", "KandinskyPipeline", ""])
+def test_a_pipeline_without_a_loader_is_refused(style: Path, pipeline: str) -> None:
+    with pytest.raises(ModelError, match="diffusers"):
+        tried(style, pipeline=pipeline)
