@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from runner.manifest.input_files import file_parameters
 from runner.manifest.params import RawParams
 from runner.manifest.problems import Position
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT
+from runner.manifest.sources import lora_name
 from runner.pipeline.binding import PipelineItem
 from runner.pipeline.params import StageParams
 from runner.remote.messages import Earlier, Given, Sample, TaskMessage
@@ -212,11 +213,13 @@ def sampled(pipeline: Pipeline, found: Iterable[Sample], folder: Path) -> tuple[
         PluginError: a sample has not the stages of this pipeline.
 
     """
+    weights = {lora_name(one.source, one.name): one.weight for one in pipeline.manifest.table.lora}
     items = []
     for sample in found:
         if len(sample.stages) != len(pipeline.stages):
             raise PluginError(f"item '{sample.item}' is of another pipeline")
         raws = [raw_params(g, s, folder) for g, s in zip(sample.stages, pipeline.stages, strict=True)]
         params = tuple(StageParams(raw, raw.values) for raw in raws)
-        items.append(PipelineItem(sample.item, params, (), lambda _name: Position("the run")))
+        item = PipelineItem(sample.item, params, (), lambda _name: Position("the run"))
+        items.append(replace(item, lora_weights=weights))
     return tuple(items)
