@@ -53,6 +53,8 @@ EVENTS = [
     ev.ItemStarted(item="x"),
     ev.Alive(),
     ev.Wanting(),
+    ev.Prepared(done=1, total=2),
+    ev.PrepareProgress(stage="a", component="c", scheme="int8", done=1, total=2),
     ev.Stuck(item="x", seconds=9.0),
     ev.Failed(code=7, error="no"),
     ev.Finished(vram=None, vram_reserved=None, ram=1, streamed=None),

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from chaos.batch import MANIFEST, PLACED, items
+from checkpoints import make_flux
+from lora_files import FLUX, TEXT, write_kohya_flux, write_lora
 from nodes import ODD, SENT, digests, made, nodes_of
+from plugins.flux.test_loras import MANIFEST as STYLED
 
 if TYPE_CHECKING:
     from project import Project
@@ -31,3 +34,21 @@ def test_pictures_of_three_nodes_are_those_of_one_machine(project: Project, plac
     assert digests(project.folder / "runs/demo") == before
     assert made(outcome) == sorted({*made(outcome)})
     assert len(nodes_of(outcome)) == 3
+
+
+def test_adapters_of_each_item_are_those_of_one_machine(project: Project) -> None:
+    model = make_flux(project.folder / "model")
+    write_lora(project.folder / "style.safetensors", model, {"transformer": FLUX, "text_encoder": TEXT})
+    write_kohya_flux(project.folder / "anna.safetensors", model)
+    project.write("styled.toml", STYLED.format(placement="resident"))
+    project.plugin("away", ODD)
+    (project.folder / "flags").mkdir()
+    project.environment |= {**SENT, "TOY_FLAGS": str(project.folder / "flags")}
+    here = project.runner("run", "styled.toml")
+    assert here.code == 0, here
+    before = digests(project.folder / "runs/styled")
+    (project.folder / "runs").rename(project.folder / "local")
+    nodes = ["--executor", "away", "--set", "executor.nodes=2"]
+    outcome = project.runner("run", "styled.toml", "--json", *nodes)
+    assert outcome.code == 0, outcome
+    assert digests(project.folder / "runs/styled") == before
