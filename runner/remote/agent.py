@@ -150,7 +150,7 @@ class Agent:
     def _welcome(self, hello: Hello, pipeline: Pipeline, executor: LocalExecutor) -> Welcome:
         prints, offers = executor.resolved.fingerprints, []
         for stage in pipeline.stages:
-            plan, model = executor.plans[stage.name], executor.resolved.placed(stage)
+            plan, model = executor.plans[stage.name], executor.resolved.model(stage)
             offers.append(
                 StageOffer(
                     name=stage.name,
@@ -163,7 +163,6 @@ class Agent:
                     output_bytes=plan.need.item.output_bytes,
                     predicted=dict(plan.chosen.predicted),
                     source=model.record() if model else None,
-                    loras=dict(prints[stage.index].loras),
                 )
             )
         names = [pipeline.plugins.distribution_of(stage.spec.name) for stage in pipeline.stages]

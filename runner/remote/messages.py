@@ -138,7 +138,7 @@ class StopStage(Message):
 
 @dataclass(frozen=True)
 class StageOffer:
-    """What an agent has for a stage: with one version, fingerprint and adapters, results are the same."""
+    """What an agent has for a stage: two agents with one version and fingerprint give the same results."""
 
     name: str
     version: int
@@ -151,8 +151,6 @@ class StageOffer:
     output_bytes: int
     predicted: dict[str, int | None]
     source: dict[str, Any] | None
-    loras: dict[str, str]
-    """Content hashes of the adapters that change the stage, by name."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from runner.manifest.input_files import file_parameters
 from runner.manifest.params import RawParams
 from runner.manifest.problems import Position
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT
-from runner.manifest.sources import lora_name
 from runner.pipeline.binding import PipelineItem
 from runner.pipeline.params import StageParams
 from runner.remote.messages import Earlier, Given, Sample, TaskMessage
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
-    from runner.work.keys import Prints
     from runner.work.work import Work
 
 SAMPLES = 256
@@ -152,7 +150,6 @@ def taken(
         "dtypes": pipeline.dtypes_elsewhere(stage) or None,
         "quantize": stage.table.quantize,
         "inputs": _inputs(stage, message.earlier),
-        "quantize": stage.table.quantize,
     }
     if not (_ITEM.fullmatch(message.item) and len(message.item) <= NAME_LIMIT):
         raise PluginError(f"{message.item!r} is no name of an item")
@@ -224,7 +221,6 @@ def sampled(pipeline: Pipeline, found: Iterable[Sample], folder: Path) -> tuple[
         PluginError: a sample has not the stages of this pipeline.
 
     """
-    weights = {lora_name(one.source, one.name): one.weight for one in pipeline.manifest.table.lora}
     items = []
     weights = {lora.name: lora.weight for stage in pipeline.stages for lora in stage.loras}
     for sample in found:

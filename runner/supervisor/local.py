@@ -122,7 +122,6 @@ class LocalExecutor:
     def run_stage(self, work: StageTasks) -> None:
         stage, plan = work.stage, self.plans[work.stage.name]
         publisher = self._run.publisher
-        self._prepare_components(stage)
         self._resolved.refuse_changed(stage)
         model = self._resolved.placed(stage)
         self._prepare_components(stage, model)
