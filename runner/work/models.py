@@ -147,8 +147,7 @@ class ResolvedModels:
             return {files.component.name: files.stored_shapes for files in self.opened(stage, source)}
         if (stage.index, source) not in self._described:
             with _errors_at(self.pipeline, stage, source):
-                described = describe(source, stage.origins[source])
-                self._described[stage.index, source] = described
+                self._described[stage.index, source] = describe(source, stage.origins[source])
         return self._described[stage.index, source]
 
     def folders(self, stage: PipelineStage) -> dict[str, tuple[str, Path | None]]:
@@ -185,8 +184,9 @@ class ResolvedModels:
         """
         variant = stage.model.variant if stage.model else None
         plain = [s.component.name for s in self.shapes(stage) if s.tensors and s.variant != variant]
-        message = f"has no files of variant '{variant}': its plain files are loaded"
-        return [f"component '{name}' {message}" for name in plain]
+        return [
+            f"component '{n}' has no files of variant '{variant}': its plain files are loaded" for n in plain
+        ]
 
     def commits(self) -> dict[Source, str | None]:
         """The commit of each hub model that is here, or that a run would download; None if unknown."""
@@ -297,5 +297,6 @@ def _errors_at(
     return errors_at(where_source(pipeline.manifest, stage.index, source))
 
 
-def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:  # absolute: a stage may change its own
+def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:
+    # absolute: a stage may change its own working directory
     return RunDirectory(runs.absolute() / pipeline.manifest.table.name)
