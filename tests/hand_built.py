@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 ITEM = Activations(peak=50 * MIB, suspended=6 * MIB, tokens=1000, passes=20, output_bytes=3 * MIB)
-SIZES = {"F32": 4, "BF16": 2}
+SIZES = {"F32": 4, "BF16": 2, "F16": 2}
 
 
 def component(

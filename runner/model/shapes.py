@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from runner.model.quantised import ITEMSIZE, SCHEMES, TORCHAO, Quantisation, parts_of, quantisation_of
+from runner.files.header import DTYPE_BITS
+from runner.model.quantised import SCHEMES, TORCHAO, Quantisation, parts_of, quantisation_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 CONVERTED = "converted"
 FLOATING = {"F64", "F32", "F16", "BF16", "F8_E5M2", "F8_E4M3"}
+IN_HEADERS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+"""The names in safetensors headers of the dtypes that stages compute in."""
 _NAMED = r"[^.]*[^.\d][^.]*"  # a part of a name that is not a number
 _IN_A_LIST = re.compile(rf"^(?P<list>{_NAMED}(?:\.{_NAMED})*?)\.(?P<index>\d+)\.")
 
@@ -100,6 +103,11 @@ class ComponentShapes:
         """Bytes of one weight when computed in ``dtype``; some stay in float32 (``Component.float32``)."""
         return self._bytes_in(dtype)[name]
 
+    def cast_bytes(self, name: str, dtype: str) -> int:
+        """Bytes that one weight takes beside its stored ones if cast to ``dtype``; else 0."""
+        is_cast = self._dtypes_in(dtype)[name] != self.tensors[name].dtype
+        return self.tensor_bytes(name, dtype) if is_cast else 0
+
     def largest_bytes(self, dtype: str) -> int:
         """Bytes of the largest single weight in ``dtype``."""
         return max(self._bytes_in(dtype).values(), default=0)
@@ -132,7 +140,11 @@ class ComponentShapes:
             self._blocks_by_dtype[dtype] = sizes
         return self._blocks_by_dtype[dtype]
 
-    # kept, since a plan tries many placements and looks at each weight for each
+    # these are kept, since a plan tries many placements and looks at each weight for each
+    @cached_property
+    def _dtypes_by_dtype(self) -> dict[str, Mapping[str, str]]:
+        return {}
+
     @cached_property
     def _weights_by_dtype(self) -> dict[str, Mapping[str, int]]:
         return {}
@@ -144,16 +156,27 @@ class ComponentShapes:
     def _bytes_in(self, dtype: str) -> Mapping[str, int]:
         """Bytes of each weight when computed in ``dtype``."""
         if dtype not in self._weights_by_dtype:
-            float32 = {*self.component.float32.get(dtype, ())}
-            as_stored = self.quantisation.kept if self.quantisation else ()
+            computed = self._dtypes_in(dtype)
             self._weights_by_dtype[dtype] = {
-                name: tensor.elements
-                * ITEMSIZE["float32" if not float32.isdisjoint(name.split(".")) else dtype]
-                if tensor.dtype in FLOATING and name not in as_stored
-                else tensor.end - tensor.start
+                name: tensor.elements * DTYPE_BITS[computed[name]] // 8
+                if computed[name] != tensor.dtype
+                else self.stored_of(name)
                 for name, tensor in self.tensors.items()
             }
         return self._weights_by_dtype[dtype]
+
+    def _dtypes_in(self, dtype: str) -> Mapping[str, str]:
+        """The dtype of each weight, as headers name it, when the component is computed in ``dtype``."""
+        if dtype not in self._dtypes_by_dtype:
+            float32 = set(self.component.float32.get(dtype, ()))
+            as_stored = self.quantisation.kept if self.quantisation else frozenset()
+            self._dtypes_by_dtype[dtype] = {
+                name: tensor.dtype
+                if tensor.dtype not in FLOATING or name in as_stored
+                else IN_HEADERS["float32" if not float32.isdisjoint(name.split(".")) else dtype]
+                for name, tensor in self.tensors.items()
+            }
+        return self._dtypes_by_dtype[dtype]
 
     def _list_of(self, name: str) -> tuple[str, str] | None:
         """The list that a weight lies in, and its index there; None if it lies in none."""

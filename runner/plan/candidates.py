@@ -51,7 +51,7 @@ class TransientMemory:
     slots: int = 0
     """On the device that computes; an accelerator's are staged in as much RAM."""
     cast: int = 0
-    """On that device: a block's weights in the dtype that they compute in, if they are stored in another."""
+    """On that device: those of a block's weights that are cast, in the dtype that they compute in."""
     layer: int = 0
     """On that device, for weights outside of blocks."""
     buffers: int = 0
@@ -194,15 +194,14 @@ def _room(limit: int | None, taken: int) -> int:
 
 
 def _slots(blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], dtype: str) -> TransientMemory:
-    """What streaming takes: two slots of the largest block as stored, its cast, and read buffers.
+    """What streaming takes: two slots of the largest block as stored, the casts of a block, and read buffers.
 
     A block is its component and the names of its weights.
     """
     largest = cast = 0
     for shapes, names in blocks:
-        stored = sum(shapes.stored_of(name) for name in names)
-        loaded = sum(shapes.tensor_bytes(name, dtype) for name in names)
-        largest, cast = max(largest, stored), max(cast, loaded if loaded != stored else 0)
+        largest = max(largest, sum(shapes.stored_of(name) for name in names))
+        cast = max(cast, sum(shapes.cast_bytes(name, dtype) for name in names))
     return TransientMemory(2 * largest, cast, buffers=STREAM_READERS * STREAM_CHUNK if largest else 0)
 
 

@@ -117,6 +117,22 @@ def test_a_cast_passes_too() -> None:
     assert found.components[0].read == 40 * MIB
 
 
+def test_a_cast_to_a_dtype_of_the_same_size_passes_too() -> None:
+    found = of(requirements(component(dtype="F16"), dtype="bfloat16"), cpu(None), STREAM, fill=False)
+    assert mib(found.ram_parts)[PASSING] == 2 * 10 + 10 + 32
+
+
+def test_of_a_block_the_weights_that_are_cast_pass_twice() -> None:
+    """In each block, the weight of 4 is in bfloat16 already; the one of 6 becomes 3."""
+    shapes = component()
+    tensors = {
+        name: replace(info, dtype="BF16") if name.endswith("b.weight") else info
+        for name, info in shapes.tensors.items()
+    }
+    need = requirements(replace(shapes, tensors=tensors), dtype="bfloat16")
+    assert mib(of(need, cpu(None), STREAM, fill=False).ram_parts)[PASSING] == 2 * 10 + 3 + 32
+
+
 def test_freed_memory_that_is_kept_is_counted() -> None:
     need = requirements().retaining
     assert need is not None
