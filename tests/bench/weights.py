@@ -91,6 +91,14 @@ def measured(project: Project, form: str, placement: str) -> dict[str, Any]:
     }
 
 
+def planned_bytes(project: Project, form: str) -> int:
+    """What a pass of the streamed transformer reads, by the plan."""
+    plan = project.runner("plan", "wide.toml", "--json", *sets_of(form, "stream"))
+    (stage,) = (one for one in json.loads(plan.stdout)["stages"] if one["stage"] == "diffuse")
+    read: int = stage["components"][0]["read"]
+    return read
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if sys.argv[1:] else None) as folder:
         os.environ["RUNNER_TESTS_SHARED"] = folder  # where projects of tests keep what they share
@@ -109,9 +117,8 @@ def main() -> None:
                 f"{seconds:6.2f} s an image-step",
                 flush=True,
             )
-        plan = project.runner("plan", "wide.toml", "--json", *sets_of("Q8_0", "stream"))
-        (stage,) = (one for one in json.loads(plan.stdout)["stages"] if one["stage"] == "diffuse")
-        print("Q8_0: bytes a pass", stage["components"][0]["read"])
+        for form in FORMS:
+            print(f"{form:<9} bytes a pass {planned_bytes(project, form):,}")
 
 
 if __name__ == "__main__":
