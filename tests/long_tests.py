@@ -24,6 +24,19 @@ PATTERNS = (
     "tests/plugins/diffusers/test_outputs.py::test_a_picture_is_made_again_to_the_same_bytes",
     "tests/plugins/diffusers/test_outputs.py::test_the_plugin_keeps_what_the_engine_requires",
     "tests/plugins/diffusers/test_simulated.py::*-all?",
+    *(
+        f"tests/plugins/diffusers/test_weights.py::test_the_same_as_in_one_process?{form}?"
+        for form in (
+            "Q8_0*",
+            "Q4_0 fused",
+            "BF16",
+            "original names",
+            "fp8 scaled",
+            "fp8 scaled by rows",
+            "stored *",
+            "quantize fp8",
+        )
+    ),
     "tests/plugins/flux/demo_model/test_training.py::test_an_interruption_changes_nothing?transformer?",
     "tests/plugins/flux/demo_model/test_training.py::test_an_interruption_changes_nothing?vae?",
     "tests/plugins/flux/demo_model/test_training.py::test_the_checkpoint_draws_and_is_scored",
@@ -39,6 +52,9 @@ PATTERNS = (
     "tests/runner/placement/test_odd_models.py::*?Kept-*",
     "tests/runner/placement/test_odd_models.py::*?Lists-*",
     "tests/runner/plan/test_full_width.py::*",
+    "tests/runner/placement/test_weight_forms.py::test_each_form_on_an_accelerator?fp8?",
+    "tests/runner/placement/test_weight_forms.py::test_each_form_on_an_accelerator?Q8_0?",
+    "tests/runner/remote/test_fleet.py::test_a_signal_ends_it_at_once_and_it_goes_on_later?15?",
     "tests/runner/remote/test_fleet_models.py::*?resident?",
     "tests/runner/stream/test_device.py::test_streamed_weights_give_the_bits_of_the_cpu*-late-co*",
     "tests/runner/worker/test_simulated.py::test_every_placement_has_the_pixels_of_the_cpu?adapted-eager?",
