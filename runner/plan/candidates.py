@@ -165,17 +165,33 @@ def _as_mapped(
     need: MemoryRequirements, limits: Limits, placement: str, own_map: Mapping[str, str | int]
 ) -> PlacementOption:
     """As the manifest's device map says."""
-    tiers = [in_file_names(own_map, shapes, on_cpu=need.on_cpu) for shapes in need.shapes]
-    placed = [mapped(s, need, placement, m) for s, m in zip(need.shapes, tiers, strict=True)]
-    blocks = [(p.shapes, p.shapes.blocks[block]) for p in placed for block in p.streamed]
-    # weights outside of blocks are moved one by one
-    layer = max((_largest_layer(p.shapes, need.dtype) for p in placed if p.on_demand), default=0)
-    transient = replace(_slots(blocks, need.dtype), layer=layer)
+    maps = [in_file_names(own_map, shapes, on_cpu=need.on_cpu) for shapes in need.shapes]
+    placed, transient = _placed_by(maps, need, placement)
     group = 1
-    if blocks:
+    if transient.slots:
         room, _ = _rooms(need, limits, sum(p.moved for p in placed), transient)
         group = group_size(need, limits, room)
     return _loaded_when_run(placement, need, placed, transient, group)
+
+
+def _placed_by(
+    maps: Iterable[Mapping[str, str]], need: MemoryRequirements, placement: str
+) -> tuple[list[PlacedComponent], TransientMemory]:
+    """Components placed by a device map of each, and what passes."""
+    placed = [mapped(s, need, placement, m) for s, m in zip(need.shapes, maps, strict=True)]
+    blocks = [(p.shapes, p.shapes.blocks[block]) for p in placed for block in p.streamed]
+    # weights outside of blocks are moved one by one
+    layer = max((_largest_layer(p.shapes, need.dtype) for p in placed if p.on_demand), default=0)
+    return placed, replace(_slots(blocks, need.dtype), layer=layer)
+
+
+def placed_alike(need: MemoryRequirements, limits: Limits, option: PlacementOption) -> PlacementOption:
+    """What an option for other weights of the same components is for these: the same parts stay and move."""
+    if option.placement not in (STREAM, DEVICE_MAP):
+        return next(c for c in candidates(need, limits, None) if c.placement == option.placement)
+    maps = [placed.placement.device_map for placed in option.components]
+    placed, transient = _placed_by(maps, need, option.placement)
+    return _loaded_when_run(option.placement, need, placed, transient, option.group)
 
 
 def _rooms(

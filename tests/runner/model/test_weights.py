@@ -76,11 +76,17 @@ def small(project: Project) -> Callable[..., Project]:
     return written
 
 
-def components(outcome: Outcome) -> dict[str, Any]:
-    """The components of the plan's stage ``diffuse``, by name."""
+def diffuse(outcome: Outcome) -> dict[str, Any]:
+    """The stage ``diffuse`` of a plan."""
     assert outcome.code == 0, outcome
     (stage,) = (stage for stage in json.loads(outcome.stdout)["stages"] if stage["stage"] == "diffuse")
-    return {component["name"]: component for component in stage["components"]}
+    found: dict[str, Any] = stage
+    return found
+
+
+def components(outcome: Outcome) -> dict[str, Any]:
+    """The components of the plan's stage ``diffuse``, by name."""
+    return {component["name"]: component for component in diffuse(outcome)["components"]}
 
 
 def test_a_file_is_planned_run_and_reproduced(small: Callable[..., Project], weights: dict[str, Any]) -> None:
@@ -102,6 +108,20 @@ def test_a_file_is_planned_run_and_reproduced(small: Callable[..., Project], wei
     write_gguf(project.folder / "other.gguf", weights, "Q4_0")
     changed = project.runner("run", "small.toml", "--json").of("stage_started")
     assert [event["stage"] for event in changed] == ["diffuse", "decode"]
+
+
+@pytest.mark.parametrize("placement", ["resident", "stream"])
+def test_the_plan_says_how_much_lower_the_peak_is(
+    small: Callable[..., Project], weights: dict[str, Any], placement: str
+) -> None:
+    asked = ("plan", "small.toml", "--json", "--set", "stage.diffuse.dtype=float32")
+    lines = f'placement = "{placement}"'
+    project = small(diffuse=lines)
+    write_gguf(project.folder / "some.gguf", weights, "Q8_0")
+    plain = diffuse(project.invoke(*asked))["predicted"]["ram"]
+    small("./some.gguf", lines)
+    quantised = diffuse(project.invoke(*asked))
+    assert quantised["components"][0]["saving"]["peak"] == plain - quantised["predicted"]["ram"] > 0
 
 
 def test_quantize_is_planned_run_once_and_reproduced(small: Callable[..., Project]) -> None:
