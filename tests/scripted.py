@@ -26,8 +26,8 @@ from runner.supervisor.signals import Interrupts
 from runner.supervisor.spawn import _Spawned
 from runner.supervisor.stage_runner import StageRunner
 from runner.work.demand import demand
-from runner.work.models import resolve_models, run_directory
-from runner.work.work import Work
+from runner.work.models import resolve_models
+from runner.work.work import Work, run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -49,8 +49,8 @@ def run(manifest: str, runs: str, sets: Sequence[str]) -> Ran:
     from runner.plan.choose import plan_stage
     from runner.supervisor.jobs import make_job
     from runner.work.demand import demand
-    from runner.work.models import resolve_models, run_directory
-    from runner.work.work import Work
+    from runner.work.models import resolve_models
+    from runner.work.work import Work, run_directory
     from runner.worker.loop import Loop
 
     pipeline = open_pipeline(Path(manifest), sets)

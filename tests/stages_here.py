@@ -12,8 +12,8 @@ from runner.placement.adapter_trial import try_adapter
 from runner.plan.choose import plan_stage
 from runner.supervisor.jobs import make_job
 from runner.work.demand import demand
-from runner.work.models import resolve_models, run_directory
-from runner.work.work import Work
+from runner.work.models import resolve_models
+from runner.work.work import Work, run_directory
 from runner.worker.loop import Loop
 from runner.worker.prepare import prepare_component
 

@@ -20,9 +20,9 @@ from runner.plan.choose import plan_stages
 from runner.plan.duration import Duration, duration_of, in_all
 from runner.supervisor.measuring import measuring
 from runner.work.demand import Demand, Task, demand, forced_stages
-from runner.work.models import ResolvedModels, resolve_models, run_directory
+from runner.work.models import ResolvedModels, resolve_models
 from runner.work.resume import SavedStep, saved_step
-from runner.work.work import Work
+from runner.work.work import Work, run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

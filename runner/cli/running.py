@@ -17,7 +17,7 @@ from runner.rundir.journal import Events, present
 from runner.supervisor.local import LocalExecutor
 from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
-from runner.work.models import run_directory
+from runner.work.work import run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -18,7 +18,7 @@ from runner.plugin_check.time_limit import TimeLimit
 from runner.plugins import discover
 from runner.rundir.journal import Events
 from runner.supervisor.run import RunOptions, Supervisor
-from runner.work.models import run_directory
+from runner.work.work import run_directory
 
 if TYPE_CHECKING:
     from runner.events import Event

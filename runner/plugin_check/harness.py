@@ -29,8 +29,8 @@ from runner.supervisor.event_publisher import NOT_MEASURED
 from runner.supervisor.jobs import make_job
 from runner.supervisor.measuring import measuring
 from runner.work.demand import demand
-from runner.work.models import resolve_models, run_directory
-from runner.work.work import Work
+from runner.work.models import resolve_models
+from runner.work.work import Work, run_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

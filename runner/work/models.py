@@ -18,7 +18,6 @@ from runner.model.preparation import preparation
 from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, find
 from runner.pipeline.model_sources import where_source
-from runner.rundir.directory import RunDirectory
 from runner.work.adapters import Adapters
 from runner.work.keys import Prints, keys_of
 from runner.work.loaded_shapes import as_loaded, errors_at
@@ -295,8 +294,3 @@ def _errors_at(
 ) -> AbstractContextManager[None]:
     """Give errors of a stage's model, or of a part, the position where the manifest names it."""
     return errors_at(where_source(pipeline.manifest, stage.index, source))
-
-
-def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:
-    # absolute: a stage may change its own working directory
-    return RunDirectory(runs.absolute() / pipeline.manifest.table.name)

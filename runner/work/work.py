@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from runner.pipeline.suffixes import suffix_of
+from runner.rundir.directory import RunDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
-    from runner.rundir.directory import RunDirectory
     from runner.work.keys import Keys
 
 StageKey = tuple[str, str]
@@ -78,3 +78,8 @@ def output_paths(
         name: directory.output(item, key, name if count[suffix] > 1 else "", suffix)
         for name, suffix in suffixes.items()
     }
+
+
+def run_directory(pipeline: Pipeline, runs: Path) -> RunDirectory:
+    """The directory of a pipeline's runs; absolute, since a stage may change its own working directory."""
+    return RunDirectory(runs.absolute() / pipeline.manifest.table.name)

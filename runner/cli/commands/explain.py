@@ -43,7 +43,8 @@ def explain(
     from runner.cli.pipelines import open_pipeline
     from runner.work.demand import forced_stages
     from runner.work.explain import Explainer
-    from runner.work.models import resolve_models, run_directory
+    from runner.work.models import resolve_models
+    from runner.work.work import run_directory
 
     pipeline = open_pipeline(manifest, sets or [], prompts or [])
     items = _chosen("item", item, [one.id for one in pipeline.items])

@@ -59,7 +59,8 @@ def _fetch(pipeline: Pipeline, *, refresh: bool, as_json: bool) -> None:
     from runner.rundir.journal import Events, present
     from runner.supervisor.event_publisher import EventPublisher
     from runner.work.fetching import fetch_missing
-    from runner.work.models import resolve_models, run_directory
+    from runner.work.models import resolve_models
+    from runner.work.work import run_directory
 
     events = Events()
     display = display_of(pipeline)

@@ -147,7 +147,7 @@ class _Reproducer:
         from runner.reproduce.pipeline import pipeline_of
         from runner.reproduce.reproduce import reproduce as reproduce_outputs
         from runner.rundir.journal import Events
-        from runner.work.models import run_directory
+        from runner.work.work import run_directory
 
         pipeline = pipeline_of(text, originals, self.plugins, self.sets)
         events = Events()

@@ -11,8 +11,8 @@ from toy_plugin import MANIFEST
 
 from runner.cli.pipelines import open_pipeline
 from runner.work.demand import demand
-from runner.work.models import resolve_models, run_directory
-from runner.work.work import Work
+from runner.work.models import resolve_models
+from runner.work.work import Work, run_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
