@@ -133,7 +133,8 @@ def test_a_failure_is_told_each_time_and_the_rest_is_measured(sized: Project) ->
 
 @pytest.mark.parametrize("behave", ["hang", "busy"])
 def test_the_time_limit_ends_the_child(sized: Project, monkeypatch: pytest.MonkeyPatch, behave: str) -> None:
-    manifest(sized, {"prompt": "a", "behave": behave}, {"prompt": "b", "behave": "quick"})
+    slow = [{"prompt": str(side), "behave": behave, "side": side} for side in (1, 2)]
+    manifest(sized, *slow, {"prompt": "a", "behave": "quick"})
     monkeypatch.setattr(measuring, "SECONDS", 1.0)
     planned = sized.invoke("plan", "sized.toml", "--json")
     assert "it took more than 1 s" in planned.stderr
