@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.api import Context, Item
-    from runner_diffusers.media.results import Result
+    from runner_diffusers.media.writing import Result
     from runner_diffusers.replay.views import Arguments
 
 

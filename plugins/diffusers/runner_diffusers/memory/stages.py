@@ -176,9 +176,7 @@ class Stages:
         count, result = self._run("decode", decode_stage.decoder, item)
         # what stays in the heap while a decoder runs, such as finished tiles, leaves gaps of its size
         peak = count.peak + (count.in_heap_peak if self._sizes.device == "cpu" else 0)
-        return Activations(
-            peak, output_bytes=most_bytes(result, params.format), operations=count.operations
-        )
+        return Activations(peak, output_bytes=most_bytes(result, params.format), operations=count.operations)
 
     def _run(self, stage: str, start: Callable[[Any], Any], item: MeasuredItem) -> tuple[Count, Any]:
         with torch.inference_mode():
