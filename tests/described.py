@@ -28,14 +28,14 @@ import json, sys, types
 import runner_flux
 from runner.errors import RunnerError
 from runner.manifest.schema import ModelSource
-from runner.model import hub
-from runner.model.remote import describe
+from runner.model.hub import snapshots
+from runner.model.hub.headers import describe
 
 source = ModelSource(source=sys.argv[2], revision=sys.argv[3] or None)
 try:
     if sys.argv[1] == "download":
         quiet = types.SimpleNamespace(fetching=lambda *_: None, warning=lambda *_: None)
-        hub.download(source, [c for s in runner_flux.runner_stages() for c in s.components], quiet)
+        snapshots.download(source, [c for s in runner_flux.runner_stages() for c in s.components], quiet)
     told = [describe(source, stage.components) for stage in runner_flux.runner_stages()]
 except RunnerError as error:
     print(error, file=sys.stderr)

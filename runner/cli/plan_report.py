@@ -13,8 +13,8 @@ from runner.cli.output import console, print_json, say
 from runner.cli.pipelines import check_stages, open_pipeline
 from runner.errors import ExitCode, RunnerError
 from runner.manifest.schema import LoraSource, PartSource
-from runner.model.hub import damage_in_cache
-from runner.model.hub_errors import is_offline, title
+from runner.model.hub.errors import is_offline, title
+from runner.model.hub.snapshots import damage_in_cache
 from runner.plan.as_json import as_dict
 from runner.plan.choose import plan_stages
 from runner.plan.duration import Duration, duration_of, in_all

@@ -11,7 +11,7 @@ from described import MODEL, VAE, call, describe, long_header
 from hub import Hub, Repository, Sparse
 
 from runner.files.header import HeaderError
-from runner.model.contents import FIRST, _head, _parsed
+from runner.model.hub.contents import FIRST, _head, _parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

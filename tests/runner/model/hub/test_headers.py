@@ -29,7 +29,7 @@ from hub import COMMIT, Hub, Repository, Sparse
 from large import make_full_flux
 from waiting import wait_until
 
-from runner.model.contents import FIRST, _head, _parsed
+from runner.model.hub.contents import FIRST, _head, _parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,9 @@ from hub import COMMIT, Hub, Repository
 from project import Project
 
 from runner.api import Component
-from runner.model.damage import HASHED_AT_ONCE
 from runner.model.files import open_component
 from runner.model.fingerprint import altered, fingerprint, trust_names
+from runner.model.hub.damage import HASHED_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

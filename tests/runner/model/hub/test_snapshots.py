@@ -14,12 +14,12 @@ from hub import COMMIT
 from runner.api import Component
 from runner.errors import ModelError, RunnerError, StorageError
 from runner.manifest.schema import ModelSource
-from runner.model import hub
-from runner.model.hub import SPARE, cached
-from runner.model.hub_errors import explained
-from runner.model.listing import Listing
-from runner.model.needed import needed
-from runner.model.threads import in_threads
+from runner.model.hub import snapshots
+from runner.model.hub.errors import explained
+from runner.model.hub.listing import Listing
+from runner.model.hub.needed import needed
+from runner.model.hub.snapshots import SPARE, cached
+from runner.model.hub.threads import in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,13 +70,13 @@ def test_a_download_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "not/there/yet"))
     usage = namedtuple("usage", "total used free")  # noqa: PYI024
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 50, 0, SPARE + 1000))
-    hub._check_room(SOURCE, 1000)
+    snapshots._check_room(SOURCE, 1000)
     with pytest.raises(
         StorageError, match=r"model 'some-lab/tiny-flux' needs 1001 B in .*, where 1\.00 GiB are free"
     ):
-        hub._check_room(SOURCE, 1001)
+        snapshots._check_room(SOURCE, 1001)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 50, 0, 0))
-    hub._check_room(SOURCE, 0)  # nothing is fetched
+    snapshots._check_room(SOURCE, 0)  # nothing is fetched
 
 
 def test_what_a_component_needs_of_a_repository() -> None:
