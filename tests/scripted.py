@@ -21,9 +21,9 @@ from runner.plan.choose import plan_stage
 from runner.rundir.journal import Events
 from runner.supervisor.event_publisher import EventPublisher
 from runner.supervisor.local import LocalExecutor
+from runner.supervisor.processes.spawn import _Spawned
 from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
-from runner.supervisor.spawn import _Spawned
 from runner.supervisor.stage_runner import StageRunner
 from runner.work.demand import demand
 from runner.work.models import resolve_models
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
-    from runner.supervisor.spawn import Process
+    from runner.supervisor.processes.spawn import Process
     from runner.work.demand import Task
     from runner.work.models import ResolvedModels
 

@@ -9,8 +9,8 @@ from runner.manifest.load import load
 from runner.manifest.problems import Problems
 from runner.pipeline.binding import Pipeline, bind_what_is_right
 from runner.plugins import Plugins, discover
-from runner.supervisor.adapter_check import try_adapters
-from runner.supervisor.model_check import check_components
+from runner.supervisor.requests.adapter_check import try_adapters
+from runner.supervisor.requests.model_check import check_components
 from runner.work.checks import check_models, look
 
 if TYPE_CHECKING:

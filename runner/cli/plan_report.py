@@ -18,7 +18,7 @@ from runner.model.hub.snapshots import damage_in_cache
 from runner.plan.as_json import as_dict
 from runner.plan.choose import plan_stages
 from runner.plan.duration import Duration, duration_of, in_all
-from runner.supervisor.measuring import measuring
+from runner.supervisor.requests.measuring import measuring
 from runner.work.demand import Demand, Task, demand, forced_stages
 from runner.work.models import ResolvedModels, resolve_models
 from runner.work.resume import SavedStep, saved_step

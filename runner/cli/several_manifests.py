@@ -22,7 +22,7 @@ from runner.pipeline.binding import Pipeline, bind_what_is_right
 from runner.plan.choose import plan_stages
 from runner.rundir.history import RunHistory
 from runner.rundir.journal import present
-from runner.supervisor.measuring import measuring
+from runner.supervisor.requests.measuring import measuring
 from runner.supervisor.signals import Interrupts
 from runner.units import format_duration
 from runner.work.checks import check_models

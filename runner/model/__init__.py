@@ -1,1 +1,1 @@
-"""Models: the files they are loaded from, headers, shapes, quantised weights, fingerprints; on the hub too."""
+"""Models: the files of their components, headers, shapes, quantised weights, fingerprints; on the hub too."""

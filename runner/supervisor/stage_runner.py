@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runner.protocol import JobItem
     from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.feed import TaskFeed
-    from runner.supervisor.launch import Launchers
+    from runner.supervisor.processes.launch import Launchers
     from runner.supervisor.signals import Interrupts
     from runner.work.demand import Task
     from runner.work.work import Work

@@ -54,7 +54,7 @@ def new(
     from runner.cli.pipelines import discover_plugins
     from runner.files.storage import write_atomically
     from runner.machine.describe import Machine
-    from runner.supervisor.measuring import measuring
+    from runner.supervisor.requests.measuring import measuring
     from runner.tailor.hardware import Hardware
     from runner.tailor.new import NewManifestRequest, make
     from runner.tailor.predictions import in_words

@@ -37,7 +37,7 @@ def port(
     from runner.cli.measuring import Said
     from runner.cli.pipelines import open_pipeline, try_each
     from runner.files.storage import write_atomically
-    from runner.supervisor.measuring import measuring
+    from runner.supervisor.requests.measuring import measuring
     from runner.tailor.hardware import Hardware
     from runner.tailor.port import port as port_pipeline
     from runner.work.models import resolve_models

@@ -13,7 +13,7 @@ from runner.errors import (
     StorageError,
 )
 from runner.events import Progress
-from runner.supervisor import connection
+from runner.supervisor.processes import connection
 
 if TYPE_CHECKING:
     from scripted import Stage

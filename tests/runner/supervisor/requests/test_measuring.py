@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.supervisor import measuring
+from runner.supervisor.requests import measuring
 
 if TYPE_CHECKING:
     from pathlib import Path

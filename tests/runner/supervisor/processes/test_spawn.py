@@ -14,17 +14,17 @@ from runner.errors import ExitCode, StorageError, WorkerDiedError
 from runner.events import encode
 from runner.machine import malloc
 from runner.machine.interpreter import environment
-from runner.supervisor import forked
-from runner.supervisor.connection import WorkerConnection
-from runner.supervisor.forked import ForkServer
-from runner.supervisor.spawn import Spawner
+from runner.supervisor.processes import forked
+from runner.supervisor.processes.connection import WorkerConnection
+from runner.supervisor.processes.forked import ForkServer
+from runner.supervisor.processes.spawn import Spawner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from runner.protocol import Job
-    from runner.supervisor.spawn import Process
+    from runner.supervisor.processes.spawn import Process
 
 ENDINGS = """
 import ctypes, os, pathlib, sys

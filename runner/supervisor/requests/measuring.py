@@ -16,8 +16,8 @@ from runner.machine.active_time import active_seconds
 from runner.machine.ram import computed_seconds
 from runner.plan.measured import MEASURER, NotThisTime
 from runner.protocol import Measuring
-from runner.supervisor.connection import WorkerConnection
-from runner.supervisor.spawn import Spawner
+from runner.supervisor.processes.connection import WorkerConnection
+from runner.supervisor.processes.spawn import Spawner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

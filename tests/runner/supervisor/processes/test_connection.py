@@ -16,9 +16,9 @@ from worker_job import item_of, job_of
 from runner.api import Component
 from runner.errors import PluginError
 from runner.events import Checked, Event, ItemStarted
-from runner.supervisor import connection as connection_module
-from runner.supervisor.connection import WorkerConnection
-from runner.supervisor.spawn import _Spawned
+from runner.supervisor.processes import connection as connection_module
+from runner.supervisor.processes.connection import WorkerConnection
+from runner.supervisor.processes.spawn import _Spawned
 
 if TYPE_CHECKING:
     from runner.protocol import Job
