@@ -44,8 +44,8 @@ def test_the_other_waits_and_finds_all_done(toy: Project) -> None:
     for number in range(WAITING_ROUNDS):
         command = ["run", "toy.toml", "--wait", "--json", "--set", f"name=toy{number}"]
         pair = [toy.start(*command), toy.start(*command)]
-        told = [one.communicate(timeout=100) for one in pair]
-        assert [one.returncode for one in pair] == [0, 0], told
-        events = [json.loads(line) for stdout, _ in told for line in stdout.splitlines()]
+        reported = [one.communicate(timeout=100) for one in pair]
+        assert [one.returncode for one in pair] == [0, 0], reported
+        events = [json.loads(line) for stdout, _ in reported for line in stdout.splitlines()]
         made = [(event["stage"], event["item"]) for event in events if event["event"] == "item_finished"]
         assert sorted(made) == [(stage, item) for stage in ("make", "write") for item in ("first", "item")]

@@ -134,10 +134,10 @@ HOSTILE = {
 def test_hostile_headers_are_refused(tmp_path: Path, case: str) -> None:
     file = tmp_path / "some.gguf"
     file.write_bytes(HOSTILE[case] + bytes(512))
-    with limited(), pytest.raises(ModelError) as told, watched():
+    with limited(), pytest.raises(ModelError) as reported, watched():
         open_file(tmp_path, Component("part", "x:Y"), file.name)
-    assert str(file) in str(told.value)
-    assert len(str(told.value)) < 1000
+    assert str(file) in str(reported.value)
+    assert len(str(reported.value)) < 1000
 
 
 def test_a_large_file_is_refused_by_its_header(tmp_path: Path) -> None:

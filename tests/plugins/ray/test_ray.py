@@ -118,26 +118,26 @@ def test_three_nodes_make_what_one_machine_makes_and_each_once(toy: Project, clu
 def begun(project: Project, process: subprocess.Popen[str]) -> tuple[list[dict[str, Any]], Any]:
     """The events of a run until its item that waits has begun, and those that follow."""
     assert process.stdout is not None
-    told = map(json.loads, process.stdout)
+    reported = map(json.loads, process.stdout)
     seen: list[dict[str, Any]] = []
-    for event in told:
+    for event in reported:
         seen.append(event)
         if (event["event"], event.get("item")) == ("progress", "slow"):
             break
-    return seen, told
+    return seen, reported
 
 
 def test_a_node_that_is_removed_without_grace_and_one_that_joins(toy: Project, cluster: Cluster) -> None:
     ray(toy, cluster, WAITING + prompts(8))
     before = local(toy)
     with toy.start("run", "ray.toml", "--json") as process:
-        events, told = begun(toy, process)
+        events, reported = begun(toy, process)
         victim = events[-1]["node"]
         id_ = next(id_ for id_ in cluster.tell("ids") if id_[:6] == victim.rpartition("-")[2])
         cluster.tell(f"remove {id_}")
         joined = cluster.tell("add")
         (toy.folder / "flags/slow.go").touch()
-        events += told
+        events += reported
         process.wait(100)
     assert process.returncode == 0, events[-1]
     assert [e["node"] for e in events if e["event"] == "node_lost"] == [victim]
@@ -168,10 +168,10 @@ def test_agents_end_with_a_run_that_is_killed_and_it_goes_on(toy: Project, clust
 def test_a_signal_frees_the_cluster(toy: Project, cluster: Cluster, number: signal.Signals) -> None:
     ray(toy, cluster, WAITING, nodes=1)
     with toy.start("run", "ray.toml", "--json") as process:
-        _, told = begun(toy, process)
+        _, reported = begun(toy, process)
         process.send_signal(number)
         asked = time.monotonic()
-        events = list(told)
+        events = list(reported)
         process.wait(15)
     assert time.monotonic() - asked < 15
     assert process.returncode == 130, events[-1]
@@ -182,12 +182,12 @@ def test_a_run_waits_for_nodes_that_there_are_not_yet(toy: Project, cluster: Clu
     ray(toy, cluster, prompts(2), nodes=4)
     with toy.start("run", "ray.toml", "--json") as process:
         assert process.stdout is not None
-        told = map(json.loads, process.stdout)
-        for event in told:
+        reported = map(json.loads, process.stdout)
+        for event in reported:
             if event["event"] == "waiting" and event["reason"].startswith("3 of 4 agents"):
                 break
         cluster.tell("add")
-        events = list(told)
+        events = list(reported)
         process.wait(60)
     assert process.returncode == 0, events[-1]
     assert len([e for e in events if e["event"] == "node_joined"]) == 4
@@ -204,7 +204,7 @@ def test_a_node_without_a_plugin_is_left_out(toy: Project, cluster: Cluster) -> 
     assert "stage 'toy.make' is offered by no installed plugin" in outcome.stderr
 
 
-def test_a_cluster_that_is_not_there_is_told_of(toy: Project) -> None:
+def test_a_cluster_that_is_not_there_is_reported_of(toy: Project) -> None:
     class Nowhere:
         address = "127.0.0.1:1"
 

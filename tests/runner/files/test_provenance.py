@@ -124,11 +124,11 @@ def test_a_small_chunk_that_unpacks_to_a_large_text_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes, start: bytes
 ) -> None:
     monkeypatch.setattr(provenance, "_TEXT_LIMIT", 10_000)
-    for size, told in ((9000, True), (11_000, False)):
+    for size, reported in ((9000, True), (11_000, False)):
         text = json.dumps({"key": " " * size}).encode()
         data = png()
         (tmp_path / "a.png").write_bytes(data[:33] + chunk(kind, start + zlib.compress(text)) + data[33:])
-        assert (read_provenance(tmp_path / "a.png") is not None) == told
+        assert (read_provenance(tmp_path / "a.png") is not None) == reported
 
 
 def test_a_large_chunk_is_not_read_and_what_follows_is(

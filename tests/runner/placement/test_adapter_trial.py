@@ -1,4 +1,4 @@
-"""Adapters that fit a model and adapters that do not, told from headers and configs alone."""
+"""Adapters that fit a model and adapters that do not, checked from headers and configs alone."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_tensors_of_kohyas_trainer_are_split_as_when_they_are_loaded(tmp_path: P
     assert found.layers["transformer"]["transformer_blocks.0.attn.to_k"] == (6 * 2 * width, width)
 
 
-def test_what_diffusers_leaves_out_is_told(tmp_path: Path) -> None:
+def test_what_diffusers_leaves_out_is_reported(tmp_path: Path) -> None:
     file = write_kohya_flux(tmp_path / "kohya.safetensors", DEMO)
     bias = with_one("lora_unet_double_blocks_0_img_attn_proj.diff_b", 4)
     norm = with_one("lora_unet_double_blocks_0_norm1.norm.diff", 4)
@@ -72,7 +72,7 @@ def test_what_diffusers_leaves_out_is_told(tmp_path: Path) -> None:
     assert any("drops its 1 changes of norm layers" in note for note in found.notes)
 
 
-def test_what_no_stage_loads_is_told(style: Path) -> None:
+def test_what_no_stage_loads_is_reported(style: Path) -> None:
     found = tried(style, "transformer")
     assert [*found.layers] == ["transformer"]
     (note,) = found.notes

@@ -117,7 +117,7 @@ def test_work_in_threads_comes_back_in_its_order() -> None:
 
 def test_the_first_error_ends_the_work() -> None:
     """What a thread has begun may end; nothing else is begun."""
-    told = threading.Event()
+    reported = threading.Event()
     done: list[int] = []
     before = set(threading.enumerate())
 
@@ -125,8 +125,8 @@ def test_the_first_error_ends_the_work() -> None:
         raise KeyError("no")
 
     with pytest.raises(KeyError):
-        in_threads([failing, lambda: told.wait(30), lambda: done.append(1)])
-    told.set()
+        in_threads([failing, lambda: reported.wait(30), lambda: done.append(1)])
+    reported.set()
     for thread in set(threading.enumerate()) - before:
         thread.join()
     assert done == []
@@ -148,7 +148,7 @@ def client_error(name: str) -> Exception:
 
     kind: Any = getattr(errors, name)
     error: Exception = kind.__new__(kind)
-    error.args = ("told",)
+    error.args = ("reported",)
     error.response = SimpleNamespace(headers={})  # type: ignore[attr-defined]
     return error
 
@@ -179,8 +179,8 @@ class ConnectError(Exception):
 def test_the_clients_errors_in_the_users_words(
     make: Callable[[], Exception], kind: type[RunnerError], words: str
 ) -> None:
-    told = explained(ModelSource(source="some-lab/tiny-flux", revision="v9"), make())
-    assert type(told) is kind
+    reported = explained(ModelSource(source="some-lab/tiny-flux", revision="v9"), make())
+    assert type(reported) is kind
     with pytest.raises(kind, match=words):
-        raise told
-    assert str(told).count("model 'some-lab/tiny-flux' at 'v9'") == 1
+        raise reported
+    assert str(reported).count("model 'some-lab/tiny-flux' at 'v9'") == 1
