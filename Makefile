@@ -41,7 +41,7 @@ SLOW := chaos fuzz packaging plugins sim test_manifests.py docs mutants runner/a
 	runner/stream/test_pipelines.py runner/stream/test_property.py runner/stream/test_device.py \
 	runner/stream/test_attributes.py runner/stream/test_blocks.py runner/stream/test_transfer.py \
 	runner/supervisor/test_memory.py runner/supervisor/test_simulated.py runner/worker/test_simulated.py \
-	runner/plan/test_own_map.py runner/plan/test_refused.py runner/plan/test_remedies.py \
+	runner/plan/test_device_map.py runner/plan/test_refused.py runner/plan/test_remedies.py \
 	runner/worker/test_check.py runner/worker/test_device_draws.py runner/model/hub/test_damage.py \
 	runner/model/hub/test_fetched_models.py runner/supervisor/requests/test_model_check.py \
 	runner/worker/test_device_timer.py test_accelerator_bench.py runner/model/test_layouts.py \

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.display.lines import item_count
-from runner.cli.measuring import Said
+from runner.cli.measuring import MeasuringMessages
 from runner.cli.memory_plan import show_memory
 from runner.cli.output import console, print_json, say
 from runner.cli.pipelines import check_stages, open_pipeline
@@ -100,7 +100,7 @@ def _plan(pipeline: Pipeline, request: PlanRequest) -> _Planned:
     keys = resolved.keys(hash_missing=False)
     directory = run_directory(pipeline, request.runs_dir)
     found = demand(Work(pipeline, keys, directory), forced) if keys is not None else None
-    with measuring(Said()):
+    with measuring(MeasuringMessages()):
         stages = plan_stages(pipeline, pipeline.stages, resolved.shapes, request.machine)
     return _Planned(resolved, stages, found, directory, [_duration(stage, found) for stage in stages])
 

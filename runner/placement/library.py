@@ -172,11 +172,11 @@ def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
     )
     check_agreement(cls, files.component, files.folder, Disagreement.of(report))
     if "transformers" in families(cls):
-        _hang_capturing_hooks(loaded)
+        _install_capturing_hooks(loaded)
     return loaded
 
 
-def _hang_capturing_hooks(model: torch.nn.Module) -> None:
+def _install_capturing_hooks(model: torch.nn.Module) -> None:
     """Install transformers' hooks that record hidden states now, rather than at the model's first call.
 
     transformers marks the model once they are installed. Calls in lockstep have separate attributes, so each

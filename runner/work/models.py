@@ -263,7 +263,7 @@ def resolve_models(pipeline: Pipeline) -> ResolvedModels:
 def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
     """Like :func:`resolve_models`, but adds errors to ``problems``, at the model's source.
 
-    The pipeline may be incomplete: see :func:`~runner.pipeline.binding.bind_what_is_right`.
+    The pipeline may be incomplete: see :func:`~runner.pipeline.binding.bind_valid_parts`.
     """
     manifest, base = pipeline.manifest, pipeline.manifest.folder
     resolved = ResolvedModels(pipeline, {})

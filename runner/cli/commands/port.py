@@ -34,8 +34,8 @@ def port(
 
     Example: runner port flux.toml --vram 6GiB --ram 16GiB -o small.toml
     """
-    from runner.cli.measuring import Said
-    from runner.cli.pipelines import open_pipeline, try_each
+    from runner.cli.measuring import MeasuringMessages
+    from runner.cli.pipelines import open_pipeline, try_adapters_of
     from runner.files.storage import write_atomically
     from runner.supervisor.requests.measuring import measuring
     from runner.tailor.hardware import Hardware
@@ -49,9 +49,9 @@ def port(
     if in_place and out is not None:
         raise UsageError("-o and --in-place exclude each other")
     refuse_overwriting(out, force=force)
-    with measuring(Said()):
+    with measuring(MeasuringMessages()):
         pipeline = open_pipeline(manifest)
-        try_each(resolve_models(pipeline))
+        try_adapters_of(resolve_models(pipeline))
         ported = port_pipeline(pipeline, hardware)
     target = manifest.resolve() if in_place else out
     text = ported.manifest.text
