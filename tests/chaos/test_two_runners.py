@@ -20,6 +20,9 @@ WAITING_ROUNDS = 10 if KILLS else 1
 
 def test_one_runs_and_the_other_says_so(toy: Project) -> None:
     """The one that runs is killed, in whatever it is about, and two more are started at once."""
+    toy.write("toy.toml", BEHAVING.format("well"))
+    # it starts the process that all tests share, which is no orphan
+    assert toy.runner("run", "toy.toml", "--set", "name=first").code == 0
     toy.write("toy.toml", BEHAVING.format("wait"))
     with adopting() as orphans:
         for number in range(ROUNDS):
