@@ -140,6 +140,14 @@ def test_hostile_headers_are_refused(tmp_path: Path, case: str) -> None:
     assert len(str(reported.value)) < 1000
 
 
+def test_tensors_that_overlap_in_a_whole_file_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "some.gguf"
+    head = header(tensors=2, rest=tensor(64) + tensor(64, offset=32, name=b"b"))
+    file.write_bytes(head + bytes(-len(head) % 32 + 32 + 64 * 4))
+    with pytest.raises(ModelError, match="tensors overlap"):
+        open_file(tmp_path, Component("part", "x:Y"), file.name)
+
+
 def test_a_large_file_is_refused_by_its_header(tmp_path: Path) -> None:
     file = tmp_path / "some.gguf"
     with file.open("wb") as sparse:
