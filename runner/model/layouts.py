@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from runner.model.shapes import ComponentShapes
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Raise it when the same file is laid out otherwise."""
 CACHE = "layouts.json"
 SECONDS = 300.0  # for the child, with imports

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -22,7 +23,7 @@ from runner.errors import ModelError, in_words
 from runner.files.header import TensorInfo
 from runner.model.shapes import CONVERTED
 from runner.placement.agreement import Disagreement, disagreement
-from runner.placement.library import families
+from runner.placement.families import families
 from runner.placement.prepared_folder import tensors_of
 from runner.placement.single_file import DTYPES, Checkpoint, checkpoint_of, converted
 from runner.plugins import load_object
@@ -30,18 +31,19 @@ from runner.redact import redact
 from runner.worker import parent_watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 # how the names of each component begin in a whole checkpoint
-ROOTS = (
-    "model.diffusion_model.",
-    "model_ema.",
-    "vae.",
-    "first_stage_model.",
-    "cond_stage_model.",
-    "conditioner.",
-    "text_encoders.",
+_ROOT = re.compile(
+    r"model\.diffusion_model\.|model_ema\.|vae\.|first_stage_model\.|cond_stage_model\.|denoiser\."
+    r"|(?:conditioner\.embedders|text_encoders)\.[^.]+\."
 )
+BESIDE_TEXT = {"logit_scale", "text_projection", "position_ids", "spiece_model"}
+"""Parts of names in files of text encoders: what the encoder of a pipeline does not compute with.
+
+CLIP's scale is for training, and a ``CLIPTextModel`` has no projection; positions are made by the class; the
+last is the vocabulary of a tokenizer.
+"""
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,13 @@ class _Places:
         self.owners[_memory(raw)] = name
         return raw
 
+    def owner(self, weight: torch.Tensor) -> str | None:
+        """The tensor of the file whose memory a weight has; None if it is computed."""
+        return self.owners.get(_memory(weight))
+
     def of(self, weight: torch.Tensor) -> tuple[str, list[int]] | None:
         """The dtype in the file of a weight, and its extent there; None if it is computed."""
-        name = self.owners.get(_memory(weight))
+        name = self.owner(weight)
         if name is None or not weight.is_contiguous():
             return None
         info = self.tensors[name]
@@ -94,9 +100,12 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
             raise
         except Exception as error:
             raise _not_of(cls, request["config"], tensors) from error
-    _check(cls, model, weights, checkpoint)
+    _check(cls, model, weights, _left(checkpoint, weights, places))
     answer: dict[str, Any] = {"tensors": {}, "computed": []}
+    own = model.state_dict()
     for name, weight in weights.items():
+        if name not in own:
+            continue
         shape = list(_shape(weight))
         if place := places.of(weight):
             answer["tensors"][name] = [place[0], shape, place[1]]
@@ -198,13 +207,16 @@ def _shape(weight: torch.Tensor) -> torch.Size:
 
 
 def _check(
-    cls: Any, model: torch.nn.Module, weights: Mapping[str, torch.Tensor], checkpoint: Checkpoint
+    cls: Any, model: torch.nn.Module, weights: Mapping[str, torch.Tensor], left: Iterable[str]
 ) -> None:
     own = model.state_dict()
     there = weights.keys() & own.keys()
+    more = BESIDE_TEXT if "transformers" in families(cls) else set()
     found = {
         "missing_keys": _untied(model, own.keys() - weights.keys(), there),
-        "unexpected_keys": [*(weights.keys() - own.keys()), *_left(checkpoint, weights)],
+        "unexpected_keys": [
+            name for name in (*(weights.keys() - own.keys()), *left) if more.isdisjoint(name.split("."))
+        ],
         "mismatched_keys": [
             (n, _shape(weights[n]), own[n].shape) for n in there if _shape(weights[n]) != own[n].shape
         ],
@@ -220,16 +232,21 @@ def _untied(model: torch.nn.Module, missing: set[str], there: set[str]) -> list[
     return [name for name in missing if id(parameters.get(name)) not in known]
 
 
-def _left(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor]) -> list[str]:
-    """The file's tensors that the conversion has not taken, without those of other components."""
+def _left(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor], places: _Places) -> list[str]:
+    """The file's tensors that the conversion has not taken, without those of other components.
+
+    It also takes tensors of others, to look at their shapes.
+    """
     if checkpoint is weights:
         return []
-    roots = {_root(name) for name in checkpoint.taken}
+    used = {name for weight in weights.values() if (name := places.owner(weight))}
+    roots = {_root(name) for name in used or checkpoint.taken}
     return [name for name in checkpoint if name not in checkpoint.taken and _root(name) in roots]
 
 
 def _root(name: str) -> str:
-    return next((root for root in ROOTS if name.startswith(root)), "")
+    match = _ROOT.match(name)
+    return match[0] if match else ""
 
 
 def main() -> None:
