@@ -25,7 +25,7 @@ FIRST = 1 << 16  # bytes that are read at first: most headers of image models ar
 PLAIN = {"F32": 4, "F16": 2}
 """Types that torch has, and their bytes."""
 BF16 = "GGML BF16"  # beside safetensors' BF16, which torch computes with as it is
-DIMENSIONS = 4  # the most that GGML has
+DIMENSIONS = 8  # GGML has 4; files of video models have convolutions with 5
 ALIGNMENT = 32  # bytes, if the file has no ``general.alignment``
 
 

@@ -24,6 +24,7 @@ from runner.machine.interpreter import environment, interpreter
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runner.api import Component
     from runner.model.shapes import ComponentShapes
 
 LAYOUT_VERSION = 2
@@ -66,7 +67,17 @@ def in_layout(shapes: ComponentShapes, layout: Layout | None = None) -> Componen
 
     """
     layout = layout or layout_of(shapes)
-    return replace(shapes, tensors=layout.tensors, computed=layout.computed)
+    component = _as_in_a_file(shapes)
+    return replace(shapes, component=component, tensors=layout.tensors, computed=layout.computed)
+
+
+def _as_in_a_file(shapes: ComponentShapes) -> Component:
+    """The component: from a file that is no GGUF, diffusers keeps fewer weights in float32."""
+    component = shapes.component
+    if shapes.quantisation is not None or component.cls.partition(":")[0] != "diffusers":
+        return component
+    kept = {dtype: parts for dtype, parts in component.float32.items() if dtype == "float16"}
+    return replace(component, float32=kept)
 
 
 def layout_of(shapes: ComponentShapes) -> Layout:

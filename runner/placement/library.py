@@ -89,7 +89,7 @@ def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> MappedMo
 
     """
     mapped = _open_uncast(cls, files, dtype) or MappedModule(from_pretrained(cls, files, dtype), {})
-    _compare_with_plan(mapped, files.component, dtype)
+    _compare_with_plan(mapped, files.shapes.component, dtype)
     return mapped
 
 

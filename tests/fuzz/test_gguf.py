@@ -39,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         quantisation = gguf.GGMLQuantizationType[kind]
         data = gguf.quants.quantize(np.ones((3, 64), np.float32), quantisation)
         writer.add_tensor(f"{kind}.weight", data, raw_dtype=quantisation)
-    writer.add_tensor("plain", np.ones((2, 3, 5), np.float32))
+    writer.add_tensor("plain", np.ones((2, 3, 1, 1, 5), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -46,6 +46,7 @@ CLASSES = {
     "flux": diffusers.FluxTransformer2DModel,
     "qwen": diffusers.QwenImageTransformer2DModel,
     "zimage": diffusers.ZImageTransformer2DModel,
+    "wan21": diffusers.WanTransformer3DModel,
 }
 
 
@@ -146,6 +147,7 @@ def _quantised(model: Path, scheme: str, dtype: torch.dtype) -> Any:
 
 WEIGHTS: Mapping[str, tuple[str, Weigh]] = {
     "Q8_0": ("flux", ggml("Q8_0")),
+    "Q8_0, video": ("wan21", ggml("Q8_0")),
     "Q8_0 fused": ("zimage", ggml("Q8_0")),
     "Q4_0": ("qwen", ggml("Q4_0")),
     "Q4_0 fused": ("zimage", ggml("Q4_0")),
