@@ -38,6 +38,16 @@ def write(path: Path, weights: Mapping[str, torch.Tensor]) -> Path:
     return path
 
 
+def unaligned(path: Path) -> Path:
+    """The file with a header of odd length, as versions of safetensors before 0.3 wrote it."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    more = 1 + length % 2
+    header = data[8 : 8 + length] + b" " * more
+    path.write_bytes((length + more).to_bytes(8, "little") + header + data[8 + length :])
+    return path
+
+
 def write_gguf(path: Path, weights: Mapping[str, torch.Tensor], kind: str) -> Path:
     """A GGUF file; matrices of layers whose rows are whole blocks are quantised, and all else is float32."""
     quantisation = gguf.GGMLQuantizationType[kind]

@@ -157,7 +157,7 @@ def _size(name: str, shape: tuple[int, ...], kind: BlockFormat) -> int:
     elements = prod(shape)
     if max(shape, default=0) >= NUMBER_LIMIT or elements >= NUMBER_LIMIT:
         raise HeaderError(f"its header is damaged: {name[:80]!r} is too large")
-    if shape and shape[-1] % kind.elements:
+    if (shape[-1] if shape else 1) % kind.elements:
         raise HeaderError(
             f"its header is damaged: rows of {name[:80]!r} are no whole blocks of {kind.elements} numbers"
         )

@@ -39,18 +39,18 @@ class Places:
     """The file's tensors, each with memory of its own."""
 
     tensors: Mapping[str, TensorInfo]
-    owners: dict[int, str]
-    """The name of the tensor that each memory is of."""
+    owners: dict[int, tuple[str, torch.Tensor]]
+    """The name of the tensor that each memory is of, which is kept: what is freed would be given to others."""
 
     def bytes_of(self, name: str) -> torch.Tensor:
         info = self.tensors[name]
         raw = torch.empty(info.end - info.start, dtype=torch.uint8, device="meta")
-        self.owners[_memory_of(raw)] = name
+        self.owners[_memory_of(raw)] = name, raw
         return raw
 
     def owner(self, weight: torch.Tensor) -> str | None:
         """The tensor of the file whose memory a weight has; None if it is computed."""
-        return self.owners.get(_memory_of(weight))
+        return self.owners.get(_memory_of(weight), (None,))[0]
 
     def of(self, weight: torch.Tensor) -> tuple[str, list[int]] | None:
         """The dtype in the file of a weight, and its extent there; None if it is computed."""

@@ -61,7 +61,7 @@ def checkpoint_of(tensors: Mapping[str, TensorInfo], bytes_of: Callable[[str], t
 
 def _tensor(info: TensorInfo, raw: torch.Tensor) -> torch.Tensor:
     if info.dtype not in FORMATS or info.dtype in PLAIN:
-        return raw.view(DTYPES[info.dtype]).view(info.shape)
+        return _viewed(raw, DTYPES[info.dtype]).view(info.shape)
     import gguf
     from diffusers.quantizers.gguf.utils import GGUFParameter
 
@@ -69,6 +69,16 @@ def _tensor(info: TensorInfo, raw: torch.Tensor) -> torch.Tensor:
     rows = raw.view(*info.shape[:-1], info.shape[-1] // kind.elements * kind.size)
     made: torch.Tensor = GGUFParameter(rows, quant_type=gguf.GGMLQuantizationType(NUMBERS[info.dtype]))
     return made
+
+
+def _viewed(raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Bytes as numbers, wherever they begin: files of older versions of safetensors are not aligned.
+
+    They are still those of the file: torch refuses such views, and NumPy does not.
+    """
+    if raw.storage_offset() % dtype.itemsize == 0:
+        return raw.view(dtype)
+    return torch.from_numpy(raw.numpy().view(f"int{8 * dtype.itemsize}")).view(dtype)
 
 
 class Checkpoint(Weights):
