@@ -40,7 +40,7 @@ class Places:
 
     tensors: Mapping[str, TensorInfo]
     owners: dict[int, tuple[str, torch.Tensor]]
-    """The name of the tensor that each memory is of, which is kept: what is freed would be given to others."""
+    """The name of the tensor that each memory is of, which is kept: another would get what is freed."""
 
     def bytes_of(self, name: str) -> torch.Tensor:
         info = self.tensors[name]
