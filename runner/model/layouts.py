@@ -72,12 +72,11 @@ def in_layout(shapes: ComponentShapes, layout: Layout | None = None) -> Componen
 
 
 def _as_in_a_file(shapes: ComponentShapes) -> Component:
-    """The component: from a file that is no GGUF, diffusers keeps fewer weights in float32."""
+    """The component: from a file that is no GGUF, diffusers keeps no weight in float32."""
     component = shapes.component
     if shapes.quantisation is not None or component.cls.partition(":")[0] != "diffusers":
         return component
-    kept = {dtype: parts for dtype, parts in component.float32.items() if dtype == "float16"}
-    return replace(component, float32=kept)
+    return replace(component, float32={})
 
 
 def layout_of(shapes: ComponentShapes) -> Layout:
