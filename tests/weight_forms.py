@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from odd_models import PLACED
-from single_files import products, scaled_fp8, weights_of, write, write_gguf
+from single_files import products, scaled_fp8, unaligned, weights_of, write, write_gguf
 from towers import together
 
 from runner.api import Component
@@ -69,6 +69,8 @@ def make(folder: Path, form: str) -> Path:
         write_gguf(folder / "single.gguf", weights, form)
     elif form == "fp8 scaled":
         write(folder / "single.safetensors", scaled_fp8(weights, rows=True))
+    elif form == "not aligned":
+        unaligned(write(folder / "single.safetensors", weights))
     elif form in ("int8", "fp8"):
         _quantised(folder / "plain", form).save_pretrained(folder / "quantised")
     return folder
@@ -104,6 +106,8 @@ def theirs(folder: Path, form: str) -> Any:
             "quantization_config": diffusers.GGUFQuantizationConfig(compute_dtype=HALF),
         }
         return cls.from_single_file(str(folder / "single.gguf"), **options).eval()
+    if form == "not aligned":
+        return cls.from_pretrained(folder / "plain", **options).eval()
     if form == "fp8 scaled":
         from safetensors.torch import load_file
 
