@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from nodes import SENT, agents, digests, prompts
+from nodes import SENT, agents, digests, made, prompts
 from toy_plugin import STAGES, TOY
 from waiting import wait_until
 
@@ -26,6 +26,16 @@ pytest.importorskip("ray")
 HERE = Path(__file__).parent
 PLUGIN = HERE.parents[2] / "plugins/ray"
 WAITING = '[[item]]\nid = "slow"\nprompt = "slow"\nbehave = "wait"\n'
+
+
+SLAY = """
+    if how == "slay":  # kills the agent of its worker: the next process that is one
+        pid = os.getpid()
+        while b"runner.remote.agent" not in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
+            pid = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(60)
+"""
 
 
 class Cluster:
@@ -58,7 +68,7 @@ class Cluster:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A head and two more nodes, of one processor each."""
+    """Three nodes of one processor each, and a head without any."""
     made = Cluster(3)
     yield made
     made.close()
@@ -183,14 +193,55 @@ def test_a_run_waits_for_nodes_that_there_are_not_yet(toy: Project, cluster: Clu
     with toy.start("run", "ray.toml", "--json") as process:
         assert process.stdout is not None
         told = map(json.loads, process.stdout)
-        for event in told:
-            if event["event"] == "waiting" and event["reason"].startswith("3 of 4 agents"):
-                break
+        before = "3 of 4 agents have a place on the Ray cluster"
+        assert any(event["event"] == "waiting" and event["reason"] == before for event in told)
         cluster.tell("add")
         events = list(told)
         process.wait(60)
     assert process.returncode == 0, events[-1]
     assert len([e for e in events if e["event"] == "node_joined"]) == 4
+
+
+def test_a_run_waits_while_others_use_the_cluster(toy: Project, cluster: Cluster) -> None:
+    ray(toy, cluster, prompts(2), nodes=1)
+    cluster.tell("hold")
+    with toy.start("run", "ray.toml", "--json") as process:
+        assert process.stdout is not None
+        told = map(json.loads, process.stdout)
+        try:
+            assert any(event["event"] == "waiting" and "1 CPU is in use" in event["reason"] for event in told)
+        finally:
+            cluster.tell("free")
+        events = list(told)
+        process.wait(60)
+    assert process.returncode == 0, events[-1]
+    assert len([e for e in events if e["event"] == "item_finished" and e["status"] == "done"]) == 4
+
+
+DEADLY = """
+[[item]]
+id = "deadly"
+prompt = "deadly"
+behave = "die"
+[[item]]
+id = "slayer"
+prompt = "x"
+behave = "slay"
+"""
+
+
+def test_items_that_kill_their_worker_or_their_agent_fail_alone(toy: Project, cluster: Cluster) -> None:
+    ray(toy, cluster, prompts(4) + DEADLY, nodes=2)
+    toy.plugin("toy", TOY.replace("def behave(how, item):\n", "def behave(how, item):\n" + SLAY))
+    outcome = run(toy)
+    assert outcome.code == 1, outcome
+    failed = {e["item"]: e["error"] for e in outcome.of("item_finished") if e["status"] == "failed"}
+    assert failed.keys() == {"deadly", "slayer"}
+    assert "given up after a second worker died" in failed["deadly"]
+    assert "given up after a second node failed" in failed["slayer"]
+    assert len(outcome.of("node_lost")) == 2
+    assert len(made(outcome)) == 8
+    wait_until(lambda: not agents(toy), 30, "no agent is left")
 
 
 def test_a_node_without_a_plugin_is_left_out(toy: Project, cluster: Cluster) -> None:
