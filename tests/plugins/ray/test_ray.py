@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from nodes import SENT, agents, digests, made, prompts
-from toy_plugin import STAGES, TOY
+from nodes import BEHAVING, SENT, agents, digests, made, prompts
+from toy_plugin import STAGES
 from waiting import wait_until
 
 if TYPE_CHECKING:
@@ -26,16 +26,6 @@ pytest.importorskip("ray")
 HERE = Path(__file__).parent
 PLUGIN = HERE.parents[2] / "plugins/ray"
 WAITING = '[[item]]\nid = "slow"\nprompt = "slow"\nbehave = "wait"\n'
-
-
-SLAY = """
-    if how == "slay":  # kills the agent of its worker: the next process that is one
-        pid = os.getpid()
-        while b"runner.remote.agent" not in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes():
-            pid = int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        os.kill(pid, signal.SIGKILL)
-        time.sleep(60)
-"""
 
 
 class Cluster:
@@ -76,7 +66,7 @@ def cluster() -> Iterator[Cluster]:
 
 def ray(project: Project, cluster: Cluster, items: str, **parameters: Any) -> None:
     """Install the plugins, and write ``toy.toml`` and ``ray.toml``: the same, for here and for the cluster."""
-    project.plugin("toy", TOY)
+    project.plugin("toy", BEHAVING)
     info = "packages/runner_ray-0.1.dist-info"
     project.write(f"{info}/METADATA", "Metadata-Version: 2.1\nName: runner-ray\nVersion: 0.1\n")
     project.write(f"{info}/entry_points.txt", "[runner]\nray = runner_ray\n")
@@ -232,7 +222,6 @@ behave = "slay"
 
 def test_items_that_kill_their_worker_or_their_agent_fail_alone(toy: Project, cluster: Cluster) -> None:
     ray(toy, cluster, prompts(4) + DEADLY, nodes=2)
-    toy.plugin("toy", TOY.replace("def behave(how, item):\n", "def behave(how, item):\n" + SLAY))
     outcome = run(toy)
     assert outcome.code == 1, outcome
     failed = {e["item"]: e["error"] for e in outcome.of("item_finished") if e["status"] == "failed"}
