@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -112,7 +113,10 @@ class Intake:
             write_atomically(log, ended.log.encode())
         for item, task in node.given.items():
             _, path = state_file(self._work, self._stage, task)
-            if item in open_items and item in node.expected and is_state(node.staging.folder / path, task.keyed.key):
+            if item not in open_items:  # a node that sees the folder may have written it there
+                with contextlib.suppress(OSError):
+                    (self._work.directory.path / path).unlink()
+            elif item in node.expected and is_state(node.staging.folder / path, task.keyed.key):
                 node.staging.place([path], self._work.directory.path)
 
     def result(self, seconds: float, predicted: Mapping[str, int | None]) -> StageResult:

@@ -174,7 +174,11 @@ def _run(project: Project, count: int, seconds: float, nodes: int, executor: dic
     sets.append(f"stage.rest.with.seconds={seconds}")
     ran = Ran()
     options = [word for one in sets for word in ("--set", one)]
-    with project.start("run", "rest.toml", "--fresh", "--json", *options) as process:
+    told = project.folder / "stderr.txt"  # a pipe that nobody reads would be full
+    with (
+        told.open("w") as errors,
+        project.start("run", "rest.toml", "--fresh", "--json", *options, stderr=errors) as process,
+    ):
         assert process.stdout is not None
         before = 0.0
         for line in process.stdout:
@@ -188,8 +192,7 @@ def _run(project: Project, count: int, seconds: float, nodes: int, executor: dic
                 ran.processor = _processor(process.pid) - before
                 ran.peak = _peak(process.pid)
         if process.wait():
-            assert process.stderr is not None
-            sys.exit(process.stderr.read())
+            sys.exit(told.read_text())
     if len(ran.nodes) != nodes or len(ran.ends) != count:
         sys.exit(f"{len(ran.ends)} of {count} items ended, on {sorted(ran.nodes)}")
     return ran

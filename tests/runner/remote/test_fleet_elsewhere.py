@@ -194,10 +194,13 @@ def test_files_that_items_name_are_sent(project: Project) -> None:
     assert digests(project.folder / "runs/convert") == before
 
 
-def test_what_takes_too_long_on_one_node_is_made_by_another_as_well(toy: Project) -> None:
+@pytest.mark.parametrize("environment", [{}, SENT], ids=["shared", "sent"])
+def test_what_takes_too_long_on_one_node_is_made_by_another_as_well(
+    toy: Project, environment: dict[str, str]
+) -> None:
     """It ends once, and what the slow one has saved is not kept."""
     away(toy, 2, '[[item]]\nid = "late"\nprompt = "late"\nbehave = "straggle"\n' + prompts(3))
-    toy.environment |= SENT
+    toy.environment |= environment
     outcome = toy.runner("run", "away.toml", "--json")
     assert outcome.code == 0, outcome
     assert (toy.folder / "flags/straggles").exists()
