@@ -11,14 +11,14 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Overheads:
-    """Bytes, in each worker."""
+    """Memory in bytes that a device's runtime takes in each worker."""
 
     ram: int = 0
     """The driver's share of host memory."""
     context: int = 0
-    """Of the device, before the first tensor."""
+    """Device memory that the driver holds for a process before its first tensor."""
     workspaces: int = 0
-    """Of the device, kept by libraries of kernels, through torch's allocator."""
+    """Device memory that kernel libraries (cuBLAS, cuDNN) keep, through torch's allocator."""
 
 
 NONE = Overheads()
@@ -30,7 +30,7 @@ ESTIMATES = {
 }
 """Estimates, until ``runner doctor`` has measured the context."""
 SEGMENTS = Overheads(workspaces=22 * MIB)
-"""Of other kinds: torch's allocator reserves 2 MiB at a time for small tensors, 20 for middle-sized ones."""
+"""Other kinds: torch's allocator reserves 2 MiB at a time for small tensors, 20 MiB for medium ones."""
 
 
 def overheads_of(device: str, context: int | None = None) -> Overheads:

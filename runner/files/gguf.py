@@ -188,7 +188,7 @@ class _Cursor:
         return struct.unpack("<" + kind, self._take(struct.calcsize("<" + kind)))[0]
 
     def count(self) -> int:
-        """A number of things, of which each takes at least a byte."""
+        """A count of elements; each takes at least one byte, so more than the bytes left is damage."""
         count = int(self.number("Q"))
         if count > self._left:
             raise HeaderError("its header is damaged: it counts more than the file has room for")

@@ -1,7 +1,7 @@
 """Layouts of single files: what the tensors of a file become in a component's class.
 
 A file of the original authors, or of another program, has other names, and fuses weights that the class has
-apart. diffusers' own code converts it. That runs in a child process on tensors without numbers, which tells
+apart. diffusers' own code converts it. It runs in a child process on meta tensors (no data), which shows
 which weight is which part of the file: such parts are mapped, planned, streamed and read where they are.
 """
 

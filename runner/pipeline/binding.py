@@ -166,7 +166,7 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
 
 @dataclass(frozen=True)
 class _Bound:
-    """What a stage is for its model; ``spec`` is None if the plugin is missing or broken."""
+    """A stage resolved for its model; ``spec`` is None if the plugin is missing or broken."""
 
     spec: Stage | None = None
     params: type[BaseModel] | None = None

@@ -177,10 +177,10 @@ def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
 
 
 def _hang_capturing_hooks(model: torch.nn.Module) -> None:
-    """Hang the hooks that record hidden states on a model of transformers now, rather than at its first call.
+    """Install transformers' hooks that record hidden states now, rather than at the model's first call.
 
-    It notes on the model that it has them. Calls in lockstep each have their own attributes, so that each
-    would hang them again, and every layer's states would be recorded several times.
+    transformers marks the model once they are installed. Calls in lockstep have separate attributes, so each
+    would install them again, and every layer's states would be recorded several times.
     """
     try:
         from transformers.utils.output_capturing import maybe_install_capturing_hooks

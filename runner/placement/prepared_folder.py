@@ -136,7 +136,7 @@ def _quantization_config(cls: Any, scheme: str) -> Any:
 
 
 def quantised_weight(weight: torch.Tensor, scheme: str) -> torch.Tensor:
-    """A matrix as torchao has it in a linear layer."""
+    """The weight of a linear layer, quantised by torchao."""
     import torchao.quantization
     from torchao.quantization import quantize_
 
@@ -160,7 +160,7 @@ def _flattened(
 
 
 def _metadata(mapped: MappedModule, chosen: frozenset[str], scheme: str) -> dict[str, str]:
-    """What every shard says of all weights, without computing any."""
+    """The metadata of every shard, which describes all quantised weights; computes none of them."""
     if scheme == CONVERTED:
         return {}
     from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict

@@ -138,7 +138,7 @@ def converted(cls: Any, checkpoint: Checkpoint, config: Path) -> tuple[torch.nn.
 
 
 class _WithoutCopies(TorchFunctionMode):
-    """Leaves out copies that conversions make: the concatenation of one tensor."""
+    """Skips a needless copy in conversions: concatenating a single tensor returns it unchanged."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.cat and len(args[0]) == 1:

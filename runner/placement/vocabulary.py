@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 SMALLEST = 0.75  # of the encoder's embeddings, which are padded and have room for tokens that are not text
 EMPTY = 1  # words: sentencepiece always has its space mark
-UNMADE = 0.25  # of the words: some vocabularies have added words without merges
+UNMADE = 0.25  # share of the words that need no merge: some vocabularies have added words
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 ANY_VOCABULARY = (".model", ".tiktoken", "tokenizer.json", "vocab.txt", "vocab.json")
 REMEDY = "fetch the tokenizer's files of the same model again"

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from runner.plan.limits import Limits
     from runner.plan.requirements import MemoryRequirements
 
-MARGIN = 0.02  # part of a limit that is not filled with blocks: predictions are off by as much
+MARGIN = 0.02  # share of a limit that is left free of blocks: the usual error of predictions
 PINNED = 2.0  # diffusers pins a copy of every weight beside the weight itself
 WAITING = "weights that wait in RAM"
 
@@ -177,7 +177,7 @@ def _as_mapped(
 def _placed_by(
     maps: Iterable[Mapping[str, str]], need: MemoryRequirements, placement: str
 ) -> tuple[list[PlacedComponent], TransientMemory]:
-    """Components placed by a device map of each, and what passes."""
+    """Each component placed by its own device map, and the transient memory that this takes."""
     placed = [mapped(s, need, placement, m) for s, m in zip(need.shapes, maps, strict=True)]
     blocks = [(p.shapes, p.shapes.blocks[block]) for p in placed for block in p.streamed]
     # weights outside of blocks are moved one by one
@@ -186,7 +186,7 @@ def _placed_by(
 
 
 def placed_alike(need: MemoryRequirements, limits: Limits, option: PlacementOption) -> PlacementOption:
-    """What an option for other weights of the same components is for these: the same parts stay and move."""
+    """``option``, recomputed for other weights of its components: the same parts stay and move."""
     if option.placement not in (STREAM, DEVICE_MAP):
         return next(c for c in candidates(need, limits, None) if c.placement == option.placement)
     maps = [placed.placement.device_map for placed in option.components]

@@ -32,7 +32,7 @@ LIBRARIES: Mapping[frozenset[str], int] = {frozenset({"diffusers", "transformers
 """RAM that importing any library of a group takes, counted once for the group."""
 
 PEFT = 9 * MIB  # in a process with diffusers, which imports it where it is installed
-ADAPTING = 12 * MIB  # of the first component that adapters are added to, beside their weights
+ADAPTING = 12 * MIB  # RAM of adding adapters, once, beside their weights
 
 # freed memory that lingers with MALLOC_MMAP_THRESHOLD_ (12 MiB), and what the libraries keep from their
 # first work on (6 to 30 MiB measured)

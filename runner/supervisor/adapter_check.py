@@ -1,6 +1,6 @@
 """Tries adapters (LoRA) on the model's components in a worker, before keys and plans are made.
 
-Which stages an adapter changes, and by how many bytes, is known only then; what came of it is kept.
+Which stages an adapter changes, and by how many bytes, is known only then. Results are cached.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Makes stages on this machine: models, plans and checks, then workers, one stage after another."""
+"""Runs stages on this machine: finds models, plans and checks, then starts workers, stage by stage."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from runner.plan.measured import Measurement
 
-SECONDS = 30.0  # of computing for one size, and twice that by the clock: other work may take the processor
+SECONDS = 30.0  # of CPU time for one size, and twice as long by the clock: the CPU may be busy
 STARTING = 120.0  # for the child to import the libraries
 
 
@@ -32,7 +32,7 @@ class Listener(Protocol):
     """Tells the user."""
 
     def measuring(self, stage: str, sizes: int) -> None:
-        """So many sizes of a stage are measured now."""
+        """``sizes`` item sizes of a stage are about to be measured."""
 
     def not_measured(self, stage: str, reason: str) -> None:
         """One size could not be measured: the plan goes without it."""

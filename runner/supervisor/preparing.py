@@ -33,7 +33,7 @@ def prepare(
 ) -> None:
     """Write a component into its folder of the cache; ``progress`` takes the bytes so far, and in all.
 
-    What an interrupted one has written is used.
+    Shards that an interrupted attempt has written are used again.
 
     Raises:
         StorageError: the disk has no room.

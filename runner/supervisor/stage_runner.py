@@ -116,7 +116,7 @@ class StageRunner:
     def _fallbacks(self) -> tuple[PlacementOption, ...]:
         """Placements to use after running out of memory, in this order.
 
-        If there is no smaller one, the same again: earlier items have left no memory behind in a new process.
+        If there is no smaller one, the same in a new process, where no memory of earlier items is left.
         """
         if self.work.pipeline.manifest.table.run.on_oom == "fail":
             return ()

@@ -107,9 +107,9 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _not_of(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> ModelError:
-    """The error for a file that diffusers' conversion fails for, since it lacks what it needs.
+    """The error for a file that diffusers' conversion fails on, because tensors are missing.
 
-    It converts what has not exactly the class's own names: a file that has most of them is compared by them.
+    diffusers converts any file without exactly the class's names; one with most of them is compared by name.
     """
     own = _without_weights(cls, config).state_dict()
     if 2 * len(own.keys() & tensors.keys()) > len(own):
@@ -134,7 +134,7 @@ def _config_folder(config: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _whole(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a whole checkpoint: the repository with its configs, or which ``components`` it holds."""
+    """For a whole checkpoint: the repository with its configs, or which of ``components`` it holds."""
     tensors = _parsed(request["checkpoint"])
     if "components" not in request:
         from diffusers.loaders.single_file_utils import fetch_diffusers_config

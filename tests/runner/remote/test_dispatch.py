@@ -62,6 +62,7 @@ def test_suspects_come_last_and_each_alone() -> None:
     one.given.clear()
     assert give(dispatch, one, [one]) == "a"
     assert one.alone
+    dispatch.put_back([tasks[2]])
     assert give(dispatch, one, [one]) == ""
     assert dispatch.lost_with(tasks[0])
 

@@ -104,7 +104,7 @@ def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wanted", ["mp4", "gif"])
 def test_a_clip_is_read_as_it_was_written(tmp_path: Path, clip: Any, wanted: Any) -> None:
     path = tmp_path / f"clip.{wanted}"
-    path.write_bytes(encoded(Result(clip=clip), wanted, fps=10).data)
+    path.write_bytes(encoded(Result(clip=clip, fps=10), wanted).data)
 
     read = read_clip(path)
 
