@@ -100,6 +100,8 @@ class Odd(Together):
             return struct.pack(">4sII", b"rnr1", 1 << 31, 0)
         if HOW == "version" and kind == "welcome":
             head["versions"]["torch"] = "1.0"
+        if HOW == "stage" and kind == "welcome":
+            head["stages"][0]["version"] = 9
         if HOW == "model" and kind == "welcome":
             head["stages"][0]["fingerprint"] = "other"
         return _packed(head, body)

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -75,7 +74,8 @@ class Ran:
 
     ends: list[float] = field(default_factory=list)
     """When each item had ended, in seconds."""
-    nodes: dict[str, int] = field(default_factory=dict)
+    nodes: dict[str, list[float]] = field(default_factory=dict)
+    """The same for each node."""
     processor: float = 0.0
     """Seconds of the run's process from the stage's start to its end."""
     peak: int = 0
@@ -88,6 +88,13 @@ class Ran:
     @property
     def pace(self) -> float:
         return self.span / (len(self.ends) - 1)
+
+    @property
+    def rate(self) -> float:
+        """Items a second while all nodes worked."""
+        begun = max(ends[0] for ends in self.nodes.values())
+        stopped = min(ends[-1] for ends in self.nodes.values())
+        return sum(begun < end <= stopped for end in self.ends) / (stopped - begun)
 
 
 def main() -> None:
@@ -109,15 +116,19 @@ def main() -> None:
 
 
 def _speed_up(project: Project, asked: argparse.Namespace) -> None:
-    spans: dict[int, list[float]] = {1: [], asked.nodes: []}
     for _ in range(asked.rounds):
-        for nodes, found in spans.items():
-            with _cluster(nodes, asked) as executor:
-                ran = _run(project, asked.items, 0.05, nodes, executor)
-            found.append(ran.span)
-            print(f"{asked.items} items of 50 ms on {nodes}: {ran.span:.1f} s, {_load()}; {ran.nodes}", flush=True)
-    one, all_ = (statistics.median(found) for found in spans.values())
-    print(f"{one / all_:.2f} times as fast on {asked.nodes} as on one")
+        with _cluster(1, asked) as executor:
+            one = _run(project, asked.items, 0.05, 1, executor)
+        before = _load()
+        with _cluster(asked.nodes, asked) as executor:
+            all_ = _run(project, asked.items, 0.05, asked.nodes, executor)
+        print(
+            f"{asked.items} items of 50 ms, first to last, on one node: {one.span:.1f} s ({before}), "
+            f"on {asked.nodes}: {all_.span:.1f} s ({_load()}): {one.span / all_.span:.2f} times as fast; "
+            f"{all_.rate / one.rate:.2f} times while all worked; "
+            f"items of each: {sorted(map(len, all_.nodes.values()))}",
+            flush=True,
+        )
 
 
 def _cost(project: Project, asked: argparse.Namespace) -> None:
@@ -185,7 +196,7 @@ def _run(project: Project, count: int, seconds: float, nodes: int, executor: dic
             event = json.loads(line)
             if event["event"] == "item_finished":
                 ran.ends.append(datetime.fromisoformat(event["time"]).timestamp())
-                ran.nodes[event["node"]] = ran.nodes.get(event["node"], 0) + 1
+                ran.nodes.setdefault(event["node"], []).append(ran.ends[-1])
             elif event["event"] == "stage_started":
                 before = _processor(process.pid)
             elif event["event"] == "stage_finished":

@@ -194,6 +194,47 @@ def test_files_that_items_name_are_sent(project: Project) -> None:
     assert digests(project.folder / "runs/convert") == before
 
 
+PAPER = """
+from pydantic import BaseModel
+from runner.api import File, Stage, Text, hookimpl
+RUNNER_API = 1
+
+class Draw(BaseModel):
+    prompt: str
+
+@hookimpl
+def runner_stages():
+    sheet = File("sheet", ".txt")
+    return [
+        Stage("paper.draw", "paper:draw", params="paper:Draw", outputs=(sheet, Text("title"))),
+        Stage("paper.copy", "paper:copy", inputs=(sheet,), outputs=(File("page", ".txt"),)),
+    ]
+
+def draw(ctx):
+    return lambda item: {"sheet": item.params.prompt.encode(), "title": "x"}
+
+def copy(ctx):
+    return lambda item: {"page": item.inputs["sheet"].read_bytes() * 2}
+"""
+
+
+def test_files_beside_handoffs_are_sent(toy: Project) -> None:
+    toy.plugin("paper", PAPER)
+    stages = "".join(f'[[stage]]\nname = "{n}"\nuses = "paper.{n}"\n' for n in ("draw", "copy"))
+    head = 'version = 1\nname = "paper"\n[budget]\ndevice = "cpu"\nthreads = 1\n'
+    toy.write("paper.toml", head + stages + prompts(3))
+    before = here(toy, "paper.toml", "paper")
+    # one node draws, and another copies: neither has what the other has made
+    first = on_nodes(toy, "paper.toml", nodes=1)
+    assert first.code == 0, first
+    for page in (toy.folder / "runs/paper/outputs").iterdir():
+        page.unlink()
+    outcome = on_nodes(toy, "paper.toml", nodes=1)
+    assert outcome.code == 0, outcome
+    assert {e["stage"] for e in outcome.of("item_finished")} == {"copy"}
+    assert digests(toy.folder / "runs/paper") == before
+
+
 @pytest.mark.parametrize("environment", [{}, SENT], ids=["shared", "sent"])
 def test_what_takes_too_long_on_one_node_is_made_by_another_as_well(
     toy: Project, environment: dict[str, str]
