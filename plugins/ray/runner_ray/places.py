@@ -37,12 +37,20 @@ def connect(params: Ray, run: Run) -> RayPlaces:
     """
     _check_address(params.address)
     with _handlers_kept():
-        ray.init(
-            address=params.address,
-            namespace=f"runner-{run.name}",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        try:
+            ray.init(
+                address=params.address,
+                namespace=f"runner-{run.name}",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except ConnectionError as error:
+            if params.address != "auto":
+                raise
+            raise ConnectionError(
+                "no Ray cluster runs on this machine: start one (`ray start --head`), or give the head of "
+                'another (--set executor.address="HOST:PORT")'
+            ) from error
     cloudpickle.register_pickle_by_value(relay)  # nodes need not have this plugin
     return RayPlaces(params)
 
@@ -118,12 +126,15 @@ class RayPlaces:
 
     def waiting(self) -> str:
         """How many places there are not yet, and why."""
-        starting = [place for place in self._places.values() if place.starting is not None]
+        starting = sum(place.starting is not None for place in self._places.values())
+        more = f"{starting} more waits" if starting == 1 else f"{starting} more wait"
         if not self._begun:
-            least = f"{len(self._held)} of {self.params.nodes} agents have a place on the Ray cluster"
-            return f"{least}; {self._wanted} is in use on {len(starting)} more" if starting else least
+            running = f"{len(self._held)} of {self.params.nodes} agents run on the Ray cluster"
+            if starting:
+                return f"{running}; {more} for {self._wanted}"
+            return f"{running}; there is no other node with {self._wanted}"
         if starting:
-            return f"{len(starting)} agents wait for {self._wanted} on the Ray cluster"
+            return f"of the agents on the Ray cluster, {more} for {self._wanted}"
         return ""
 
     def close(self) -> None:

@@ -183,7 +183,7 @@ def test_a_run_waits_for_nodes_that_there_are_not_yet(toy: Project, cluster: Clu
     with toy.start("run", "ray.toml", "--json") as process:
         assert process.stdout is not None
         told = map(json.loads, process.stdout)
-        before = "3 of 4 agents have a place on the Ray cluster"
+        before = "3 of 4 agents run on the Ray cluster; there is no other node with 1 CPU"
         assert any(event["event"] == "waiting" and event["reason"] == before for event in told)
         cluster.tell("add")
         events = list(told)
@@ -199,7 +199,7 @@ def test_a_run_waits_while_others_use_the_cluster(toy: Project, cluster: Cluster
         assert process.stdout is not None
         told = map(json.loads, process.stdout)
         try:
-            assert any(event["event"] == "waiting" and "1 CPU is in use" in event["reason"] for event in told)
+            assert any(event["event"] == "waiting" and event["reason"].endswith("more wait for 1 CPU") for event in told)
         finally:
             cluster.tell("free")
         events = list(told)
