@@ -6,6 +6,8 @@ import contextlib
 import logging
 import signal
 import socket
+import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from runner_ray.params import Ray
 
 ANSWER_SECONDS = 10.0
+SILENCE = 20.0  # seconds without a word from the head, before the cluster is given up: Ray itself ends a process at 60
 RESTARTS = 3  # of agents of one place, after they were lost
 
 
@@ -97,11 +100,45 @@ class _Place:
     """Whether no agent is started here any more."""
 
 
+class Watch:
+    """Asks the head for the cluster's nodes, in a thread: where it is gone, an answer takes for ever."""
+
+    def __init__(self) -> None:
+        self._nodes: list[dict[str, Any]] = ray.nodes()
+        self._heard = time.monotonic()
+        self._over = threading.Event()
+        threading.Thread(target=self._ask, name="ray-nodes", daemon=True).start()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes as they were a moment ago.
+
+        Raises:
+            ConnectionError: the head does not answer.
+
+        """
+        if time.monotonic() - self._heard > SILENCE:
+            raise ConnectionError(
+                f"the head of the Ray cluster has not answered for {SILENCE:.0f} s; when it is back, run again: "
+                "what is done counts"
+            )
+        return self._nodes
+
+    def close(self) -> None:
+        self._over.set()
+
+    def _ask(self) -> None:
+        while not self._over.wait(1.0):
+            with contextlib.suppress(Exception):  # then it has not answered
+                self._nodes = ray.nodes()
+                self._heard = time.monotonic()
+
+
 @dataclass
 class RayPlaces:
     """The places of a cluster; see ``runner.api.Places``."""
 
     params: Ray
+    _watch: Watch = field(default_factory=Watch)
     _places: dict[str, _Place] = field(default_factory=dict)
     _held: list[RayChannel] = field(default_factory=list)
     """Channels that are not offered before there are as many as asked for."""
@@ -139,6 +176,7 @@ class RayPlaces:
 
     def close(self) -> None:
         """Leave the cluster, which ends all that this run has on it."""
+        self._watch.close()
         for channel in self._held:
             channel.close()
         ray.shutdown()
@@ -152,7 +190,7 @@ class RayPlaces:
 
     def _look(self) -> None:
         """Take note of nodes that came, and of those that are gone."""
-        alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        alive = {node["NodeID"]: node for node in self._watch.nodes() if node["Alive"]}
         for key, place in list(self._places.items()):
             if place.node not in alive:
                 del self._places[key]

@@ -1,8 +1,8 @@
 """A Ray cluster of several nodes on this machine, as a process that obeys.
 
-``add`` a node, tell their ``ids``, ``remove`` one, ``hold`` all processors until ``free``. Each line that it reads
-is a command, and each that it writes the JSON answer. It ends with its stdin. The head has no processors, so that
-agents are on the other nodes: with the head the cluster itself would be gone.
+``add`` a node, tell their ``ids``, ``remove`` one, ``hold`` all processors until ``free``, ``behead`` it. Each line
+that it reads is a command, and each that it writes the JSON answer. It ends with its stdin. The head has no
+processors, so that agents are on the other nodes: with the head the cluster itself would be gone.
 """
 
 from __future__ import annotations
@@ -48,6 +48,10 @@ def main(nodes: int) -> None:
                     os.kill(process.process.pid, signal.SIGKILL)
                 cluster.remove_node(victim, allow_graceful=False)
                 answer(victim.node_id)
+            elif command == "behead":
+                for process in cluster.head_node.all_processes["gcs_server"]:
+                    os.kill(process.process.pid, signal.SIGKILL)
+                answer(None)
             elif command == "hold":
                 ray.init(address=cluster.address, logging_level="ERROR")
                 held = [_holder().remote() for _ in members]

@@ -242,7 +242,7 @@ def test_what_takes_too_long_on_one_node_is_made_by_another_as_well(
     """It ends once, and what the slow one has saved is not kept."""
     away(toy, 2, '[[item]]\nid = "late"\nprompt = "late"\nbehave = "straggle"\n' + prompts(3))
     toy.environment |= environment
-    outcome = toy.runner("run", "away.toml", "--json")
+    outcome = toy.runner("run", "away.toml", "--json", seconds=50)
     assert outcome.code == 0, outcome
     assert (toy.folder / "flags/straggles").exists()
     assert [e["item"] for e in outcome.of("item_finished") if e["stage"] == "make"].count("late") == 1

@@ -19,7 +19,6 @@ pytest.importorskip("s3fs", reason="s3fs, which `stage-runner[publish]` brings, 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the server's libraries
 
 
-
 @pytest.fixture
 def store(toy: Project, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A bucket, which runs of the project find."""
