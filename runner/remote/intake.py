@@ -102,7 +102,7 @@ class Intake:
             self._publisher.events.emit(event)
 
     def take_end(self, node: Node, ended: Ended, open_items: Container[str]) -> None:
-        """A node's part of the stage has ended: keep its peaks, its log, and what it has saved of open items."""
+        """A node's part of the stage has ended: keep its peaks, its log, and the states of open items."""
         for name, held in ended.measured.items():
             if name in self._measured and held is not None:
                 self._measured[name] = max(self._measured[name] or 0, held)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runner_ray.params import Ray
 
 ANSWER_SECONDS = 10.0
-SILENCE = 20.0  # seconds without a word from the head, before the cluster is given up: Ray itself ends a process at 60
+SILENCE = 20.0  # seconds without a word from the head; after 60, Ray itself ends the process
 RESTARTS = 3  # of agents of one place, after they were lost
 
 
@@ -118,8 +118,8 @@ class Watch:
         """
         if time.monotonic() - self._heard > SILENCE:
             raise ConnectionError(
-                f"the head of the Ray cluster has not answered for {SILENCE:.0f} s; when it is back, run again: "
-                "what is done counts"
+                f"the head of the Ray cluster has not answered for {SILENCE:.0f} s; "
+                "when it is back, run again: what is done counts"
             )
         return self._nodes
 

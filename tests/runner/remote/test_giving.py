@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from PIL import Image
 from plugins.test_guide import FILES
 from scripted import first_stage
@@ -18,6 +17,7 @@ from runner.work.demand import demand
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
     from project import Project
     from scripted import Stage
 
@@ -72,7 +72,8 @@ def test_many_tasks_are_sent_in_messages_of_bounded_size(
     given(to, stage)
     (whole,) = to.outbox.found
     assert len(whole.tasks) == 4
-    monkeypatch.setattr("runner.remote.giving.LARGE", len(whole.frame()) // 2 + 50)  # a half, and the frame
+    room = len(Give(whole.tasks[:2]).frame()) + 100  # for two, which have a frame each when they are counted
+    monkeypatch.setattr("runner.remote.giving.LARGE", room)
     parts = node()
     given(parts, stage)
     assert [len(one.tasks) for one in parts.outbox.found] == [2, 2]
