@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ANSWER_SECONDS = 10.0
 SILENCE = 20.0  # seconds without a word from the head; after 60, Ray itself ends the process
+JOINED_SECONDS = 2.0  # for an answer that is under way
 RESTARTS = 3  # of agents of one place, after they were lost
 
 
@@ -107,7 +108,8 @@ class Watch:
         self._nodes: list[dict[str, Any]] = ray.nodes()
         self._heard = time.monotonic()
         self._over = threading.Event()
-        threading.Thread(target=self._ask, name="ray-nodes", daemon=True).start()
+        self._thread = threading.Thread(target=self._ask, name="ray-nodes", daemon=True)
+        self._thread.start()
 
     def nodes(self) -> list[dict[str, Any]]:
         """The nodes as they were a moment ago.
@@ -124,7 +126,9 @@ class Watch:
         return self._nodes
 
     def close(self) -> None:
+        """Ask no more: after ``ray.shutdown``, a question would start a cluster here."""
         self._over.set()
+        self._thread.join(JOINED_SECONDS)
 
     def _ask(self) -> None:
         while not self._over.wait(1.0):

@@ -16,6 +16,7 @@ from nodes import ODD, SENT, away, digests, nodes_of, prompts
 from PIL import Image
 from plugins.test_guide import FILES
 from short_flux import short_flux
+from toy_plugin import STAGES
 from waiting import wait_until
 
 if TYPE_CHECKING:
@@ -175,11 +176,14 @@ def test_a_node_keeps_the_handoffs_that_are_still_needed_alone(toy: Project) -> 
 
 
 def test_agents_on_one_machine_share_its_memory(toy: Project) -> None:
-    away(toy, 1, prompts(1))
-    toy.environment |= {**SENT, "RUNNER_AGENT_SHARE": "100000"}
-    outcome = toy.runner("run", "away.toml", "--json")
-    assert outcome.code == 5, outcome
-    assert "no node can take part:" in outcome.stderr
+    """One has too small a share, and is left out; the other goes on."""
+    toy.write("toy.toml", STAGES + prompts(2))
+    first = f"mkdir {toy.folder}/one 2>&- && export RUNNER_AGENT_SHARE=100000; exec $0 $@"
+    outcome = on_nodes(toy, "toy.toml", "sh", "-c", first)
+    assert outcome.code == 0, outcome
+    (refused,) = outcome.of("node_refused")
+    assert refused["code"] == 5
+    assert nodes_of(outcome) == {"node-0", "node-1"} - {refused["node"]}
 
 
 def test_files_that_items_name_are_sent(project: Project) -> None:
