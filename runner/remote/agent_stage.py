@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,9 +81,18 @@ class AgentStage:
             raise WireError(f"there is no stage {begin.stage!r}")
         self._stage, self._feed, self._keys, self._problem = stage, TaskFeed(), {}, None
         self._interrupts.count = 0
+        self._remove_unneeded()
         directory = self._folders.shared if begin.shared else self._folders.own
         self._work = Work(self._pipeline, self._keys, directory)
         self._publisher.begin(self._work, stage, shared=begin.shared)
+
+    def _remove_unneeded(self) -> None:
+        """Remove the hand-offs here that neither this stage nor a later one takes: the run has them."""
+        stages = self._pipeline.stages
+        needed = {n for stage in stages[self._stage.index :] for n in stage.sources}
+        for stage in stages[: self._stage.index]:
+            if stage.index not in needed:
+                shutil.rmtree(self._folders.own.path / HANDOFF / stage.name, ignore_errors=True)
 
     def receive(self, piece: Piece, data: bytes) -> None:
         """Take a part of a hand-off or of a saved state.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from runner.remote.results import is_state, problem_of, result_files, state_file
 from runner.rundir.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from runner.remote.messages import Ended, Result, Told
@@ -100,8 +101,8 @@ class Intake:
         else:
             self._publisher.events.emit(event)
 
-    def take_end(self, node: Node, ended: Ended) -> None:
-        """A node's part of the stage has ended: keep its peaks, its log, and the states that it has saved."""
+    def take_end(self, node: Node, ended: Ended, open_items: Container[str]) -> None:
+        """A node's part of the stage has ended: keep its peaks, its log, and the states of open items."""
         for name, held in ended.measured.items():
             if name in self._measured and held is not None:
                 self._measured[name] = max(self._measured[name] or 0, held)
@@ -110,13 +111,12 @@ class Intake:
         if ended.log:
             log = self._work.directory.log(f"{self._stage.name}-{node.name}")
             write_atomically(log, ended.log.encode())
-        self._take_states(node)
-
-    def _take_states(self, node: Node) -> None:
-        """Keep the saved states that a node has sent of items that have not ended."""
         for item, task in node.given.items():
             _, path = state_file(self._work, self._stage, task)
-            if item in node.expected and is_state(node.staging.folder / path, task.keyed.key):
+            if item not in open_items:  # a node that sees the folder may have written it there
+                with contextlib.suppress(OSError):
+                    (self._work.directory.path / path).unlink()
+            elif item in node.expected and is_state(node.staging.folder / path, task.keyed.key):
                 node.staging.place([path], self._work.directory.path)
 
     def result(self, seconds: float, predicted: Mapping[str, int | None]) -> StageResult:

@@ -200,7 +200,7 @@ class StageRound:
 
     def _take_end(self, node: Node, ended: Ended) -> None:
         node.in_stage = False
-        self._intake.take_end(node, ended)
+        self._intake.take_end(node, ended, self._dispatch.open)
         left = self._clear(node)
         if ended.code in (ExitCode.DONE, ExitCode.INTERRUPTED):
             self._dispatch.put_back(reversed(left))

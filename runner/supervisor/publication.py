@@ -55,12 +55,16 @@ class Publication:
     def open(self, work: Work, publisher: EventPublisher) -> None:
         """Download what is only in the store, and upload what is only here. Keys must be known.
 
+        The manifest is sent first: what cannot be written to is found out before anything is made.
+
         Raises:
-            StorageError: the store does not answer.
+            StorageError: the store does not answer, or cannot be written to.
 
         """
         self._root, self._publisher = work.directory.path, publisher
+        manifest = work.directory.manifest
         with _store_errors(self._base):
+            self._fs.pipe_file(self._remote(manifest), manifest.read_bytes())
             published = self._listed()
         self._thread = threading.Thread(target=self._send_all, name="publish", daemon=True)
         self._thread.start()
@@ -118,10 +122,7 @@ class Publication:
 
     def _listed(self) -> set[str]:
         """Names of the published files: by one listing, as asking for each takes long."""
-        try:
-            found = self._fs.find(self._base)
-        except FileNotFoundError:
-            return set()
+        found = self._fs.find(self._base)
         base = self._base.strip("/")
         return {str(path).strip("/").removeprefix(f"{base}/") for path in found}
 
@@ -167,4 +168,4 @@ def _store_errors(where: str) -> Iterator[None]:
     except StorageError:
         raise
     except Exception as error:  # of the store's library
-        raise StorageError(f"[run] publish: {where} cannot be read: {in_words(error)}") from error
+        raise StorageError(f"[run] publish: {where} cannot be used: {in_words(error)}") from error
