@@ -1,4 +1,4 @@
-"""Adapters in formats that diffusers does not load as they are meant, told from a file's header."""
+"""Recognises, from a file's header, adapter formats that diffusers would load wrongly or only in part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFIG = {
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora", "lora_bias"),
     *("base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version"),  # of training
 }
-"""What of that may differ from peft's defaults; the rest asks for other computations."""
+"""Settings that may differ from peft's defaults; any other would ask for another computation."""
 # by a part of a tensor's name: formats of which diffusers drops parts, or that compute with whole weights
 REFUSED = {
     "dora_scale": "it is a DoRA, of which diffusers drops the magnitudes",

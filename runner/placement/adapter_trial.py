@@ -1,7 +1,7 @@
 """Tries an adapter on a model's components from headers and configs alone, with diffusers' own loading code.
 
-Libraries drop what they do not know and fill with zeros what is too small, and go on: here every tensor of
-the file must have its place.
+Libraries silently drop tensors that they do not know and zero-pad small ones. Here, each tensor of
+the file must be loaded into a component.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _account(
     loadable: Collection[str],
     notes: list[str],
 ) -> None:
-    """Check that every tensor has come into a component; note those for components that no stage loads."""
+    """Check that every tensor was loaded; add notes on those for components that no stage loads."""
     given = [name for name in converted if not name.endswith("alpha")]
     counts = Counter(name.partition(".")[0] for name in given)
     lost: list[str] = []
@@ -142,7 +142,7 @@ def _account(
 
 
 def _refuse_halves(converted: Collection[str]) -> None:
-    """Refuse a matrix without the one that it is multiplied with."""
+    """Refuse one matrix of a LoRA pair (``lora_A``, ``lora_B``) without the other."""
     halves = [name for name in converted if _other_half(name) not in converted]
     if halves:
         raise ModelError(
@@ -152,7 +152,7 @@ def _refuse_halves(converted: Collection[str]) -> None:
 
 
 def _other_half(name: str) -> str:
-    """The name of the matrix that one is multiplied with; the name itself of what has none: a bias."""
+    """The name of the other matrix of a LoRA pair; the name itself if there is none, as for a bias."""
     for down, up in (("lora_A.weight", "lora_B.weight"), (".down.weight", ".up.weight")):
         for one, other in ((down, up), (up, down)):
             if name.endswith(one):
@@ -190,7 +190,7 @@ def _layer_of(name: str) -> str:
 
 @contextmanager
 def _header_file(header: Header) -> Iterator[Path]:
-    """A file with this header and a hole for its tensors; inside, it is read as tensors without memory."""
+    """Yields a sparse file with this header; inside the block, it is read as zeros without memory."""
     with tempfile.TemporaryDirectory(prefix="runner-lora-") as folder:
         path = Path(folder, "lora.safetensors")
         tables: dict[str, Any] = {"__metadata__": dict(header.metadata)} if header.metadata else {}
@@ -214,8 +214,8 @@ def _header_file(header: Header) -> Iterator[Path]:
 def _tensors(header: Header) -> dict[str, torch.Tensor]:
     """Zeros, of which the system allocates only the pages that are written to.
 
-    Numbers alone are 1, since alphas are divided by and halved until they are small enough; and matrices are
-    1 in a corner, or converters take those that stand for several layers for sparse ones of a lower rank.
+    Scalars are 1: converters divide by alphas, and halve them in a loop until they are small. Matrices have
+    a 1 in a corner: otherwise converters take fused matrices for sparse ones of a lower rank.
     """
     found = {}
     for name, info in header.tensors.items():
@@ -230,7 +230,7 @@ def _tensors(header: Header) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _told() -> Iterator[list[str]]:
-    """Collect what diffusers warns of or says that it drops, but not that a component gets nothing."""
+    """Collect diffusers' warnings and messages about dropped tensors, but not "No LoRA keys" ones."""
     notes: list[str] = []
 
     class Collector(logging.Handler):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from runner.supervisor.signals import Interrupts
     from runner.work.keys import Keyed
 
-LOG_LIMIT = 64 << 10  # bytes of a log's end that are told
+LOG_LIMIT = 64 << 10  # bytes of a log's end that are sent to the run
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class AgentStage:
         self._files.write(Path(piece.role, piece.stage, piece.name), piece, data)
 
     def give(self, message: Give) -> None:
-        """Take tasks. If one is not what this agent would make, the stage ends with that error."""
+        """Accept tasks. If a key does not fit this agent's code and model, the stage ends with an error."""
         prints = self._executor.resolved.fingerprints[self._stage.index]
         tasks = []
         try:
@@ -138,7 +138,7 @@ class AgentStage:
         self._feed.close()
 
     def run(self, begin: Begin) -> None:
-        """Run the stage to its end, and tell how it ended."""
+        """Run the stage to its end, then send ``Ended``."""
         code, error = ExitCode.DONE, ""
         tasks = StageTasks(
             self._work,
@@ -179,7 +179,7 @@ class AgentStage:
                 self._publisher.send_file(role, task, name, whole)
 
     def _log(self) -> str:
-        """The end of what the stage's workers printed, unless the run sees that."""
+        """The end of the workers' logs; empty if the run directory is shared, where the run has them."""
         if self._work.directory is self._folders.shared:
             return ""
         text = b""

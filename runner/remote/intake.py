@@ -1,4 +1,4 @@
-"""What nodes' results and reports mean for the run: files get their places, items end, users are told."""
+"""Takes results and events of nodes: checks and moves their files, ends items, publishes events."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Intake:
         """The first item that failed."""
 
     def expect(self, node: Node, tasks: Iterable[Task]) -> None:
-        """A node may send the files of these tasks: their results, and saved states."""
+        """Allow a node to send the files of these tasks: results and saved states."""
         for task in tasks:
             key, path = state_file(self._work, self._stage, task)
             node.expected[task.item.id] = {key: path, **result_files(self._work, self._stage, task)}
 
     def place(self, node: Node, task: Task, files: Sequence[Path]) -> str | None:
-        """Check the files of a result, and give them their places; the problem, if there is one."""
+        """Check a result's files and move them into the run directory; returns the problem, or None."""
         if node.shared:
             return problem_of(self._work, self._stage, task)
         staged = replace(self._work, directory=RunDirectory(node.staging.folder))
@@ -83,7 +83,7 @@ class Intake:
             self.failed_first = self.failed_first or task.item.id
 
     def publish(self, node: Node, told: Told) -> None:
-        """Publish an event of a node, if it is one that nodes may tell, of this stage and its items."""
+        """Publish a node's event if it is in ``FORWARDED``, and about this stage and the node's items."""
         event = ev.decode(told.event)
         if not isinstance(event, FORWARDED) or getattr(event, "stage", None) not in (None, self._stage.name):
             return

@@ -45,7 +45,7 @@ class Adapters:
 
     @property
     def checks(self) -> Mapping[Lora, AdapterCheck]:
-        """The trial of each adapter on the components of the stages that it may change."""
+        """The check of each adapter against the components of the stages that it may change."""
         adapted = self._adapted
         if adapted and not self._checks:
             recipients = self._recipients(adapted)
@@ -129,7 +129,7 @@ class Adapters:
         return Recipients(pipeline if isinstance(pipeline, str) else "", components)
 
     def _report(self, check: AdapterCheck) -> AdapterReport | None:
-        """From the cache, which is read until it is there."""
+        """The report from the cache, which is asked again as long as there is none."""
         if check.digest not in self._reports and (report := check.report) is not None:
             self._reports[check.digest] = report
         return self._reports.get(check.digest)
