@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from runner.accelerator.names import CUDA, MPS, XPU, is_accelerator, kind_of
-
-MIB = 1 << 20
+from runner.units import MIB
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
-MIB = 1 << 20
+from runner.units import MIB
+
 ENVIRONMENT = {
     # freed memory goes back to the system: the true peak plus 12 MiB, not plus 121
     "MALLOC_MMAP_THRESHOLD_": str(MIB),

@@ -13,6 +13,7 @@ from runner.api import Activations, Sizes
 from runner.machine import malloc
 from runner.plan.item_activations import item_activations, known_activations, most, with_adapters
 from runner.plan.measured import Measurement
+from runner.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
 
-MIB = 1 << 20
 
 # RAM of a worker before it loads weights, in bytes: RssAnon on Linux, measured with torch 2.13,
 # diffusers 0.42 and transformers 5
