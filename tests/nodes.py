@@ -92,7 +92,7 @@ class Odd(Together):
             head["sha256"] = hashlib.sha256(body).hexdigest()
         if HOW == "absent" and kind == "piece":
             return b""
-        if HOW == "event" and kind == "told":
+        if HOW == "event" and kind == "reported":
             head["event"] = {"event": "run_finished", "exit_code": 0, "outputs": [], "seconds": 1}
         if HOW == "pickle" and kind == "result":
             return b"\\x80\\x04."

@@ -29,7 +29,7 @@ ESTIMATES = {
     MPS: Overheads(workspaces=72 * MIB),
 }
 """Estimates, until ``runner doctor`` has measured the context."""
-SEGMENTS = Overheads(workspaces=22 * MIB)
+ALLOCATOR_ROUNDING = Overheads(workspaces=22 * MIB)
 """Other kinds: torch's allocator reserves 2 MiB at a time for small tensors, 20 MiB for medium ones."""
 
 
@@ -37,5 +37,5 @@ def overheads_of(device: str, context: int | None = None) -> Overheads:
     """The overheads of a device, by torch's name; ``context`` is what was measured there, if it was."""
     if not is_accelerator(device):
         return NONE
-    estimate = ESTIMATES.get(kind_of(device), SEGMENTS)
+    estimate = ESTIMATES.get(kind_of(device), ALLOCATOR_ROUNDING)
     return estimate if context is None else replace(estimate, context=context)

@@ -58,11 +58,12 @@ def refuse_formats(header: Header) -> None:
     for part, reason in REFUSED.items():
         if any(part in name for name in header.tensors):
             raise ModelError(reason)
-    odd = next(
-        (f"{name} as {info.dtype}" for name, info in header.tensors.items() if info.dtype not in DTYPES), ""
-    )
-    if odd:
-        raise ModelError(f"it holds {odd}, which is not read here")
+    for name, info in header.tensors.items():
+        matrix = not name.endswith("alpha")
+        if info.dtype not in DTYPES or (matrix and not DTYPES[info.dtype].is_floating_point):
+            raise ModelError(f"it holds {name} as {info.dtype}, which is not read here")
+        if matrix and not info.elements:
+            raise ModelError(f"it holds {name} without a number in it: the file was saved wrongly")
     _refuse_configs(header.metadata.get(METADATA))
 
 

@@ -53,6 +53,8 @@ ONCE = ("norm", "modulation", "adaln", "time_")
 TEXT_LIMIT = 300  # characters of a library's message
 _DROPS = re.compile("unsupported|filter|purge|not handle", re.IGNORECASE)
 """Words by which diffusers says, without a warning, that it leaves tensors out."""
+_LORA = re.compile(r"[._]lora[._]")
+"""Ends the name of a layer in that of a tensor."""
 _SIZES = re.compile(
     r"size mismatch for (?P<name>\S+): .*?torch\.Size\(\[(?P<file>[\d, ]*)\]\).*?"
     r"torch\.Size\(\[(?P<model>[\d, ]*)\]\)"
@@ -161,7 +163,7 @@ def _other_half(name: str) -> str:
 def _without_layer(names: Collection[str], module: torch.nn.Module) -> list[str]:
     """The tensors whose names have no adapted layer in them."""
     layers = {name.partition(".lora_")[0] for name, _ in module.named_parameters() if f".{ADAPTER}" in name}
-    return [name for name in names if name.partition(".")[2].partition(".lora_")[0] not in layers]
+    return [name for name in names if _layer_of(name) not in layers]
 
 
 def _layers(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
@@ -177,6 +179,13 @@ def _layers(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
             rows = 0 if any(part in layer for part in ONCE) else base.shape[0]
             found[layer] = (numbers + weight.numel(), max(width, rows))
     return found
+
+
+def _layer_of(name: str) -> str:
+    """The layer that a tensor is for, by its name which may be an older one of a UNet."""
+    layer = _LORA.split(name.partition(".")[2])[0]
+    owner, processor, last = layer.rpartition(".processor.")
+    return f"{owner}.{'to_out.0' if last == 'to_out' else last}" if processor else layer
 
 
 @contextmanager
@@ -254,5 +263,5 @@ def _in_words(error: Exception) -> str:
         return f"{other}: {name} is {stored}, and here it would be {taken}"
     if "Target modules" in text or "target_modules" in text:
         return f"it is for another model: its layers are not in this one ({text[:TEXT_LIMIT]})"
-    first = text.strip().splitlines()[0] if text.strip() else ""
-    return f"diffusers cannot load it into this model: {type(error).__name__}: {first[:TEXT_LIMIT]}"
+    words = " ".join(text.split())[:TEXT_LIMIT]  # the first line alone may be a title
+    return f"diffusers cannot load it into this model: {type(error).__name__}: {words}"

@@ -15,7 +15,7 @@ import torch
 
 from runner.model.selection import CONFIG
 from runner.placement.agreement import Disagreement, check_agreement
-from runner.placement.library import families
+from runner.placement.families import families
 from runner.placement.plain import fill_plain
 
 if TYPE_CHECKING:

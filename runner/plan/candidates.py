@@ -27,7 +27,7 @@ from runner.plan.component_placement import (
     maps_of,
     whole,
 )
-from runner.plan.own_map import in_file_names
+from runner.plan.device_map import in_file_names
 from runner.plan.placement_option import PlacementOption
 from runner.plan.throughput import group_size
 
@@ -68,16 +68,16 @@ class TransientMemory:
 
 
 def candidates(
-    need: MemoryRequirements, limits: Limits, own_map: Mapping[str, str | int] | None, *, fill: bool = True
+    need: MemoryRequirements, limits: Limits, device_map: Mapping[str, str | int] | None, *, fill: bool = True
 ) -> Iterator[PlacementOption]:
     """Every placement that the device has, fastest first.
 
-    ``own_map`` is the manifest's device map. With ``fill``, streaming keeps as many blocks on the device as
-    there is room for.
+    ``device_map`` is the manifest's. With ``fill``, streaming keeps as many blocks on the device as there is
+    room for.
     """
-    if own_map is not None:
+    if device_map is not None:
         for placement in (DEVICE_MAP, STREAM):
-            yield _as_mapped(need, limits, placement, own_map)
+            yield _as_mapped(need, limits, placement, device_map)
         return
     yield _candidate(
         RESIDENT, need, [whole(s, need.dtype, ComponentPlacement(RESIDENT), stays=True) for s in need.shapes]
@@ -162,10 +162,10 @@ def _stream(need: MemoryRequirements, limits: Limits, *, fill: bool) -> Placemen
 
 
 def _as_mapped(
-    need: MemoryRequirements, limits: Limits, placement: str, own_map: Mapping[str, str | int]
+    need: MemoryRequirements, limits: Limits, placement: str, device_map: Mapping[str, str | int]
 ) -> PlacementOption:
     """As the manifest's device map says."""
-    maps = [in_file_names(own_map, shapes, on_cpu=need.on_cpu) for shapes in need.shapes]
+    maps = [in_file_names(device_map, shapes, on_cpu=need.on_cpu) for shapes in need.shapes]
     placed, transient = _placed_by(maps, need, placement)
     group = 1
     if transient.slots:

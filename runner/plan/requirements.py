@@ -32,7 +32,7 @@ LIBRARIES: Mapping[frozenset[str], int] = {frozenset({"diffusers", "transformers
 """RAM that importing any library of a group takes, counted once for the group."""
 
 PEFT = 9 * MIB  # in a process with diffusers, which imports it where it is installed
-ADAPTING = 12 * MIB  # RAM of adding adapters, once, beside their weights
+ADAPTER_SETUP_RAM = 12 * MIB  # RAM of adding adapters, once, beside their weights
 
 # freed memory that lingers with MALLOC_MMAP_THRESHOLD_ (12 MiB), and what the libraries keep from their
 # first work on (6 to 30 MiB measured)
@@ -98,7 +98,7 @@ class MemoryRequirements:
         libraries = {_library(shapes.component) for shapes in self.shapes} | self.beside
         imported = sum(size for group, size in LIBRARIES.items() if group & libraries)
         imported += PEFT if imported and has_peft() else 0
-        adapting = ADAPTING if any(shapes.adapters for shapes in self.shapes) else 0
+        adapting = ADAPTER_SETUP_RAM if any(shapes.adapters for shapes in self.shapes) else 0
         return PROCESS + RUNNING + imported + adapting + self.overheads.ram
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runner.model.checks.adapters import AdapterCheck, Recipient, Recipients
 from runner.model.checks.formats import LIBRARIES
 from runner.model.fingerprint import content_of
-from runner.model.remote import header_of
+from runner.model.hub.headers import header_of
 from runner.pipeline.model_sources import where_source
 from runner.work.loaded_shapes import errors_at
 

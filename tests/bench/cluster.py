@@ -185,9 +185,9 @@ def _run(project: Project, count: int, seconds: float, nodes: int, executor: dic
     sets.append(f"stage.rest.with.seconds={seconds}")
     ran = Ran()
     options = [word for one in sets for word in ("--set", one)]
-    told = project.folder / "stderr.txt"  # a pipe that nobody reads would be full
+    reported = project.folder / "stderr.txt"  # a pipe that nobody reads would be full
     with (
-        told.open("w") as errors,
+        reported.open("w") as errors,
         project.start("run", "rest.toml", "--fresh", "--json", *options, stderr=errors) as process,
     ):
         assert process.stdout is not None
@@ -203,7 +203,7 @@ def _run(project: Project, count: int, seconds: float, nodes: int, executor: dic
                 ran.processor = _processor(process.pid) - before
                 ran.peak = _peak(process.pid)
         if process.wait():
-            sys.exit(told.read_text())
+            sys.exit(reported.read_text())
     if len(ran.nodes) != nodes or len(ran.ends) != count:
         sys.exit(f"{len(ran.ends)} of {count} items ended, on {sorted(ran.nodes)}")
     return ran

@@ -118,30 +118,30 @@ def test_three_nodes_make_what_one_machine_makes_and_each_once(toy: Project, clu
 def begun(project: Project, process: subprocess.Popen[str]) -> tuple[list[dict[str, Any]], Any]:
     """The events of a run until its item that waits has begun, and those that follow."""
     assert process.stdout is not None
-    told = map(json.loads, process.stdout)
+    reported = map(json.loads, process.stdout)
     seen: list[dict[str, Any]] = []
-    for event in told:
+    for event in reported:
         seen.append(event)
         if (event["event"], event.get("item")) == ("progress", "slow"):
             break
-    return seen, told
+    return seen, reported
 
 
 def test_a_node_that_is_removed_without_grace_and_one_that_joins(toy: Project, cluster: Cluster) -> None:
     ray(toy, cluster, WAITING + prompts(8))
     before = local(toy)
     with toy.start("run", "ray.toml", "--json") as process:
-        events, told = begun(toy, process)
+        events, reported = begun(toy, process)
         victim = events[-1]["node"]
         id_ = next(id_ for id_ in cluster.tell("ids") if id_[:6] == victim.rpartition("-")[2])
         cluster.tell(f"remove {id_}")
         joined = cluster.tell("add")
-        for event in told:  # it takes part while the stage runs
+        for event in reported:  # it takes part while the stage runs
             events.append(event)
             if event["event"] == "node_joined" and event["node"].endswith(joined[:6]):
                 break
         (toy.folder / "flags/slow.go").touch()
-        events += told
+        events += reported
         process.wait(100)
     assert process.returncode == 0, events[-1]
     (lost,) = [e for e in events if e["event"] == "node_lost"]
@@ -172,10 +172,10 @@ def test_agents_end_with_a_run_that_is_killed_and_it_goes_on(toy: Project, clust
 def test_a_signal_frees_the_cluster(toy: Project, cluster: Cluster, number: signal.Signals) -> None:
     ray(toy, cluster, WAITING, nodes=1)
     with toy.start("run", "ray.toml", "--json") as process:
-        _, told = begun(toy, process)
+        _, reported = begun(toy, process)
         process.send_signal(number)
         asked = time.monotonic()
-        events = list(told)
+        events = list(reported)
         process.wait(15)
     assert time.monotonic() - asked < 15
     assert process.returncode == 130, events[-1]
@@ -186,15 +186,15 @@ def test_a_run_waits_for_nodes_that_there_are_not_yet(toy: Project, cluster: Clu
     ray(toy, cluster, prompts(2), nodes=4)
     with toy.start("run", "ray.toml", "--json") as process:
         assert process.stdout is not None
-        told = map(json.loads, process.stdout)
+        reported = map(json.loads, process.stdout)
         why = "3 of 4 agents run on the Ray cluster; there is no other node with 1 CPU"
         before = []
-        for event in told:
+        for event in reported:
             before.append(event["event"])
             if event.get("reason") == why:
                 break
         cluster.tell("add")
-        events = list(told)
+        events = list(reported)
         process.wait(60)
     assert process.returncode == 0, events[-1]
     assert "node_joined" not in before
@@ -206,15 +206,15 @@ def test_a_run_waits_while_others_use_the_cluster(toy: Project, cluster: Cluster
     cluster.tell("hold")
     with toy.start("run", "ray.toml", "--json") as process:
         assert process.stdout is not None
-        told = map(json.loads, process.stdout)
+        reported = map(json.loads, process.stdout)
         try:
             assert any(
                 event["event"] == "waiting" and event["reason"].endswith("more wait for 1 CPU")
-                for event in told
+                for event in reported
             )
         finally:
             cluster.tell("free")
-        events = list(told)
+        events = list(reported)
         process.wait(60)
     assert process.returncode == 0, events[-1]
     assert len([e for e in events if e["event"] == "item_finished" and e["status"] == "done"]) == 4
@@ -260,9 +260,9 @@ def test_a_cluster_without_its_head_is_given_up(toy: Project) -> None:
     cluster = Cluster(1)
     ray(toy, cluster, WAITING, nodes=1)
     with toy.start("run", "ray.toml", "--json") as process:
-        _, told = begun(toy, process)
+        _, reported = begun(toy, process)
         cluster.tell("behead")
-        events = list(told)
+        events = list(reported)
         process.wait(60)
         assert process.stderr is not None
         stderr = process.stderr.read()
@@ -284,7 +284,7 @@ def test_a_node_without_a_plugin_is_left_out(toy: Project, cluster: Cluster) -> 
     assert "stage 'toy.make' is offered by no installed plugin" in outcome.stderr
 
 
-def test_a_cluster_that_is_not_there_is_told_of(toy: Project) -> None:
+def test_a_cluster_that_is_not_there_is_reported_of(toy: Project) -> None:
     class Nowhere:
         address = "127.0.0.1:1"
 

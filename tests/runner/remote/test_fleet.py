@@ -142,16 +142,16 @@ def test_of_a_node_that_is_killed_another_makes_what_was_in_flight(sent: Project
     flags = sent.folder / "flags"
     with sent.start("run", "away.toml", "--json") as process:
         assert process.stdout is not None
-        told = map(json.loads, process.stdout)
+        reported = map(json.loads, process.stdout)
         events = []
-        for event in told:
+        for event in reported:
             events.append(event)
             if (event["event"], event.get("item")) == ("progress", "slow"):
                 break
         victim = events[-1]["node"]
         os.kill(int((flags / f"{victim}.pid").read_text()), signal.SIGKILL)
         (flags / "slow.go").touch()
-        events += told
+        events += reported
         process.wait(100)
     assert process.returncode == 0, events
     (lost,) = [e for e in events if e["event"] == "node_lost"]
@@ -302,7 +302,7 @@ def test_damaged_results_are_made_again_and_fail_where_nobody_makes_better_ones(
     assert digests(sent.folder / "runs/toy") == before
 
 
-def test_what_a_node_may_not_tell_is_not_told(sent: Project) -> None:
+def test_what_a_node_may_not_tell_is_not_reported(sent: Project) -> None:
     away(sent, 1, prompts(2))
     sent.environment["ODD"] = "event"
     outcome = run(sent)

@@ -79,7 +79,9 @@ def test_outputs_are_put_there_and_taken_from_there(toy: Project, store: Store) 
     assert toy.outputs("toy") == outputs
 
 
-def test_a_bucket_that_there_is_not_is_told_of_before_anything_is_made(toy: Project, store: Store) -> None:
+def test_a_bucket_that_there_is_not_is_reported_of_before_anything_is_made(
+    toy: Project, store: Store
+) -> None:
     write(toy, f"not-{store.bucket}")
     outcome = toy.runner("run", "toy.toml", "--json")
     assert outcome.code == 9, outcome

@@ -44,7 +44,7 @@ def test_pictures_are_rgb_and_masks_grey(tmp_path: Path) -> None:
         assert probe(tmp_path / name, "picture") == Probe(6, 4)
 
 
-def test_what_reading_changes_is_told(tmp_path: Path) -> None:
+def test_what_reading_changes_is_reported(tmp_path: Path) -> None:
     seen = Image.new("RGBA", (4, 2), (*RED, 255))
     seen.putpixel((0, 0), (0, 0, 0, 0))
     seen.save(tmp_path / "glass.png")

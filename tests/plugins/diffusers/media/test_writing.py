@@ -134,7 +134,7 @@ def test_an_mp4_with_sound(tmp_path: Path) -> None:
     assert np.abs(read.samples[:, 8_000:16_000]).max() == pytest.approx(0.5, abs=0.05)
 
 
-def test_odd_sizes_are_padded_and_told() -> None:
+def test_odd_sizes_are_padded_and_reported() -> None:
     written = encoded(Result(clip=CLIP[:, :23, :39]), "mp4")
 
     assert "39 x 23, and in the mp4 40 x 24" in written.notes[0]

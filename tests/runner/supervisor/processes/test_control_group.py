@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from runner.machine.cgroup import MemoryGroup
-from runner.supervisor.control_group import limited
+from runner.supervisor.processes.control_group import limited
 
 
 def test_without_a_limit_there_is_no_group() -> None:

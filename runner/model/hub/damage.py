@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from runner.model.listing import Listing
+    from runner.model.hub.listing import Listing
 
 HASHED_AT_ONCE = 8 << 20  # bytes; larger files are hashed only if they have changed (see fingerprint)
 _SHA256 = re.compile(r"[0-9a-f]{64}")

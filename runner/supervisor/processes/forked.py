@@ -14,13 +14,13 @@ from runner.errors import WorkerDiedError
 from runner.files.storage import open_in_place, remove_if_empty
 from runner.machine.interpreter import environment, interpreter
 from runner.protocol import MESSAGE_LIMIT
-from runner.supervisor.spawn import Spawner, kill_group
+from runner.supervisor.processes.spawn import Spawner, kill_group
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from runner.supervisor.spawn import Process
+    from runner.supervisor.processes.spawn import Process
 
 ENGINE_PRELOAD = ("torch", "runner.worker.loop", "runner.worker.output_writer")
 

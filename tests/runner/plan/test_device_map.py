@@ -9,7 +9,7 @@ import pytest
 import weighty_plugin
 from safetensors.torch import load_file
 
-from runner.plan.own_map import matches
+from runner.plan.device_map import matches
 
 if TYPE_CHECKING:
     from project import Project

@@ -14,17 +14,17 @@ from runner.errors import ExitCode, StorageError, WorkerDiedError
 from runner.events import encode
 from runner.machine import malloc
 from runner.machine.interpreter import environment
-from runner.supervisor import forked
-from runner.supervisor.connection import WorkerConnection
-from runner.supervisor.forked import ForkServer
-from runner.supervisor.spawn import Spawner
+from runner.supervisor.processes import forked
+from runner.supervisor.processes.connection import WorkerConnection
+from runner.supervisor.processes.forked import ForkServer
+from runner.supervisor.processes.spawn import Spawner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from runner.protocol import Job
-    from runner.supervisor.spawn import Process
+    from runner.supervisor.processes.spawn import Process
 
 ENDINGS = """
 import ctypes, os, pathlib, sys
@@ -43,7 +43,7 @@ def ctx_tensor():
 def start_tell(ctx):
     names = ("HF_TOKEN", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "MALLOC_MMAP_THRESHOLD_", "OTHER")
     def one(item):
-        item.warn("told", "m", environment={n: os.environ.get(n) for n in names}, group=os.getpgid(0), pid=os.getpid())
+        item.warn("reported", "m", environment={n: os.environ.get(n) for n in names}, group=os.getpgid(0), pid=os.getpid())
         return {"x": ctx_tensor()}
     return one
 """
@@ -83,7 +83,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="workers are forke
 
 @on_linux
 @pytest.mark.parametrize(
-    ("start", "code", "told"),
+    ("start", "code", "reported"),
     [
         ("start_storage", ExitCode.STORAGE, {"code": 9, "error": "cannot write it"}),
         (
@@ -96,13 +96,13 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="workers are forke
     ],
 )
 def test_a_stage_that_cannot_go_on_says_why(
-    server: ForkServer, endings: Path, start: str, code: ExitCode, told: dict[str, Any]
+    server: ForkServer, endings: Path, start: str, code: ExitCode, reported: dict[str, Any]
 ) -> None:
     log = endings / f"logs/{start}.log"
     exit_code, events = ended(endings, server.start(log), start)
     last = events[-1]
     assert (exit_code, last["event"]) == (code, "failed")
-    assert told.items() <= last.items()
+    assert reported.items() <= last.items()
     if start == "start_memory":
         assert last["ram"] > 1 << 20
     if start == "start_error":
@@ -114,8 +114,8 @@ def test_a_worker_has_surroundings_of_its_own(endings: Path, monkeypatch: pytest
     monkeypatch.setenv("OTHER", "kept")
     exit_code, events = ended(endings, Spawner(2).start(endings / "logs/worker.log"), "start_tell")
     assert exit_code == 0
-    (told,) = [event["details"] for event in events if event["event"] == "warning"]
-    assert told["environment"] == {
+    (reported,) = [event["details"] for event in events if event["event"] == "warning"]
+    assert reported["environment"] == {
         "HF_TOKEN": None,
         "HF_HUB_OFFLINE": "1",
         "OMP_NUM_THREADS": "2",
@@ -123,7 +123,7 @@ def test_a_worker_has_surroundings_of_its_own(endings: Path, monkeypatch: pytest
         "OTHER": "kept",
     }
     # so that a Ctrl-C in the terminal is not the worker's, and what it starts can be ended with it
-    assert told["group"] == told["pid"] != os.getpgid(0)
+    assert reported["group"] == reported["pid"] != os.getpgid(0)
 
 
 def test_the_search_path_is_the_supervisors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

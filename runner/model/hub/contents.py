@@ -17,18 +17,18 @@ from runner.errors import ModelError
 from runner.files.gguf import IncompleteError, parse_gguf
 from runner.files.header import Header, HeaderError, UnreadDtypeError, check_size, header_length, parse_header
 from runner.files.storage import is_lfs_pointer
-from runner.model import repository_cache
 from runner.model.files import TABLE_LIMIT
-from runner.model.hub_errors import title
+from runner.model.hub import cache
+from runner.model.hub.errors import title
+from runner.model.hub.threads import in_threads
 from runner.model.selection import GGUF, WEIGHTS, path_of
-from runner.model.threads import in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from runner.api import Component
     from runner.manifest.schema import Source
-    from runner.model.listing import Listing
+    from runner.model.hub.listing import Listing
 
 FIRST = 100_000  # bytes of a weight file that are requested first: few headers are longer
 _READERS = 4
@@ -89,7 +89,7 @@ def content_of(source: Source, listing: Listing, name: str) -> Content:
         if isinstance(local, str):
             return _parsed(name, _head(functools.partial(_read_local, Path(local)), name, size), size)
     with suppress(ValueError):
-        if known := repository_cache.load(source.source, key):
+        if known := cache.load(source.source, key):
             return _parsed(name, known, size)
     url = hf_hub_url(source.source, name, revision=listing.commit)
     try:
@@ -99,7 +99,7 @@ def content_of(source: Source, listing: Listing, name: str) -> Content:
         raise ModelError(f"{title(source)}: {name} cannot be loaded: {error}") from None
     except HeaderError as error:
         raise ModelError(f"{title(source)} has a damaged file, {name}: {error}") from None
-    repository_cache.save(source.source, key, head)
+    cache.save(source.source, key, head)
     return content
 
 

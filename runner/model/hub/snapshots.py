@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.errors import ModelError, StorageError
 from runner.events import Warned
-from runner.model import damage, listing
 from runner.model.files import Folder, open_component, open_file
 from runner.model.fingerprint import altered, trust_names
-from runner.model.hub_errors import explained, title
-from runner.model.needed import names_of, needed, select_each
+from runner.model.hub import damage, listing
+from runner.model.hub.errors import explained, title
+from runner.model.hub.needed import names_of, needed, select_each
+from runner.model.hub.threads import in_threads
 from runner.model.parts import file_of, located, located_on_disk
 from runner.model.selection import files_of
-from runner.model.threads import in_threads
 from runner.units import format_size
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runner.api import Component
     from runner.manifest.schema import Source
     from runner.model.files import ComponentFiles
-    from runner.model.listing import Listing
+    from runner.model.hub.listing import Listing
 
 SPARE = 1 << 30  # bytes that a download must leave free on the disk
 

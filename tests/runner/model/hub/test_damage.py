@@ -1,4 +1,4 @@
-"""Damage in the hub's cache: fetched again where that can be, and told with the blob where it cannot."""
+"""Damage in the hub's cache: fetched again where that can be, and reported with the blob where it cannot."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hub import COMMIT, Hub, Repository
 from project import Project
 
 from runner.api import Component
-from runner.model.damage import HASHED_AT_ONCE
 from runner.model.files import open_component
 from runner.model.fingerprint import altered, fingerprint, trust_names
+from runner.model.hub.damage import HASHED_AT_ONCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,9 +148,9 @@ def test_what_is_damaged_is_fetched_again_once(project: Project, hub: Hub, kind:
     assert {path: path.read_bytes() for path in damage} == whole
     warnings = outcome.of("warning")
     assert {warning["kind"] for warning in warnings} == {"repaired"}
-    told = "\n".join(warning["message"] for warning in warnings)
+    reported = "\n".join(warning["message"] for warning in warnings)
     for name, how in DAMAGE[kind].items():
-        assert told.count(name) == (how not in (blob_gone, link_gone)), "not there is not damaged"
+        assert reported.count(name) == (how not in (blob_gone, link_gone)), "not there is not damaged"
     project.environment["HF_HUB_OFFLINE"] = "1"
     assert project.runner("validate", "hub.toml").code == 0
 
@@ -200,7 +200,7 @@ def test_a_plan_says_that_it_will_be_fetched_again(project: Project) -> None:
     assert "a run fetches and hashes first" in outcome.stdout
 
 
-def test_what_cannot_be_removed_is_told(project: Project) -> None:
+def test_what_cannot_be_removed_is_reported(project: Project) -> None:
     blob = (snapshot(project) / VAE).resolve()
     blob.unlink()
     blob.mkdir()

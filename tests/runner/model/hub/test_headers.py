@@ -29,7 +29,7 @@ from hub import COMMIT, Hub, Repository, Sparse
 from large import make_full_flux
 from waiting import wait_until
 
-from runner.model.contents import FIRST, _head, _parsed
+from runner.model.hub.contents import FIRST, _head, _parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -232,7 +232,7 @@ def test_a_size_that_the_hub_does_not_name(project: Project, hub: Hub, checkpoin
     assert json.loads(outcome.stdout) == opened(checkpoint)
 
 
-def test_who_was_let_in_is_told_and_the_token_goes_nowhere_else(project: Project, hub: Hub) -> None:
+def test_who_was_let_in_is_reported_and_the_token_goes_nowhere_else(project: Project, hub: Hub) -> None:
     repository = hub.repositories[MODEL]
     repository.gated = repository.elsewhere = True
     project.environment["HF_TOKEN"] = "hf_let_me_in"

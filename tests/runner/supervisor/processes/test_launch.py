@@ -13,10 +13,10 @@ from sim.forked import FOLDER
 
 from runner.api import Stage
 from runner.rundir.directory import RunDirectory
-from runner.supervisor import forked, launch
-from runner.supervisor.forked import ForkServer
-from runner.supervisor.launch import Launchers
-from runner.supervisor.spawn import Spawner
+from runner.supervisor.processes import forked, launch
+from runner.supervisor.processes.forked import ForkServer
+from runner.supervisor.processes.launch import Launchers
+from runner.supervisor.processes.spawn import Spawner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

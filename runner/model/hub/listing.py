@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.manifest.schema import Source
-from runner.model import repository_cache
-from runner.model.threads import in_threads
+from runner.model.hub import cache
+from runner.model.hub.threads import in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ def from_hub(source: Source) -> Listing:
     listing = Listing(info.sha or source.revision or "main", sizes)
     data = json.dumps({"commit": listing.commit, "sizes": sizes}).encode()
     for revision in {source.revision or "main", listing.commit}:
-        repository_cache.save(source.source, ("revision", revision), data)
+        cache.save(source.source, ("revision", revision), data)
     return listing
 
 
@@ -97,7 +97,7 @@ def snapshot_folder(source: Source) -> Path | None:
 
 def _cached(repository: str, revision: str) -> Listing | None:
     with suppress(ValueError, TypeError):
-        return Listing(**json.loads(repository_cache.load(repository, ("revision", revision)) or b""))
+        return Listing(**json.loads(cache.load(repository, ("revision", revision)) or b""))
     return None
 
 

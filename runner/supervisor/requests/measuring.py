@@ -14,10 +14,10 @@ from runner.api import Activations
 from runner.events import Measured, Ready
 from runner.machine.active_time import active_seconds
 from runner.machine.ram import computed_seconds
-from runner.plan.measured import MEASURER, NotThisTime
+from runner.plan.measured import MEASURER, TransientFailure
 from runner.protocol import Measuring
-from runner.supervisor.connection import WorkerConnection
-from runner.supervisor.spawn import Spawner
+from runner.supervisor.processes.connection import WorkerConnection
+from runner.supervisor.processes.spawn import Spawner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +54,7 @@ class ChildMeasurer:
     def __init__(self, listener: Listener, seconds: float | None = None) -> None:
         self._listener = listener
         self._seconds = SECONDS if seconds is None else seconds
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
 
     def measure(self, todo: Sequence[Measurement]) -> Mapping[str, Activations | str]:
         found: dict[str, Activations | str] = {}
@@ -66,8 +66,8 @@ class ChildMeasurer:
         return found
 
     def failed(self, measurement: Measurement, reason: str) -> None:
-        if measurement.digest not in self._told:
-            self._told.add(measurement.digest)
+        if measurement.digest not in self._reported:
+            self._reported.add(measurement.digest)
             self._listener.not_measured(measurement.stage, reason)
 
     def _in_child(self, todo: Sequence[Measurement]) -> list[Activations | str]:
@@ -98,7 +98,7 @@ class ChildMeasurer:
                     process.commands.close()
         if not results:
             ended = f"its process ended with exit code {connection.exit_code}"
-            results.append(NotThisTime(ended) if connection.exit_code == -signal.SIGKILL else ended)
+            results.append(TransientFailure(ended) if connection.exit_code == -signal.SIGKILL else ended)
         return results
 
     def _tell(self, stage: str, todo: Sequence[Measurement]) -> None:
@@ -126,5 +126,5 @@ class _Limit:
     @property
     def message(self) -> str:
         if self._computing == inf:
-            return NotThisTime(f"its process took more than {STARTING:g} s to start")
+            return TransientFailure(f"its process took more than {STARTING:g} s to start")
         return f"it took more than {self._computing:g} s"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from runner.errors import ExitCode
 from runner.manifest.problems import Problems
 from runner.model.checks.adapters import as_report
-from runner.supervisor.model_check import results_of
+from runner.supervisor.requests.model_check import results_of
 from runner.work.checks import Warned
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from runner.manifest.loras import Lora
     from runner.manifest.problems import Position
-    from runner.supervisor.spawn import Process
+    from runner.supervisor.processes.spawn import Process
     from runner.work.models import ResolvedModels
 
 UNKNOWN = "whether it fits the model could not be found out: the process that tried it ended"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError, RunnerError
 from runner.files.header import Header
-from runner.model import hub
-from runner.model.contents import content_of, contents
-from runner.model.hub_errors import explained, title
-from runner.model.listing import current
-from runner.model.needed import selections
+from runner.model.hub import snapshots
+from runner.model.hub.contents import content_of, contents
+from runner.model.hub.errors import explained, title
+from runner.model.hub.listing import current
+from runner.model.hub.needed import selections
 from runner.model.parts import located
 from runner.model.selection import CONFIG, GGUF, INDEX, WEIGHTS, path_of
 from runner.model.shapes import ComponentShapes
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from runner.api import Component
     from runner.manifest.schema import Source
-    from runner.model.contents import Content
+    from runner.model.hub.contents import Content
     from runner.model.selection import Selection
 
 CONFIGS = (CONFIG, "scheduler_config.json")  # a tokenizer's class is in the model's index
@@ -39,9 +39,9 @@ def describe(source: Source, components: Sequence[Component]) -> dict[str, Compo
         ModelError: the model is missing, gated, damaged or unreachable, or lacks files of the components.
 
     """
-    folder = hub.cached(source, components)
+    folder = snapshots.cached(source, components)
     if folder is not None:
-        return {files.component.name: files.shapes for files in hub.opened(source, folder, components)}
+        return {files.component.name: files.shapes for files in snapshots.opened(source, folder, components)}
     try:
         listing = current(source)
         components = located(source, components, listing.sizes)
@@ -53,12 +53,12 @@ def describe(source: Source, components: Sequence[Component]) -> dict[str, Compo
     except RunnerError:
         raise
     except Exception as error:
-        raise explained(source, error, hub.lacking(source, components)) from error
+        raise explained(source, error, snapshots.lacking(source, components)) from error
     return {c.name: _shapes(c, chosen[c.name], found) for c in components}
 
 
 def header_of(source: Source, component: Component) -> Header:
-    """The header of a single file on the hub.
+    """The header of a single file on the snapshots.
 
     Raises:
         ModelError: it is missing, gated, damaged or unreachable.

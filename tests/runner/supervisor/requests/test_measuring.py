@@ -1,4 +1,4 @@
-"""Activations that a plugin measures in a child process: once for each size, told, cached, within a time limit."""
+"""Activations that a plugin measures in a child process: once for each size, reported, cached, within a time limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runner.supervisor import measuring
+from runner.supervisor.requests import measuring
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ def manifest(project: Project, *items: dict[str, Any]) -> Path:
     return project.write("sized.toml", MANIFEST + "".join(tables))
 
 
-def test_each_size_is_measured_once_and_told(sized: Project) -> None:
+def test_each_size_is_measured_once_and_reported(sized: Project) -> None:
     manifest(sized, {"prompt": "a", "side": 2}, {"prompt": "b", "side": 2}, {"prompt": "c", "side": 3})
     first = sized.invoke("plan", "sized.toml", "--json")
     assert first.stderr == "measuring shapes of stage 'fill', 2 sizes...\n"
@@ -119,7 +119,7 @@ def test_a_run_emits_an_event(sized: Project) -> None:
     assert started["predicted"]["ram"] > 16 * MIB
 
 
-def test_a_failure_is_told_each_time_and_the_rest_is_measured(sized: Project) -> None:
+def test_a_failure_is_reported_each_time_and_the_rest_is_measured(sized: Project) -> None:
     manifest(sized, {"prompt": "a", "side": 5, "behave": "fail"}, {"prompt": "b", "side": 2})
     reason = "could not be measured, and is not in the plan: ArithmeticError: no such shape\n"
     for times in (1, 2):

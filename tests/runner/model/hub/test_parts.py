@@ -34,10 +34,10 @@ def test_a_part_is_fetched_like_a_model(parted: Project, hub: Hub) -> None:
     assert "component 'vae' (model 'lab/vae') is not here yet" in planned.stdout
     fetched = parted.runner("fetch", "parts.toml", "--json")
     assert fetched.code == 0, fetched
-    told = {event["source"]: event for event in fetched.of("fetched")}
-    assert told["lab/vae"]["component"] == "vae"
-    assert told["lab/vae"]["commit"] == COMMIT
-    assert told["plugin:flux/demo"]["component"] is None
+    reported = {event["source"]: event for event in fetched.of("fetched")}
+    assert reported["lab/vae"]["component"] == "vae"
+    assert reported["lab/vae"]["commit"] == COMMIT
+    assert reported["plugin:flux/demo"]["component"] is None
     assert {name for name, wanted in hub.downloads if wanted is None} == {"config.json", WEIGHTS}
 
     assert started(parted.runner("run", "without.toml", "--json"))

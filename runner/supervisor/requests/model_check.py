@@ -15,8 +15,8 @@ from runner.events import Checked
 from runner.machine.active_time import active_seconds
 from runner.pipeline.model_sources import where_component
 from runner.protocol import ModelCheck
-from runner.supervisor.connection import WorkerConnection
-from runner.supervisor.spawn import Spawner
+from runner.supervisor.processes.connection import WorkerConnection
+from runner.supervisor.processes.spawn import Spawner
 from runner.work.checks import Findings, Warned, component_checks
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runner.model.checks.adapters import AdapterCheck
     from runner.model.checks.request import ComponentCheck
     from runner.pipeline.stage import PipelineStage
-    from runner.supervisor.spawn import Process
+    from runner.supervisor.processes.spawn import Process
     from runner.work.models import ResolvedModels
 
 SECONDS = 120.0  # for one component, with imports

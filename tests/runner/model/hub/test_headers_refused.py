@@ -11,7 +11,7 @@ from described import MODEL, VAE, call, describe, long_header
 from hub import Hub, Repository, Sparse
 
 from runner.files.header import HeaderError
-from runner.model.contents import FIRST, _head, _parsed
+from runner.model.hub.contents import FIRST, _head, _parsed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +56,7 @@ def spoil(repository: Repository, how: str) -> None:
         ("", MODEL, "v9", "the model has no revision 'v9'"),
     ],
 )
-def test_what_cannot_be_had_is_told_as_when_it_is_fetched(
+def test_what_cannot_be_had_is_reported_as_when_it_is_fetched(
     project: Project, hub: Hub, how: str, source: str, revision: str, words: str
 ) -> None:
     spoil(hub.repositories[MODEL], how)

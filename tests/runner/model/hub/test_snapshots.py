@@ -14,12 +14,12 @@ from hub import COMMIT
 from runner.api import Component
 from runner.errors import ModelError, RunnerError, StorageError
 from runner.manifest.schema import ModelSource
-from runner.model import hub
-from runner.model.hub import SPARE, cached
-from runner.model.hub_errors import explained
-from runner.model.listing import Listing
-from runner.model.needed import needed
-from runner.model.threads import in_threads
+from runner.model.hub import snapshots
+from runner.model.hub.errors import explained
+from runner.model.hub.listing import Listing
+from runner.model.hub.needed import needed
+from runner.model.hub.snapshots import SPARE, cached
+from runner.model.hub.threads import in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,13 +70,13 @@ def test_a_download_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "not/there/yet"))
     usage = namedtuple("usage", "total used free")  # noqa: PYI024
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 50, 0, SPARE + 1000))
-    hub._check_room(SOURCE, 1000)
+    snapshots._check_room(SOURCE, 1000)
     with pytest.raises(
         StorageError, match=r"model 'some-lab/tiny-flux' needs 1001 B in .*, where 1\.00 GiB are free"
     ):
-        hub._check_room(SOURCE, 1001)
+        snapshots._check_room(SOURCE, 1001)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 50, 0, 0))
-    hub._check_room(SOURCE, 0)  # nothing is fetched
+    snapshots._check_room(SOURCE, 0)  # nothing is fetched
 
 
 def test_what_a_component_needs_of_a_repository() -> None:
@@ -117,7 +117,7 @@ def test_work_in_threads_comes_back_in_its_order() -> None:
 
 def test_the_first_error_ends_the_work() -> None:
     """What a thread has begun may end; nothing else is begun."""
-    told = threading.Event()
+    reported = threading.Event()
     done: list[int] = []
     before = set(threading.enumerate())
 
@@ -125,8 +125,8 @@ def test_the_first_error_ends_the_work() -> None:
         raise KeyError("no")
 
     with pytest.raises(KeyError):
-        in_threads([failing, lambda: told.wait(30), lambda: done.append(1)])
-    told.set()
+        in_threads([failing, lambda: reported.wait(30), lambda: done.append(1)])
+    reported.set()
     for thread in set(threading.enumerate()) - before:
         thread.join()
     assert done == []
@@ -148,7 +148,7 @@ def client_error(name: str) -> Exception:
 
     kind: Any = getattr(errors, name)
     error: Exception = kind.__new__(kind)
-    error.args = ("told",)
+    error.args = ("reported",)
     error.response = SimpleNamespace(headers={})  # type: ignore[attr-defined]
     return error
 
@@ -179,8 +179,8 @@ class ConnectError(Exception):
 def test_the_clients_errors_in_the_users_words(
     make: Callable[[], Exception], kind: type[RunnerError], words: str
 ) -> None:
-    told = explained(ModelSource(source="some-lab/tiny-flux", revision="v9"), make())
-    assert type(told) is kind
+    reported = explained(ModelSource(source="some-lab/tiny-flux", revision="v9"), make())
+    assert type(reported) is kind
     with pytest.raises(kind, match=words):
-        raise told
-    assert str(told).count("model 'some-lab/tiny-flux' at 'v9'") == 1
+        raise reported
+    assert str(reported).count("model 'some-lab/tiny-flux' at 'v9'") == 1

@@ -16,9 +16,9 @@ from worker_job import item_of, job_of
 from runner.api import Component
 from runner.errors import PluginError
 from runner.events import Checked, Event, ItemStarted
-from runner.supervisor import connection as connection_module
-from runner.supervisor.connection import WorkerConnection
-from runner.supervisor.spawn import _Spawned
+from runner.supervisor.processes import connection as connection_module
+from runner.supervisor.processes.connection import WorkerConnection
+from runner.supervisor.processes.spawn import _Spawned
 
 if TYPE_CHECKING:
     from runner.protocol import Job
@@ -27,7 +27,7 @@ READ = """
 import os, sys, time
 from runner.protocol import messages, receive
 job = receive(sys.stdin.buffer)
-told = messages(sys.stdin.buffer)
+reported = messages(sys.stdin.buffer)
 """
 
 
@@ -69,7 +69,7 @@ def test_what_this_version_does_not_know_is_passed_over() -> None:
 
 def test_there_is_time_to_look_around_while_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection_module, "SAMPLE_SECONDS", 0.001)
-    connection = talk('print(\'{"event": "alive"}\', flush=True)\nnext(told)')
+    connection = talk('print(\'{"event": "alive"}\', flush=True)\nnext(reported)')
     looks: list[None] = []
     begun = False
     for event in connection.events():
@@ -92,7 +92,7 @@ def test_a_worker_that_has_just_ended_is_not_seen_to_hold_nothing() -> None:
 
 def test_the_peak_of_memory_is_kept() -> None:
     held = 64 << 20
-    connection = talk(f"kept = b'x' * {held}\nnext(told)\ndel kept\nnext(told)")
+    connection = talk(f"kept = b'x' * {held}\nnext(reported)\ndel kept\nnext(reported)")
     asked = 0
     for _ in connection.events():
         if asked == 0 and connection.memory.now > held:

@@ -90,8 +90,8 @@ def test_what_the_stages_need_is_fetched_once_and_found_again_without_the_networ
         "vae",
     }
     assert not any("fp16" in name for name in fetched)
-    told = outcome.of("fetch_progress")
-    assert told[-1]["done"] == told[-1]["total"] > 0
+    reported = outcome.of("fetch_progress")
+    assert reported[-1]["done"] == reported[-1]["total"] > 0
 
     hub.requests = 0
     again = project.runner("run", "hub.toml", "--json")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from runner.errors import ModelError
 from runner.manifest.problems import did_you_mean
 from runner.manifest.schema import LoraSource, PartSource
-from runner.model.contents import RemoteFolder
-from runner.model.hub_errors import title
+from runner.model.hub.contents import RemoteFolder
+from runner.model.hub.errors import title
 from runner.model.parts import ROOT, file_of, located
 from runner.model.selection import INDEX, Selection, files_of, select, variants
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from runner.api import Component
     from runner.manifest.schema import Source
-    from runner.model.listing import Listing
+    from runner.model.hub.listing import Listing
     from runner.model.selection import Contents
 
 SHOWN = 5  # files in a message

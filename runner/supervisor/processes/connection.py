@@ -18,7 +18,7 @@ from runner.protocol import Job, Measuring, ModelCheck, MoreItems, Prepare, Stop
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from runner.supervisor.spawn import Process
+    from runner.supervisor.processes.spawn import Process
 
 SAMPLE_SECONDS = 0.05
 GRACE_SECONDS = 10.0  # for a worker to exit after its last event

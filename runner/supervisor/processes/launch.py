@@ -10,15 +10,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Self
 
-from runner.supervisor.forked import ForkServer
-from runner.supervisor.spawn import Spawner
+from runner.supervisor.processes.forked import ForkServer
+from runner.supervisor.processes.spawn import Spawner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from runner.pipeline.binding import Pipeline
     from runner.rundir.directory import RunDirectory
-    from runner.supervisor.spawn import Launcher
+    from runner.supervisor.processes.spawn import Launcher
 
 CAN_FORK = sys.platform == "linux"
 

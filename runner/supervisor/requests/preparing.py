@@ -10,7 +10,7 @@ from runner.errors import InterruptedRunError, StageError, StorageError, error_o
 from runner.events import Failed, Prepared
 from runner.files.storage import storage_errors
 from runner.protocol import Prepare
-from runner.supervisor.connection import WorkerConnection
+from runner.supervisor.processes.connection import WorkerConnection
 from runner.units import format_size
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.model.preparation import Preparation
+    from runner.supervisor.processes.spawn import Launcher
     from runner.supervisor.signals import Interrupts
-    from runner.supervisor.spawn import Launcher
 
 SPARE = 1 << 30  # bytes that it must leave free on the disk
 
