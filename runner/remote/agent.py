@@ -64,7 +64,7 @@ FOLDER = "RUNNER_AGENT_FOLDER"
 """Environment variable: the folder on this machine that stands for the manifest's, for paths of models."""
 SHARE = "RUNNER_AGENT_SHARE"
 """Environment variable: the number of agents on this machine, which share its RAM."""
-SHARES = "RUNNER_AGENT_SHARES_FOLDER"
+SHARES_FOLDER = "RUNNER_AGENT_SHARES_FOLDER"
 """Environment variable: with 0, results are sent even if the run directory can be reached from here."""
 PREFIX = "runner-agent-"
 READ = 1 << 20  # bytes at a time
@@ -231,7 +231,7 @@ def _machine(pipeline: Pipeline) -> Machine | None:
 
 def _answer(hello: Hello) -> str:
     """Write an answer file beside the run's probe file; returns "" if that cannot be reached from here."""
-    if os.environ.get(SHARES) == "0":
+    if os.environ.get(SHARES_FOLDER) == "0":
         return ""
     word = Path(hello.run, f"{SHARED_WORD}{hello.word}")
     name = re.sub("[^A-Za-z0-9_-]", "_", hello.node)

@@ -6,8 +6,6 @@ import contextlib
 import logging
 import signal
 import socket
-import threading
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from runner.api import AGENT
 from runner_ray import relay
 from runner_ray.channel import RayChannel
+from runner_ray.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from runner_ray.params import Ray
 
 ANSWER_SECONDS = 10.0
-SILENCE = 20.0  # seconds without a word from the head; after 60, Ray itself ends the process
-JOINED_SECONDS = 2.0  # for an answer that is under way
 RESTARTS = 3  # of agents of one place, after they were lost
 
 
@@ -99,42 +96,6 @@ class _Place:
     losses: int = 0
     over: bool = False
     """Whether no agent is started here any more."""
-
-
-class Watch:
-    """Asks the head for the cluster's nodes, in a thread: where it is gone, an answer takes for ever."""
-
-    def __init__(self) -> None:
-        self._nodes: list[dict[str, Any]] = ray.nodes()
-        self._heard = time.monotonic()
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._ask, name="ray-nodes", daemon=True)
-        self._thread.start()
-
-    def nodes(self) -> list[dict[str, Any]]:
-        """The nodes as they were a moment ago.
-
-        Raises:
-            ConnectionError: the head does not answer.
-
-        """
-        if time.monotonic() - self._heard > SILENCE:
-            raise ConnectionError(
-                f"the head of the Ray cluster has not answered for {SILENCE:.0f} s; "
-                "when it is back, run again: what is done counts"
-            )
-        return self._nodes
-
-    def close(self) -> None:
-        """Ask no more: after ``ray.shutdown``, a question would start a cluster here."""
-        self._over.set()
-        self._thread.join(JOINED_SECONDS)
-
-    def _ask(self) -> None:
-        while not self._over.wait(1.0):
-            with contextlib.suppress(Exception):  # then it has not answered
-                self._nodes = ray.nodes()
-                self._heard = time.monotonic()
 
 
 @dataclass

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from nodes import BEHAVING, SENT, agents, digests, made, prompts
+from nodes import BEHAVING, SENT, agents, digests, prompts
 from toy_plugin import STAGES
 from waiting import wait_until
 
@@ -233,15 +233,25 @@ behave = "slay"
 
 
 def test_items_that_kill_their_worker_or_their_agent_fail_alone(toy: Project, cluster: Cluster) -> None:
-    ray(toy, cluster, prompts(4) + DEADLY, nodes=2)
-    outcome = run(toy)
-    assert outcome.code == 1, outcome
-    failed = {e["item"]: e["error"] for e in outcome.of("item_finished") if e["status"] == "failed"}
+    """And an agent that was killed is started anew on its node."""
+    ray(toy, cluster, prompts(4) + DEADLY + WAITING, nodes=2)
+    with toy.start("run", "ray.toml", "--json") as process:
+        assert process.stdout is not None
+        events: list[dict[str, Any]] = []
+        for event in map(json.loads, process.stdout):
+            events.append(event)
+            lost = {e["node"] for e in events if e["event"] == "node_lost"}
+            if event["event"] == "node_joined" and event["node"] in lost:
+                (toy.folder / "flags/slow.go").touch()
+        process.wait(60)
+    assert process.returncode == 1, events[-1]
+    done = [e for e in events if e["event"] == "item_finished"]
+    failed = {e["item"]: e["error"] for e in done if e["status"] == "failed"}
     assert failed.keys() == {"deadly", "slayer"}
     assert "given up after a second worker died" in failed["deadly"]
     assert "given up after a second node failed" in failed["slayer"]
-    assert len(outcome.of("node_lost")) == 2
-    assert len(made(outcome)) == 8
+    assert len([e for e in events if e["event"] == "node_lost"]) == 2
+    assert len(done) - len(failed) == 10
     wait_until(lambda: not agents(toy), 30, "no agent is left")
 
 
