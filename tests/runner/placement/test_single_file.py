@@ -31,9 +31,14 @@ COMPONENT = Component(
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("kind", ["", "BF16"])
 def test_weights_in_float32_are_those_of_diffusers(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, dtype: str
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    dtype: str,
 ) -> None:
     """From a folder, diffusers keeps some, and of GGUF; from another file it casts all, twice in float16."""
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path / "cache"))
     folder = checkpoint("wan21", tmp_path)
     weights = {name: weight.bfloat16() for name, weight in weights_of(folder / "transformer").items()}
     file = tmp_path / f"some.{'gguf' if kind else 'safetensors'}"
