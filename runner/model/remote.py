@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ModelError, RunnerError
 from runner.files.header import Header
 from runner.model import hub
+from runner.model.bitsandbytes import described
 from runner.model.contents import content_of, contents
 from runner.model.hub_errors import explained, title
 from runner.model.listing import current
@@ -138,4 +139,5 @@ def _shapes(component: Component, chosen: Selection, found: Mapping[str, Content
     tables = {name: found.get(path_of(component, name)) for name in CONFIGS}
     configs = {name: table for name, table in tables.items() if isinstance(table, dict)}
     config = configs.pop(CONFIG, {})
-    return ComponentShapes(component, tensors, config, chosen.names, configs, chosen.variant, metadata)
+    made = ComponentShapes(component, tensors, config, chosen.names, configs, chosen.variant, metadata)
+    return described(made, None)

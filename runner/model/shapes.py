@@ -43,6 +43,8 @@ class ComponentShapes:
     """Of its weight files."""
     prepared: str = ""
     """How it is written into the cache before it is loaded: the scheme of ``quantize``, or ``CONVERTED``."""
+    unread: str = ""
+    """Why its quantised weights cannot be read, where that needs more than their names; else empty."""
     computed: frozenset[str] = frozenset()
     """Weights that are computed when the component is loaded: they are in no file, and in no block."""
     adapters: tuple[AdapterReport, ...] = ()

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner.model.bitsandbytes import BITSANDBYTES
+from runner.placement import bitsandbytes
 from runner.placement.agreement import Disagreement, check_agreement
 from runner.placement.casts import DeferredCasts
 from runner.placement.owned import owned_weights
 from runner.placement.plain import open_plain
 from runner.placement.single_file import checkpoint_of, load_converted
 from runner.placement.slab import Slab
-from runner.stream.weights import Plain, WeightSource, source_of
+from runner.stream.weights import Plain, WeightSource, is_plain, source_of
 from runner.units import format_size
 
 if TYPE_CHECKING:
@@ -109,7 +112,8 @@ def _compare_with_plan(mapped: MappedModule, component: Component, dtype: torch.
     wrong = {
         name: weight.numel() * (4 - dtype.itemsize)
         for name, weight in mapped.module.named_parameters()
-        if (mapped.dtype_of(weight) == torch.float32) != bool(declared & {*name.split(".")})
+        if is_plain(weight)
+        and (mapped.dtype_of(weight) == torch.float32) != bool(declared & {*name.split(".")})
     }
     if wrong:
         _log.warning(
@@ -162,15 +166,20 @@ def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
         options |= {"torch_dtype": dtype, "low_cpu_mem_usage": True}
     else:
         options |= {"dtype": dtype, **_following_index(cls, files)}
-    loaded, report = cls.from_pretrained(
-        str(folder),
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # reported instead of raised, and refused below
-        **options,
-    )
+    quantisation = files.shapes.quantisation
+    by_bitsandbytes = quantisation is not None and quantisation.method == BITSANDBYTES
+    with bitsandbytes.mapping(cls) if by_bitsandbytes else nullcontext({}) as more:
+        loaded, report = cls.from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            # mismatches are reported instead of raised, and refused below
+            **{"ignore_mismatched_sizes": True, **options, **more},
+        )
     check_agreement(cls, files.component, files.folder, Disagreement.of(report))
+    if by_bitsandbytes:
+        bitsandbytes.prepare(loaded, quantisation, f"component '{files.component.name}'")
     if "transformers" in families(cls):
         _hang_capturing_hooks(loaded)
     return loaded

@@ -75,6 +75,8 @@ def foreign_format(shapes: ComponentShapes) -> str:
         return ""
     if shapes.quantisation is not None:
         return ""
+    if shapes.unread:
+        return f"the files are quantised (bitsandbytes), and {shapes.unread}"
     if method := _quantisation(shapes):
         return f"the files are quantised ({method}), which runner does not read; {_PLAIN}"
     foreign = next((name for name in shapes.tensors if _quantised_by(name)), "")
