@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from bitsandbytes_weights import FORMS as BITSANDBYTES
+from bitsandbytes_weights import config_of, load_quantised, write_quantised
 from odd_models import PLACED
 from single_files import products, scaled_fp8, weights_of, write, write_gguf
 from towers import together
@@ -66,6 +68,9 @@ def make(folder: Path, form: str) -> Path:
         write_gguf(folder / "single.gguf", weights, form)
     elif form == "fp8 scaled":
         write(folder / "single.safetensors", scaled_fp8(weights, rows=True))
+    elif form in BITSANDBYTES:
+        cls = diffusers.FluxTransformer2DModel
+        write_quantised(folder / "plain", folder / "quantised", cls, config_of(form), HALF)
     elif form in ("int8", "fp8"):
         _quantised(folder / "plain", form).save_pretrained(folder / "quantised")
     return folder
@@ -108,6 +113,8 @@ def theirs(folder: Path, form: str) -> Any:
         plain = products(load_file(folder / "single.safetensors"))
         model.load_state_dict({name: weight.to(HALF) for name, weight in plain.items()})
         return model.eval()
+    if form in BITSANDBYTES:
+        return load_quantised(folder / "quantised", cls, HALF)
     return cls.from_pretrained(folder / "quantised", **options).eval()
 
 

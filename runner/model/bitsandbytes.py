@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from runner.files.header import TensorInfo
     from runner.model.shapes import ComponentShapes
@@ -112,17 +112,34 @@ def _unknown(found: Mapping[str, Any], name: str) -> ModelError:
     return ModelError(f"its quantization_config has {name} = {found[name]!r}, which is not read"[:300])
 
 
-def described(shapes: ComponentShapes, said: Mapping[str, bytes] | None) -> ComponentShapes:
+def described(
+    shapes: ComponentShapes, files: Iterable[Collection[str]], said: Mapping[str, bytes] | None
+) -> ComponentShapes:
     """The component with the weights that its tensors stand for; ``said`` as in :func:`as_weights`.
 
-    One that cannot be read keeps its tensors, and ``unread`` says why.
+    ``files`` are the names of each file's tensors. A component that cannot be read keeps its tensors, and
+    ``unread`` says why.
     """
     if not is_bitsandbytes(shapes.config) or not shapes.tensors:
         return shapes
     try:
-        return replace(shapes, tensors=as_weights(settings_of(shapes.config), shapes.tensors, said))
+        settings = settings_of(shapes.config)
+        tensors = as_weights(settings, shapes.tensors, said)
+        if settings.scheme in FOUR_BITS and shapes.component.cls.startswith("diffusers"):
+            _check_files(shapes.tensors, files)
     except ModelError as error:
         return replace(shapes, unread=str(error))
+    return replace(shapes, tensors=tensors)
+
+
+def _check_files(tensors: Iterable[str], files: Iterable[Collection[str]]) -> None:
+    """Check that each weight's tensors are in one file: diffusers takes those that are missing for absent."""
+    files = list(files)
+    for weight in weights_of(tensors) if len(files) > 1 else ():
+        if sum(any(name.startswith(f"{weight}.") or name == weight for name in file) for file in files) > 1:
+            raise ModelError(
+                f"the tensors of '{weight}' are in several files, which diffusers does not read: save it in one"
+            )
 
 
 def says(name: str) -> bool:

@@ -98,7 +98,9 @@ class ComponentFiles:
         config = configs.pop(CONFIG, {})
         metadata = {key: value for h in self.headers.values() for key, value in h.metadata.items()}
         made = ComponentShapes(self.component, tensors, config, self.names, configs, self.variant, metadata)
-        return described(made, self._said() if is_bitsandbytes(config) else {})
+        if not is_bitsandbytes(config):
+            return made
+        return described(made, [header.tensors for header in self.headers.values()], self._said())
 
     def _said(self) -> dict[str, bytes]:
         """The contents of the tensors that say what others are, as far as they are as long as usual ones."""

@@ -140,4 +140,4 @@ def _shapes(component: Component, chosen: Selection, found: Mapping[str, Content
     configs = {name: table for name, table in tables.items() if isinstance(table, dict)}
     config = configs.pop(CONFIG, {})
     made = ComponentShapes(component, tensors, config, chosen.names, configs, chosen.variant, metadata)
-    return described(made, None)
+    return described(made, [header.tensors for header in headers], None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,9 +12,10 @@ import torch
 from runner.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from runner.model.quantised import Quantisation
+    from runner.model.shapes import ComponentShapes
 
 HOST = torch.device("cpu")
 PACKED_ROWS = 32  # that the kernels of CPUs with AVX-512 and bfloat16 take at a time
@@ -51,6 +53,41 @@ class _OnTheHost:
         return {"": HOST}
 
 
+def layers_of(cls: Any, module: torch.nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The layers that a component's library takes for quantised, by name; ``module`` has no weights yet."""
+    said = config["quantization_config"]
+    if any(base.__module__.startswith("diffusers.") for base in cls.__mro__):
+        from diffusers.quantizers import DiffusersAutoQuantizer
+
+        kept = [*(cls._keep_in_fp32_modules or ())]
+        quantizer: Any = DiffusersAutoQuantizer.from_config(dict(said), pre_quantized=True)
+        quantizer.preprocess_model(model=module, device_map={"": HOST}, keep_in_fp32_modules=kept)
+    else:
+        from transformers.quantizers.auto import AutoHfQuantizer
+
+        quantizer = AutoHfQuantizer.from_config(dict(said), pre_quantized=True)
+        quantizer.preprocess_model(model=module, device_map={"": "cpu"})
+    return quantised_layers(module)
+
+
+def with_sides(shapes: ComponentShapes, layers: Mapping[str, Any]) -> ComponentShapes:
+    """The component with the sides of its quantised weights, where only their numbers are known (on the hub).
+
+    Raises:
+        ModelError: files and library disagree on which layers are quantised.
+
+    """
+    assert shapes.quantisation is not None  # noqa: S101
+    check_layers(layers, shapes.quantisation)
+    tensors = dict(shapes.tensors)
+    for name in shapes.quantisation.weights:
+        layer, info = layers[name.removesuffix(".weight")], tensors[name]
+        numbers = layer.in_features * layer.out_features
+        if len(info.shape) == 1 and info.elements == numbers + numbers % 2:
+            tensors[name] = replace(info, shape=(layer.out_features, layer.in_features))
+    return replace(shapes, tensors=tensors)
+
+
 def quantised_layers(module: torch.nn.Module) -> dict[str, Any]:
     """The layers of bitsandbytes in a module, by name."""
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
@@ -58,19 +95,11 @@ def quantised_layers(module: torch.nn.Module) -> dict[str, Any]:
     return {n: part for n, part in module.named_modules() if isinstance(part, Linear4bit | Linear8bitLt)}
 
 
-def prepare(module: torch.nn.Module, quantisation: Quantisation, title: str) -> None:
-    """Make ready the layers of a component that was mapped: their weights are all that they hold.
-
-    Raises:
-        ModelError: a layer's weight is not quantised, or one of the files' weights is in no such layer.
-
-    """
+def prepare(module: torch.nn.Module) -> None:
+    """Make ready the layers of a component that was mapped: their weights are all that they hold."""
     from bitsandbytes.nn import Linear4bit
 
-    layers = quantised_layers(module)
-    if wrong := layers.keys() ^ {name.removesuffix(".weight") for name in quantisation.weights}:
-        raise ModelError(f"{title}: {disagreement(wrong, layers.keys())}")
-    for layer in layers.values():
+    for layer in quantised_layers(module).values():
         if isinstance(layer, Linear4bit):
             _prepare_packed(layer)
         else:
@@ -78,12 +107,22 @@ def prepare(module: torch.nn.Module, quantisation: Quantisation, title: str) -> 
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_Once())
 
 
-def disagreement(wrong: set[str], layers: Any) -> str:
-    """What is wrong where files and class disagree on which layers are quantised."""
-    name = min(wrong)
-    if name in layers:
-        return f"the weight of '{name}' is not quantised in its files, and its library takes it for quantised"
-    return f"the weight of '{name}' is quantised in its files, and its library does not take it for quantised"
+def check_layers(layers: Mapping[str, Any], quantisation: Quantisation) -> None:
+    """Check that the library takes those layers for quantised whose weights are.
+
+    Raises:
+        ModelError: it does not.
+
+    """
+    quantised = {name.removesuffix(".weight") for name in quantisation.weights}
+    if plain := layers.keys() - quantised:
+        raise ModelError(
+            f"the weight of '{min(plain)}' is not quantised in its files, and by its config it should be"
+        )
+    if other := quantised - layers.keys():
+        raise ModelError(
+            f"the weight of '{min(other)}' is quantised in its files, and by its config it should not be"
+        )
 
 
 def _prepare_packed(layer: Any) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner.errors import ModelError
 from runner.model.bitsandbytes import BITSANDBYTES
 from runner.placement import bitsandbytes
 from runner.placement.agreement import Disagreement, check_agreement
@@ -179,7 +180,7 @@ def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
         )
     check_agreement(cls, files.component, files.folder, Disagreement.of(report))
     if by_bitsandbytes:
-        bitsandbytes.prepare(loaded, quantisation, f"component '{files.component.name}'")
+        bitsandbytes.prepare(loaded)
     if "transformers" in families(cls):
         _hang_capturing_hooks(loaded)
     return loaded
@@ -206,6 +207,26 @@ def has_own_loader(cls: Any) -> bool:
 def families(cls: Any) -> set[str]:
     """The top-level packages of a class and its bases."""
     return {base.__module__.partition(".")[0] for base in cls.__mro__}
+
+
+def without_weights(cls: Any, config: Mapping[str, Any]) -> torch.nn.Module:
+    """A component of diffusers or transformers on the device "meta", by its config.
+
+    Raises:
+        ModelError: its class is of neither.
+
+    """
+    from accelerate import init_empty_weights
+
+    own = families(cls)
+    if not own & {"diffusers", "transformers"}:
+        raise ModelError(f"{cls.__name__} is a class of neither diffusers nor transformers")
+    with init_empty_weights():
+        if "diffusers" in own:
+            made: torch.nn.Module = cls.from_config(dict(config))
+        else:
+            made = cls(cls.config_class.from_dict(dict(config)))
+    return made
 
 
 def _following_index(cls: Any, files: ComponentFiles) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runner.model.bitsandbytes import BITSANDBYTES
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
@@ -24,10 +26,10 @@ _QUANTISED = {
     "qzeros": "GPTQ or AWQ",
     "wscales": "nunchaku",
     "weight_packed": "compressed-tensors",
-    "absmax": "bitsandbytes",
-    "quant_map": "bitsandbytes",
-    "nested_absmax": "bitsandbytes",
-    "SCB": "bitsandbytes",
+    "absmax": BITSANDBYTES,
+    "quant_map": BITSANDBYTES,
+    "nested_absmax": BITSANDBYTES,
+    "SCB": BITSANDBYTES,
     "comfy_quant": "ComfyUI",
 }
 _QUANTISED_PARTS = ("quant_state", "_quantization_metadata")
@@ -80,6 +82,11 @@ def foreign_format(shapes: ComponentShapes) -> str:
     if method := _quantisation(shapes):
         return f"the files are quantised ({method}), which runner does not read; {_PLAIN}"
     foreign = next((name for name in shapes.tensors if _quantised_by(name)), "")
+    if _quantised_by(foreign) == BITSANDBYTES:
+        return (
+            f"the files hold {foreign}: they were quantised ({BITSANDBYTES}), and its config.json has no "
+            "quantization_config that says how: get the folder as it was saved"
+        )
     return f"the files hold {foreign}: {format_of([foreign])}" if foreign else ""
 
 
@@ -101,5 +108,5 @@ def _quantisation(shapes: ComponentShapes) -> str:
 def _quantised_by(name: str) -> str:
     """The tool or format that a tensor's name indicates; empty if none."""
     if any(part in name for part in _QUANTISED_PARTS):
-        return "bitsandbytes"
+        return BITSANDBYTES
     return _QUANTISED.get(name.rpartition(".")[2], "")

@@ -136,7 +136,7 @@ def test_libraries_count_what_they_import_where_it_is_installed(monkeypatch: pyt
     shapes = component(cls="diffusers:Net")
     adapted = replace(shapes, adapters=(AdapterReport({"net": {"first": (MIB, 4)}}),))
     assert requirements(adapted).process == (160 + 20 + 134 + 12) * MIB
-    monkeypatch.setattr("runner.plan.requirements.has_peft", lambda: False)
+    monkeypatch.setattr("runner.plan.requirements.is_installed", lambda _: False)
     assert requirements(shapes).process == (160 + 20 + 125) * MIB
 
 
