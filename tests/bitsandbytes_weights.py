@@ -46,7 +46,11 @@ def write_quantised(plain: Path, target: Path, cls: Any, config: Any, dtype: tor
         if layer.bias is not None:
             layer.bias = weights[f"{name}.bias"]
     target.mkdir()
-    save_file({name: one.contiguous() for name, one in replaced.state_dict().items()}, target / FILE, {"format": "pt"})
+    save_file(
+        {name: one.contiguous() for name, one in replaced.state_dict().items()},
+        target / FILE,
+        {"format": "pt"},
+    )
     table = json.loads((plain / "config.json").read_text())
     (target / "config.json").write_text(json.dumps(table | {"quantization_config": config.to_dict()}))
     return target
@@ -64,7 +68,9 @@ def load_quantised(folder: Path, cls: Any, dtype: torch.dtype) -> Any:
         weight = tensors.pop(f"{name}.weight")
         if isinstance(layer, bitsandbytes.nn.Linear4bit):
             stats = {key: tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.weight.")}
-            layer.weight = bitsandbytes.nn.Params4bit.from_prequantized(weight, stats, device="cpu", module=layer)
+            layer.weight = bitsandbytes.nn.Params4bit.from_prequantized(
+                weight, stats, device="cpu", module=layer
+            )
         else:
             layer.weight = bitsandbytes.nn.Int8Params(weight, requires_grad=False).to("cpu")
             layer.weight.SCB = tensors.pop(f"{name}.SCB")

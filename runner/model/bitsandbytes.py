@@ -1,8 +1,8 @@
 """Weights that bitsandbytes has quantised: which tensors are parts of them, and whether they agree.
 
-A layer's matrix in NF4 or FP4 is bytes with two numbers each, one scale for each group of numbers (``absmax``,
-which may be quantised in turn), tables, and a JSON text with its shape. One in LLM.int8 is bytes with one
-scale for each row (``SCB``). The library trusts all of them: its kernels read as far as the shape says.
+A layer's matrix in NF4 or FP4 is bytes with two numbers each, one scale for each group of numbers
+(``absmax``, which may be quantised in turn), tables, and a JSON text with its shape. One in LLM.int8 is bytes
+with one scale for each row (``SCB``). The library trusts all of them: its kernels read as far as the shape says.
 """
 
 from __future__ import annotations
@@ -137,9 +137,7 @@ def _check_files(tensors: Iterable[str], files: Iterable[Collection[str]]) -> No
     files = list(files)
     for weight in weights_of(tensors) if len(files) > 1 else ():
         if sum(any(name.startswith(f"{weight}.") or name == weight for name in file) for file in files) > 1:
-            raise ModelError(
-                f"the tensors of '{weight}' are in several files, which diffusers does not read: save it in one"
-            )
+            raise ModelError(f"the tensors of '{weight}' are in several files, which diffusers does not read")
 
 
 def says(name: str) -> bool:
@@ -150,7 +148,7 @@ def says(name: str) -> bool:
 def as_weights(
     settings: Settings, tensors: Mapping[str, TensorInfo], said: Mapping[str, bytes] | None
 ) -> dict[str, TensorInfo]:
-    """A component's tensors with the shapes of the weights that they stand for, without those that only say it.
+    """A component's tensors with the shapes of the weights that they stand for, and no tensors that say that.
 
     ``said`` has the content of these; with None, on the hub, matrices in 4 bits are rows of numbers. They
     have the dtype ``NF4`` or ``FP4``, which no header has.
@@ -164,7 +162,9 @@ def as_weights(
     for weight in weights_of(tensors):
         made[weight] = whole(weight, settings, tensors, said)
     if not any(True for _ in weights_of(tensors)):
-        raise ModelError("its config says that bitsandbytes has quantised it, and no tensor of its files is so")
+        raise ModelError(
+            "its config says that bitsandbytes has quantised it, and no tensor of its files is so"
+        )
     kept = {part for weight in weights_of(tensors) for part in parts_of(weight)}
     stray = next((n for n in made if n not in kept and n.endswith((SCALES, *(f".{b}" for b in _BESIDE)))), "")
     if stray:
@@ -286,7 +286,7 @@ def _tensor(tensors: Mapping[str, TensorInfo], name: str, dtype: str) -> TensorI
     return info
 
 
-def _expect(name: str, info: TensorInfo, right: bool, what: str) -> None:  # noqa: FBT001
+def _expect(name: str, info: TensorInfo, right: bool, what: str) -> None:
     if not right:
         shape = " x ".join(map(str, info.shape)) or "a number"
         raise ModelError(f"'{name}' is {info.dtype}, {shape}, and should be {what}")

@@ -32,7 +32,8 @@ _TORCHAO_TENSORS = {"Tensor", "Int8Tensor", "Float8Tensor", "KernelPreference", 
 _TORCHAO_PART = re.compile(r"(?P<owner>.+)\._(?P<weight>[^.]+?)_(?P<part>qdata|scale|zero_point)")
 
 # bytes for each number of a weight that its layer takes while it computes in bfloat16: measured peaks of a
-# 12288 x 3072 layer with 64 rows of input on the CPU, torch 2.13, diffusers 0.42, torchao 0.18, bitsandbytes 0.50
+# 12288 x 3072 layer with 64 rows of input on the CPU, torch 2.13, diffusers 0.42, torchao 0.18,
+# bitsandbytes 0.50
 WORKSPACE = {
     "int8": 2.2,
     "fp8": 10.1,
@@ -53,6 +54,8 @@ WORKSPACE = {
 }
 FOUR_BITS_IN = {"float32": 4.1, "bfloat16": 2.2, "float16": 2.2}
 """The same of bitsandbytes' layers in 4 bits, by the dtype that they compute in."""
+REPACKED = 6.1
+"""The same on CPUs with AVX-512 and bfloat16: these layers put a weight's bytes in another order first."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +87,24 @@ class Quantisation:
         """What to do where the package that is needed is not installed; empty where it is."""
         return missing(self.method)
 
-    def workspace(self, tensors: Mapping[str, TensorInfo]) -> int:
+    @property
+    def is_repacked(self) -> bool:
+        """Whether layers put their weights' bytes in another order when they first compute on this CPU."""
+        return self.schemes[0] in FOUR_BITS and "avx512_bf16" in cpu_flags()
+
+    def workspace(self, tensors: Mapping[str, TensorInfo], *, on_cpu: bool) -> int:
         """The most bytes that a layer takes beside its weight and its activations while it computes."""
         return max(
             (
-                int(tensors[tensor].elements * self._bytes_a_number(tensors[tensor]))
+                int(tensors[tensor].elements * self._bytes_a_number(tensors[tensor], on_cpu=on_cpu))
                 for tensor in self.weights.values()
             ),
             default=0,
         )
 
-    def _bytes_a_number(self, tensor: TensorInfo) -> float:
+    def _bytes_a_number(self, tensor: TensorInfo, *, on_cpu: bool) -> float:
+        if on_cpu and self.is_repacked:
+            return REPACKED
         if self.schemes[0] in FOUR_BITS:
             return FOUR_BITS_IN[self.computed]
         return WORKSPACE[tensor.dtype if self.method == GGUF else self.schemes[0]]
@@ -134,7 +144,9 @@ def _of_bitsandbytes(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo
         return None
     settings = bitsandbytes.settings_of(config)
     kept = frozenset(part for weight in weights for part in bitsandbytes.parts_of(weight) if part in tensors)
-    return Quantisation(BITSANDBYTES, (settings.scheme,), {n: n for n in weights}, kept, computed=settings.computed)
+    return Quantisation(
+        BITSANDBYTES, (settings.scheme,), {n: n for n in weights}, kept, computed=settings.computed
+    )
 
 
 def parts_of(tensors: Iterable[str]) -> tuple[dict[str, str], frozenset[str]]:

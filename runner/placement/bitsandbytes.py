@@ -1,4 +1,4 @@
-"""Loads components that bitsandbytes has quantised, mapped from their files, whatever computes with them later."""
+"""Loads components that bitsandbytes has quantised, mapped from their files, for any device."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _prepare_packed(layer: Any) -> None:
 
 
 def _give_back(layer: Any, _args: object, _output: object) -> None:
-    """Return to the weight what the layer has taken from it, so that it is freed and replaced with the weight."""
+    """Return to the weight what the layer has taken from it, which is freed and replaced with the weight."""
     state = layer.state
     if state.CB is not None:
         layer.weight.CB, layer.weight.SCB = state.CB, state.SCB

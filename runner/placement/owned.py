@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
 from runner.stream.blocks import OffloadedParameter, as_parameter, set_weight
 from runner.stream.weights import is_plain, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
 
 class Owner(NamedTuple):

@@ -1,7 +1,7 @@
 """The sources of weights that bitsandbytes has quantised: ``Params4bit`` and ``Int8Params``.
 
-Both are parameters with more tensors in their attributes. What they become is made anew from copies each time:
-layers change the object that they compute with.
+Both are parameters with more tensors in their attributes. They are made anew from copies each time: layers
+change the object that they compute with.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WEIGHT_SAID = ("blocksize", "compress_statistics", "quant_type", "quant_storage
 
 @dataclass(frozen=True)
 class Packed:
-    """A weight in NF4 or FP4: bytes, scales and a table of its 16 numbers; the scales may be quantised, too."""
+    """A weight in NF4 or FP4: bytes, scales and a table of its 16 numbers; the scales may be quantised."""
 
     weight: torch.Tensor
     tensors: Sequence[torch.Tensor] = field(init=False)

@@ -151,7 +151,7 @@ def bytes_of(text: bytes) -> torch.Tensor:
 
 
 DAMAGED: Mapping[str, tuple[str, torch.Tensor | None, str]] = {
-    "no state": (STATE, None, f"it holds '{WEIGHT}.absmax' and no quantised weight that this is of"),
+    "no state": (STATE, None, "and no quantised weight that this is of"),
     "no scales": (f"{WEIGHT}.absmax", None, f"it has no '{WEIGHT}.absmax'"),
     "no table": (f"{WEIGHT}.quant_map", None, f"it has no '{WEIGHT}.quant_map'"),
     "no table of scales": (f"{WEIGHT}.nested_quant_map", None, f"it has no '{WEIGHT}.nested_quant_map'"),
@@ -187,7 +187,11 @@ INT8_DAMAGED: Mapping[str, tuple[str, torch.Tensor | None, str]] = {
     "half scales": (f"{LAYER}.SCB", torch.zeros(128).half(), "F16, 128, and should be F32"),
     "few scales": (f"{LAYER}.SCB", torch.zeros(12), "one a row"),
     "no bytes": (WEIGHT, torch.zeros(128, 128), "F32, 128 x 128, and should be I8"),
-    "other layout": (f"{LAYER}.weight_format", torch.tensor(2, dtype=torch.uint8), "only weights in rows (0)"),
+    "other layout": (
+        f"{LAYER}.weight_format",
+        torch.tensor(2, dtype=torch.uint8),
+        "only weights in rows (0)",
+    ),
 }
 
 
@@ -230,12 +234,16 @@ def test_a_threshold_that_is_no_number(small: Callable[[str], Project]) -> None:
 def test_layers_that_config_and_files_disagree_about(small: Callable[[str], Project]) -> None:
     project = small("nf4 double")
     reconfigure(project, llm_int8_skip_modules=["proj_out"])
-    refused(project, 8, "the weight of 'proj_out' is quantised in its files, and by its config it should not be")
+    refused(
+        project, 8, "the weight of 'proj_out' is quantised in its files, and by its config it should not be"
+    )
     reconfigure(project, llm_int8_skip_modules=None)
     plain = load_file(DEMO / "transformer" / FILE)["proj_out.weight"]
     parts = ("absmax", "quant_map", "nested_absmax", "nested_quant_map", "quant_state.bitsandbytes__nf4")
     rewrite(project, **{"proj_out.weight": plain}, **{f"proj_out.weight.{part}": None for part in parts})
-    refused(project, 8, "the weight of 'proj_out' is not quantised in its files, and by its config it should be")
+    refused(
+        project, 8, "the weight of 'proj_out' is not quantised in its files, and by its config it should be"
+    )
 
 
 def test_a_matrix_on_its_side(small: Callable[[str], Project]) -> None:
