@@ -77,6 +77,9 @@ def load_quantised(folder: Path, cls: Any, dtype: torch.dtype) -> Any:
             tensors.pop(f"{name}.weight_format")
         if layer.bias is not None:
             layer.bias = torch.nn.Parameter(tensors.pop(f"{name}.bias").to(dtype), requires_grad=False)
+    # by these, peft knows which layers it adds adapters to
+    model.is_quantized, model.quantization_method = True, config.quant_method
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = config.load_in_4bit, config.load_in_8bit
     report = model.load_state_dict({name: one.to(dtype) for name, one in tensors.items()}, strict=False)
     assert not report.unexpected_keys
     return model.eval()

@@ -2,7 +2,8 @@
 
 A layer's matrix in NF4 or FP4 is bytes with two numbers each, one scale for each group of numbers
 (``absmax``, which may be quantised in turn), tables, and a JSON text with its shape. One in LLM.int8 is bytes
-with one scale for each row (``SCB``). The library trusts all of them: its kernels read as far as the shape says.
+with one scale for each row (``SCB``). The library trusts all of them: its kernels read as far as the shape
+says.
 """
 
 from __future__ import annotations
