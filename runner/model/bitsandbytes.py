@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from runner.files.header import TensorInfo
-    from runner.model.shapes import ComponentShapes
 
 BITSANDBYTES = "bitsandbytes"
 INT8 = "LLM.int8"
@@ -113,27 +112,7 @@ def _unknown(found: Mapping[str, Any], name: str) -> ModelError:
     return ModelError(f"its quantization_config has {name} = {found[name]!r}, which is not read"[:300])
 
 
-def described(
-    shapes: ComponentShapes, files: Iterable[Collection[str]], said: Mapping[str, bytes] | None
-) -> ComponentShapes:
-    """The component with the weights that its tensors stand for; ``said`` as in :func:`as_weights`.
-
-    ``files`` are the names of each file's tensors. A component that cannot be read keeps its tensors, and
-    ``unread`` says why.
-    """
-    if not is_bitsandbytes(shapes.config) or not shapes.tensors:
-        return shapes
-    try:
-        settings = settings_of(shapes.config)
-        tensors = as_weights(settings, shapes.tensors, said)
-        if settings.scheme in FOUR_BITS and shapes.component.cls.startswith("diffusers"):
-            _check_files(shapes.tensors, files)
-    except ModelError as error:
-        return replace(shapes, unread=str(error))
-    return replace(shapes, tensors=tensors)
-
-
-def _check_files(tensors: Iterable[str], files: Iterable[Collection[str]]) -> None:
+def check_files(tensors: Iterable[str], files: Iterable[Collection[str]]) -> None:
     """Check that each weight's tensors are in one file: diffusers takes those that are missing for absent."""
     files = list(files)
     for weight in weights_of(tensors) if len(files) > 1 else ():
@@ -259,6 +238,7 @@ def _said(name: str, text: bytes, scheme: str, *, nested: bool) -> tuple[tuple[i
         and isinstance(shape, list)
         and len(shape) == 2
         and all(type(side) is int and 0 < side < 1 << 31 for side in shape)
+        and shape[1] % 2 == 0  # the kernels of the CPU read rows of whole bytes
     )
     if nested:
         offset = found["nested_offset"]

@@ -138,7 +138,7 @@ def quantisation_of(
 
 
 def _of_bitsandbytes(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Quantisation | None:
-    """Of tensors as :func:`runner.model.bitsandbytes.described` has them; None if it could not read them."""
+    """Of tensors as :func:`runner.model.bitsandbytes.as_weights` returns them; None if none is quantised."""
     weights = [name for name in tensors if bitsandbytes.is_weight(name, tensors)]
     if not weights:
         return None

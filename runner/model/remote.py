@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from runner.errors import ModelError, RunnerError
 from runner.files.header import Header
 from runner.model import hub
-from runner.model.bitsandbytes import described
 from runner.model.contents import content_of, contents
 from runner.model.hub_errors import explained, title
 from runner.model.listing import current
@@ -140,4 +139,4 @@ def _shapes(component: Component, chosen: Selection, found: Mapping[str, Content
     configs = {name: table for name, table in tables.items() if isinstance(table, dict)}
     config = configs.pop(CONFIG, {})
     made = ComponentShapes(component, tensors, config, chosen.names, configs, chosen.variant, metadata)
-    return described(made, [header.tensors for header in headers], None)
+    return made.read([header.tensors for header in headers], None)

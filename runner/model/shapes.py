@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from runner.errors import ModelError
 from runner.files.header import DTYPE_BITS
+from runner.model import bitsandbytes
 from runner.model.quantised import SCHEMES, TORCHAO, Quantisation, parts_of, quantisation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from runner.api import Component
     from runner.files.header import TensorInfo
@@ -50,6 +52,23 @@ class ComponentShapes:
     adapters: tuple[AdapterReport, ...] = ()
     """Of the adapters that change it."""
 
+    def read(self, files: Iterable[Collection[str]], said: Mapping[str, bytes] | None) -> ComponentShapes:
+        """The same with the weights that its tensors stand for, if bitsandbytes has quantised it.
+
+        ``files`` are the names of each file's tensors, ``said`` is as :func:`.bitsandbytes.as_weights` takes it.
+        A component that cannot be read keeps its tensors, and ``unread`` says why.
+        """
+        if not bitsandbytes.is_bitsandbytes(self.config) or not self.tensors:
+            return self
+        try:
+            settings = bitsandbytes.settings_of(self.config)
+            tensors = bitsandbytes.as_weights(settings, self.tensors, said)
+            if settings.scheme != bitsandbytes.INT8 and self.component.cls.startswith("diffusers"):
+                bitsandbytes.check_files(self.tensors, files)
+        except ModelError as error:
+            return replace(self, unread=str(error))
+        return replace(self, tensors=tensors)
+
     @property
     def settings(self) -> Mapping[str, Any]:
         """The config of a model, a scheduler or a tokenizer."""
@@ -60,7 +79,7 @@ class ComponentShapes:
         """How some of the weights are quantised; None if they are not."""
         if self.prepared in SCHEMES:
             return Quantisation(TORCHAO, (self.prepared,), *parts_of(self.tensors))
-        return quantisation_of(self.config, self.tensors, self.metadata)
+        return None if self.unread else quantisation_of(self.config, self.tensors, self.metadata)
 
     @cached_property
     def weights(self) -> Mapping[str, TensorInfo]:

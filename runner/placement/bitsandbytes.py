@@ -14,7 +14,6 @@ from runner.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from runner.model.quantised import Quantisation
     from runner.model.shapes import ComponentShapes
 
 HOST = torch.device("cpu")
@@ -78,7 +77,7 @@ def with_sides(shapes: ComponentShapes, layers: Mapping[str, Any]) -> ComponentS
 
     """
     assert shapes.quantisation is not None  # noqa: S101
-    check_layers(layers, shapes.quantisation)
+    check_layers(layers, shapes)
     tensors = dict(shapes.tensors)
     for name in shapes.quantisation.weights:
         layer, info = layers[name.removesuffix(".weight")], tensors[name]
@@ -107,21 +106,23 @@ def prepare(module: torch.nn.Module) -> None:
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_Once())
 
 
-def check_layers(layers: Mapping[str, Any], quantisation: Quantisation) -> None:
+def check_layers(layers: Mapping[str, Any], shapes: ComponentShapes) -> None:
     """Check that the library takes those layers for quantised whose weights are.
 
     Raises:
         ModelError: it does not.
 
     """
-    quantised = {name.removesuffix(".weight") for name in quantisation.weights}
+    assert shapes.quantisation is not None  # noqa: S101
+    title = f"component '{shapes.component.name}'"
+    quantised = {name.removesuffix(".weight") for name in shapes.quantisation.weights}
     if plain := layers.keys() - quantised:
         raise ModelError(
-            f"the weight of '{min(plain)}' is not quantised in its files, and by its config it should be"
+            f"{title}: the weight of '{min(plain)}' is not quantised in its files, and its config says it is"
         )
     if other := quantised - layers.keys():
         raise ModelError(
-            f"the weight of '{min(other)}' is quantised in its files, and by its config it should not be"
+            f"{title}: the weight of '{min(other)}' is quantised in its files, and its config says it is not"
         )
 
 

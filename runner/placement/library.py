@@ -27,6 +27,7 @@ from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from runner.api import Component
     from runner.model.files import ComponentFiles
@@ -167,9 +168,14 @@ def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
         options |= {"torch_dtype": dtype, "low_cpu_mem_usage": True}
     else:
         options |= {"dtype": dtype, **_following_index(cls, files)}
+    if files.shapes.unread:
+        raise ModelError(f"component '{files.component.name}': {files.shapes.unread}")
     quantisation = files.shapes.quantisation
     by_bitsandbytes = quantisation is not None and quantisation.method == BITSANDBYTES
-    with bitsandbytes.mapping(cls) if by_bitsandbytes else nullcontext({}) as more:
+    opening: AbstractContextManager[dict[str, Any]] = nullcontext({})
+    if by_bitsandbytes:
+        opening = bitsandbytes.mapping(cls)
+    with opening as more:
         loaded, report = cls.from_pretrained(
             str(folder),
             use_safetensors=True,

@@ -82,9 +82,8 @@ class ByRows:
     def materialize(self, tensors: Sequence[torch.Tensor], cast: torch.Tensor | None = None) -> torch.Tensor:
         del cast
         data, scales = tensors
-        made: torch.Tensor = type(self.weight)(  # type: ignore[call-arg]
-            data, requires_grad=False, has_fp16_weights=False, CB=data, SCB=scales
-        )
+        cls: Any = type(self.weight)
+        made: torch.Tensor = cls(data, requires_grad=False, has_fp16_weights=False, CB=data, SCB=scales)
         return made
 
 

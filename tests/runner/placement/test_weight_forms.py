@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 import weight_forms as forms
+from bitsandbytes_weights import FORMS as BITSANDBYTES
 from weight_forms import BLOCKS, GGML
 
 from runner.placements import ComponentPlacement
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from sim.forked import Simulation
 
-OTHER = ("fp8 scaled", "int8", "fp8", *forms.BITSANDBYTES)
+OTHER = ("fp8 scaled", "int8", "fp8", *BITSANDBYTES)
 PLACED = {
     "resident": ComponentPlacement("resident"),
     "stream": ComponentPlacement("stream", dict.fromkeys(BLOCKS, "disk")),
