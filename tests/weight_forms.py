@@ -155,8 +155,12 @@ def made(
 
 def compare(folder: str, form: str, names: Sequence[str], policies: Sequence[str]) -> Mapping[str, str]:
     """What is wrong with each placement on the simulated device: nothing, where it has the CPU's bits."""
+    import torch._dynamo
     import torch_sim
 
+    torch._dynamo.config.disable = (
+        True  # bitsandbytes would compile its functions for the device, for minutes
+    )
     with torch.inference_mode(mode=False):  # torchao's tensors lack what loading needs in it
         model = theirs(Path(folder), form)
     expected = [call(model, number) for number in range(CALLS)]

@@ -55,7 +55,7 @@ class ComponentShapes:
     def read(self, files: Iterable[Collection[str]], said: Mapping[str, bytes] | None) -> ComponentShapes:
         """The same with the weights that its tensors stand for, if bitsandbytes has quantised it.
 
-        ``files`` are the names of each file's tensors, ``said`` is as :func:`.bitsandbytes.as_weights` takes it.
+        ``files`` are the names of each file's tensors; ``said`` is that of :func:`.bitsandbytes.as_weights`.
         A component that cannot be read keeps its tensors, and ``unread`` says why.
         """
         if not bitsandbytes.is_bitsandbytes(self.config) or not self.tensors:
