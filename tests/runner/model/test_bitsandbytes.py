@@ -259,7 +259,7 @@ def test_a_weight_in_two_files(small: Callable[[str], Project]) -> None:
     tensors = load_file(folder / FILE)
     apart = {f"{WEIGHT}.nested_absmax": tensors.pop(f"{WEIGHT}.nested_absmax")}
     stem = FILE.removesuffix(".safetensors")
-    index = {}
+    index: dict[str, str] = {}
     for number, shard in enumerate((tensors, apart), 1):
         name = f"{stem}-0000{number}-of-00002.safetensors"
         save_file(shard, folder / name)
