@@ -48,6 +48,7 @@ PATTERNS = (
     "tests/plugins/flux/demo_model/test_training.py::test_the_checkpoint_draws_and_is_scored",
     "tests/plugins/flux/memory/test_allocator.py::*?runner_flux.decode-*-bfloat16?",
     "tests/plugins/flux/test_pixels.py::test_pixels_are_those_of_one_process?demo-bfloat16?",
+    "tests/plugins/flux/test_pixels.py::test_pixels_of_weights_that_bitsandbytes_has_quantised?LLM.int8?",
     "tests/plugins/flux/test_resume.py::test_a_killed_run_goes_on_from_its_last_checkpoint?resident?",
     "tests/plugins/test_guide.py::test_a_plugin_in_ten_minutes",
     "tests/plugins/test_guide.py::test_a_stage_with_weights",
