@@ -12,7 +12,7 @@ import torch
 from runner.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from runner.model.shapes import ComponentShapes
 
@@ -69,22 +69,53 @@ def layers_of(cls: Any, module: torch.nn.Module, config: Mapping[str, Any]) -> d
     return quantised_layers(module)
 
 
-def with_sides(shapes: ComponentShapes, layers: Mapping[str, Any]) -> ComponentShapes:
+def with_sides(
+    shapes: ComponentShapes, module: torch.nn.Module, layers: Mapping[str, Any]
+) -> ComponentShapes:
     """The component with the sides of its quantised weights, where only their numbers are known (on the hub).
+
+    ``module`` has the ``layers`` that its library takes for quantised.
 
     Raises:
         ModelError: files and library disagree on which layers are quantised.
 
     """
     assert shapes.quantisation is not None  # noqa: S101
-    check_layers(layers, shapes)
+    owners = {name: _owner(name.removesuffix(".weight"), layers) for name in shapes.quantisation.weights}
+    _check_layers(shapes, module, layers, owners)
     tensors = dict(shapes.tensors)
-    for name in shapes.quantisation.weights:
-        layer, info = layers[name.removesuffix(".weight")], tensors[name]
-        numbers = layer.in_features * layer.out_features
+    for name, owner in owners.items():
+        layer, info = layers.get(owner), tensors[name]
+        numbers = layer.in_features * layer.out_features if layer else 0
         if len(info.shape) == 1 and info.elements == numbers + numbers % 2:
             tensors[name] = replace(info, shape=(layer.out_features, layer.in_features))
     return replace(shapes, tensors=tensors)
+
+
+def _check_layers(
+    shapes: ComponentShapes, module: torch.nn.Module, layers: Mapping[str, Any], owners: Mapping[str, str]
+) -> None:
+    """Check that the library takes those layers for quantised whose weights are. It raises a ModelError."""
+    title = f"component '{shapes.component.name}'"
+    if plain := layers.keys() - owners.values():
+        raise ModelError(
+            f"{title}: the weight of '{min(plain)}' is not quantised in its files, and its config says it is"
+        )
+    others = {name for name, part in module.named_modules() if hasattr(part, "weight")} - layers.keys()
+    for name, owner in owners.items():
+        layer = name.removesuffix(".weight")
+        if not owner and _owner(layer, others):
+            raise ModelError(
+                f"{title}: the weight of '{layer}' is quantised in its files, and its config says it is not"
+            )
+
+
+def _owner(name: str, layers: Collection[str]) -> str:
+    """The layer of a name in files; empty if there is none. One may have a prefix that the other lacks."""
+    parts = name.split(".")
+    shorter = (".".join(parts[n:]) for n in range(len(parts)))
+    longer = (layer for layer in layers if layer.endswith(f".{name}"))
+    return next((layer for layer in shorter if layer in layers), "") or next(longer, "")
 
 
 def quantised_layers(module: torch.nn.Module) -> dict[str, Any]:
@@ -104,26 +135,6 @@ def prepare(module: torch.nn.Module) -> None:
         else:
             layer.register_forward_hook(_give_back, always_call=True)
     logging.getLogger("bitsandbytes.autograd._functions").addFilter(_Once())
-
-
-def check_layers(layers: Mapping[str, Any], shapes: ComponentShapes) -> None:
-    """Check that the library takes those layers for quantised whose weights are.
-
-    Raises:
-        ModelError: it does not.
-
-    """
-    assert shapes.quantisation is not None  # noqa: S101
-    title = f"component '{shapes.component.name}'"
-    quantised = {name.removesuffix(".weight") for name in shapes.quantisation.weights}
-    if plain := layers.keys() - quantised:
-        raise ModelError(
-            f"{title}: the weight of '{min(plain)}' is not quantised in its files, and its config says it is"
-        )
-    if other := quantised - layers.keys():
-        raise ModelError(
-            f"{title}: the weight of '{min(other)}' is quantised in its files, and its config says it is not"
-        )
 
 
 def _prepare_packed(layer: Any) -> None:

@@ -39,8 +39,9 @@ def check_without_files(cls: Any, shapes: ComponentShapes, model: Path) -> None:
 
     """
     if shapes.quantisation is not None and shapes.quantisation.method == BITSANDBYTES:
-        layers = bitsandbytes.layers_of(cls, without_weights(cls, shapes.config), shapes.config)
-        shapes = bitsandbytes.with_sides(shapes, layers)
+        module = without_weights(cls, shapes.config)
+        layers = bitsandbytes.layers_of(cls, module, shapes.config)
+        shapes = bitsandbytes.with_sides(shapes, module, layers)
     folder = model / shapes.component.path
     folder.mkdir(parents=True, exist_ok=True)  # it may be the root
     if shapes.config:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from bitsandbytes_weights import FILE, config_of, write_quantised
 from checkpoints import DEMO
+from hub import Hub, Repository
 from safetensors.torch import load_file, save_file
 
 from runner.model import quantised
@@ -267,6 +268,38 @@ def test_a_weight_in_two_files(small: Callable[[str], Project]) -> None:
     (folder / FILE).unlink()
     (folder / f"{FILE}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     refused(project, 8, f"the tensors of '{WEIGHT}' are in several files, which diffusers does not read")
+
+
+def test_a_folder_on_the_hub(small: Callable[[str], Project]) -> None:
+    """The sides of weights are known by their numbers; what texts say, when they are here."""
+    project = small("nf4 double")
+    here = diffuse(project.invoke("plan", "small.toml", "--json"))["components"][0]
+    right = Repository.of(project.folder / "quantised")
+    rewrite(project, **{STATE: said(dtype="__init__")})
+    hostile = Repository.of(project.folder / "quantised")
+    rewrite(project, **{STATE: said(), f"{WEIGHT}.absmax": None})
+    lacking = Repository.of(project.folder / "quantised")
+    text = (project.folder / "small.toml").read_text()
+    with Hub({"lab/right": right, "lab/hostile": hostile, "lab/lacking": lacking}).served() as hub:
+        project.environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
+
+        def named(name: str) -> None:
+            project.write("small.toml", text.replace("./quantised", f"lab/{name}"))
+
+        named("right")
+        planned = diffuse(project.runner("plan", "small.toml", "--json"))["components"][0]
+        same = ("quantisation", "parameters", "bytes", "loaded", "read")
+        assert {key: planned[key] for key in same} == {key: here[key] for key in same}
+        named("lacking")
+        outcome = project.runner("plan", "small.toml")
+        assert outcome.code == 8, outcome
+        assert f"it has no '{WEIGHT}.absmax'" in outcome.stderr
+        named("hostile")
+        assert project.runner("plan", "small.toml").code == 0
+        outcome = project.runner("run", "small.toml", "--json")
+        assert outcome.code == 8, outcome
+        assert '"dtype": "__init__"' in outcome.stderr
+        assert not outcome.of("item_finished")
 
 
 def test_it_is_not_installed(small: Callable[[str], Project], monkeypatch: pytest.MonkeyPatch) -> None:
