@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -85,10 +86,10 @@ def with_sides(
     _check_layers(shapes, module, layers, owners)
     tensors = dict(shapes.tensors)
     for name, owner in owners.items():
-        layer, info = layers.get(owner), tensors[name]
-        numbers = layer.in_features * layer.out_features if layer else 0
-        if len(info.shape) == 1 and info.elements == numbers + numbers % 2:
-            tensors[name] = replace(info, shape=(layer.out_features, layer.in_features))
+        info = tensors[name]
+        sides = (layers[owner].out_features, layers[owner].in_features) if owner else ()
+        if sides and len(info.shape) == 1 and info.elements == -(-math.prod(sides) // 2) * 2:
+            tensors[name] = replace(info, shape=sides)
     return replace(shapes, tensors=tensors)
 
 
