@@ -75,10 +75,10 @@ def foreign_format(shapes: ComponentShapes) -> str:
     """
     if shapes.component.cls.partition(":")[0].partition(".")[0] not in LIBRARIES or not shapes.tensors:
         return ""
-    if shapes.quantisation is not None:
-        return ""
     if shapes.unread:
-        return f"the files are quantised (bitsandbytes), and {shapes.unread}"
+        return f"the files are quantised ({BITSANDBYTES}), and {shapes.unread}"
+    if shapes.quantisation is not None and not shapes.prepared:
+        return ""
     if method := _quantisation(shapes):
         return f"the files are quantised ({method}), which runner does not read; {_PLAIN}"
     foreign = next((name for name in shapes.tensors if _quantised_by(name)), "")

@@ -302,6 +302,18 @@ def test_a_folder_on_the_hub(small: Callable[[str], Project]) -> None:
         assert not outcome.of("item_finished")
 
 
+def test_what_is_quantised_is_not_quantised_again(small: Callable[[str], Project]) -> None:
+    project = small("nf4 double")
+    text = (project.folder / "small.toml").read_text()
+    quantize = text.replace('placement = "stream"', 'quantize = "int8"')
+    project.write("small.toml", quantize)
+    refused(project, 8, "is quantised already (bitsandbytes nf4): leave it out of `quantize`")
+    rewrite(project, **{f"{WEIGHT}.quant_map": None})
+    refused(project, 8, "the files are quantised (bitsandbytes), and", f"it has no '{WEIGHT}.quant_map'")
+    reconfigure(project, quant_method="gptq")
+    refused(project, 8, "the files are quantised (gptq), which runner does not read")
+
+
 def test_it_is_not_installed(small: Callable[[str], Project], monkeypatch: pytest.MonkeyPatch) -> None:
     project = small("nf4 double")
     monkeypatch.setattr(quantised, "find_spec", lambda _name: None)
