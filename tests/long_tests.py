@@ -20,6 +20,7 @@ PATTERNS = (
     "tests/plugins/diffusers/test_kills.py::*",
     "tests/plugins/diffusers/test_loras.py::test_beside_quantised_weights_that_stream?int8?",
     "tests/plugins/diffusers/test_loras.py::test_beside_quantised_weights_that_stream?LLM.int8?",
+    "tests/plugins/diffusers/test_loras.py::test_beside_quantised_weights_that_stream?nf4 double?",
     "tests/plugins/diffusers/test_loras.py::*?sdxl-bfloat16-resident?",
     "tests/plugins/flux/test_loras.py::*?resident?",
     "tests/plugins/diffusers/test_outputs.py::test_a_picture_is_made_again_to_the_same_bytes",
