@@ -98,7 +98,7 @@ class MemoryRequirements:
         """RAM of the worker before it loads anything."""
         libraries = {_library(shapes.component) for shapes in self.shapes} | self.beside
         imported = sum(size for group, size in LIBRARIES.items() if group & libraries)
-        if "diffusers" in libraries:
+        if imported:
             imported += sum(size for name, size in IMPORTED.items() if is_installed(name))
         adapting = ADAPTING if any(shapes.adapters for shapes in self.shapes) else 0
         return PROCESS + RUNNING + imported + adapting + self.overheads.ram

@@ -124,7 +124,7 @@ def test_components_without_weights_are_none(project: Project) -> None:
         ("torch:Net", True, 160 + 20),
         ("torch:Net", False, 160 + 20 + 700),
         ("diffusers:Net", True, 160 + 20 + 172),
-        ("transformers.models:Net", True, 160 + 20 + 125),
+        ("transformers.models:Net", True, 160 + 20 + 172),
         ("diffusers:Net", False, 160 + 20 + 172 + 700),
     ],
 )
