@@ -7,6 +7,7 @@ change the object that they compute with.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,20 +27,25 @@ class Packed:
     weight: torch.Tensor
     tensors: Sequence[torch.Tensor] = field(init=False)
     _said: tuple[dict[str, Any], dict[str, Any], dict[str, Any]] = field(init=False)
-    _offset: float = field(init=False)
+    _of_scales: torch.Tensor | None = field(init=False)
 
     cast_size = 0
 
     def __post_init__(self) -> None:
         weight: Any = self.weight
-        state, nested = weight.quant_state, weight.quant_state.state2
+        state = weight.quant_state
+        nested = getattr(state, "state2", None)
         tensors = [plain(weight), state.absmax, state.code]
         if nested is not None:
             tensors += [nested.absmax, nested.code]
         said = [{name: getattr(part, name) for name in _SAID} if part else {} for part in (state, nested)]
         object.__setattr__(self, "tensors", tuple(tensors))
         object.__setattr__(self, "_said", (*said, {name: getattr(weight, name) for name in _WEIGHT_SAID}))
-        object.__setattr__(self, "_offset", 0.0 if nested is None else float(state.offset))
+        object.__setattr__(self, "_of_scales", None if nested is None else state.offset)
+
+    @cached_property
+    def _offset(self) -> float:
+        return float(self._of_scales) if self._of_scales is not None else 0.0
 
     @property
     def dtype(self) -> torch.dtype:
