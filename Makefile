@@ -37,13 +37,13 @@ test-long: $(READY)
 # and files of SLOW compute much, or start processes of other kinds
 SLOW := chaos fuzz packaging plugins sim test_manifests.py docs mutants runner/accelerator \
 	runner/cli runner/plugin_check runner/placement runner/report runner/testing runner/machine/test_rates.py \
-	runner/model/test_remote.py runner/model/test_remote_refused.py runner/plan/test_full_width.py \
+	runner/model/hub/test_headers.py runner/model/hub/test_headers_refused.py runner/plan/test_full_width.py \
 	runner/stream/test_pipelines.py runner/stream/test_property.py runner/stream/test_device.py \
 	runner/stream/test_attributes.py runner/stream/test_blocks.py runner/stream/test_transfer.py \
 	runner/supervisor/test_memory.py runner/supervisor/test_simulated.py runner/worker/test_simulated.py \
-	runner/plan/test_own_map.py runner/plan/test_refused.py runner/plan/test_remedies.py \
-	runner/worker/test_check.py runner/worker/test_device_draws.py runner/model/test_damage.py \
-	runner/model/test_hub.py runner/supervisor/test_model_check.py \
+	runner/plan/test_device_map.py runner/plan/test_refused.py runner/plan/test_remedies.py \
+	runner/worker/test_check.py runner/worker/test_device_draws.py runner/model/hub/test_damage.py \
+	runner/model/hub/test_fetched_models.py runner/supervisor/requests/test_model_check.py \
 	runner/worker/test_device_timer.py test_accelerator_bench.py runner/model/test_layouts.py \
 	runner/model/test_fingerprint.py runner/model/checks/test_classes.py runner/rundir/test_history.py
 test-fast: $(READY)

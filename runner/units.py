@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+MIB = 1 << 20
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)")
 _SIZE_UNITS = {"B": 1} | {
     f"{prefix}{i}B": (1024 if i else 1000) ** power

@@ -104,5 +104,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 kind = Path(report.location[0]).stem.removeprefix("test_")
                 tried[kind] += sum(count for name, count in report.user_properties if name == "inputs")
     if any(tried.values()):
-        told = ", ".join(f"{kind} {count}" for kind, count in sorted(tried.items()) if count)
-        terminalreporter.write_line(f"fuzzing: {tried.total()} inputs ({told})")
+        reported = ", ".join(f"{kind} {count}" for kind, count in sorted(tried.items()) if count)
+        terminalreporter.write_line(f"fuzzing: {tried.total()} inputs ({reported})")

@@ -28,20 +28,20 @@ import json, sys, types
 import runner_flux
 from runner.errors import RunnerError
 from runner.manifest.schema import ModelSource
-from runner.model import hub
-from runner.model.remote import describe
+from runner.model.hub import snapshots
+from runner.model.hub.headers import describe
 
 source = ModelSource(source=sys.argv[2], revision=sys.argv[3] or None)
 try:
     if sys.argv[1] == "download":
         quiet = types.SimpleNamespace(fetching=lambda *_: None, warning=lambda *_: None)
-        hub.download(source, [c for s in runner_flux.runner_stages() for c in s.components], quiet)
-    told = [describe(source, stage.components) for stage in runner_flux.runner_stages()]
+        snapshots.download(source, [c for s in runner_flux.runner_stages() for c in s.components], quiet)
+    reported = [describe(source, stage.components) for stage in runner_flux.runner_stages()]
 except RunnerError as error:
     print(error, file=sys.stderr)
     raise SystemExit(error.exit_code)
 assert "torch" not in sys.modules
-plain = [{n: [{w: vars(t) for w, t in s.tensors.items()}, dict(s.config)] for n, s in c.items()} for c in told]
+plain = [{n: [{w: vars(t) for w, t in s.tensors.items()}, dict(s.config)] for n, s in c.items()} for c in reported]
 print(json.dumps(plain))
 """
 
@@ -77,8 +77,8 @@ def opened(folder: Path) -> list[dict[str, Any]]:
         plain.append(
             {n: [{w: vars(t) for w, t in s.tensors.items()}, s.config] for n, s in shapes.items()},
         )
-    told: list[dict[str, Any]] = json.loads(json.dumps(plain))
-    return told
+    reported: list[dict[str, Any]] = json.loads(json.dumps(plain))
+    return reported
 
 
 def weight_file(tables: Mapping[str, Any]) -> bytes:

@@ -130,7 +130,7 @@ class Item:
         self.id, self.params, self.inputs, self.saved = "item", params, inputs, None
 
     def step(self, *_: object) -> None:
-        """Progress is told to nobody."""
+        """Progress is reported to nobody."""
 
     def warn(self, *_: object, **__: object) -> None:
         """The prompts are made up."""

@@ -57,7 +57,7 @@ class Repository:
     ranges: bool = True
     """Whether a part of a file can be had; if not, the whole is sent whatever is asked for."""
     elsewhere: bool = False
-    """Large files are on another host, as on the real hub: one that must not be told the token."""
+    """Large files are on another host, as on the real hub: one that must not see the token."""
 
     def size(self, path: str) -> int:
         return self.claimed.get(path, len(self.files[path]))
@@ -128,9 +128,11 @@ class _Handler(BaseHTTPRequestHandler):
         if match is None or repository is None:
             return self._refuse(404, "RepoNotFound")
         if path.startswith("/elsewhere/"):
-            told = "Authorization" in self.headers
+            reported = "Authorization" in self.headers
             return (
-                self._refuse(400, "TokenTold") if told else self._send_file(repository, match[3], body=body)
+                self._refuse(400, "TokenTold")
+                if reported
+                else self._send_file(repository, match[3], body=body)
             )
         # anybody may look at a gated repository; its files are for those who were let in
         if file and repository.gated and self.headers.get("Authorization") != "Bearer hf_let_me_in":

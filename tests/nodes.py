@@ -74,6 +74,10 @@ class Odd(Together):
 
     def changed(self, head, body):
         kind = head["kind"]
+        if kind == "piece":
+            pathlib.Path(os.environ["TOY_FLAGS"], "sent").touch()
+        if HOW == "answer" and kind == "welcome":
+            head["answer"] = "another folder's"
         if HOW == "path" and kind == "piece":
             head["name"] = "../../../escaped"
         if HOW == "unasked" and kind == "result":
@@ -88,7 +92,7 @@ class Odd(Together):
             head["sha256"] = hashlib.sha256(body).hexdigest()
         if HOW == "absent" and kind == "piece":
             return b""
-        if HOW == "event" and kind == "told":
+        if HOW == "event" and kind == "reported":
             head["event"] = {"event": "run_finished", "exit_code": 0, "outputs": [], "seconds": 1}
         if HOW == "pickle" and kind == "result":
             return b"\\x80\\x04."
@@ -96,6 +100,8 @@ class Odd(Together):
             return struct.pack(">4sII", b"rnr1", 1 << 31, 0)
         if HOW == "version" and kind == "welcome":
             head["versions"]["torch"] = "1.0"
+        if HOW == "stage" and kind == "welcome":
+            head["stages"][0]["version"] = 9
         if HOW == "model" and kind == "welcome":
             head["stages"][0]["fingerprint"] = "other"
         return _packed(head, body)
@@ -120,17 +126,39 @@ class Processes(Processes):
 
 
 SLAY = """
-    if how == "slay":  # kills the agent of its worker, whose name its log has
-        node = os.readlink("/proc/self/fd/2").rpartition("make-")[2].removesuffix(".log")
-        os.kill(int(pathlib.Path(os.environ["TOY_FLAGS"], node + ".pid").read_text()), signal.SIGKILL)
+    if how == "slay":  # kills the agent of its worker: who holds the lock of the folder that its log is in
+        lock = os.readlink("/proc/self/fd/2").partition("/run/logs/")[0] + "/.lock"
+        for descriptor in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+            try:
+                if os.readlink(descriptor) == lock:
+                    os.kill(int(descriptor.parts[2]), signal.SIGKILL)
+            except OSError:
+                pass
         time.sleep(60)
 """
+
+
+STRAGGLE = """
+    if how == "straggle":  # never ends where it was begun first
+        import torch
+        try:
+            pathlib.Path(os.environ["TOY_FLAGS"], "straggles").touch(exist_ok=False)
+        except FileExistsError:
+            return
+        while True:
+            item.step(1, 2, torch.zeros(1))
+            time.sleep(0.01)
+"""
+
+
+BEHAVING = TOY.replace("def behave(how, item):\n", "def behave(how, item):\n" + SLAY + STRAGGLE)
+"""The toy's plugin, with what may happen to nodes."""
 
 
 def away(project: Project, nodes: int, items: str, name: str = "toy", sets: str = "") -> None:
     """Install the plugin, and write ``toy.toml``, of the toy's stages, and ``away.toml``, which is run by nodes."""
     project.plugin("away", ODD)
-    project.plugin("toy", TOY.replace("def behave(how, item):\n", "def behave(how, item):\n" + SLAY))
+    project.plugin("toy", BEHAVING)
     toy = STAGES.replace('name = "toy"', f'name = "{name}"', 1) + sets + items
     project.write("toy.toml", toy)
     project.write("away.toml", f'{toy}\n[executor]\nuses = "away"\nnodes = {nodes}\n')

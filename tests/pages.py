@@ -1,4 +1,4 @@
-"""Run directories told of without running anything, and what the page of one holds."""
+"""Run directories described without running anything, and what the page of one holds."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def card(item: str, data: dict[str, Any]) -> dict[str, Any]:
 
 
 class Telling:
-    """A run of one stage, ``draw``, told to a journal event by event."""
+    """A run of one stage, ``draw``, written to a journal event by event."""
 
-    def __init__(self, folder: Path, name: str = "told") -> None:
+    def __init__(self, folder: Path, name: str = "reported") -> None:
         self.directory = RunDirectory(folder / name)
         self.events = Events()
         self.journal = Journal(self.directory.journal)
@@ -55,8 +55,8 @@ class Telling:
         self.outputs = []
         self.events.emit(
             RunStarted(
-                run="told",
-                manifest="told.toml",
+                run="reported",
+                manifest="reported.toml",
                 stages=["draw"],
                 items=items,
                 content=content,
@@ -85,15 +85,19 @@ class Telling:
         data: bytes | None = None,
         **more: Any,
     ) -> None:
-        told = {"params": {"prompt": f"a picture of {item}", "seed": 7}, "seconds": 0.5, **more}
+        reported = {"params": {"prompt": f"a picture of {item}", "seed": 7}, "seconds": 0.5, **more}
         if error is None:
             path = self.directory.output(item, key, "", suffix)
             if data is None:
                 data = PIXEL if suffix == ".png" else b"text"
-            write_with_provenance(path, data, {"key": key, "lineage": {"draw": {"params": told["params"]}}})
+            write_with_provenance(
+                path, data, {"key": key, "lineage": {"draw": {"params": reported["params"]}}}
+            )
             self.outputs.append(str(path))
         status = "failed" if error else "done"
-        self.events.emit(ItemFinished(stage="draw", item=item, key=key, status=status, error=error, **told))
+        self.events.emit(
+            ItemFinished(stage="draw", item=item, key=key, status=status, error=error, **reported)
+        )
 
     def fall(self, held: dict[str, int | None]) -> None:
         """Have the stage run out of memory and go on streaming."""

@@ -44,9 +44,10 @@ class Project(testing.Project):
         }
         self.environment.pop("HF_HUB_OFFLINE", None)
         (folder / "cache").mkdir(exist_ok=True)
-        if not (folder / "cache/agreed").exists():  # a copy of a project has it
+        shared = os.environ.get("RUNNER_TESTS_SHARED")  # benchmarks have none
+        if shared and not (folder / "cache/agreed").exists():  # a copy of a project has it
             # whether files fit their classes is asked of a fresh process, in seconds: once for all tests
-            agreed = Path(os.environ["RUNNER_TESTS_SHARED"], "agreed")
+            agreed = Path(shared, "agreed")
             agreed.mkdir(exist_ok=True)
             (folder / "cache/agreed").symlink_to(agreed)
 

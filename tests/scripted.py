@@ -21,9 +21,9 @@ from runner.plan.choose import plan_stage
 from runner.rundir.journal import Events
 from runner.supervisor.event_publisher import EventPublisher
 from runner.supervisor.local import LocalExecutor
+from runner.supervisor.processes.spawn import _Spawned
 from runner.supervisor.run import RunOptions, Supervisor
 from runner.supervisor.signals import Interrupts
-from runner.supervisor.spawn import _Spawned
 from runner.supervisor.stage_runner import StageRunner
 from runner.work.demand import demand
 from runner.work.models import resolve_models
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
-    from runner.supervisor.spawn import Process
+    from runner.supervisor.processes.spawn import Process
     from runner.work.demand import Task
     from runner.work.models import ResolvedModels
 
@@ -54,7 +54,7 @@ from runner.files.storage import write_atomically
 job = receive(sys.stdin.buffer)
 ids = [item.id for item in job.items]
 places = {item.id: item for item in job.items}
-told = messages(sys.stdin.buffer)
+reported = messages(sys.stdin.buffer)
 worker = int(sys.argv[1])
 events = os.dup(1)
 os.dup2(2, 1)
@@ -98,7 +98,7 @@ def want():
 
 
 def given():
-    more = next(told)
+    more = next(reported)
     places.update((item.id, item) for item in more.items)
     return [item.id for item in more.items], more.last
 
@@ -197,7 +197,7 @@ class Stage:
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """The events of one kind."""
-        return [told for told in self.events if told["event"] == event]
+        return [reported for reported in self.events if reported["event"] == event]
 
     def ended(self) -> list[tuple[str, str]]:
         """Items and what became of them, in the order that they ended in."""
@@ -225,7 +225,7 @@ class Ran:
 
     def of(self, event: str) -> list[dict[str, Any]]:
         """The events of one kind."""
-        return [told for told in self.events if told["event"] == event]
+        return [reported for reported in self.events if reported["event"] == event]
 
     @property
     def made(self) -> list[tuple[str, str, str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING
 
 import gguf
@@ -33,6 +35,16 @@ def weights_of(folder: Path) -> Weights:
 
 def write(path: Path, weights: Mapping[str, torch.Tensor]) -> Path:
     save_file({name: weight.contiguous().clone() for name, weight in weights.items()}, path)
+    return path
+
+
+def unaligned(path: Path) -> Path:
+    """The file with a header of odd length, as versions of safetensors before 0.3 wrote it."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    more = 1 + length % 2
+    header = data[8 : 8 + length] + b" " * more
+    path.write_bytes((length + more).to_bytes(8, "little") + header + data[8 + length :])
     return path
 
 
@@ -117,9 +129,33 @@ def as_zimage_original(weights: Weights) -> Weights:
     return made | {PREFIX + name: torch.cat([part[one] for one in "qkv"]) for name, part in fused.items()}
 
 
-def as_stable_diffusion(folder: Path, layers: int = 2) -> Weights:
-    """A whole checkpoint of Stable Diffusion 1, with its authors' names; ``layers`` in each block of the UNet."""
+def as_stable_diffusion(folder: Path) -> Weights:
+    """A whole checkpoint of Stable Diffusion 1, with its authors' names and what else such files hold."""
+    made = _unet_and_vae(folder) | {"alphas_cumprod": torch.ones(3)}
+    return made | _clip(folder / "text_encoder", "cond_stage_model.transformer.")
+
+
+def as_stable_diffusion_xl(folder: Path) -> Weights:
+    """The same of Stable Diffusion XL, whose second text encoder has the names of OpenCLIP."""
+    made = _unet_and_vae(folder) | {"denoiser.sigmas": torch.ones(3)}
+    made |= _clip(folder / "text_encoder", "conditioner.embedders.0.transformer.")
+    fused: dict[str, dict[str, torch.Tensor]] = {}
+    prefix = "conditioner.embedders.1.model."
+    for name, weight in weights_of(folder / "text_encoder_2").items():
+        inner = name.removeprefix("text_model.")
+        for new, old in OPEN_CLIP.items():
+            inner = inner.replace(new, old)
+        if match := re.search(r"\.([qkv])_proj\.", inner):
+            fused.setdefault(inner.replace(match[0], ".in_proj_"), {})[match[1]] = weight
+        else:
+            made[prefix + inner] = weight.T if inner == "text_projection" else weight
+    made |= {prefix + name: torch.cat([part[one] for one in "qkv"]) for name, part in fused.items()}
+    return made | {f"{prefix}logit_scale": torch.tensor(4.6)}
+
+
+def _unet_and_vae(folder: Path) -> Weights:
     unet = weights_of(folder / "unet")
+    layers = json.loads((folder / "unet/config.json").read_text())["layers_per_block"]
     attending = {
         name.split(".")[1] for name in unet if name.startswith("up_blocks.") and ".attentions." in name
     }
@@ -130,12 +166,31 @@ def as_stable_diffusion(folder: Path, layers: int = 2) -> Weights:
         square = ".attentions." in name and ".group_norm." not in name and name.endswith(".weight")
         value = weight[:, :, None, None] if square else weight
         made[f"first_stage_model.{_vae_name(name, blocks)}"] = value
-    for name, weight in weights_of(folder / "text_encoder").items():
-        inner = name if name.startswith("text_model.") else f"text_model.{name}"
-        made[f"cond_stage_model.transformer.{inner}"] = weight
     return made
 
 
+def _clip(folder: Path, prefix: str) -> Weights:
+    """CLIP with its positions, as older versions of its library saved it."""
+    made = {f"{prefix}{with_text_model(name)}": weight for name, weight in weights_of(folder).items()}
+    return made | {f"{prefix}text_model.embeddings.position_ids": torch.arange(77)[None]}
+
+
+def with_text_model(name: str) -> str:
+    """A name of CLIP's text encoder as files have it, whatever the library's version."""
+    return name if name.startswith("text_") else f"text_model.{name}"
+
+
+OPEN_CLIP = {
+    "text_projection.weight": "text_projection",
+    "embeddings.token_embedding": "token_embedding",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm": "ln_final",
+    "encoder.layers": "transformer.resblocks",
+    "layer_norm": "ln_",
+    ".fc1.": ".c_fc.",
+    ".fc2.": ".c_proj.",
+    "self_attn": "attn",
+}
 RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -147,6 +202,8 @@ RESNET = {
 UNET = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",

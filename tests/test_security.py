@@ -1,4 +1,4 @@
-"""What strangers wrote, a model folder, a manifest, is read and never run; and no secret is told."""
+"""What strangers wrote, a model folder, a manifest, is read and never run; and no secret is reported."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_token_is_nowhere(toy: Project) -> None:
     error = next(e["error"] for e in outcome.of("item_finished") if e["status"] == "failed")
     assert error.startswith("ValueError: https://***@host/x?token=*** *** ***")
     files = [path for path in (toy.folder / "runs").rglob("*") if path.is_file()]
-    told = [outcome.stdout, outcome.stderr, *(path.read_bytes().decode("latin-1") for path in files)]
+    reported = [outcome.stdout, outcome.stderr, *(path.read_bytes().decode("latin-1") for path in files)]
     for secret in (TOKEN, "pw-of-mine", "token=word"):
-        assert not any(secret in text for text in told)
-    assert not any("'HF_TOKEN'" in text for text in told)  # of the worker's environment
+        assert not any(secret in text for text in reported)
+    assert not any("'HF_TOKEN'" in text for text in reported)  # of the worker's environment

@@ -1,4 +1,4 @@
-"""A plugin whose stage has weights, and items that take as much memory as they are told; and its model."""
+"""A plugin whose stage has weights, and items that take as much memory as they are asked to; and its model."""
 
 from __future__ import annotations
 

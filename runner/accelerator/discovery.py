@@ -92,7 +92,7 @@ def _which(device: str, here: Sequence[Device]) -> str:
 
 
 def torch_built_for() -> dict[str, str]:
-    """What the torch that is installed was built for beside the CPU: versions by the names there."""
+    """What the installed torch supports besides the CPU: version by name (``cuda``, ``hip``, ``xpu``)."""
     try:
         file = Path(str(metadata.distribution("torch").locate_file("torch/version.py")))
         text = file.read_text(encoding="utf-8")

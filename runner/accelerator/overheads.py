@@ -5,20 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from runner.accelerator.names import CUDA, MPS, XPU, is_accelerator, kind_of
-
-MIB = 1 << 20
+from runner.units import MIB
 
 
 @dataclass(frozen=True)
 class Overheads:
-    """Bytes, in each worker."""
+    """Memory in bytes that a device's runtime takes in each worker."""
 
     ram: int = 0
     """The driver's share of host memory."""
     context: int = 0
-    """Of the device, before the first tensor."""
+    """Device memory that the driver holds for a process before its first tensor."""
     workspaces: int = 0
-    """Of the device, kept by libraries of kernels, through torch's allocator."""
+    """Device memory that kernel libraries (cuBLAS, cuDNN) keep, through torch's allocator."""
 
 
 NONE = Overheads()
@@ -29,13 +28,13 @@ ESTIMATES = {
     MPS: Overheads(workspaces=72 * MIB),
 }
 """Estimates, until ``runner doctor`` has measured the context."""
-SEGMENTS = Overheads(workspaces=22 * MIB)
-"""Of other kinds: torch's allocator reserves 2 MiB at a time for small tensors, 20 for middle-sized ones."""
+ALLOCATOR_ROUNDING = Overheads(workspaces=22 * MIB)
+"""Other kinds: torch's allocator reserves 2 MiB at a time for small tensors, 20 MiB for medium ones."""
 
 
 def overheads_of(device: str, context: int | None = None) -> Overheads:
     """The overheads of a device, by torch's name; ``context`` is what was measured there, if it was."""
     if not is_accelerator(device):
         return NONE
-    estimate = ESTIMATES.get(kind_of(device), SEGMENTS)
+    estimate = ESTIMATES.get(kind_of(device), ALLOCATOR_ROUNDING)
     return estimate if context is None else replace(estimate, context=context)

@@ -7,8 +7,8 @@ from runner.cli.output import say
 from runner.supervisor.event_publisher import NOT_MEASURED
 
 
-class Said:
-    """A line for each stage."""
+class MeasuringMessages:
+    """Prints a line on stderr when a stage's activations are measured, or cannot be."""
 
     def measuring(self, stage: str, sizes: int) -> None:
         say(measuring_line(stage, sizes))

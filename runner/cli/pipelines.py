@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from runner.cli.output import say
 from runner.manifest.load import load
 from runner.manifest.problems import Problems
-from runner.pipeline.binding import Pipeline, bind_what_is_right
+from runner.pipeline.binding import Pipeline, bind_valid_parts
 from runner.plugins import Plugins, discover
-from runner.supervisor.adapter_check import try_adapters
-from runner.supervisor.model_check import check_components
+from runner.supervisor.requests.adapter_check import try_adapters
+from runner.supervisor.requests.model_check import check_components
 from runner.work.checks import check_models, look
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def open_pipeline(
     loaded = load(manifest, sets, prompts, executor)
     plugins = discover_plugins()
     problems = Problems()
-    pipeline = bind_what_is_right(loaded, plugins, problems)
+    pipeline = bind_valid_parts(loaded, plugins, problems)
     if pipeline.executor is None:  # else the models are where the stages run
         check_models(pipeline, problems)
     problems.check()
@@ -71,7 +71,7 @@ def check_stages(resolved: ResolvedModels, stages: Iterable[PipelineStage]) -> N
 
     """
     stages = list(stages)
-    try_each(resolved)
+    try_adapters_of(resolved)
     findings = look(resolved, stages)
     check_components(resolved, stages, findings)
     for warning in findings.warnings:
@@ -79,7 +79,7 @@ def check_stages(resolved: ResolvedModels, stages: Iterable[PipelineStage]) -> N
     findings.problems.check()
 
 
-def try_each(resolved: ResolvedModels) -> None:
+def try_adapters_of(resolved: ResolvedModels) -> None:
     """Try the adapters on the models; prints a line for each part of them that has no effect.
 
     Raises:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.cli.display.lines import item_count
-from runner.cli.measuring import Said
+from runner.cli.measuring import MeasuringMessages
 from runner.cli.memory_plan import show_memory
 from runner.cli.output import console, print_json, say
 from runner.cli.pipelines import check_stages, open_pipeline
 from runner.errors import ExitCode, RunnerError
 from runner.manifest.schema import LoraSource, PartSource
-from runner.model.hub import damage_in_cache
-from runner.model.hub_errors import is_offline, title
+from runner.model.hub.errors import is_offline, title
+from runner.model.hub.snapshots import damage_in_cache
 from runner.plan.as_json import as_dict
 from runner.plan.choose import plan_stages
 from runner.plan.duration import Duration, duration_of, in_all
-from runner.supervisor.measuring import measuring
+from runner.supervisor.requests.measuring import measuring
 from runner.work.demand import Demand, Task, demand, forced_stages
 from runner.work.models import ResolvedModels, resolve_models
 from runner.work.resume import SavedStep, saved_step
@@ -100,7 +100,7 @@ def _plan(pipeline: Pipeline, request: PlanRequest) -> _Planned:
     keys = resolved.keys(hash_missing=False)
     directory = run_directory(pipeline, request.runs_dir)
     found = demand(Work(pipeline, keys, directory), forced) if keys is not None else None
-    with measuring(Said()):
+    with measuring(MeasuringMessages()):
         stages = plan_stages(pipeline, pipeline.stages, resolved.shapes, request.machine)
     return _Planned(resolved, stages, found, directory, [_duration(stage, found) for stage in stages])
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.cli.measuring import Said
+from runner.cli.measuring import MeasuringMessages
 from runner.cli.output import OutputError, console, report_bug, say, say_error
 from runner.cli.pipelines import discover_plugins, warn_of_overrides
 from runner.cli.running import RunRequest, print_event, run_pipeline
@@ -18,11 +18,11 @@ from runner.events import ManifestsFinished
 from runner.machine.active_time import active_seconds
 from runner.manifest.load import load
 from runner.manifest.problems import ManifestError, Problems
-from runner.pipeline.binding import Pipeline, bind_what_is_right
+from runner.pipeline.binding import Pipeline, bind_valid_parts
 from runner.plan.choose import plan_stages
 from runner.rundir.history import RunHistory
 from runner.rundir.journal import present
-from runner.supervisor.measuring import measuring
+from runner.supervisor.requests.measuring import measuring
 from runner.supervisor.signals import Interrupts
 from runner.units import format_duration
 from runner.work.checks import check_models
@@ -118,7 +118,7 @@ class Turn:
         problems, missing = Problems(), Problems()
         with self.errors_recorded():
             loaded = load(self.manifest, request.sets, request.prompts, request.executor)
-            pipeline = bind_what_is_right(loaded, plugins, problems)
+            pipeline = bind_valid_parts(loaded, plugins, problems)
             if pipeline.executor is None:
                 check_models(pipeline, missing)
             if problems.found:
@@ -188,7 +188,7 @@ def _check_machine(pipeline: Pipeline) -> None:
     for stage in pipeline.stages:
         _ = stage.device  # raises where it is not here
     resolved = resolve_models(pipeline)
-    with measuring(Said()):
+    with measuring(MeasuringMessages()):
         plans = plan_stages(pipeline, pipeline.stages, resolved.shapes)
     for plan in plans:
         plan.check()

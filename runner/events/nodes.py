@@ -28,7 +28,7 @@ class NodeRefused(Event, kind="node_refused"):
 
 @dataclass(frozen=True, kw_only=True)
 class NodeLost(Event, kind="node_lost"):
-    """A node has gone: what it had of the stage's items is made elsewhere."""
+    """A node is lost; other nodes make the ``items`` that it had been given."""
 
     node: str
     reason: str = ""

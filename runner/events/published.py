@@ -49,7 +49,7 @@ class Waiting(Event, kind="waiting"):
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuringShapes(Event, kind="measuring_shapes"):
-    """The activations of so many sizes of a stage are measured, for the plan, before the run goes on."""
+    """For the plan, the activations of ``sizes`` item sizes of a stage are about to be measured."""
 
     stage: str
     sizes: int
@@ -57,7 +57,7 @@ class MeasuringShapes(Event, kind="measuring_shapes"):
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareProgress(Event, kind="prepare_progress"):
-    """A stage's component is written into the cache, quantised by a scheme or ``converted``: bytes of all."""
+    """A component is written into the cache, quantised or ``converted``: ``done`` of ``total`` bytes."""
 
     stage: str
     component: str

@@ -25,7 +25,7 @@ FIRST = 1 << 16  # bytes that are read at first: most headers of image models ar
 PLAIN = {"F32": 4, "F16": 2}
 """Types that torch has, and their bytes."""
 BF16 = "GGML BF16"  # beside safetensors' BF16, which torch computes with as it is
-DIMENSIONS = 4  # the most that GGML has
+DIMENSIONS = 8  # GGML has 4; files of video models have convolutions with 5
 ALIGNMENT = 32  # bytes, if the file has no ``general.alignment``
 
 
@@ -157,7 +157,7 @@ def _size(name: str, shape: tuple[int, ...], kind: BlockFormat) -> int:
     elements = prod(shape)
     if max(shape, default=0) >= NUMBER_LIMIT or elements >= NUMBER_LIMIT:
         raise HeaderError(f"its header is damaged: {name[:80]!r} is too large")
-    if shape and shape[-1] % kind.elements:
+    if (shape[-1] if shape else 1) % kind.elements:
         raise HeaderError(
             f"its header is damaged: rows of {name[:80]!r} are no whole blocks of {kind.elements} numbers"
         )
@@ -188,7 +188,7 @@ class _Cursor:
         return struct.unpack("<" + kind, self._take(struct.calcsize("<" + kind)))[0]
 
     def count(self) -> int:
-        """A number of things, of which each takes at least a byte."""
+        """A count of elements; each takes at least one byte, so more than the bytes left is damage."""
         count = int(self.number("Q"))
         if count > self._left:
             raise HeaderError("its header is damaged: it counts more than the file has room for")

@@ -46,7 +46,7 @@ def with_provenance(data: bytes, provenance: Mapping[str, Any]) -> bytes:
 
 
 def write_with_provenance(path: Path, data: bytes, provenance: Mapping[str, Any]) -> None:
-    """Write an output with its record, by which :func:`is_of_key` recognises it.
+    """Write an output with its record, by which :func:`has_key` recognises it.
 
     Raises:
         StorageError: it cannot be written.
@@ -72,7 +72,7 @@ def _is_png(data: bytes) -> bool:
     return data.startswith(PNG_SIGNATURE) and data.endswith(PNG_END)
 
 
-def is_of_key(path: Path, key: str) -> bool:
+def has_key(path: Path, key: str) -> bool:
     """Whether the file is complete, judging by its beginning and end, and was made under this key.
 
     A run checks each of its outputs with it, so it makes few system calls.
@@ -88,8 +88,8 @@ def is_of_key(path: Path, key: str) -> bool:
 
 
 def is_whole(path: Path, key: str) -> bool:
-    """As :func:`is_of_key`, and whether all of the content is what a record beside the file says."""
-    if not is_of_key(path, key):
+    """As :func:`has_key`, and whether all of the content is what a record beside the file says."""
+    if not has_key(path, key):
         return False
     if not sidecar(path).exists():
         return True

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import sys
 
-MIB = 1 << 20
+from runner.units import MIB
+
 ENVIRONMENT = {
     # freed memory goes back to the system: the true peak plus 12 MiB, not plus 121
     "MALLOC_MMAP_THRESHOLD_": str(MIB),
@@ -23,8 +24,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # glibc's malloc.h
 LARGEST_RETAINED = 16 * MIB  # larger tensors go back to the system: gaps of their size would cost too much
 MOST_ON_TOP = 128 * MIB  # freed memory at the end of the heap
 
-# Measured with FLUX's blocks at 256 to 800 pixels: 0.6 to 1.0 times the activations, 205 MiB at the most, and
-# around an item that waits 1.6 times what it holds. At 1024 pixels, where all tensors are larger: nothing.
+# Bounds of retained memory. Measured with FLUX's blocks at 256 to 800 pixels: 0.6 to 1.0 times activations,
+# at most 205 MiB; around a waiting item, 1.6 times its tensors; at 1024 pixels (only large tensors), nothing.
 MOST, AROUND_WAITING = 224 * MIB, 2.0
 
 

@@ -61,7 +61,7 @@ def content_of(manifest: Manifest) -> str:
 
 
 def _files_moved(value: Any, old: Path, new: Path) -> Any:
-    """The paths of existing files in a value, which may have other words in their place, moved."""
+    """The value, with each string that is the path of an existing file made relative to ``new``."""
     if isinstance(value, str):
         return moved(value, old, new) if (old / value).exists() else value
     if isinstance(value, list):

@@ -1,1 +1,1 @@
-"""Models on disk and on the hub: which files, their headers, damage, downloads, fingerprints."""
+"""Models: the files of their components, headers, shapes, quantised weights, fingerprints; on the hub too."""

@@ -9,8 +9,8 @@ from runner.api import Component, ModelFacts
 from runner.errors import ModelError
 from runner.manifest.sources import is_hub_id
 from runner.model.files import read_index, read_table
+from runner.model.hub.headers import model_index, tables_of
 from runner.model.parts import config_name
-from runner.model.remote import model_index, tables_of
 from runner.model.selection import CONFIG, INDEX
 from runner.model.sources import find
 

@@ -1,7 +1,7 @@
 """Layouts of single files: what the tensors of a file become in a component's class.
 
 A file of the original authors, or of another program, has other names, and fuses weights that the class has
-apart. diffusers' own code converts it. That runs in a child process on tensors without numbers, which tells
+apart. diffusers' own code converts it. It runs in a child process on meta tensors (no data), which shows
 which weight is which part of the file: such parts are mapped, planned, streamed and read where they are.
 """
 
@@ -24,9 +24,10 @@ from runner.machine.interpreter import environment, interpreter
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runner.api import Component
     from runner.model.shapes import ComponentShapes
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Raise it when the same file is laid out otherwise."""
 CACHE = "layouts.json"
 SECONDS = 300.0  # for the child, with imports
@@ -66,7 +67,16 @@ def in_layout(shapes: ComponentShapes, layout: Layout | None = None) -> Componen
 
     """
     layout = layout or layout_of(shapes)
-    return replace(shapes, tensors=layout.tensors, computed=layout.computed)
+    component = _as_in_a_file(shapes)
+    return replace(shapes, component=component, tensors=layout.tensors, computed=layout.computed)
+
+
+def _as_in_a_file(shapes: ComponentShapes) -> Component:
+    """The component: from a file that is no GGUF, diffusers keeps no weight in float32."""
+    component = shapes.component
+    if shapes.quantisation is not None or component.cls.partition(":")[0] != "diffusers":
+        return component
+    return replace(component, float32={})
 
 
 def layout_of(shapes: ComponentShapes) -> Layout:

@@ -16,9 +16,9 @@ WEIGHT = "weight"
 SCALES = ("scale_weight", "weight_scale")
 """Names beside ``weight``; the weight is what is stored times this."""
 OF_INPUTS = ("scale_input", "input_scale")
-"""For computing in fp8: the weight does not depend on them."""
+"""Scales of a layer's inputs, for computing in fp8; ignored, as weights do not depend on them."""
 MARKS = ("scaled_fp8", "comfy_quant")
-"""Say that a file, or a layer, has scales."""
+"""Names of marker tensors: they show that a file, or a layer, has scales."""
 FP8 = ("F8_E4M3", "F8_E5M2")
 _SCALE_DTYPES = ("F32", "BF16", "F16")
 
@@ -68,8 +68,8 @@ def _check(name: str, scale: TensorInfo, weight_name: str, weight: TensorInfo | 
     ):
         raise ModelError(
             f"'{name}' ({scale.dtype}, {_shown(scale.shape)}) is the scale of '{weight_name}' "
-            f"({weight.dtype}, {_shown(weight.shape)}), and read are fp8 weights with one scale, or one for "
-            "each row: get the weights in bfloat16, in fp8 without scales, or as GGUF"
+            f"({weight.dtype}, {_shown(weight.shape)}); only fp8 weights with one scale, or one for "
+            "each row, are read: get the weights in bfloat16, in fp8 without scales, or as GGUF"
         )
 
 

@@ -73,7 +73,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class SingleFile(Component):
-    """One file of a source that is named itself, whatever lies beside it in its ``folder``."""
+    """A component that is one named file of a source; other files in its ``folder`` are ignored."""
 
     file: str = ""
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from runner.errors import ModelError
 from runner.manifest.schema import LoraSource, ModelSource, PartSource
 from runner.manifest.sources import PLUGIN, is_hub_id, mistaken_hub_id, no_folder, path_of
-from runner.model import hub
 from runner.model.files import ComponentFiles, ComponentPlace
-from runner.model.needed import check_variant
+from runner.model.hub import snapshots
+from runner.model.hub.needed import check_variant
 from runner.model.parts import file_of, located_on_disk
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Model:
             ModelError: they are missing, damaged or pickled.
 
         """
-        files = hub.open_from(self.source, self.folder, self._located(component))
+        files = snapshots.open_from(self.source, self.folder, self._located(component))
         return replace(files, declared=component.path)
 
     def place(self, component: Component) -> ComponentPlace:
@@ -60,7 +60,7 @@ class Model:
         return ComponentPlace(self._located(component), self.folder, self.variant)
 
     def _located(self, component: Component) -> Component:
-        locate = hub.located_in if self.commit else located_on_disk
+        locate = snapshots.located_in if self.commit else located_on_disk
         (found,) = locate(self.source, self.folder, [component])
         return found
 
@@ -130,7 +130,7 @@ def find(source: Source, base: Path, plugins: Plugins, components: Sequence[Comp
 
     """
     if is_hub_id(source.source):
-        folder = hub.cached(source, components)
+        folder = snapshots.cached(source, components)
         is_file = isinstance(source, LoraSource)
         if folder is None and not is_file and (message := mistaken_hub_id(source, base)):
             raise ModelError(message)
@@ -155,7 +155,7 @@ def find(source: Source, base: Path, plugins: Plugins, components: Sequence[Comp
     return Model(source, folder)
 
 
-def fetch(source: Source, components: Sequence[Component], listener: hub.Listener) -> Model:
+def fetch(source: Source, components: Sequence[Component], listener: snapshots.Listener) -> Model:
     """Download the files of a hub model that the components need, and replace damaged ones.
 
     Raises:
@@ -163,4 +163,4 @@ def fetch(source: Source, components: Sequence[Component], listener: hub.Listene
         StorageError: the disk has no room.
 
     """
-    return Model(source, hub.download(source, components, listener))
+    return Model(source, snapshots.download(source, components, listener))

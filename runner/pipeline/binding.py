@@ -110,12 +110,12 @@ def bind(manifest: Manifest, plugins: Plugins) -> Pipeline:
 
     """
     problems = Problems()
-    pipeline = bind_what_is_right(manifest, plugins, problems)
+    pipeline = bind_valid_parts(manifest, plugins, problems)
     problems.check()
     return pipeline
 
 
-def bind_what_is_right(manifest: Manifest, plugins: Plugins, problems: Problems) -> Pipeline:
+def bind_valid_parts(manifest: Manifest, plugins: Plugins, problems: Problems) -> Pipeline:
     """Like :func:`bind`, but errors are added to ``problems``, and what is wrong is left out."""
     problems.found += manifest.problems
     manifest = with_checkpoints(manifest, plugins, problems)
@@ -165,8 +165,8 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
 
 
 @dataclass(frozen=True)
-class _Bound:
-    """What a stage is for its model; ``spec`` is None if the plugin is missing or broken."""
+class _Resolved:
+    """A stage resolved for its model; ``spec`` is None if the plugin is missing or broken."""
 
     spec: Stage | None = None
     params: type[BaseModel] | None = None
@@ -174,22 +174,22 @@ class _Bound:
     """Of a stage whose components or parameters depend on them."""
 
 
-def _look_up(manifest: Manifest, plugins: Plugins, n: int, problems: Problems) -> _Bound:
+def _look_up(manifest: Manifest, plugins: Plugins, n: int, problems: Problems) -> _Resolved:
     """A stage of the manifest, for its model; what is wrong is added to ``problems``."""
     table = manifest.table.stage[n]
     if table.uses == UNKNOWN:
-        return _Bound()
+        return _Resolved()
     try:
         spec = plugins.stage(table.uses)
         if not depends_on_model(spec):
-            return _Bound(spec, params_model(spec, None))
+            return _Resolved(spec, params_model(spec, None))
     except PluginError as error:
         problems.add(manifest.where("stage", n, "uses"), str(error), ExitCode.PLUGIN)
-        return _Bound()
+        return _Resolved()
     return _for_model(manifest, plugins, n, spec, problems)
 
 
-def _for_model(manifest: Manifest, plugins: Plugins, n: int, spec: Stage, problems: Problems) -> _Bound:
+def _for_model(manifest: Manifest, plugins: Plugins, n: int, spec: Stage, problems: Problems) -> _Resolved:
     """A stage that depends on its model; if that is missing, its components and parameters are unknown."""
     source = manifest.table.model_of(manifest.table.stage[n])
     if source is None or source.source == UNKNOWN:
@@ -198,10 +198,10 @@ def _for_model(manifest: Manifest, plugins: Plugins, n: int, spec: Stage, proble
             problems.add(
                 where, f"stage '{manifest.table.stage[n].name}' needs a model: give a [model] source"
             )
-        return _Bound()
+        return _Resolved()
     where = where_source(manifest, n)
     if not check_sources(manifest, n, problems):
-        return _Bound()
+        return _Resolved()
     parts, files = {}, 0
     for name in source.components:
         part = part_source(source, name)
@@ -211,11 +211,11 @@ def _for_model(manifest: Manifest, plugins: Plugins, n: int, spec: Stage, proble
             with problems.errors_at(where_source(manifest, n, part)):
                 parts[name] = part_config(part, manifest.folder, plugins)
     if len(parts) + files < len(source.components):
-        return _Bound()
+        return _Resolved()
     with problems.errors_at(where):
         facts = facts_of(source, manifest.folder, plugins, parts)
-        return _Bound(for_model(spec, facts), params_model(spec, facts), facts)
-    return _Bound()
+        return _Resolved(for_model(spec, facts), params_model(spec, facts), facts)
+    return _Resolved()
 
 
 def _bind_items(

@@ -13,8 +13,8 @@ from runner.api import Component
 from runner.errors import ModelError
 from runner.manifest.sources import check_source, is_hub_id, part_source
 from runner.model.facts import component_names, facts_of
+from runner.model.hub.headers import describe
 from runner.model.layouts import answer
-from runner.model.remote import describe
 from runner.model.sources import find
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Adapters in formats that diffusers does not load as they are meant, told from a file's header."""
+"""Recognises, from a file's header, adapter formats that diffusers would load wrongly or only in part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONFIG = {
     *("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules", "use_rslora", "lora_bias"),
     *("base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version"),  # of training
 }
-"""What of that may differ from peft's defaults; the rest asks for other computations."""
+"""Settings that may differ from peft's defaults; any other would ask for another computation."""
 # by a part of a tensor's name: formats of which diffusers drops parts, or that compute with whole weights
 REFUSED = {
     "dora_scale": "it is a DoRA, of which diffusers drops the magnitudes",
@@ -58,11 +58,12 @@ def refuse_formats(header: Header) -> None:
     for part, reason in REFUSED.items():
         if any(part in name for name in header.tensors):
             raise ModelError(reason)
-    odd = next(
-        (f"{name} as {info.dtype}" for name, info in header.tensors.items() if info.dtype not in DTYPES), ""
-    )
-    if odd:
-        raise ModelError(f"it holds {odd}, which is not read here")
+    for name, info in header.tensors.items():
+        matrix = not name.endswith("alpha")
+        if info.dtype not in DTYPES or (matrix and not DTYPES[info.dtype].is_floating_point):
+            raise ModelError(f"it holds {name} as {info.dtype}, which is not read here")
+        if matrix and not info.elements:
+            raise ModelError(f"it holds {name} without a number in it: the file was saved wrongly")
     _refuse_configs(header.metadata.get(METADATA))
 
 

@@ -1,7 +1,7 @@
 """Tries an adapter on a model's components from headers and configs alone, with diffusers' own loading code.
 
-Libraries drop what they do not know and fill with zeros what is too small, and go on: here every tensor of
-the file must have its place.
+Libraries silently drop tensors that they do not know and zero-pad small ones. Here, each tensor of
+the file must be loaded into a component.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ ONCE = ("norm", "modulation", "adaln", "time_")
 TEXT_LIMIT = 300  # characters of a library's message
 _DROPS = re.compile("unsupported|filter|purge|not handle", re.IGNORECASE)
 """Words by which diffusers says, without a warning, that it leaves tensors out."""
+_LORA = re.compile(r"[._]lora[._]")
+"""Ends the name of a layer in that of a tensor."""
 _SIZES = re.compile(
     r"size mismatch for (?P<name>\S+): .*?torch\.Size\(\[(?P<file>[\d, ]*)\]\).*?"
     r"torch\.Size\(\[(?P<model>[\d, ]*)\]\)"
@@ -110,7 +112,7 @@ def _account(
     loadable: Collection[str],
     notes: list[str],
 ) -> None:
-    """Check that every tensor has come into a component; note those for components that no stage loads."""
+    """Check that every tensor was loaded; add notes on those for components that no stage loads."""
     given = [name for name in converted if not name.endswith("alpha")]
     counts = Counter(name.partition(".")[0] for name in given)
     lost: list[str] = []
@@ -140,7 +142,7 @@ def _account(
 
 
 def _refuse_halves(converted: Collection[str]) -> None:
-    """Refuse a matrix without the one that it is multiplied with."""
+    """Refuse one matrix of a LoRA pair (``lora_A``, ``lora_B``) without the other."""
     halves = [name for name in converted if _other_half(name) not in converted]
     if halves:
         raise ModelError(
@@ -150,7 +152,7 @@ def _refuse_halves(converted: Collection[str]) -> None:
 
 
 def _other_half(name: str) -> str:
-    """The name of the matrix that one is multiplied with; the name itself of what has none: a bias."""
+    """The name of the other matrix of a LoRA pair; the name itself if there is none, as for a bias."""
     for down, up in (("lora_A.weight", "lora_B.weight"), (".down.weight", ".up.weight")):
         for one, other in ((down, up), (up, down)):
             if name.endswith(one):
@@ -161,7 +163,7 @@ def _other_half(name: str) -> str:
 def _without_layer(names: Collection[str], module: torch.nn.Module) -> list[str]:
     """The tensors whose names have no adapted layer in them."""
     layers = {name.partition(".lora_")[0] for name, _ in module.named_parameters() if f".{ADAPTER}" in name}
-    return [name for name in names if name.partition(".")[2].partition(".lora_")[0] not in layers]
+    return [name for name in names if _layer_of(name) not in layers]
 
 
 def _layers(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
@@ -179,9 +181,16 @@ def _layers(module: torch.nn.Module) -> dict[str, tuple[int, int]]:
     return found
 
 
+def _layer_of(name: str) -> str:
+    """The layer that a tensor is for, by its name which may be an older one of a UNet."""
+    layer = _LORA.split(name.partition(".")[2])[0]
+    owner, processor, last = layer.rpartition(".processor.")
+    return f"{owner}.{'to_out.0' if last == 'to_out' else last}" if processor else layer
+
+
 @contextmanager
 def _header_file(header: Header) -> Iterator[Path]:
-    """A file with this header and a hole for its tensors; inside, it is read as tensors without memory."""
+    """Yields a sparse file with this header; inside the block, it is read as zeros without memory."""
     with tempfile.TemporaryDirectory(prefix="runner-lora-") as folder:
         path = Path(folder, "lora.safetensors")
         tables: dict[str, Any] = {"__metadata__": dict(header.metadata)} if header.metadata else {}
@@ -205,8 +214,8 @@ def _header_file(header: Header) -> Iterator[Path]:
 def _tensors(header: Header) -> dict[str, torch.Tensor]:
     """Zeros, of which the system allocates only the pages that are written to.
 
-    Numbers alone are 1, since alphas are divided by and halved until they are small enough; and matrices are
-    1 in a corner, or converters take those that stand for several layers for sparse ones of a lower rank.
+    Scalars are 1: converters divide by alphas, and halve them in a loop until they are small. Matrices have
+    a 1 in a corner: otherwise converters take fused matrices for sparse ones of a lower rank.
     """
     found = {}
     for name, info in header.tensors.items():
@@ -221,7 +230,7 @@ def _tensors(header: Header) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _told() -> Iterator[list[str]]:
-    """Collect what diffusers warns of or says that it drops, but not that a component gets nothing."""
+    """Collect diffusers' warnings and messages about dropped tensors, but not "No LoRA keys" ones."""
     notes: list[str] = []
 
     class Collector(logging.Handler):
@@ -254,5 +263,5 @@ def _in_words(error: Exception) -> str:
         return f"{other}: {name} is {stored}, and here it would be {taken}"
     if "Target modules" in text or "target_modules" in text:
         return f"it is for another model: its layers are not in this one ({text[:TEXT_LIMIT]})"
-    first = text.strip().splitlines()[0] if text.strip() else ""
-    return f"diffusers cannot load it into this model: {type(error).__name__}: {first[:TEXT_LIMIT]}"
+    words = " ".join(text.split())[:TEXT_LIMIT]  # the first line alone may be a title
+    return f"diffusers cannot load it into this model: {type(error).__name__}: {words}"

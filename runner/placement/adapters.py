@@ -31,7 +31,7 @@ NAMED = 3  # weights in a message
 
 
 class Elsewhere(torch.nn.Module):
-    """Stands for a component that this process has not loaded: what an adapter has for it is passed over."""
+    """Stand-in for a component that this process has not loaded: adapter weights for it are skipped."""
 
     device = torch.device("cpu")
 
@@ -85,7 +85,7 @@ def attach(
 
 
 def _refuse_alphas(path: Path) -> None:
-    """Refuse alphas that diffusers' converters would halve for ever; the trial knew only that they are there.
+    """Refuse alphas that make diffusers' converters loop for ever; the check from headers has no values.
 
     Raises:
         ModelError: one is no positive number.
@@ -236,7 +236,7 @@ def _stand_in(weight: torch.nn.Parameter, dtype: torch.dtype) -> torch.nn.Parame
 
 @dataclass(frozen=True)
 class _Item:
-    """An item that computes: the weights of its adapters, and the scales of layers that follow from them."""
+    """The adapter weights of the item that computes, and the layer scales that follow from them."""
 
     weights: Mapping[str, float]
     scales: dict[tuple[int, str], float] = field(default_factory=dict)

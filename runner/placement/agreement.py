@@ -13,7 +13,7 @@ import torch
 
 from runner.errors import ModelError
 from runner.model.checks.classes import architectures, is_whole_of
-from runner.model.checks.formats import format_of
+from runner.model.checks.formats import PLAIN, format_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +36,8 @@ class Disagreement:
     unexpected: Sequence[str] = ()
     mismatched: Sequence[str] = ()
     """Names with both shapes."""
+    not_numbers: Sequence[str] = ()
+    """Stored as integers, or as exponents, where the class has floating-point numbers, or the other way."""
 
     @classmethod
     def of(cls, report: Mapping[str, Any]) -> Disagreement:
@@ -70,9 +72,12 @@ def disagreement(cls: Any, found: Disagreement) -> str:
         _part("lack {} of " + cls.__name__, found.missing),
         _part("hold {} that " + cls.__name__ + " does not take", found.unexpected),
         _part("hold {} of another shape", found.mismatched),
+        _part("hold {} in a dtype that " + cls.__name__ + " cannot compute with", found.not_numbers),
     ]
     if not any(parts):
         return ""
+    if not any(parts[:3]):
+        return f"{parts[3]}: they were quantised by another tool; {PLAIN}"
     return f"{'; they '.join(filter(None, parts))}: {format_of(found.unexpected) or OTHER}"
 
 

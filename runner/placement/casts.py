@@ -75,8 +75,18 @@ class DeferredCasts(TorchFunctionMode):
         if elsewhere or memory_format is not None or not weight.is_floating_point():
             return False
         if _key(weight) in self._deferred:
-            return dtype in (None, self._deferred[_key(weight)][1])
+            return dtype in (None, self._deferred[_key(weight)][1]) or self._defers_again(weight, dtype)
         if dtype in (None, weight.dtype) or not dtype.is_floating_point or not self._is_in_a_file(weight):
+            return False
+        self._deferred[_key(weight)] = weight, dtype
+        return True
+
+    def _defers_again(self, weight: torch.Tensor, dtype: torch.dtype | None) -> bool:
+        """Whether a second cast can replace a deferred one: on a way by float32, nothing is rounded."""
+        first = self._deferred[_key(weight)][1]
+        if first != torch.float32 or weight.element_size() >= first.itemsize:
+            return False
+        if dtype is None or not dtype.is_floating_point:
             return False
         self._deferred[_key(weight)] = weight, dtype
         return True

@@ -18,6 +18,7 @@ from runner.model.bitsandbytes import BITSANDBYTES
 from runner.placement import bitsandbytes
 from runner.placement.agreement import Disagreement, check_agreement
 from runner.placement.casts import DeferredCasts
+from runner.placement.families import families
 from runner.placement.owned import owned_weights
 from runner.placement.plain import open_plain
 from runner.placement.single_file import checkpoint_of, load_converted
@@ -93,7 +94,7 @@ def open_module(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> MappedMo
 
     """
     mapped = _open_uncast(cls, files, dtype) or MappedModule(from_pretrained(cls, files, dtype), {})
-    _compare_with_plan(mapped, files.component, dtype)
+    _compare_with_plan(mapped, files.shapes.component, dtype)
     return mapped
 
 
@@ -151,9 +152,18 @@ def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
         ModelError: the weights in the files are not those of the class.
 
     """
-    folder = files.own_folder
     if files.configured is not None:
-        return _loaded_from_file(cls, files, dtype)
+        loaded = _loaded_from_file(cls, files, dtype)
+    else:
+        loaded = _loaded_from_folder(cls, files, dtype)
+    if isinstance(loaded, torch.nn.Module) and "transformers" in families(cls):
+        _install_capturing_hooks(loaded)
+    return loaded
+
+
+def _loaded_from_folder(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
+    """As :func:`from_pretrained`, from a folder in the library's layout."""
+    folder = files.own_folder
     module = isinstance(cls, type) and issubclass(cls, torch.nn.Module)
     if not hasattr(cls, "from_pretrained"):
         plain, found = open_plain(cls, files)
@@ -187,16 +197,14 @@ def from_pretrained(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> Any:
     check_agreement(cls, files.component, files.folder, Disagreement.of(report))
     if by_bitsandbytes:
         bitsandbytes.prepare(loaded)
-    if "transformers" in families(cls):
-        _hang_capturing_hooks(loaded)
     return loaded
 
 
-def _hang_capturing_hooks(model: torch.nn.Module) -> None:
-    """Hang the hooks that record hidden states on a model of transformers now, rather than at its first call.
+def _install_capturing_hooks(model: torch.nn.Module) -> None:
+    """Install transformers' hooks that record hidden states now, rather than at the model's first call.
 
-    It notes on the model that it has them. Calls in lockstep each have their own attributes, so that each
-    would hang them again, and every layer's states would be recorded several times.
+    transformers marks the model once they are installed. Calls in lockstep have separate attributes, so each
+    would install them again, and every layer's states would be recorded several times.
     """
     try:
         from transformers.utils.output_capturing import maybe_install_capturing_hooks
@@ -208,11 +216,6 @@ def _hang_capturing_hooks(model: torch.nn.Module) -> None:
 def has_own_loader(cls: Any) -> bool:
     """Whether its ``from_pretrained`` is its own, not diffusers' or transformers', and returns no report."""
     return hasattr(cls, "from_pretrained") and not families(cls) & {"diffusers", "transformers"}
-
-
-def families(cls: Any) -> set[str]:
-    """The top-level packages of a class and its bases."""
-    return {base.__module__.partition(".")[0] for base in cls.__mro__}
 
 
 def without_weights(cls: Any, config: Mapping[str, Any]) -> torch.nn.Module:

@@ -17,7 +17,8 @@ from runner.files.storage import write_atomically
 from runner.model.quantised import SCHEMES
 from runner.model.selection import CONFIG, STEMS, WEIGHTS
 from runner.model.shapes import CONVERTED
-from runner.placement.library import MappedModule, families, open_module
+from runner.placement.families import families, kept_in_float32
+from runner.placement.library import MappedModule, open_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,7 +73,7 @@ def write_folder(
 
 def tensors_of(cls: Any, module: torch.nn.Module, scheme: str, dtype: torch.dtype) -> Weights:
     """The tensors that :func:`write_folder` writes for a module whose weights are on "meta"."""
-    kept = _kept_in_float32(cls, dtype)
+    kept = kept_in_float32(cls, dtype)
     dtypes = {
         weight: dtype if kept.isdisjoint(name.split(".")) else torch.float32
         for name, weight in names_of(module)
@@ -81,14 +82,6 @@ def tensors_of(cls: Any, module: torch.nn.Module, scheme: str, dtype: torch.dtyp
     mapped = MappedModule(module, dtypes)
     names = [name for name, _ in names_of(module)]
     return _flattened(mapped, names, quantised_names(cls, module, scheme), scheme, META)
-
-
-def _kept_in_float32(cls: Any, dtype: torch.dtype) -> set[str]:
-    """Parts of the names of weights that the library keeps in float32."""
-    if "diffusers" in families(cls):
-        return {*(cls._keep_in_fp32_modules or ())}
-    strict = {*(getattr(cls, "_keep_in_fp32_modules_strict", None) or ())}
-    return strict | ({*(cls._keep_in_fp32_modules or ())} if dtype == torch.float16 else set())
 
 
 def names_of(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -136,7 +129,7 @@ def _quantization_config(cls: Any, scheme: str) -> Any:
 
 
 def quantised_weight(weight: torch.Tensor, scheme: str) -> torch.Tensor:
-    """A matrix as torchao has it in a linear layer."""
+    """The weight of a linear layer, quantised by torchao."""
     import torchao.quantization
     from torchao.quantization import quantize_
 
@@ -160,7 +153,7 @@ def _flattened(
 
 
 def _metadata(mapped: MappedModule, chosen: frozenset[str], scheme: str) -> dict[str, str]:
-    """What every shard says of all weights, without computing any."""
+    """The metadata of every shard, which describes all quantised weights; computes none of them."""
     if scheme == CONVERTED:
         return {}
     from torchao.prototype.safetensors.safetensors_support import flatten_tensor_state_dict

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from runner.errors import ModelError
 from runner.files.gguf import FORMATS, NUMBERS, PLAIN
 from runner.model.scales import scales_of
+from runner.placement.families import kept_in_float32
 from runner.stream.scaled import ScaledWeight
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from runner.files.header import TensorInfo
 
+T5 = "T5EncoderModel"
+ENCODERS = ("text_model", "vision_model")
 Weights = dict[str, torch.Tensor]
 DTYPES = {
     "BOOL": torch.bool,
@@ -58,7 +61,7 @@ def checkpoint_of(tensors: Mapping[str, TensorInfo], bytes_of: Callable[[str], t
 
 def _tensor(info: TensorInfo, raw: torch.Tensor) -> torch.Tensor:
     if info.dtype not in FORMATS or info.dtype in PLAIN:
-        return raw.view(DTYPES[info.dtype]).view(info.shape)
+        return _viewed(raw, DTYPES[info.dtype]).view(info.shape)
     import gguf
     from diffusers.quantizers.gguf.utils import GGUFParameter
 
@@ -66,6 +69,16 @@ def _tensor(info: TensorInfo, raw: torch.Tensor) -> torch.Tensor:
     rows = raw.view(*info.shape[:-1], info.shape[-1] // kind.elements * kind.size)
     made: torch.Tensor = GGUFParameter(rows, quant_type=gguf.GGMLQuantizationType(NUMBERS[info.dtype]))
     return made
+
+
+def _viewed(raw: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Bytes as numbers, wherever they begin: files of older versions of safetensors are not aligned.
+
+    They are still those of the file: torch refuses such views, and NumPy does not.
+    """
+    if raw.storage_offset() % dtype.itemsize == 0:
+        return raw.view(dtype)
+    return torch.from_numpy(raw.numpy().view(f"int{8 * dtype.itemsize}")).view(dtype)
 
 
 class Checkpoint(Weights):
@@ -134,11 +147,14 @@ def converted(cls: Any, checkpoint: Checkpoint, config: Path) -> tuple[torch.nn.
         load_converted(cls, checkpoint, config, torch.bfloat16)
     if not found:
         raise ModelError(f"diffusers does not load a {cls.__name__} from a single file")
-    return found[0]
+    model, weights = found[0]
+    if hasattr(cls, "config_class"):
+        model.tie_weights()  # type: ignore[operator]
+    return model, weights
 
 
 class _WithoutCopies(TorchFunctionMode):
-    """Leaves out copies that conversions make: the concatenation of one tensor."""
+    """Skips a needless copy in conversions: concatenating a single tensor returns it unchanged."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.cat and len(args[0]) == 1:
@@ -163,14 +179,38 @@ def _load(cls: Any, checkpoint: Checkpoint, config: Path, dtype: torch.dtype) ->
     options: dict[str, Any] = {"config": str(config), "torch_dtype": dtype, "local_files_only": True}
     if hasattr(cls, "from_single_file"):
         return cls.from_single_file(checkpoint, **options, **_quantised(checkpoint, dtype))
-    if hasattr(cls, "config_class"):
-        if any(hasattr(tensor, "quant_type") for tensor in checkpoint.values()):
-            raise ModelError("text encoders are not read from GGUF: get a .safetensors file")
-        if is_clip_model_in_single_file(cls, checkpoint):
-            return create_diffusers_clip_model_from_ldm(cls, checkpoint=checkpoint, **options)
-        if is_t5_in_single_file(checkpoint):
-            return create_diffusers_t5_model_from_checkpoint(cls, checkpoint=checkpoint, **options)
-    raise ModelError(f"diffusers does not load a {cls.__name__} from a single file")
+    if not hasattr(cls, "config_class"):
+        raise ModelError(f"diffusers does not load a {cls.__name__} from a single file")
+    if any(hasattr(tensor, "quant_type") for tensor in checkpoint.values()):
+        raise ModelError("text encoders are not read from GGUF: get a .safetensors file")
+    if is_clip_model_in_single_file(cls, checkpoint):
+        model = create_diffusers_clip_model_from_ldm(cls, checkpoint=checkpoint, **options)
+    elif is_t5_in_single_file(checkpoint) and cls.__name__ == T5:
+        model = create_diffusers_t5_model_from_checkpoint(cls, checkpoint=checkpoint, **options)
+    else:
+        model = _with_own_names(cls, checkpoint, config, dtype)
+    # a file may have one of two that are tied
+    if missing := {n for n, w in model.named_parameters(remove_duplicate=False) if w.is_meta}:
+        model.tie_weights(missing_keys=missing)
+    return model
+
+
+def _with_own_names(cls: Any, checkpoint: Checkpoint, config: Path, dtype: torch.dtype) -> Any:
+    """A model of transformers from a file with the names of transformers, which diffusers has no code for."""
+    from accelerate import init_empty_weights
+    from diffusers.loaders import single_file_utils
+
+    with init_empty_weights():
+        model = cls(cls.config_class.from_pretrained(str(config)))
+    # classes have the inner model as a part or, in later versions, are it themselves
+    outer = [f"{part}." for part in ENCODERS if not hasattr(model, part)]
+    weights: Weights = {}
+    for name, weight in checkpoint.items():
+        prefix = next((one for one in outer if name.startswith(one)), "")
+        weights[name.removeprefix(prefix)] = weight
+    kept = [*kept_in_float32(cls, dtype)]
+    single_file_utils.load_model_dict_into_meta(model, weights, dtype=dtype, keep_in_fp32_modules=kept)
+    return model.eval()
 
 
 def _quantised(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Any]:

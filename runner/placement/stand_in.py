@@ -17,7 +17,8 @@ from runner.model.bitsandbytes import BITSANDBYTES
 from runner.model.selection import CONFIG
 from runner.placement import bitsandbytes
 from runner.placement.agreement import Disagreement, check_agreement
-from runner.placement.library import families, without_weights
+from runner.placement.families import families
+from runner.placement.library import without_weights
 from runner.placement.plain import fill_plain
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from runner.api import Component
 
-SMALLEST = 0.75  # of the encoder's embeddings, which are padded and have room for tokens that are not text
+MIN_VOCABULARY = 0.75  # share of the encoder's embeddings, which have padding, and tokens that are no text
 EMPTY = 1  # words: sentencepiece always has its space mark
-UNMADE = 0.25  # of the words: some vocabularies have added words without merges
+MAX_WITHOUT_MERGE = 0.25  # share of the words that need no merge: some vocabularies have added words
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 ANY_VOCABULARY = (".model", ".tiktoken", "tokenizer.json", "vocab.txt", "vocab.json")
 REMEDY = "fetch the tokenizer's files of the same model again"
@@ -48,7 +48,7 @@ def check_vocabulary(tokenizer: Any, component: Component, folder: Path, embeddi
         )
     if embeddings is None:
         return
-    if tokenizer.vocab_size > embeddings or len(tokens) < SMALLEST * embeddings:
+    if tokenizer.vocab_size > embeddings or len(tokens) < MIN_VOCABULARY * embeddings:
         raise ModelError(
             f"{where} has {len(tokens)} tokens, and its encoder takes {embeddings}: it is the tokenizer of "
             f"another model, or not whole; {REMEDY}"
@@ -71,7 +71,7 @@ def check_merges(tokenizer: Any, component: Component, folder: Path) -> None:
     words = [word for word in model["vocab"] if len(word.removesuffix(suffix)) > 1 and not _BYTE.match(word)]
     words = [word for word in words if word not in tokenizer.get_added_vocab()]
     lost = sum(word not in made for word in words)
-    if lost > UNMADE * len(words):
+    if lost > MAX_WITHOUT_MERGE * len(words):
         raise ModelError(
             f"component '{component.name}': the tokenizer in {folder / component.path} has no merges for "
             f"{lost} of its {len(words)} words, so that texts fall into letters; {files_hint(tokenizer)}"

@@ -27,7 +27,7 @@ from runner.plan.component_placement import (
     maps_of,
     whole,
 )
-from runner.plan.own_map import in_file_names
+from runner.plan.device_map import in_file_names
 from runner.plan.placement_option import PlacementOption
 from runner.plan.throughput import group_size
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from runner.plan.limits import Limits
     from runner.plan.requirements import MemoryRequirements
 
-MARGIN = 0.02  # part of a limit that is not filled with blocks: predictions are off by as much
+MARGIN = 0.02  # share of a limit that is left free of blocks: the usual error of predictions
 PINNED = 2.0  # diffusers pins a copy of every weight beside the weight itself
 WAITING = "weights that wait in RAM"
 
@@ -68,16 +68,16 @@ class TransientMemory:
 
 
 def candidates(
-    need: MemoryRequirements, limits: Limits, own_map: Mapping[str, str | int] | None, *, fill: bool = True
+    need: MemoryRequirements, limits: Limits, device_map: Mapping[str, str | int] | None, *, fill: bool = True
 ) -> Iterator[PlacementOption]:
     """Every placement that the device has, fastest first.
 
-    ``own_map`` is the manifest's device map. With ``fill``, streaming keeps as many blocks on the device as
-    there is room for.
+    ``device_map`` is the manifest's. With ``fill``, streaming keeps as many blocks on the device as there is
+    room for.
     """
-    if own_map is not None:
+    if device_map is not None:
         for placement in (DEVICE_MAP, STREAM):
-            yield _as_mapped(need, limits, placement, own_map)
+            yield _as_mapped(need, limits, placement, device_map)
         return
     yield _candidate(
         RESIDENT, need, [whole(s, need.dtype, ComponentPlacement(RESIDENT), stays=True) for s in need.shapes]
@@ -162,10 +162,10 @@ def _stream(need: MemoryRequirements, limits: Limits, *, fill: bool) -> Placemen
 
 
 def _as_mapped(
-    need: MemoryRequirements, limits: Limits, placement: str, own_map: Mapping[str, str | int]
+    need: MemoryRequirements, limits: Limits, placement: str, device_map: Mapping[str, str | int]
 ) -> PlacementOption:
     """As the manifest's device map says."""
-    maps = [in_file_names(own_map, shapes, on_cpu=need.on_cpu) for shapes in need.shapes]
+    maps = [in_file_names(device_map, shapes, on_cpu=need.on_cpu) for shapes in need.shapes]
     placed, transient = _placed_by(maps, need, placement)
     group = 1
     if transient.slots:
@@ -177,7 +177,7 @@ def _as_mapped(
 def _placed_by(
     maps: Iterable[Mapping[str, str]], need: MemoryRequirements, placement: str
 ) -> tuple[list[PlacedComponent], TransientMemory]:
-    """Components placed by a device map of each, and what passes."""
+    """Each component placed by its own device map, and the transient memory that this takes."""
     placed = [mapped(s, need, placement, m) for s, m in zip(need.shapes, maps, strict=True)]
     blocks = [(p.shapes, p.shapes.blocks[block]) for p in placed for block in p.streamed]
     # weights outside of blocks are moved one by one
@@ -186,7 +186,7 @@ def _placed_by(
 
 
 def placed_alike(need: MemoryRequirements, limits: Limits, option: PlacementOption) -> PlacementOption:
-    """What an option for other weights of the same components is for these: the same parts stay and move."""
+    """``option``, recomputed for other weights of its components: the same parts stay and move."""
     if option.placement not in (STREAM, DEVICE_MAP):
         return next(c for c in candidates(need, limits, None) if c.placement == option.placement)
     maps = [placed.placement.device_map for placed in option.components]

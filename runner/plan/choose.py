@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from runner.errors import BudgetError
 from runner.placements import MODEL_OFFLOAD, RESIDENT, STREAM
 from runner.plan.candidates import candidates, lowest
+from runner.plan.device_map import check_map
 from runner.plan.dtypes import float32_instead
 from runner.plan.learned import learned
 from runner.plan.limits import Limits, limits_of
 from runner.plan.measured import measured
 from runner.plan.misfit import misfit_of
-from runner.plan.own_map import check_map
 from runner.plan.reasons import reasons_for
 from runner.plan.requirements import MemoryRequirements, measurements, requirements_of
 from runner.plan.stage_plan import StagePlan

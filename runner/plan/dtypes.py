@@ -19,7 +19,7 @@ WORTH_IT = 0.75  # part of the time from which on another dtype is not worth pro
 
 
 def part_of_time(limits: Limits, dtype: str) -> float:
-    """Time of float32 as a part of the time of ``dtype``, where only computing takes time."""
+    """Time with float32 divided by the time with ``dtype``, where computing is the bottleneck."""
     return limits.speed(dtype) / limits.speed(FLOAT32)
 
 

@@ -45,7 +45,7 @@ def duration_of(plan: StagePlan, items: Collection[str]) -> Duration:
 
 
 def learn(plan: StagePlan, seconds: Mapping[str, float], beside: float | None) -> None:
-    """Record what a run measured: ``seconds`` by item, and those of the stage ``beside`` all items."""
+    """Record what a run measured: ``seconds`` by item; ``beside``: the stage's seconds outside of items."""
     if any(placed.on_demand for placed in plan.chosen.components):
         return  # loading weights is part of the items' time
     if plan.chosen.placement not in (RESIDENT, STREAM) or not seconds:

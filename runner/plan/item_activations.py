@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from runner.pipeline.stage import PipelineStage
 
 NO_ACTIVATIONS = Activations(0)
-SMALL = 16 << 20  # bytes; that of runner.api.live_bytes, which imports torch
+SMALL = 16 << 20  # bytes; equal to runner.api.live_bytes.SMALL, which imports torch
 
 
 def known_activations(found: Mapping[str, Activations | Measurement]) -> tuple[dict[str, Activations], bool]:
@@ -87,9 +87,9 @@ def _checked(result: Activations | int) -> Activations:
 
 
 def with_adapters(found: Activations, shapes: Iterable[ComponentShapes], sizes: Sizes) -> Activations:
-    """The activations of an item with the adapters' own: peft adds what they return to what a layer returns.
+    """An item's activations including its adapters': peft adds an adapter's result to its layer's result.
 
-    The product with the weight and the sum are alive beside it: two more of the layer's results.
+    Meanwhile two more tensors of that size are alive: the adapter's product with its weight, and the sum.
     """
     width = max((report.width(one.component) for one in shapes for report in one.adapters), default=0)
     result = found.tokens * width * sizes.itemsize

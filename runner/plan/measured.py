@@ -68,7 +68,7 @@ class Measurement:
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:40]
 
 
-class NotThisTime(str):
+class TransientFailure(str):
     """Why a size could not be measured, where another try may succeed: it is not cached."""
 
     __slots__ = ()
@@ -97,7 +97,7 @@ def measured(wanted: Iterable[Measurement]) -> dict[str, Activations]:
     if missing and measurer is not None:
         found = measurer.measure(missing)
         for digest, result in found.items():
-            if isinstance(result, NotThisTime):
+            if isinstance(result, TransientFailure):
                 continue
             cache_value(CACHE, digest, result if isinstance(result, str) else asdict(result))
         known |= found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from runner.plan.candidates import fastest_that_fits
-from runner.units import format_size, in_quarters, parse_size
+from runner.units import MIB, format_size, in_quarters, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from runner.plan.placement_option import Peak
     from runner.plan.stage_plan import StagePlan
 
-MIB = 1 << 20
 SLOWER = 1.5
 """Slowdown of another dtype from which on a remedy mentions it."""
 LESS_MEMORY = "less_memory"

@@ -13,6 +13,7 @@ from runner.api import Activations, Sizes
 from runner.machine import malloc
 from runner.plan.item_activations import item_activations, known_activations, most, with_adapters
 from runner.plan.measured import Measurement
+from runner.units import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from runner.pipeline.binding import Pipeline
     from runner.pipeline.stage import PipelineStage
 
-MIB = 1 << 20
 
 # RAM of a worker before it loads weights, in bytes: RssAnon on Linux, measured with torch 2.13,
 # diffusers 0.42 and transformers 5
@@ -33,7 +33,7 @@ LIBRARIES: Mapping[frozenset[str], int] = {frozenset({"diffusers", "transformers
 
 IMPORTED: Mapping[str, int] = {"peft": 9 * MIB, "bitsandbytes": 38 * MIB}
 """The same of what diffusers imports where it is installed."""
-ADAPTING = 12 * MIB  # of the first component that adapters are added to, beside their weights
+ADAPTER_SETUP_RAM = 12 * MIB  # RAM of adding adapters, once, beside their weights
 
 # freed memory that lingers with MALLOC_MMAP_THRESHOLD_ (12 MiB), and what the libraries keep from their
 # first work on (6 to 30 MiB measured)
@@ -100,7 +100,7 @@ class MemoryRequirements:
         imported = sum(size for group, size in LIBRARIES.items() if group & libraries)
         if imported:
             imported += sum(size for name, size in IMPORTED.items() if is_installed(name))
-        adapting = ADAPTING if any(shapes.adapters for shapes in self.shapes) else 0
+        adapting = ADAPTER_SETUP_RAM if any(shapes.adapters for shapes in self.shapes) else 0
         return PROCESS + RUNNING + imported + adapting + self.overheads.ram
 
     @property

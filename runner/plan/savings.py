@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Saving:
-    """Of one quantised component."""
+    """What quantising one component saves."""
 
     plain: int
     """Bytes of its weights in the stage's dtype."""
     quantised: int
     """Bytes of its weights as they are."""
     seconds: float
-    """Seconds a pass in which it would be read or moved longer; 0 if it stays on the device."""
+    """Seconds a pass saved in reading or moving it; 0 if it stays on the device."""
     peak: int
-    """Bytes of the predicted peak on the device that computes; negative where dequantising takes more."""
+    """Bytes saved at the predicted peak of the computing device; negative where dequantising takes more."""
 
 
 def saving_of(placed: PlacedComponent, plan: StagePlan) -> Saving | None:

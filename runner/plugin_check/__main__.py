@@ -21,7 +21,7 @@ from runner.plugin_check.checks import BROKEN, LOADS, NOT_RUN, RUNS, Verdict
 from runner.plugin_check.reporter import Reporter
 from runner.plugin_check.requests import CheckRequest
 from runner.plugins import GROUP, collection_paused, discover, load_object
-from runner.supervisor.launch import CAN_FORK
+from runner.supervisor.processes.launch import CAN_FORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ from runner.errors import PluginError
 from runner.plugin_check.checks import BROKEN, LOADS, NOT_RUN, PARAMS, RUNS, Verdict
 from runner.plugin_check.requests import CheckRequest, run_check
 from runner.plugins import GROUP
-from runner.supervisor.launch import CAN_FORK
+from runner.supervisor.processes.launch import CAN_FORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

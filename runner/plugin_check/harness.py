@@ -27,7 +27,7 @@ from runner.plan.choose import plan_stage
 from runner.plugins import Plugin
 from runner.supervisor.event_publisher import NOT_MEASURED
 from runner.supervisor.jobs import make_job
-from runner.supervisor.measuring import measuring
+from runner.supervisor.requests.measuring import measuring
 from runner.work.demand import demand
 from runner.work.models import resolve_models
 from runner.work.work import Work, run_directory

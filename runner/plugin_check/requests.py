@@ -18,7 +18,7 @@ from runner.machine.active_time import active_seconds
 from runner.machine.ram import is_suspended
 from runner.plugin_check import time_limit
 from runner.plugin_check.checks import BROKEN, Verdict
-from runner.supervisor.spawn import kill_group
+from runner.supervisor.processes.spawn import kill_group
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""An agent: runs stages on one device, as a run on this machine does, of tasks that another machine gives.
+"""An agent: runs stages on one device, with tasks that a run on another machine sends.
 
 ``python -P -m runner.remote.agent``: messages come in on stdin and go out on stdout. It knows the manifest's
 stages but none of its items. It ends when its stdin does, and its workers with it.
@@ -65,7 +65,7 @@ FOLDER = "RUNNER_AGENT_FOLDER"
 SHARE = "RUNNER_AGENT_SHARE"
 """Environment variable: the number of agents on this machine, which share its RAM."""
 SHARES = "RUNNER_AGENT_SHARES_FOLDER"
-"""Environment variable: 0 has results sent, even where the run directory is to be seen."""
+"""Environment variable: with 0, results are sent even if the run directory can be reached from here."""
 PREFIX = "runner-agent-"
 READ = 1 << 20  # bytes at a time
 
@@ -172,7 +172,7 @@ class Agent:
     def _refuse(self, code: int, error: str) -> None:
         self._outbox.put(Refused(PROTOCOL, socket.gethostname(), int(code), error))
         self._outbox.close()
-        threading.Event().wait()  # until stdin ends: the run may have more to send, and is to read this
+        threading.Event().wait()  # until stdin ends, so that the run can read the refusal
 
     def _listen(self) -> None:
         frames = Frames()
@@ -230,7 +230,7 @@ def _machine(pipeline: Pipeline) -> Machine | None:
 
 
 def _answer(hello: Hello) -> str:
-    """Write an answer beside the run's word; "" where that is not to be seen from here."""
+    """Write an answer file beside the run's probe file; returns "" if that cannot be reached from here."""
     if os.environ.get(SHARES) == "0":
         return ""
     word = Path(hello.run, f"{SHARED_WORD}{hello.word}")

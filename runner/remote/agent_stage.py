@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from runner.supervisor.signals import Interrupts
     from runner.work.keys import Keyed
 
-LOG_LIMIT = 64 << 10  # bytes of a log's end that are told
+LOG_LIMIT = 64 << 10  # bytes of a log's end that are sent to the run
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,18 @@ class AgentStage:
             raise WireError(f"there is no stage {begin.stage!r}")
         self._stage, self._feed, self._keys, self._problem = stage, TaskFeed(), {}, None
         self._interrupts.count = 0
+        self._remove_unneeded()
         directory = self._folders.shared if begin.shared else self._folders.own
         self._work = Work(self._pipeline, self._keys, directory)
         self._publisher.begin(self._work, stage, shared=begin.shared)
+
+    def _remove_unneeded(self) -> None:
+        """Remove the hand-offs here that neither this stage nor a later one takes: the run has them."""
+        stages = self._pipeline.stages
+        needed = {n for stage in stages[self._stage.index :] for n in stage.sources}
+        for stage in stages[: self._stage.index]:
+            if stage.index not in needed:
+                shutil.rmtree(self._folders.own.path / HANDOFF / stage.name, ignore_errors=True)
 
     def receive(self, piece: Piece, data: bytes) -> None:
         """Take a part of a hand-off or of a saved state.
@@ -98,7 +108,7 @@ class AgentStage:
         self._files.write(Path(piece.role, piece.stage, piece.name), piece, data)
 
     def give(self, message: Give) -> None:
-        """Take tasks. If one is not what this agent would make, the stage ends with that error."""
+        """Accept tasks. If a key does not fit this agent's code and model, the stage ends with an error."""
         prints = self._executor.resolved.fingerprints[self._stage.index]
         tasks = []
         try:
@@ -128,7 +138,7 @@ class AgentStage:
         self._feed.close()
 
     def run(self, begin: Begin) -> None:
-        """Run the stage to its end, and tell how it ended."""
+        """Run the stage to its end, then send ``Ended``."""
         code, error = ExitCode.DONE, ""
         tasks = StageTasks(
             self._work,
@@ -169,7 +179,7 @@ class AgentStage:
                 self._publisher.send_file(role, task, name, whole)
 
     def _log(self) -> str:
-        """The end of what the stage's workers printed, unless the run sees that."""
+        """The end of the workers' logs; empty if the run directory is shared, where the run has them."""
         if self._work.directory is self._folders.shared:
             return ""
         text = b""

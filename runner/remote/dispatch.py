@@ -1,4 +1,4 @@
-"""Which node gets which of a stage's tasks, and when: a group in flight, a little ahead, help at the end."""
+"""Assigns a stage's tasks to nodes: a group in flight and a second ahead; idle nodes take over at the end."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 AHEAD = 1.0  # seconds of work that a node has before it
 MOST = 64  # tasks that a node has at a time
-DEATHS = 2  # nodes that were lost with a task, before it has failed
-STRAGGLES = 3.0  # times the usual that a task takes before an idle node makes it as well
+DEATHS = 2  # nodes lost while they held a task, after which it fails
+STRAGGLES = 3.0  # multiple of the usual seconds after which an idle node repeats a task
 SHORTEST = 5.0  # seconds: nothing that takes less is made twice
 
 
 class Dispatch:
-    """The tasks of one stage: those that nobody has, and those that have not ended."""
+    """The tasks of one stage: those that no node holds, and all that have not ended."""
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self.open: dict[str, Task] = {task.item.id: task for task in tasks}
@@ -30,13 +30,15 @@ class Dispatch:
         self._suspects: deque[Task] = deque()
         """Tasks that a node was lost with. They come last, each alone on its node."""
         self._losses: Counter[str] = Counter()
+        self._damaged_by: dict[str, Node] = {}
+        """The node that sent the last damaged result of an item."""
 
     def close(self, item: str) -> Task | None:
-        """A task has ended; None if it had before."""
+        """Remove a task that has ended, and return it; None if it had ended before."""
         return self.open.pop(item, None)
 
     def put_back(self, tasks: Iterable[Task]) -> None:
-        """Nobody has these tasks any more."""
+        """Requeue tasks that no node holds any more; those that a node was lost with become suspects."""
         for task in tasks:
             if task.item.id not in self.open:
                 continue
@@ -45,22 +47,28 @@ class Dispatch:
             else:
                 self._waiting.appendleft(task)
 
+    def put_back_damaged(self, task: Task, node: Node) -> None:
+        """Requeue a task whose result from ``node`` is damaged: for other nodes, if there are any."""
+        self._damaged_by[task.item.id] = node
+        self.put_back([task])
+
     def lost_with(self, task: Task) -> bool:
-        """A node was lost while it made this task; returns whether that is once too often."""
+        """Count a node that was lost while it held this task; returns whether the task has thereby failed."""
         self._losses[task.item.id] += 1
         return self._losses[task.item.id] >= DEATHS
 
     def next_for(self, node: Node, nodes: Collection[Node], stage: int) -> list[Task]:
-        """Tasks for a node of these, by how fast it is and how much is left; may be none."""
+        """The next tasks for ``node``, one of ``nodes``, by its speed and the tasks left; may be empty."""
         if node.alone or node.asked:
             return []
         if self._trimmed(self._waiting):
             lack = self._target(node, nodes, stage) - len(node.given)
             few = node.given and 2 * lack < self._target(node, nodes, stage)
-            return [] if few else self._pop(self._waiting, lack)
+            return [] if few else self._pop(self._waiting, lack, node, nodes)
         if not node.given and self._trimmed(self._suspects):
-            node.alone = True
-            return self._pop(self._suspects, 1)
+            found = self._pop(self._suspects, 1, node, nodes)
+            node.alone = bool(found)
+            return found
         return []
 
     def _target(self, node: Node, nodes: Collection[Node], stage: int) -> int:
@@ -71,7 +79,7 @@ class Dispatch:
         return max(1, min(MOST, group + max(group, ahead), ceil(left / len(nodes))))
 
     def to_withdraw(self, nodes: Collection[Node], stage: int) -> tuple[Node, list[str]] | None:
-        """For idle nodes: a node that has more than it makes now, and tasks that it may give back."""
+        """The node with most queued tasks, and half of these, to take back for idle nodes; or None."""
         if self._waiting or any(node.asked for node in nodes):
             return None
         busiest = max(nodes, key=lambda node: len(node.given) - node.group(stage))
@@ -79,7 +87,7 @@ class Dispatch:
         return (busiest, spare[len(spare) // 2 :]) if spare else None
 
     def straggler_for(self, node: Node, nodes: Collection[Node]) -> Task | None:
-        """For an idle node: a task that takes long elsewhere, for it to make as well."""
+        """An overdue task of another node, which the idle ``node`` should repeat; None if there is none."""
         now = time.monotonic()
         copies = Counter(item for one in nodes for item in one.given)
         for other in nodes:
@@ -90,8 +98,16 @@ class Dispatch:
                     return task
         return None
 
-    def _pop(self, tasks: deque[Task], most: int) -> list[Task]:
-        return [tasks.popleft() for _ in range(min(most, len(tasks)))]
+    def _pop(self, tasks: deque[Task], most: int, node: Node, nodes: Collection[Node]) -> list[Task]:
+        """Take up to ``most`` tasks for ``node``; those that it damaged stay for others."""
+        taken: list[Task] = []
+        left: list[Task] = []
+        while tasks and len(taken) < most:
+            task = tasks.popleft()
+            is_for_others = len(nodes) > 1 and self._damaged_by.get(task.item.id) is node
+            (left if is_for_others else taken).append(task)
+        tasks.extendleft(reversed(left))
+        return taken
 
     def _trimmed(self, tasks: deque[Task]) -> bool:
         """Whether there are tasks; those that have ended are dropped from the front."""

@@ -63,7 +63,7 @@ def _send(node: Node, piece: Piece, path: Path) -> None:
 
 
 def _files(work: Work, stage: PipelineStage, task: Task) -> Iterator[tuple[Piece, Path]]:
-    """The hand-offs that a task takes, the files beside them, and what it goes on from.
+    """The hand-offs that a task reads, the files beside them, and the saved state that it resumes from.
 
     Raises:
         OSError: a hand-off is not there.

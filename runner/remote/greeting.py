@@ -1,4 +1,4 @@
-"""The start of a node: what its agent is told of the run, and whether what it has is what the run needs."""
+"""The handshake with a node: describes the run to its agent, and compares versions, stages and models."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Greeter:
         self._samples = samples(self.pipeline, self._inputs)
 
     def write_word(self) -> None:
-        """Write a word into the run directory, by which nodes find out whether they see it.
+        """Write a probe file into the run directory: nodes that can read it share the directory.
 
         Raises:
             StorageError: it cannot be written.
@@ -67,7 +67,7 @@ class Greeter:
         return self.directory.path / f"{SHARED_WORD}{self._word}"
 
     def greet(self, node: Node) -> None:
-        """Send what an agent must know to answer."""
+        """Send the samples' input files, then ``Hello``, which the agent answers."""
         manifest, cores = self.pipeline.manifest, core_count()
         for name, path in self._inputs.paths.items():
             node.outbox.put_file(Piece(INPUT, "", "", name, 0), path)
@@ -87,7 +87,7 @@ class Greeter:
         )
 
     def refusal(self, welcome: Welcome) -> Refusal | None:
-        """Why a node that is ready cannot take part all the same; None if it can."""
+        """Why a node cannot take part although its agent is ready; None if it can."""
         if welcome.protocol != PROTOCOL:
             return Refusal(ExitCode.PLUGIN, f"it speaks protocol {welcome.protocol}, this run {PROTOCOL}")
         if [offer.name for offer in welcome.stages] != [stage.name for stage in self.pipeline.stages]:
@@ -109,7 +109,7 @@ class Greeter:
         if other:
             reason = f"its model's files differ, for {', '.join(other)}"
             return Refusal(ExitCode.MODEL, reason)
-        # what this machine does not have, the first node tells
+        # libraries that this machine lacks: the first node's versions count
         self._versions = {**welcome.versions, **self._versions}
         return None
 

@@ -1,7 +1,8 @@
-"""What nodes' results and reports mean for the run: files get their places, items end, users are told."""
+"""Takes results and events of nodes: checks and moves their files, ends items, publishes events."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from runner.remote.results import is_state, problem_of, result_files, state_file
 from runner.rundir.directory import RunDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from runner.remote.messages import Ended, Result, Told
@@ -39,13 +40,13 @@ class Intake:
         """The first item that failed."""
 
     def expect(self, node: Node, tasks: Iterable[Task]) -> None:
-        """A node may send the files of these tasks: their results, and saved states."""
+        """Allow a node to send the files of these tasks: results and saved states."""
         for task in tasks:
             key, path = state_file(self._work, self._stage, task)
             node.expected[task.item.id] = {key: path, **result_files(self._work, self._stage, task)}
 
     def place(self, node: Node, task: Task, files: Sequence[Path]) -> str | None:
-        """Check the files of a result, and give them their places; the problem, if there is one."""
+        """Check a result's files and move them into the run directory; returns the problem, or None."""
         if node.shared:
             return problem_of(self._work, self._stage, task)
         staged = replace(self._work, directory=RunDirectory(node.staging.folder))
@@ -82,7 +83,7 @@ class Intake:
             self.failed_first = self.failed_first or task.item.id
 
     def publish(self, node: Node, told: Told) -> None:
-        """Publish an event of a node, if it is one that nodes may tell, of this stage and its items."""
+        """Publish a node's event if it is in ``FORWARDED``, and about this stage and the node's items."""
         event = ev.decode(told.event)
         if not isinstance(event, FORWARDED) or getattr(event, "stage", None) not in (None, self._stage.name):
             return
@@ -100,8 +101,8 @@ class Intake:
         else:
             self._publisher.events.emit(event)
 
-    def take_end(self, node: Node, ended: Ended) -> None:
-        """A node's part of the stage has ended: keep its peaks, its log, and the states that it has saved."""
+    def take_end(self, node: Node, ended: Ended, open_items: Container[str]) -> None:
+        """A node's part of the stage has ended: keep its peaks, its log, and the states of open items."""
         for name, held in ended.measured.items():
             if name in self._measured and held is not None:
                 self._measured[name] = max(self._measured[name] or 0, held)
@@ -110,13 +111,12 @@ class Intake:
         if ended.log:
             log = self._work.directory.log(f"{self._stage.name}-{node.name}")
             write_atomically(log, ended.log.encode())
-        self._take_states(node)
-
-    def _take_states(self, node: Node) -> None:
-        """Keep the saved states that a node has sent of items that have not ended."""
         for item, task in node.given.items():
             _, path = state_file(self._work, self._stage, task)
-            if item in node.expected and is_state(node.staging.folder / path, task.keyed.key):
+            if item not in open_items:  # a node that sees the folder may have written it there
+                with contextlib.suppress(OSError):
+                    (self._work.directory.path / path).unlink()
+            elif item in node.expected and is_state(node.staging.folder / path, task.keyed.key):
                 node.staging.place([path], self._work.directory.path)
 
     def result(self, seconds: float, predicted: Mapping[str, int | None]) -> StageResult:

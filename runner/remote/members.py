@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 ASKED = 1.0  # seconds between questions for new places
 WAIT = 0.1  # seconds that messages are waited for, between looks at places
-GRACE = 30.0  # seconds for a place to come where there is none, and nothing is said to keep it
+GRACE = 30.0  # seconds that a run without nodes waits, if ``Places.waiting`` gives no reason to
 
 
 class Members:
-    """All nodes that there were, and the places where more may come."""
+    """All nodes of a run so far, and the places where more may start."""
 
     def __init__(self, run: OpenRun, executor: str, places: Places, greeter: Greeter) -> None:
         """``executor`` is its name, for messages."""
@@ -43,7 +43,7 @@ class Members:
         self._inbox: Inbox = queue.SimpleQueue()
         self._asked = 0.0
         self._waiting = ""
-        """What keeps places from coming, as the plugin said last."""
+        """The last result of ``Places.waiting``: why no more agents start."""
         self._bereft_since: float | None = None
 
     @property
@@ -51,7 +51,7 @@ class Members:
         return [node for node in self.nodes if node.is_ready]
 
     def offer(self, stage: PipelineStage) -> StageOffer:
-        """What is expected of a stage: what the first node plans."""
+        """What a stage is expected to take: the plan of the first node that is ready."""
         welcome = self.ready[0].welcome
         assert welcome is not None  # noqa: S101 - it is ready
         return welcome.stages[stage.index]
@@ -79,7 +79,7 @@ class Members:
                 self._take(node, message, take)
 
     def lose(self, node: Node, gone: Gone, stage: str | None = None, items: Sequence[str] = ()) -> None:
-        """A node has gone, or has sent what it must not: tell it, and free its place."""
+        """Mark a node as gone, publish that, and free its place; a hostile one is not restarted."""
         if node.state in (State.GONE, State.REFUSED):
             return
         node.state, node.reason, node.code = State.GONE, gone.reason, int(ExitCode.STAGE)
@@ -90,7 +90,7 @@ class Members:
         threading.Thread(target=node.close, daemon=True).start()
 
     def refuse(self, node: Node, code: int, reason: str) -> None:
-        """A node cannot take part: tell it, and free its place."""
+        """Mark a node as refused, publish that, and free its place."""
         node.state, node.reason, node.code = State.REFUSED, reason, code
         self.run.publisher.events.emit(ev.NodeRefused(node=node.name, code=code, reason=reason))
         threading.Thread(target=node.close, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What a run and its agents say to each other: typed messages, checked field by field when they come."""
+"""The messages between a run and its agents: typed, and checked field by field when they arrive."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Hello(Message):
     """Of each stage: bits of results depend on them."""
     samples: list[Sample]
     run: str
-    """Path of the run directory, and a file in it with a word: whoever sees that shares the folder."""
+    """The run directory's path. ``word``: content of a probe file there; agents that can read it share it."""
     word: str
 
 
@@ -163,7 +163,7 @@ class Welcome(Message):
     versions: dict[str, str]
     stages: list[StageOffer]
     answer: str
-    """What it wrote beside the word in the run directory; empty if it does not see that."""
+    """The content of its answer file in the run directory; empty if it cannot read the probe file."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class Refused(Message):
 
 @dataclass(frozen=True)
 class Told(Message):
-    """An event of a stage, to be told to the user."""
+    """An event of a stage, which the run publishes."""
 
     event: dict[str, Any]
 

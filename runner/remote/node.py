@@ -29,7 +29,7 @@ CLOSE_SECONDS = 10.0
 
 
 class State(Enum):
-    """Where a node stands."""
+    """The state of a node."""
 
     STARTING = "starting"
     READY = "ready"
@@ -43,7 +43,7 @@ class Gone:
 
     reason: str
     hostile: bool = False
-    """It sent what no agent of ours sends."""
+    """Whether it violated the protocol."""
 
 
 class Node:
@@ -71,7 +71,7 @@ class Node:
         self.asked = False
         """Whether it was asked to give tasks back, and has not answered."""
         self.pace = 0.0
-        """Seconds that an item takes here, of late."""
+        """Recent mean of the seconds that an item takes on this node; 0 if not known."""
         self.strikes = 0
         self.ram = 0
         self.staging = Staging(incoming / str(number))
@@ -90,7 +90,7 @@ class Node:
         return max(1, self.welcome.stages[stage].group) if self.welcome else 1
 
     def take_back(self, item: str) -> Task | None:
-        """It has this task no longer."""
+        """Remove a task from those that it holds, and return it; None if it did not hold it."""
         self.since.pop(item, None)
         task = self.given.pop(item, None)
         if not self.given:

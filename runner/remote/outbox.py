@@ -21,7 +21,7 @@ JOINED_SECONDS = 5.0
 
 
 class Outbox:
-    """What is to be sent through a pipe that may be slow: the caller never waits for it."""
+    """A queue of messages and files for a pipe that may be slow: the caller never blocks."""
 
     def __init__(self, send: Callable[[bytes], object], failed: Callable[[str], None]) -> None:
         """``failed`` is called, in the thread, with the reason why nothing more can be sent."""

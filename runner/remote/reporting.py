@@ -1,4 +1,4 @@
-"""What an agent tells of its work: results with their files, and events, few and small."""
+"""Sends an agent's results, files and events to the run."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ FORWARDED: tuple[type[Event], ...] = (
     ev.WorkerDied,
     ev.OutOfMemory,
 )
-"""Events of an agent that its run publishes; what becomes of items is told by their results."""
+"""Events that an agent forwards; the end of an item is a ``Result`` message instead."""
 TICK = 0.25  # seconds between reports of memory and steps
 
 
 class Teller:
-    """A listener of an agent's events: passes on what the run is to know."""
+    """A listener that forwards an agent's events to the run."""
 
     def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
@@ -70,7 +70,7 @@ class Teller:
 
 
 class AgentPublisher(EventPublisher):
-    """Publishes an agent's work to the run: hooks, journal and display are there."""
+    """Sends results to the run, which calls hooks and writes the journal, instead of doing that here."""
 
     def __init__(self, pipeline: Pipeline, directory: RunDirectory, events: Events, outbox: Outbox) -> None:
         super().__init__(pipeline, directory, events)
@@ -92,7 +92,7 @@ class AgentPublisher(EventPublisher):
 
     @property
     def open_tasks(self) -> list[Task]:
-        """The stage's tasks whose results were not told."""
+        """The stage's tasks whose results were not sent yet."""
         return list(self._tasks.values())
 
     def give_back(self, items: list[str]) -> None:
@@ -101,7 +101,7 @@ class AgentPublisher(EventPublisher):
             self._tasks.pop(item, None)
 
     def stage_started(self, outlook: Outlook, tasks: object) -> None:
-        """Nothing: the run has told that."""
+        """Does nothing: the run itself publishes this event."""
 
     def stage_finished(self, result: StageResult) -> None:
         self.result = result

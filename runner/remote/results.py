@@ -1,4 +1,4 @@
-"""The files of a task's result: which there may be, and whether those that came are whole."""
+"""The files of a task's result: their names and paths, and whether those that arrived are complete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FileKey = tuple[str, str]
 def result_files(work: Work, stage: PipelineStage, task: Task) -> dict[FileKey, Path]:
     """The files of a task's result, with their paths in the run directory.
 
-    In the order that they are placed in: a hand-off vouches for those beside it, so it comes last.
+    In the order in which they are moved: a hand-off has the digests of the others, so it comes last.
     """
     root, role = work.directory.path, OUTPUT if stage.is_terminal else HANDOFF
     files: dict[FileKey, Path] = {}

@@ -1,4 +1,4 @@
-"""One stage over all nodes: gives tasks, takes results, and gives anew what a lost node had."""
+"""Runs one stage on all nodes: sends tasks, takes results, and reassigns the tasks of lost nodes."""
 
 from __future__ import annotations
 
@@ -181,7 +181,10 @@ class StageRound:
         self._end(task, node, error, result)
 
     def _take_damaged(self, node: Node, task: Task, problem: str) -> None:
-        """A result is not whole: it is made again, on a node that is not at fault if there is one."""
+        """Requeue a task whose result is damaged, for other nodes if there are any, or fail it at the third.
+
+        A node is left out at its third.
+        """
         self._bad[task.item.id] += 1
         node.strikes += 1
         if node.strikes >= STRIKES:
@@ -189,7 +192,7 @@ class StageRound:
         if self._bad[task.item.id] >= STRIKES:
             self._end(task, node, f"what the nodes sent is damaged: {problem}")
         else:
-            self._dispatch.put_back([task])
+            self._dispatch.put_back_damaged(task, node)
 
     def _end(self, task: Task, node: Node, error: str | None, result: Result | None = None) -> None:
         """A task has ended; only its first end counts."""
@@ -200,7 +203,7 @@ class StageRound:
 
     def _take_end(self, node: Node, ended: Ended) -> None:
         node.in_stage = False
-        self._intake.take_end(node, ended)
+        self._intake.take_end(node, ended, self._dispatch.open)
         left = self._clear(node)
         if ended.code in (ExitCode.DONE, ExitCode.INTERRUPTED):
             self._dispatch.put_back(reversed(left))
@@ -211,7 +214,7 @@ class StageRound:
             self._leave_out(node, ended.code, ended.error)
 
     def _lose(self, node: Node, gone: Gone) -> None:
-        """A node has gone, or is to be trusted no more: others make what it had."""
+        """Reassign the tasks of a node that is gone or violated the protocol."""
         if node.state is State.GONE:
             return
         was_refused = node.state is State.REFUSED
@@ -221,7 +224,7 @@ class StageRound:
             self._suspect(node, left)
 
     def _suspect(self, node: Node, left: list[Task]) -> None:
-        """Put back what a node had: any of it may be to blame, as what it had done last may not have come."""
+        """Requeue a lost node's tasks as suspects: any may be the cause, as results can be lost too."""
         for task in left:
             if self._dispatch.lost_with(task):
                 what = node.reason or "it ended"
@@ -253,7 +256,7 @@ class StageRound:
         self._wait_for_ends(seconds, until)
 
     def _end_all(self) -> None:
-        """Have all nodes end the stage: those that still make what another has made stop."""
+        """Have all nodes end the stage; those that still repeat a finished task stop at once."""
         for node in self._members.ready:
             if node.in_stage:
                 node.outbox.put(StopStage() if node.given else End())
@@ -261,7 +264,7 @@ class StageRound:
             self._lose(node, Gone("it did not end its stage"))
 
     def _wait_for_ends(self, seconds: float, until: int) -> list[Node]:
-        """Wait for nodes to end the stage; those that have not."""
+        """Wait for nodes to end the stage; returns those that have not."""
         deadline = time.monotonic() + seconds
         interrupts = self._members.run.interrupts
         while left := [node for node in self._members.ready if node.in_stage]:

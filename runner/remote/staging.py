@@ -31,7 +31,7 @@ class _Incoming:
 
 
 class Staging:
-    """A folder beside a run directory's own, with the same folders in it, for what one sender sends."""
+    """A folder with the layout of a run directory, for the files of one sender until they are checked."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Tasks as messages, and back: what a run tells of a task, and what an agent requires of it."""
+"""Converts tasks to messages and back; an agent refuses a task whose key does not fit its code and model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from runner.work.work import Work
 
 SAMPLES = 256
-"""Items that a stage is planned for, on an agent: the largest of those that differ in more than this."""
+"""The most items that agents plan a stage with; of more different sizes, the largest are taken."""
 NOT_SIZES = ("prompt", "seed", "id")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _ITEM = re.compile(FILE_NAME)
@@ -100,7 +100,7 @@ def _extent(item: PipelineItem) -> float:
 
 
 def task_message(work: Work, stage: PipelineStage, task: Task, inputs: InputFiles) -> TaskMessage:
-    """What an agent is told of a task.
+    """The message to an agent for a task.
 
     Raises:
         UsageError: it has a parameter that does not travel.

@@ -16,7 +16,7 @@ _MARK = b"rnr1"
 
 
 class WireError(Exception):
-    """What came is no frame or message of ours: whoever sent it is not to be trusted."""
+    """Data that violates the protocol: its sender is not trusted any more."""
 
 
 def encode(head: dict[str, Any], body: bytes = b"") -> bytes:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from runner.rundir.lock import Waiting
 
 SHARED_WORD = ".shared-"
-"""Beginning of the names of files by which other machines find out whether they see the same folder."""
+"""Prefix of probe files, by which other machines find out whether they share the run directory."""
 KEY_IN_NAME = 8  # hex digits of the key in an output's name
 
 
@@ -36,7 +36,7 @@ class RunDirectory:
     """``runs/<name>/``, and the paths in it."""
 
     def __init__(self, path: Path, node: str = "") -> None:
-        """``node`` is where it is written from, if that is not where the run is: its logs have the name."""
+        """``node`` is the name of the agent that writes it, for names of logs; empty for the run itself."""
         self.path = path
         self._node = node
         self.outputs = path / "outputs"

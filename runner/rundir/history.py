@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from datetime import datetime
 
-GOT_THROUGH = (ExitCode.DONE, ExitCode.ITEMS_FAILED)
+COMPLETED = (ExitCode.DONE, ExitCode.ITEMS_FAILED)
 """Exit codes of runs that were not stopped early."""
 
 
@@ -101,7 +101,7 @@ class RunHistory:
             return len({_item_of(Path(path).name) for path in self.outputs} - failed)
         # a run may leave only tensors, which are not listed as outputs
         whole = all(stage.done + stage.failed == stage.items for stage in self.stages.values())
-        return self.items - len(failed) if self.exit_code in GOT_THROUGH and whole else 0
+        return self.items - len(failed) if self.exit_code in COMPLETED and whole else 0
 
     @property
     def current(self) -> StageHistory | None:

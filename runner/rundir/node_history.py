@@ -59,7 +59,7 @@ class NodeHistory:
 
 
 class Nodes:
-    """The nodes of a run, in the order in which they were first told of; none of a run on one machine."""
+    """The nodes of a run, in the order of their first events; empty for a run on one machine."""
 
     def __init__(self) -> None:
         self.all: dict[str, NodeHistory] = {}

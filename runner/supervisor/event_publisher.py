@@ -69,7 +69,7 @@ class EventPublisher:
 
     @property
     def run(self) -> Run:
-        """The run, as hooks are told of it."""
+        """The run, as it is passed to hooks."""
         return self._run
 
     def run_started(self) -> None:

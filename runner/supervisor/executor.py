@@ -1,4 +1,4 @@
-"""What a run asks of whoever makes its stages: this machine (:mod:`runner.supervisor.local`), or others.
+"""The interface of what runs the stages: this machine (:mod:`runner.supervisor.local`), or others.
 
 The run directory, its lock, the keys, the demand and the journal stay with the run.
 """
@@ -59,7 +59,7 @@ class StageExecutor(Protocol):
         """Take what the run needs; ``stack`` frees it.
 
         Raises:
-            RunnerError: it is not to be had.
+            RunnerError: something that it needs is not available.
 
         """
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class TaskFeed:
-    """The tasks of one stage that nobody has taken yet. Tasks may be put from any thread."""
+    """The queue of a stage's tasks that no worker has taken yet. Tasks may be put from any thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -55,7 +55,7 @@ class TaskFeed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
 
     def woken(self, wake: Callable[[], None] | None) -> None:
-        """Call ``wake`` whenever something comes, from the thread that puts it; None: nobody."""
+        """Call ``wake`` at each change, in the thread that makes it; None ends that."""
         with self._changed:
             self._wake = wake
 
@@ -82,7 +82,7 @@ class WorkerFeed:
     others_wait: bool
     """Whether tasks outside of the feed wait for this worker's end: then it ends when it is idle.
 
-    They are those that a worker before died at. Whoever puts tasks may be waiting for them to end.
+    They were in flight when an earlier worker died. The sender of tasks may be waiting for their end.
     """
     is_idle: bool = False
     """Whether the worker has said that it has nothing to do."""

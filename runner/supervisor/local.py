@@ -1,4 +1,4 @@
-"""Makes stages on this machine: models, plans and checks, then workers, one stage after another."""
+"""Runs stages on this machine: finds models, plans and checks, then starts workers, stage by stage."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from runner.events import Warned
 from runner.files.storage import remove_if_empty
 from runner.machine.cpu import core_count
 from runner.plan.choose import plan_stages
-from runner.supervisor.adapter_check import try_adapters
 from runner.supervisor.device_locks import DeviceLocks
-from runner.supervisor.launch import Launchers
-from runner.supervisor.measuring import measuring
-from runner.supervisor.model_check import check_components
-from runner.supervisor.preparing import prepare
+from runner.supervisor.processes.launch import Launchers
+from runner.supervisor.requests.adapter_check import try_adapters
+from runner.supervisor.requests.measuring import measuring
+from runner.supervisor.requests.model_check import check_components
+from runner.supervisor.requests.preparing import prepare
 from runner.supervisor.stage_runner import StageRunner
 from runner.work.checks import Findings, look
 from runner.work.fetching import fetch_missing
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from runner.plan.stage_plan import StagePlan
     from runner.rundir.directory import RunDirectory
     from runner.supervisor.executor import OpenRun, StageTasks
-    from runner.supervisor.spawn import Process
+    from runner.supervisor.processes.spawn import Process
     from runner.work.keys import Keys
     from runner.work.models import ResolvedModels
 

@@ -1,4 +1,4 @@
-"""``[run] publish``: outputs are put into an object store once they count, and taken from there at first.
+"""``[run] publish``: outputs are uploaded to an object store once done, and downloaded at the start.
 
 An object is there as a whole or not at all, as a PUT is atomic, and it is named after its key. So it is
 enough to compare names, and to check what is taken.
@@ -53,14 +53,18 @@ class Publication:
         self._thread: threading.Thread | None = None
 
     def open(self, work: Work, publisher: EventPublisher) -> None:
-        """Take what is published and not here, and send what is here and not published; keys are known.
+        """Download what is only in the store, and upload what is only here. Keys must be known.
+
+        The manifest is sent first: what cannot be written to is found out before anything is made.
 
         Raises:
-            StorageError: the store does not answer.
+            StorageError: the store does not answer, or cannot be written to.
 
         """
         self._root, self._publisher = work.directory.path, publisher
+        manifest = work.directory.manifest
         with _store_errors(self._base):
+            self._fs.pipe_file(self._remote(manifest), manifest.read_bytes())
             published = self._listed()
         self._thread = threading.Thread(target=self._send_all, name="publish", daemon=True)
         self._thread.start()
@@ -69,7 +73,7 @@ class Publication:
                 self._settle(work, stage, item, keyed[stage.index].key, published)
 
     def _settle(self, work: Work, stage: PipelineStage, item: str, key: str, published: set[str]) -> None:
-        """Take a result's files that are published alone, and send those that are here alone."""
+        """Download a result's files that are only in the store, and upload those that are only here."""
         taken = []
         for path in self._files(work, stage, [item], key):
             is_published = path.relative_to(self._root).as_posix() in published
@@ -118,15 +122,12 @@ class Publication:
 
     def _listed(self) -> set[str]:
         """Names of the published files: by one listing, as asking for each takes long."""
-        try:
-            found = self._fs.find(self._base)
-        except FileNotFoundError:
-            return set()
+        found = self._fs.find(self._base)
         base = self._base.strip("/")
         return {str(path).strip("/").removeprefix(f"{base}/") for path in found}
 
     def _take(self, path: Path) -> None:
-        """Take one file; written aside, so that it is there as a whole or not at all."""
+        """Download one file to a temporary name, so that it appears complete or not at all."""
         temporary = temporary_of(path)
         with _store_errors(self._base), storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,4 +168,4 @@ def _store_errors(where: str) -> Iterator[None]:
     except StorageError:
         raise
     except Exception as error:  # of the store's library
-        raise StorageError(f"[run] publish: {where} cannot be read: {in_words(error)}") from error
+        raise StorageError(f"[run] publish: {where} cannot be used: {in_words(error)}") from error

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runner.protocol import JobItem
     from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.feed import TaskFeed
-    from runner.supervisor.launch import Launchers
+    from runner.supervisor.processes.launch import Launchers
     from runner.supervisor.signals import Interrupts
     from runner.work.demand import Task
     from runner.work.work import Work
@@ -116,7 +116,7 @@ class StageRunner:
     def _fallbacks(self) -> tuple[PlacementOption, ...]:
         """Placements to use after running out of memory, in this order.
 
-        If there is no smaller one, the same again: earlier items have left no memory behind in a new process.
+        If there is no smaller one, the same in a new process, where no memory of earlier items is left.
         """
         if self.work.pipeline.manifest.table.run.on_oom == "fail":
             return ()
@@ -130,7 +130,7 @@ class StageRunner:
         """
         stage = self.plan.stage.name
         deaths: Counter[str] = Counter()
-        in_vain = 0  # workers in a row that died without an item done
+        fruitless_deaths = 0  # workers in a row that died without an item done
         while left := self._left():
             unsuspected = [task for task in left if not deaths[task.item.id]]
             done = len(self.outcome.done)
@@ -148,8 +148,8 @@ class StageRunner:
             except WorkerDiedError as error:
                 self._death = error
                 self.publisher.worker_died(stage, list(worker.in_flight), str(error))
-                in_vain = 0 if len(self.outcome.done) > done else in_vain + 1
-                if in_vain == PATIENCE:
+                fruitless_deaths = 0 if len(self.outcome.done) > done else fruitless_deaths + 1
+                if fruitless_deaths == PATIENCE:
                     raise
                 deaths.update(list(worker.in_flight))
                 for item in worker.in_flight:

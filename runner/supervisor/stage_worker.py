@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from runner import events as ev
 from runner.errors import CannotForkError, InterruptedRunError, OutOfMemoryError, WorkerDiedError, error_of
 from runner.machine.active_time import active_seconds
-from runner.supervisor.connection import WorkerConnection
-from runner.supervisor.control_group import limited
+from runner.supervisor.processes.connection import WorkerConnection
+from runner.supervisor.processes.control_group import limited
 from runner.units import format_size
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from runner.protocol import Job
     from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.feed import WorkerFeed
-    from runner.supervisor.launch import Launchers
+    from runner.supervisor.processes.launch import Launchers
+    from runner.supervisor.processes.spawn import Process
     from runner.supervisor.signals import Interrupts
-    from runner.supervisor.spawn import Process
     from runner.supervisor.stage_outcome import ItemRecorder
 
 LOG_LINES = 12  # of a stage's log that are shown when it fails

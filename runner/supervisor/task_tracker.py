@@ -1,4 +1,4 @@
-"""What the results of tasks mean for the run directory, and for the tasks that depend on them."""
+"""Applies the ends of tasks: removes files, links outputs, and fails the tasks that depend on failed ones."""
 
 from __future__ import annotations
 

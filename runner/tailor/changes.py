@@ -44,7 +44,7 @@ class Change:
         return ".".join(parts)
 
     @property
-    def is_numeric(self) -> bool:
+    def changes_outputs(self) -> bool:
         """Whether outputs change: they get other keys, and are made anew."""
         return "with" in self.path or self.path[-1] == "dtype"
 

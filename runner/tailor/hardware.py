@@ -14,7 +14,7 @@ from runner.errors import BudgetError, UsageError
 from runner.placements import ACCELERATOR_ONLY
 from runner.plan.limits import ram_for_a_worker
 from runner.tailor.changes import NO_OUTPUT, Change
-from runner.units import format_size, in_quarters, parse_size
+from runner.units import MIB, format_size, in_quarters, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from runner.manifest.load import Manifest
     from runner.manifest.positions import Path
     from runner.manifest.schema import Budget
-
-
-MIB = 1 << 20
 
 
 @dataclass(frozen=True)

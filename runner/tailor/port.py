@@ -114,7 +114,7 @@ def _kept(pipeline: Pipeline, fitted: Fitted, hardware: Hardware) -> Iterator[st
 
 def _stale(manifest: Manifest, changes: Sequence[Change]) -> Iterator[str]:
     """Notes about outputs with other keys, and about a comment that is no longer right."""
-    numeric = list(dict.fromkeys(change.stage for change in changes if change.is_numeric))
+    numeric = list(dict.fromkeys(change.stage for change in changes if change.changes_outputs))
     if numeric:
         stages = " and ".join(numeric)
         yield f"outputs change from stage {stages} on: they get other keys, and existing outputs stay"

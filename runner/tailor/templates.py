@@ -10,7 +10,7 @@ from runner.errors import ExitCode, ModelError, PluginError, UsageError
 from runner.manifest.load import Manifest, load
 from runner.manifest.problems import ManifestError, Problems, did_you_mean
 from runner.manifest.sources import is_hub_id
-from runner.model.remote import model_index
+from runner.model.hub.headers import model_index
 from runner.model.selection import INDEX
 from runner.model.sources import find
 from runner.pipeline.binding import bind

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from runner.model.checks.adapters import AdapterCheck, Recipient, Recipients
 from runner.model.checks.formats import LIBRARIES
 from runner.model.fingerprint import content_of
-from runner.model.remote import header_of
+from runner.model.hub.headers import header_of
 from runner.pipeline.model_sources import where_source
 from runner.work.loaded_shapes import errors_at
 
@@ -45,7 +45,7 @@ class Adapters:
 
     @property
     def checks(self) -> Mapping[Lora, AdapterCheck]:
-        """The trial of each adapter on the components of the stages that it may change."""
+        """The check of each adapter against the components of the stages that it may change."""
         adapted = self._adapted
         if adapted and not self._checks:
             recipients = self._recipients(adapted)
@@ -129,7 +129,7 @@ class Adapters:
         return Recipients(pipeline if isinstance(pipeline, str) else "", components)
 
     def _report(self, check: AdapterCheck) -> AdapterReport | None:
-        """From the cache, which is read until it is there."""
+        """The report from the cache, which is asked again as long as there is none."""
         if check.digest not in self._reports and (report := check.report) is not None:
             self._reports[check.digest] = report
         return self._reports.get(check.digest)

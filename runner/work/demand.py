@@ -137,10 +137,10 @@ class _Demand:
     def _why_no_output(self, stage: PipelineStage, item: str, key: str) -> str | None:
         optional = {file.name for file in stage.files if file.optional}
         for name, target in self._work.files(item, stage).items():
-            if provenance.is_of_key(target, key):
+            if provenance.has_key(target, key):
                 continue
             candidates = self._known_outputs.get(key_and_rest(target.name), [])
-            same = next((path for path in candidates if provenance.is_of_key(path, key)), None)
+            same = next((path for path in candidates if provenance.has_key(path, key)), None)
             if same is not None:
                 self._found.renamed.append((same, target))
             elif name not in optional:  # an optional one may have been left out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.manifest.sources import is_hub_id
-from runner.model.hub import is_altered
+from runner.model.hub.snapshots import is_altered
 from runner.model.sources import fetch
 from runner.pipeline.model_sources import where_source
 from runner.work.loaded_shapes import errors_at
@@ -13,7 +13,7 @@ from runner.work.models import ResolvedModels, origins_of
 
 if TYPE_CHECKING:
     from runner.manifest.schema import Source
-    from runner.model.hub import Listener
+    from runner.model.hub.snapshots import Listener
     from runner.model.sources import Model
 
 

@@ -12,10 +12,10 @@ from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
 from runner.model.fingerprint import fingerprint
-from runner.model.hub import lacking
-from runner.model.hub_errors import is_offline, offline
+from runner.model.hub.errors import is_offline, offline
+from runner.model.hub.headers import commit_of, describe, model_index
+from runner.model.hub.snapshots import lacking
 from runner.model.preparation import preparation
-from runner.model.remote import commit_of, describe, model_index
 from runner.model.sources import ComposedModel, Model, find
 from runner.pipeline.model_sources import where_source
 from runner.work.adapters import Adapters
@@ -263,7 +263,7 @@ def resolve_models(pipeline: Pipeline) -> ResolvedModels:
 def find_models(pipeline: Pipeline, problems: Problems) -> ResolvedModels:
     """Like :func:`resolve_models`, but adds errors to ``problems``, at the model's source.
 
-    The pipeline may be incomplete: see :func:`~runner.pipeline.binding.bind_what_is_right`.
+    The pipeline may be incomplete: see :func:`~runner.pipeline.binding.bind_valid_parts`.
     """
     manifest, base = pipeline.manifest, pipeline.manifest.folder
     resolved = ResolvedModels(pipeline, {})

@@ -5,7 +5,8 @@ use do not survive a fork, so this process only imports; it then reports the thr
 (numpy's recover by themselves) and whether they used a device: the supervisor does not fork then.
 
 Requests and answers are JSON packets on a socket; a request to fork carries three descriptors: commands to
-read, events to write, log to write. The supervisor's side is :class:`runner.supervisor.forked.ForkServer`.
+read, events to write, log to write. The supervisor's side is
+:class:`runner.supervisor.processes.forked.ForkServer`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def schedule(
 ) -> Iterator[list[ItemRun]]:
     """Yield items in groups of up to ``size``; those that failed up to ``retries`` times more.
 
-    A group is what has come: it is never waited for, as whoever sends items may wait for its end. Failed
+    A group has the items that are there: no more are waited for, as their sender may wait for its end. Failed
     items run again when no other item is there. The caller runs a group before it takes the next one. Ends
     when ``stopping`` is set.
     """

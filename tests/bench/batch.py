@@ -115,8 +115,8 @@ def _measure_whole(project: Project, count: int) -> None:
 
 def _peak(pid: int) -> int:
     """Bytes that a process has had in memory at most."""
-    told = Path(f"/proc/{pid}/status").read_text()
-    return int(told.partition("VmHWM:")[2].split()[0]) << 10
+    reported = Path(f"/proc/{pid}/status").read_text()
+    return int(reported.partition("VmHWM:")[2].split()[0]) << 10
 
 
 def _measure_nothing(project: Project) -> None:

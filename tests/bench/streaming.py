@@ -27,7 +27,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 from runner.machine.cpu import core_count
 from runner.machine.interpreter import WORKER_ENVIRONMENT
 from runner.machine.ram import ram_of
-from runner.supervisor.control_group import limited
+from runner.supervisor.processes.control_group import limited
 from runner.units import format_size, parse_size
 
 if TYPE_CHECKING:

@@ -106,11 +106,11 @@ class Ordeal:
                     return
 
     def _check(self, run: _Run, code: int, ended: int, orphans: Orphans) -> None:
-        told = run.stderr.read_text()
-        assert code in CODES, told
-        assert "a bug of runner's own" not in told, told
+        reported = run.stderr.read_text()
+        assert code in CODES, reported
+        assert "a bug of runner's own" not in reported, reported
         if not ended:
-            assert code in (0, 1), told
+            assert code in (0, 1), reported
             assert orphans.adopted == 0  # a run sees off its own
 
 

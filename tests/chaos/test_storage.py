@@ -79,7 +79,7 @@ def test_a_run_directory_that_vanishes(eight: Project) -> None:
         partial((runs / "toy").rename, runs / "elsewhere"),
     ]
     for way in ways if KILLS else ways[:1]:
-        outcome = run_paused(eight, RUN, "worker told item_started", 4, way)
+        outcome = run_paused(eight, RUN, "worker reported item_started", 4, way)
         assert outcome.code == 9, outcome
         assert "was removed or moved away under the run" in outcome.stderr, outcome
     again = eight.runner(*RUN)

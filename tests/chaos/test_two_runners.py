@@ -20,6 +20,9 @@ WAITING_ROUNDS = 10 if KILLS else 1
 
 def test_one_runs_and_the_other_says_so(toy: Project) -> None:
     """The one that runs is killed, in whatever it is about, and two more are started at once."""
+    toy.write("toy.toml", BEHAVING.format("well"))
+    # it starts the process that all tests share, which is no orphan
+    assert toy.runner("run", "toy.toml", "--set", "name=first").code == 0
     toy.write("toy.toml", BEHAVING.format("wait"))
     with adopting() as orphans:
         for number in range(ROUNDS):
@@ -44,8 +47,8 @@ def test_the_other_waits_and_finds_all_done(toy: Project) -> None:
     for number in range(WAITING_ROUNDS):
         command = ["run", "toy.toml", "--wait", "--json", "--set", f"name=toy{number}"]
         pair = [toy.start(*command), toy.start(*command)]
-        told = [one.communicate(timeout=100) for one in pair]
-        assert [one.returncode for one in pair] == [0, 0], told
-        events = [json.loads(line) for stdout, _ in told for line in stdout.splitlines()]
+        reported = [one.communicate(timeout=100) for one in pair]
+        assert [one.returncode for one in pair] == [0, 0], reported
+        events = [json.loads(line) for stdout, _ in reported for line in stdout.splitlines()]
         made = [(event["stage"], event["item"]) for event in events if event["event"] == "item_finished"]
         assert sorted(made) == [(stage, item) for stage in ("make", "write") for item in ("first", "item")]

@@ -15,16 +15,16 @@ def tables(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_they_are_up_to_date() -> None:
-    told = tables("--check", "docs/manifest.md", "docs/commands.md", "plugins/flux/README.md")
-    assert told.returncode == 0, told.stderr
+    reported = tables("--check", "docs/manifest.md", "docs/commands.md", "plugins/flux/README.md")
+    assert reported.returncode == 0, reported.stderr
 
 
-def test_a_stale_one_is_told_and_written_anew(tmp_path: Path) -> None:
+def test_a_stale_one_is_reported_and_written_anew(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- begin: exit-codes -->\n| 0 | fine |\n<!-- end: exit-codes -->\nafter\n")
-    told = tables("--check", str(readme))
-    assert told.returncode == 1
-    assert "`make format` writes it" in told.stderr
+    reported = tables("--check", str(readme))
+    assert reported.returncode == 1
+    assert "`make format` writes it" in reported.stderr
     assert "| 0 | fine |" in readme.read_text()
     assert tables(str(readme)).returncode == 0
     assert "| 0 | done |\n| 1 | some items failed" in readme.read_text()

@@ -132,7 +132,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def toml(value: Any) -> str:
-    """A value as TOML writes it, right or not: halves of characters and the like are told as they are."""
+    """A value as TOML writes it, right or not: halves of characters and the like are written as they are."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):

@@ -39,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         quantisation = gguf.GGMLQuantizationType[kind]
         data = gguf.quants.quantize(np.ones((3, 64), np.float32), quantisation)
         writer.add_tensor(f"{kind}.weight", data, raw_dtype=quantisation)
-    writer.add_tensor("plain", np.ones((2, 3, 5), np.float32))
+    writer.add_tensor("plain", np.ones((2, 3, 1, 1, 5), np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -120,6 +120,7 @@ HOSTILE = {
     "many dimensions": header(tensors=1, rest=tensor(1, dimensions=2**31)),
     "a product that overflows": header(tensors=1, rest=tensor(2**40, 2**40)),
     "half a block": header(tensors=1, rest=tensor(33, kind=8)),
+    "a number in blocks": header(tensors=1, rest=tensor(kind=8)),
     "a type that is not read": header(tensors=1, rest=tensor(256, kind=16)),
     "a type that nobody has": header(tensors=1, rest=tensor(256, kind=9999)),
     "a name twice": header(tensors=2, rest=tensor(8) + tensor(8, offset=32)),
@@ -134,10 +135,18 @@ HOSTILE = {
 def test_hostile_headers_are_refused(tmp_path: Path, case: str) -> None:
     file = tmp_path / "some.gguf"
     file.write_bytes(HOSTILE[case] + bytes(512))
-    with limited(), pytest.raises(ModelError) as told, watched():
+    with limited(), pytest.raises(ModelError) as reported, watched():
         open_file(tmp_path, Component("part", "x:Y"), file.name)
-    assert str(file) in str(told.value)
-    assert len(str(told.value)) < 1000
+    assert str(file) in str(reported.value)
+    assert len(str(reported.value)) < 1000
+
+
+def test_tensors_that_overlap_in_a_whole_file_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "some.gguf"
+    head = header(tensors=2, rest=tensor(64) + tensor(64, offset=32, name=b"b"))
+    file.write_bytes(head + bytes(-len(head) % 32 + 32 + 64 * 4))
+    with pytest.raises(ModelError, match="tensors overlap"):
+        open_file(tmp_path, Component("part", "x:Y"), file.name)
 
 
 def test_a_large_file_is_refused_by_its_header(tmp_path: Path) -> None:

@@ -34,8 +34,10 @@ TOLD: dict[str, Any] = {
 }
 
 
-def sealed(told: dict[str, Any], tensors: dict[str, torch.Tensor] = TENSORS) -> bytes:
-    metadata = {name: value if isinstance(value, str) else json.dumps(value) for name, value in told.items()}
+def sealed(reported: dict[str, Any], tensors: dict[str, torch.Tensor] = TENSORS) -> bytes:
+    metadata = {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in reported.items()
+    }
     return seal(save(tensors), metadata)
 
 
@@ -81,10 +83,10 @@ def test_metadata_of_a_stranger(path: Path, record_property: Record) -> None:
     tables = spoiled(st.builds(lambda more: {**json.loads(json.dumps(TOLD)), "files": more}, files))
     accepted = 0
 
-    def check(told: dict[str, Any]) -> None:
+    def check(reported: dict[str, Any]) -> None:
         nonlocal accepted
         try:
-            data = sealed({str(name): value for name, value in told.items()})
+            data = sealed({str(name): value for name, value in reported.items()})
         except (ValueError, AttributeError):  # what no header holds
             return
         found = looked_at(path, data)

@@ -96,10 +96,10 @@ def test_hostile_headers_are_refused(tmp_path: Path, case: str) -> None:
     file.write_bytes(len(raw).to_bytes(8, "little") + raw + b"\0")
     with limited():
         assert parsed(raw) is None
-        with pytest.raises(ModelError) as told, watched():
+        with pytest.raises(ModelError) as reported, watched():
             open_component(tmp_path, Component("part", "x:Y"))
-    assert str(file) in str(told.value)
-    assert len(str(told.value)) < 1000
+    assert str(file) in str(reported.value)
+    assert len(str(reported.value)) < 1000
 
 
 @pytest.mark.parametrize("length", [2**64 - 1, 2**63, 100_000_000, 17_000_000, 400])
@@ -138,8 +138,8 @@ def test_broken_models(tmp_path: Path, record_property: Record) -> None:
     record_property("inputs", try_inputs(check_model, inputs))
 
 
-def test_names_are_told_without_what_they_do_to_a_terminal() -> None:
-    with pytest.raises(HeaderError) as told:
+def test_names_are_reported_without_what_they_do_to_a_terminal() -> None:
+    with pytest.raises(HeaderError) as reported:
         parse_header(entry("\x1b[2J" + "x" * 500, dtype="?"))
-    assert str(told.value).isprintable()
-    assert len(str(told.value)) < 200
+    assert str(reported.value).isprintable()
+    assert len(str(reported.value)) < 200

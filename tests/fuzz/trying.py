@@ -97,7 +97,7 @@ def attempt(look: Callable[[], Found], refusal: type[Refusal]) -> tuple[Found | 
 @contextmanager
 def watched() -> Iterator[None]:
     """See that nothing is written, nothing is started or connected to, and that it ends."""
-    global _seen  # noqa: PLW0603 - an audit hook stays for good, and is told here when to look
+    global _seen  # noqa: PLW0603 - an audit hook stays for good, and learns here when to look
     seen: list[Any] = []
     _seen = seen
     before = signal.signal(signal.SIGPROF, _hung)

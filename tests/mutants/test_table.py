@@ -32,7 +32,7 @@ def test_the_tests_that_notice_are_there() -> None:
     assert not missing
 
 
-def test_faults_that_could_be_tried_are_told_apart(tmp_path: Path) -> None:
+def test_faults_that_could_be_tried_are_reported_apart(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text("a = 1\nb = 1\n")
     assert Mutant("one.py", "a = 1", "a = 2", "", ()).applied(tmp_path) == "a = 2\nb = 1\n"
     assert Mutant("one.py", "= 1", "= 2", "", ()).applied(tmp_path) is None

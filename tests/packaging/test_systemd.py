@@ -34,7 +34,7 @@ def test_systemd_has_no_complaints(tmp_path: Path, right: str, complaint: str) -
     command.symlink_to("/bin/true")
     shutil.copy(UNITS / "runner-night.timer", tmp_path)
     (tmp_path / "runner-night.service").write_text(SERVICE.replace(right, complaint))
-    told = subprocess.run(
+    reported = subprocess.run(
         ["systemd-analyze", "--user", "verify", "./runner-night.timer", "./runner-night.service"],
         cwd=tmp_path,
         env={**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)},
@@ -42,8 +42,8 @@ def test_systemd_has_no_complaints(tmp_path: Path, right: str, complaint: str) -
         text=True,
         check=False,
     )
-    assert (told.stdout + told.stderr == "") == (not complaint), told.stderr
-    assert complaint or told.returncode == 0
+    assert (reported.stdout + reported.stderr == "") == (not complaint), reported.stderr
+    assert complaint or reported.returncode == 0
 
 
 def test_its_commands_are_those_of_runner(toy: Project) -> None:

@@ -60,9 +60,11 @@ def test_it_says_that_it_is_typed(wheels: dict[str, zipfile.ZipFile], package: s
 
 @pytest.mark.parametrize("extra", ["flux", "diffusers", "ray"])
 def test_the_extra_brings_the_plugin(wheels: dict[str, zipfile.ZipFile], extra: str) -> None:
-    told = metadata(wheels["runner"])
-    assert extra in told.get_all("Provides-Extra", [])
-    (required,) = (line for line in told.get_all("Requires-Dist", []) if line.startswith(f"runner-{extra}"))
+    reported = metadata(wheels["runner"])
+    assert extra in reported.get_all("Provides-Extra", [])
+    (required,) = (
+        line for line in reported.get_all("Requires-Dist", []) if line.startswith(f"runner-{extra}")
+    )
     assert required.replace("'", '"').endswith(f'extra == "{extra}"')
 
 

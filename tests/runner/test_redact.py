@@ -1,4 +1,4 @@
-"""Secrets are in nothing that is told, in time that grows with the text."""
+"""Secrets are in nothing that is shown, in time that grows with the text."""
 
 from __future__ import annotations
 

@@ -25,14 +25,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from runner.api import Context, Item
+    from runner_diffusers.media.writing import Result
     from runner_diffusers.replay.views import Arguments
 
 
 def start(ctx: Context) -> Callable[[Item], dict[str, bytes]]:
     """Load the VAE; the returned function makes one item's picture, clip or sound, as a file's bytes."""
-    parts = parts_of(ctx, components.decode)
+    decoded = decoder(ctx)
 
     def one(item: Item) -> dict[str, bytes]:
+        written = encoded(decoded(item), item.params.format)
+        for note in written.notes:
+            item.note(note)
+        return {"output": written.data}
+
+    return one
+
+
+def decoder(ctx: Context) -> Callable[[Item], Result]:
+    """Load the VAE; the returned function makes one item's picture, clip or sound, as numbers."""
+    parts = parts_of(ctx, components.decode)
+
+    def one(item: Item) -> Result:
         params, denoised = item.params, item.inputs["denoised"]
         own = replace(parts, components=scheduler_of(parts, denoised.values["scheduler"]))
         guiders = own_guiders(own)
@@ -52,11 +66,8 @@ def start(ctx: Context) -> Callable[[Item], dict[str, bytes]]:
         call = PipelineCall(own, playback(item.inputs["encoded"], own), guiders, loop, decode)
         given = unpacked_arguments(denoised.values["arguments"])
         returned = call.run({**given, **call_arguments(params)}, generator)
-        result = result_of(call.pipeline, returned, {**given, "seed": denoised.values["seed"]})
-        written = encoded(result, params.format, frame_rate(params, given))
-        for note in written.notes:
-            item.note(note)
-        return {"output": written.data}
+        made_with = {**given, "seed": denoised.values["seed"]}
+        return result_of(call.pipeline, returned, made_with, frame_rate(params, given))
 
     return one
 

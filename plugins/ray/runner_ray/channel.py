@@ -28,12 +28,12 @@ class RayChannel:
         """Send in order: the actor has one thread for it."""
         self._sent.append(self._actor.send.remote(data))
         while len(self._sent) > UNDER_WAY:
-            ray.get(self._sent.popleft())
+            _answer(self._sent.popleft())
 
     def receive(self) -> bytes | None:
         """What the agent says; an agent that has ended with a message raises it."""
-        data: bytes | None = ray.get(self._actor.poll.remote())
-        if data is None and (words := ray.get(self._actor.last_words.remote())):
+        data: bytes | None = _answer(self._actor.poll.remote())
+        if data is None and (words := _answer(self._actor.last_words.remote())):
             raise RuntimeError(f"the agent has ended: {words}")
         return data
 
@@ -45,3 +45,16 @@ class RayChannel:
             ray.get(self._actor.close.remote(), timeout=CLOSE_SECONDS)
         with contextlib.suppress(Exception):
             ray.kill(self._actor)
+
+
+def _answer(asked: Any) -> Any:
+    """The answer of an actor.
+
+    Raises:
+        ConnectionError: it cannot answer any more; Ray's own words for that are many.
+
+    """
+    try:
+        return ray.get(asked)
+    except ray.exceptions.RayActorError:
+        raise ConnectionError("its Ray node does not answer, or has ended its actor") from None

@@ -6,6 +6,8 @@ import contextlib
 import logging
 import signal
 import socket
+import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from runner_ray.params import Ray
 
 ANSWER_SECONDS = 10.0
+SILENCE = 20.0  # seconds without a word from the head; after 60, Ray itself ends the process
+JOINED_SECONDS = 2.0  # for an answer that is under way
 RESTARTS = 3  # of agents of one place, after they were lost
 
 
@@ -37,12 +41,20 @@ def connect(params: Ray, run: Run) -> RayPlaces:
     """
     _check_address(params.address)
     with _handlers_kept():
-        ray.init(
-            address=params.address,
-            namespace=f"runner-{run.name}",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        try:
+            ray.init(
+                address=params.address,
+                namespace=f"runner-{run.name}",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except ConnectionError as error:
+            if params.address != "auto":
+                raise
+            raise ConnectionError(
+                "no Ray cluster runs on this machine: start one (`ray start --head`), or give the head of "
+                'another (--set executor.address="HOST:PORT")'
+            ) from error
     cloudpickle.register_pickle_by_value(relay)  # nodes need not have this plugin
     return RayPlaces(params)
 
@@ -89,11 +101,48 @@ class _Place:
     """Whether no agent is started here any more."""
 
 
+class Watch:
+    """Asks the head for the cluster's nodes, in a thread: where it is gone, an answer takes for ever."""
+
+    def __init__(self) -> None:
+        self._nodes: list[dict[str, Any]] = ray.nodes()
+        self._heard = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._ask, name="ray-nodes", daemon=True)
+        self._thread.start()
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The nodes as they were a moment ago.
+
+        Raises:
+            ConnectionError: the head does not answer.
+
+        """
+        if time.monotonic() - self._heard > SILENCE:
+            raise ConnectionError(
+                f"the head of the Ray cluster has not answered for {SILENCE:.0f} s; "
+                "when it is back, run again: what is done counts"
+            )
+        return self._nodes
+
+    def close(self) -> None:
+        """Ask no more: after ``ray.shutdown``, a question would start a cluster here."""
+        self._over.set()
+        self._thread.join(JOINED_SECONDS)
+
+    def _ask(self) -> None:
+        while not self._over.wait(1.0):
+            with contextlib.suppress(Exception):  # then it has not answered
+                self._nodes = ray.nodes()
+                self._heard = time.monotonic()
+
+
 @dataclass
 class RayPlaces:
     """The places of a cluster; see ``runner.api.Places``."""
 
     params: Ray
+    _watch: Watch = field(default_factory=Watch)
     _places: dict[str, _Place] = field(default_factory=dict)
     _held: list[RayChannel] = field(default_factory=list)
     """Channels that are not offered before there are as many as asked for."""
@@ -118,16 +167,20 @@ class RayPlaces:
 
     def waiting(self) -> str:
         """How many places there are not yet, and why."""
-        starting = [place for place in self._places.values() if place.starting is not None]
+        starting = sum(place.starting is not None for place in self._places.values())
+        more = f"{starting} more waits" if starting == 1 else f"{starting} more wait"
         if not self._begun:
-            least = f"{len(self._held)} of {self.params.nodes} agents have a place on the Ray cluster"
-            return f"{least}; {self._wanted} is in use on {len(starting)} more" if starting else least
+            running = f"{len(self._held)} of {self.params.nodes} agents run on the Ray cluster"
+            if starting:
+                return f"{running}; {more} for {self._wanted}"
+            return f"{running}; there is no other node with {self._wanted}"
         if starting:
-            return f"{len(starting)} agents wait for {self._wanted} on the Ray cluster"
+            return f"of the agents on the Ray cluster, {more} for {self._wanted}"
         return ""
 
     def close(self) -> None:
         """Leave the cluster, which ends all that this run has on it."""
+        self._watch.close()
         for channel in self._held:
             channel.close()
         ray.shutdown()
@@ -141,7 +194,7 @@ class RayPlaces:
 
     def _look(self) -> None:
         """Take note of nodes that came, and of those that are gone."""
-        alive = {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+        alive = {node["NodeID"]: node for node in self._watch.nodes() if node["Alive"]}
         for key, place in list(self._places.items()):
             if place.node not in alive:
                 del self._places[key]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|ALLOC_FAILED|OUT_OF_(HOST|DEVICE)_MEMORY|DefaultCPUAllocator", re.IGNORECASE
 )
-"""In messages of errors without a class of their own: of drivers, cuBLAS and cuDNN, the CPU's allocator."""
+"""Out-of-memory messages of drivers, cuBLAS, cuDNN and the CPU's allocator: they are plain RuntimeErrors."""
 
 
 class DeviceLostError(Exception):
@@ -82,7 +82,7 @@ class Backend(ABC):
 
     @abstractmethod
     def is_lost(self, error: BaseException) -> bool:
-        """Whether an error of the device, rather than of what it was given, was raised or is pending."""
+        """Whether the device itself failed (error raised or pending), not only the code that ran on it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:

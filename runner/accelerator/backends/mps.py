@@ -10,7 +10,7 @@ from runner.accelerator.backends.generic import AcceleratorBackend
 
 
 class MpsBackend(AcceleratorBackend):
-    """The device of ``torch.mps``, whose functions take none."""
+    """The device of ``torch.mps``; its functions take no device argument."""
 
     def in_use(self) -> bool:
         """Always true: torch cannot report it."""

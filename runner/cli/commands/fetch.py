@@ -94,7 +94,7 @@ def _fetch(pipeline: Pipeline, *, refresh: bool, as_json: bool) -> None:
 
 def _line(model: Model, old: Model | None) -> str:
     """What happened to a model; ``old`` is the one that was on this machine before."""
-    from runner.model.hub_errors import title
+    from runner.model.hub.errors import title
 
     if model.commit is None:
         return f"{title(model.source)}: in {model.folder}, nothing to fetch"

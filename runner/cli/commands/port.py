@@ -34,10 +34,10 @@ def port(
 
     Example: runner port flux.toml --vram 6GiB --ram 16GiB -o small.toml
     """
-    from runner.cli.measuring import Said
-    from runner.cli.pipelines import open_pipeline, try_each
+    from runner.cli.measuring import MeasuringMessages
+    from runner.cli.pipelines import open_pipeline, try_adapters_of
     from runner.files.storage import write_atomically
-    from runner.supervisor.measuring import measuring
+    from runner.supervisor.requests.measuring import measuring
     from runner.tailor.hardware import Hardware
     from runner.tailor.port import port as port_pipeline
     from runner.work.models import resolve_models
@@ -49,9 +49,9 @@ def port(
     if in_place and out is not None:
         raise UsageError("-o and --in-place exclude each other")
     refuse_overwriting(out, force=force)
-    with measuring(Said()):
+    with measuring(MeasuringMessages()):
         pipeline = open_pipeline(manifest)
-        try_each(resolve_models(pipeline))
+        try_adapters_of(resolve_models(pipeline))
         ported = port_pipeline(pipeline, hardware)
     target = manifest.resolve() if in_place else out
     text = ported.manifest.text

@@ -1,4 +1,4 @@
-"""Requests to try an adapter's file on the components of a model, and a cache of what came of it.
+"""Requests to try an adapter's file on the components of a model, and a cache of the results.
 
 A worker builds the components without weights and has diffusers load the adapter's tensors, from headers
 alone (:mod:`runner.placement.adapters`).
@@ -46,7 +46,7 @@ class Recipients:
     components: Mapping[str, Recipient]
 
     def without(self, loaded: Collection[str]) -> Mapping[str, Recipient]:
-        """Those that another stage loads."""
+        """The components that are not in ``loaded``: other stages load them."""
         return {name: one for name, one in self.components.items() if name not in loaded}
 
 
@@ -55,7 +55,7 @@ class AdapterReport:
     """What an adapter adds to each component."""
 
     layers: Mapping[str, Mapping[str, tuple[int, int]]]
-    """By component and layer: the numbers of its weights, and the most that the layer returns for a token."""
+    """By component and layer: count of the adapter's weights, and of the layer's outputs per token."""
     notes: tuple[str, ...] = ()
     """What users should know, such as weights without effect."""
 
@@ -96,7 +96,7 @@ class AdapterCheck:
 
     @property
     def report(self) -> AdapterReport | None:
-        """What came of it, if it was tried before and fits."""
+        """The cached report; None if the adapter was not tried before, or did not fit."""
         if self.digest in _TRIED:
             return _TRIED[self.digest]
         try:
@@ -105,7 +105,7 @@ class AdapterCheck:
             return None
 
     def keep(self, report: AdapterReport) -> None:
-        """Record in the cache what came of it."""
+        """Cache the report."""
         _TRIED[self.digest] = report
         with suppress(StorageError):  # without a cache the next command tries it again
             write_atomically(self._cache_file, json.dumps(asdict(report)).encode())

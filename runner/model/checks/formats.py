@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("diffusers", "transformers")
 SCALED = "scaled fp8"
-_PLAIN = "get its weights in bfloat16 or float16, of which `quantize` makes int8 or fp8, or as GGUF"
+PLAIN = "get its weights in bfloat16 or float16, of which `quantize` makes int8 or fp8, or as GGUF"
 _SINGLE_FILE = "name the file in [model.components]"
 # by the last part of a tensor's name: the extra tensors of quantised weights
 _QUANTISED = {
@@ -32,6 +32,8 @@ _QUANTISED = {
     "SCB": BITSANDBYTES,
     "comfy_quant": "ComfyUI",
 }
+_BYTES = ("I8", "U8", "F8_E8M0")
+"""Dtypes that weights of no class have: libraries load them, and layers fail or make noise."""
 _QUANTISED_PARTS = ("quant_state", "_quantization_metadata")
 _ADAPTERS = ("lora_A", "lora_B", "lora_up", "lora_down", "lora_magnitude_vector", "base_layer", "hada_w1_a")
 _ORIGINAL = (
@@ -54,7 +56,7 @@ def format_of(names: Collection[str]) -> str:
         if tool := _quantised_by(name):
             if tool == SCALED:
                 return f"fp8 with scales is read from single files: {_SINGLE_FILE}"
-            return f"they were quantised by another tool ({tool}), which runner does not read; {_PLAIN}"
+            return f"they were quantised by another tool ({tool}), which runner does not read; {PLAIN}"
     if any(part in _ADAPTERS for name in names for part in name.split(".")):
         return (
             "they hold an adapter (LoRA) beside the weights of the model: merge it into them "
@@ -80,14 +82,19 @@ def foreign_format(shapes: ComponentShapes) -> str:
     if shapes.quantisation is not None and not shapes.prepared:
         return ""
     if method := _quantisation(shapes):
-        return f"the files are quantised ({method}), which runner does not read; {_PLAIN}"
+        return f"the files are quantised ({method}), which runner does not read; {PLAIN}"
     foreign = next((name for name in shapes.tensors if _quantised_by(name)), "")
     if _quantised_by(foreign) == BITSANDBYTES:
         return (
             f"the files hold {foreign}: they were quantised ({BITSANDBYTES}), and its config.json has no "
             "quantization_config that says how: get the folder as it was saved"
         )
-    return f"the files hold {foreign}: {format_of([foreign])}" if foreign else ""
+    if foreign:
+        return f"the files hold {foreign}: {format_of([foreign])}"
+    for name, info in shapes.tensors.items():
+        if info.dtype in _BYTES:
+            return f"the files hold {name} as {info.dtype}: they were quantised by another tool; {PLAIN}"
+    return ""
 
 
 def foreign_in_file(tensors: Iterable[str]) -> str:

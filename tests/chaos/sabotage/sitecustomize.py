@@ -8,7 +8,7 @@ are supervisor, server and worker; what may be
     unnamed, named       it is on the disk, it has its name
     unlinked, linked     around a second name for a file
     kept, removed        around the removal of a file
-    untold, torn, told   around a line of the journal, or an event that a worker sends, and in its middle
+    unreported, torn, reported   around a line of the journal, or an event that a worker sends, and in its middle
     unheard              the supervisor is gone, and the worker that sends it an event not yet: nobody need be ended
 
 ``fired`` there is a log of the orders that were carried out, ``trace`` of the events that workers sent, ``moments``
@@ -152,14 +152,14 @@ def sabotage(saboteur: Saboteur) -> None:
         of = event[1].decode() if event else kind(file)
         if of == "progress":  # it was done, whoever hears of it
             saboteur.trace(data)
-        saboteur.at("untold", of)
+        saboteur.at("unreported", of)
         saboteur.at("torn", of, lambda: _write(file, data[: len(data) // 2]))
         if event:
             saboteur.at("unheard", of, lambda: _break(file))
         written = _write(file, data)
         if event and of != "progress":
             saboteur.trace(data)
-        saboteur.at("told", of)
+        saboteur.at("reported", of)
         return written
 
     os.fsync, os.link, os.replace, os.unlink, os.write = fsync, link, replace, unlink, write  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""What the pipeline's own checks would refuse or ignore is told without loading anything."""
+"""What the pipeline's own checks would refuse or ignore is reported without loading anything."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOUR_LEVELS = {"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 
 QWEN_LAYERED = {"index": "FluxPipeline", "processor": ["transformers", "Qwen2VLProcessor"]}
 
 
-def told(
+def reported(
     pipeline: str, encode: dict[str, Any] | None = None, model: dict[str, Any] | None = None, **values: Any
 ) -> list[Problem]:
     """The problems of a denoise stage; its encode stage has the same values but for `encode`."""
@@ -74,14 +74,14 @@ def messages(problems: list[Problem]) -> list[tuple[str, str, bool]]:
 def test_what_check_inputs_refuses_is_refused_in_its_words(
     pipeline: str, values: dict[str, Any], message: str, parameter: str
 ) -> None:
-    assert messages(told(pipeline, prompt="a fox", **values)) == [(message, parameter, False)]
+    assert messages(reported(pipeline, prompt="a fox", **values)) == [(message, parameter, False)]
 
 
 @pytest.mark.parametrize(
     "pipeline", ["WanPipeline", "FluxPipeline", "StableDiffusionXLPipeline", "LTXPipeline"]
 )
-def test_a_missing_prompt_is_told(pipeline: str) -> None:
-    assert (f"prompt is missing: {pipeline} needs it", "prompt", False) in messages(told(pipeline))
+def test_a_missing_prompt_is_reported(pipeline: str) -> None:
+    assert (f"prompt is missing: {pipeline} needs it", "prompt", False) in messages(reported(pipeline))
 
 
 @pytest.mark.parametrize(
@@ -96,24 +96,24 @@ def test_a_missing_prompt_is_told(pipeline: str) -> None:
     ],
 )
 def test_defaults_and_a_prompt_are_no_problem(pipeline: str) -> None:
-    assert told(pipeline, prompt="") == []
+    assert reported(pipeline, prompt="") == []
 
 
-def test_a_missing_picture_is_told_once() -> None:
-    found = told("StableDiffusionXLInpaintPipeline", prompt="a fox", image="a.png")
+def test_a_missing_picture_is_reported_once() -> None:
+    found = reported("StableDiffusionXLInpaintPipeline", prompt="a fox", image="a.png")
     assert [one.parameter for one in found] == ["mask_image"]
     assert 'such as mask_image = "picture.png"' in found[0].message
 
 
 def test_a_picture_to_be_divided_into_layers_cannot_be_missing() -> None:
     """The signature has a default for it, with which the pipeline fails."""
-    (found,) = told("QwenImageLayeredPipeline", model=QWEN_LAYERED, prompt="a fox")
+    (found,) = reported("QwenImageLayeredPipeline", model=QWEN_LAYERED, prompt="a fox")
     assert (found.parameter, found.warning) == ("image", False)
-    assert told("QwenImageLayeredPipeline", model=QWEN_LAYERED, prompt="a fox", image="a.png") == []
+    assert reported("QwenImageLayeredPipeline", model=QWEN_LAYERED, prompt="a fox", image="a.png") == []
 
 
 def test_different_values_of_a_keyword_are_refused() -> None:
-    (found,) = told("WanPipeline", encode={"guidance_scale": 3.0}, prompt="a fox", guidance_scale=4.0)
+    (found,) = reported("WanPipeline", encode={"guidance_scale": 3.0}, prompt="a fox", guidance_scale=4.0)
     assert found.parameter == "guidance_scale"
     assert "4.0 here, and 3.0 in the stage before" in found.message
     assert "[with]" in found.message
@@ -128,27 +128,27 @@ def test_decode_has_the_files_of_the_other_stages() -> None:
 
 
 def test_values_of_the_index_count() -> None:
-    (found,) = told("WanPipeline", model={"boundary_ratio": None}, prompt="a fox", guidance_scale_2=3.0)
+    (found,) = reported("WanPipeline", model={"boundary_ratio": None}, prompt="a fox", guidance_scale_2=3.0)
     assert "`guidance_scale_2` is only supported when" in found.message
-    assert told("WanPipeline", prompt="a fox", guidance_scale_2=3.0) == []
+    assert reported("WanPipeline", prompt="a fox", guidance_scale_2=3.0) == []
 
 
 def test_what_a_pipeline_would_change_or_ignore_is_a_warning() -> None:
-    distilled = messages(told("Flux2KleinPipeline", prompt="a fox", guidance_scale=3.0))
+    distilled = messages(reported("Flux2KleinPipeline", prompt="a fox", guidance_scale=3.0))
     assert (
         "Flux2KleinPipeline: Guidance scale 3.0 is ignored for step-wise distilled models.",
         "guidance_scale",
         True,
     ) in distilled
-    assert told("Flux2KleinPipeline", prompt="a fox") == []  # its own default is no news
-    frames = told("WanPipeline", prompt="a fox", num_frames=80)
+    assert reported("Flux2KleinPipeline", prompt="a fox") == []  # its own default is no news
+    frames = reported("WanPipeline", prompt="a fox", num_frames=80)
     assert [(one.parameter, one.warning) for one in frames] == [("num_frames", True)]
 
 
 def test_a_negative_prompt_without_guidance_is_a_warning() -> None:
-    (found,) = told("WanPipeline", prompt="a fox", negative_prompt="blurry", guidance_scale=1.0)
+    (found,) = reported("WanPipeline", prompt="a fox", negative_prompt="blurry", guidance_scale=1.0)
     assert (found.parameter, found.warning) == ("negative_prompt", True)
-    assert told("WanPipeline", prompt="a fox", negative_prompt="blurry") == []
+    assert reported("WanPipeline", prompt="a fox", negative_prompt="blurry") == []
 
 
 def test_nothing_is_concluded_of_what_is_not_known() -> None:

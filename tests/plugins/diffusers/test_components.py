@@ -118,7 +118,7 @@ def test_a_parameter_that_the_pipeline_reads_counts_as_well() -> None:
     assert shells("denoise", model)["condition_encoder"].buffers == ("null_condition_emb", "silence_latent")
 
 
-def test_weights_that_a_class_keeps_in_float32_are_told() -> None:
+def test_weights_that_a_class_keeps_in_float32_are_reported() -> None:
     encoders = {one.name: one.float32 for one in components.encode(facts_of("FluxPipeline"))}
     assert encoders["text_encoder_2"] == {"float16": ("wo",)}
     transformer = {one.name: one.float32 for one in components.denoise(facts_of("WanPipeline"))}[

@@ -118,7 +118,7 @@ def is_deprecated(cls: SourceClass) -> bool:
     return ".deprecated." in cls.module or "DeprecatedPipelineMixin" in source.ancestors(cls)
 
 
-def test_all_pipelines_of_diffusers_are_told_apart() -> None:
+def test_all_pipelines_of_diffusers_are_reported_apart() -> None:
     counted: Counter[str] = Counter()
     for cls in pipelines():
         reason = reason_against(cls)

@@ -94,7 +94,7 @@ def test_indexes_of_published_models_are_read(pipeline: str) -> None:
         ),
     ],
 )
-def test_a_class_is_named_with_its_module_and_told_from_those_without_weights(
+def test_a_class_is_named_with_its_module_and_reported_from_those_without_weights(
     listed: list[str], entry: Entry
 ) -> None:
     assert entries({"part": listed}) == {"part": entry}

@@ -1,4 +1,4 @@
-"""Mistakes in a manifest are told before anything runs: where, what, and what to do."""
+"""Mistakes in a manifest are reported before anything runs: where, what, and what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from project import Project
 
 
-def told(
+def reported(
     project: Project, tiny: Callable[[str], Path], name: str, old: str, new: str
 ) -> list[tuple[int, str]]:
     """The exit codes and messages of `validate` and `plan` for a case's manifest with a change."""
@@ -66,7 +66,7 @@ def test_in_keywords(
     project: Project, tiny: Callable[[str], Path], name: str, old: str, new: str, mark: str, message: str
 ) -> None:
     """`mark` is the text of the changed manifest that the message points at."""
-    for code, text in told(project, tiny, name, old, new):
+    for code, text in reported(project, tiny, name, old, new):
         assert code == 3, text
         assert place(project.folder / "made.toml", mark) in text
         assert message in text
@@ -83,7 +83,7 @@ def test_in_keywords(
     ],
 )  # fmt: skip
 def test_in_the_pipeline(project: Project, tiny: Callable[[str], Path], pipeline: str, message: str) -> None:
-    for code, text in told(project, tiny, "sdxl", r"^\[model\]", f'[model]\npipeline = "{pipeline}"'):
+    for code, text in reported(project, tiny, "sdxl", r"^\[model\]", f'[model]\npipeline = "{pipeline}"'):
         assert code == 8, text
         assert "made.toml:5" in text or "made.toml:6" in text
         assert message in text

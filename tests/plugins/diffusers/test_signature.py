@@ -158,7 +158,7 @@ def test_most_keywords_of_well_known_pipelines_are_described() -> None:
         ("AceStepPipeline", {Kind.SOUND}),
     ],
 )
-def test_what_a_pipeline_makes_is_told_by_what_it_returns(pipeline: str, kinds: set[Kind]) -> None:
+def test_what_a_pipeline_makes_is_reported_by_what_it_returns(pipeline: str, kinds: set[Kind]) -> None:
     assert made(found(pipeline)) == kinds
 
 

@@ -1,4 +1,4 @@
-"""Sound of an item that is not as the model takes it is told before anything runs."""
+"""Sound of an item that is not as the model takes it is reported before anything runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 OOBLECK = {"_class_name": "AutoencoderOobleck"}  # by default of 44,100 samples a second, stereo
 
 
-def told(
+def reported(
     folder: Path, pipeline: str, keyword: str, vae: dict[str, Any], rate: int, channels: int = 2
 ) -> list[tuple[str, str, bool]]:
     path = folder / "my song.wav"
@@ -50,20 +50,20 @@ def test_sound_of_another_rate_than_the_models_is_refused(
         f"new file: ffmpeg -i 'my song.wav' -ar {wanted} 'my song_converted.wav'"
     )
 
-    assert told(tmp_path, pipeline, keyword, vae, wanted) == []
-    assert told(tmp_path, pipeline, keyword, vae, 22_050) == [(message, keyword, False)]
+    assert reported(tmp_path, pipeline, keyword, vae, wanted) == []
+    assert reported(tmp_path, pipeline, keyword, vae, 22_050) == [(message, keyword, False)]
 
 
 def test_sound_of_other_channels_is_refused_where_the_pipeline_does_not_mix_it(tmp_path: Path) -> None:
     mono: dict[str, Any] = {"vae": OOBLECK, "rate": 44_100, "channels": 1}
-    assert told(tmp_path, "StableAudioPipeline", "initial_audio_waveforms", **mono) == []
-    ((message, keyword, warning),) = told(tmp_path, "StableAudio3AudioToAudioPipeline", "audio", **mono)
+    assert reported(tmp_path, "StableAudioPipeline", "initial_audio_waveforms", **mono) == []
+    ((message, keyword, warning),) = reported(tmp_path, "StableAudio3AudioToAudioPipeline", "audio", **mono)
     assert "1 channels, and this model takes 2: convert it" in message
     assert "-ac 2" in message
     assert (keyword, warning) == ("audio", False)
 
 
 def test_an_unknown_rate_is_a_warning(tmp_path: Path) -> None:
-    ((message, keyword, warning),) = told(tmp_path, "AceStepPipeline", "src_audio", {}, 8_000)
+    ((message, keyword, warning),) = reported(tmp_path, "AceStepPipeline", "src_audio", {}, 8_000)
     assert message.startswith("my song.wav: it has 8000 samples a second, and this model's files do not tell")
     assert (keyword, warning) == ("src_audio", True)

@@ -67,7 +67,7 @@ def test_the_examples_are_files_that_the_pipelines_take(name: str) -> None:
         if keyword.name in wanted:
             path = Path(runner_diffusers.__file__).parent / files[wanted[keyword.name]]
             look_at_files(keyword, path)
-            assert read_files(keyword, path, lambda *told: pytest.fail(str(told))) is not None
+            assert read_files(keyword, path, lambda *reported: pytest.fail(str(reported))) is not None
 
 
 def test_every_template_has_a_model_to_try_it_with() -> None:

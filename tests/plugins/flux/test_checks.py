@@ -1,4 +1,4 @@
-"""What FLUX's parameters and configs say against each other: told with the place, before a run starts."""
+"""What FLUX's parameters and configs say against each other: reported with the place, before a run starts."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_parameters_that_contradict_each_other(project: Project, lines: str, wor
         assert words in outcome.stderr
 
 
-def test_a_model_without_guidance_is_told_of_and_one_for_filling_refused(project: Project) -> None:
+def test_a_model_without_guidance_is_reported_of_and_one_for_filling_refused(project: Project) -> None:
     schnell = make_flux(project.folder / "schnell", dev=False)
     batch = '[batch]\nprompts = ["a", "b"]\n'
     text = MANIFEST.format(source="./schnell") + batch

@@ -1,4 +1,4 @@
-"""Prompts that are cut are told, whoever asks and whenever their embeddings were made; whole ones are not."""
+"""Prompts that are cut are reported, whoever asks and whenever their embeddings were made; whole ones are not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def warnings(outcome: Outcome) -> list[tuple[Any, ...]]:
     return [(e["stage"], e["item"], e["kind"], e["details"].get("field")) for e in outcome.of("warning")]
 
 
-def test_what_is_cut_is_told_by_item_and_field(project: Project) -> None:
+def test_what_is_cut_is_reported_by_item_and_field(project: Project) -> None:
     make_flux(project.folder / "model")
     project.write("cut.toml", MANIFEST)
 

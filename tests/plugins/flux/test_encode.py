@@ -16,7 +16,7 @@ T5, CLIP = "prompt_embeds", "pooled_prompt_embeds"
 
 @pytest.fixture(scope="module")
 def encoders() -> Any:
-    """Real small encoders; what they make of each prompt is told apart by its numbers."""
+    """Real small encoders; what they make of each prompt is distinguished by its numbers."""
     torch.manual_seed(0)
     context = Context(CONFIGS["demo"], "float32")
     with torch.inference_mode():

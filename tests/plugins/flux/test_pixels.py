@@ -219,6 +219,6 @@ def test_a_picture_knows_what_it_was_made_from(project: Project, checkpoints: di
         "steps": 3,
         "width": 96,
     }
-    told = json.loads(texts["runner"])
-    assert set(told["lineage"]) == {"encode", "diffuse", "decode"}
-    assert "torch" in told["versions"]
+    reported = json.loads(texts["runner"])
+    assert set(reported["lineage"]) == {"encode", "diffuse", "decode"}
+    assert "torch" in reported["versions"]

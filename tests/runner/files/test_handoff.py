@@ -67,8 +67,10 @@ def test_the_handoff_of_another_key_is_refused(tmp_path: Path) -> None:
 
 def sealed(tmp_path: Path, **metadata: Any) -> Path:
     path = tmp_path / f"{'k' * 64}.safetensors"
-    told = {name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()}
-    path.write_bytes(seal(save(TENSORS), {**METADATA, **told}))
+    reported = {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in metadata.items()
+    }
+    path.write_bytes(seal(save(TENSORS), {**METADATA, **reported}))
     return path
 
 

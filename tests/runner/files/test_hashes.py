@@ -122,11 +122,11 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(tmp_path: Path, file: P
 
 def test_a_blob_of_the_hub_is_named_by_its_hash(tmp_path: Path) -> None:
     name = sha256(b"whatever")
-    for folder, told in (("blobs", name), ("others", None)):
+    for folder, reported in (("blobs", name), ("others", None)):
         blob = tmp_path / folder / name
         blob.parent.mkdir()
         blob.write_bytes(b"x")
-        assert FileHashes(tmp_path / "hashes.json").known(blob) == told
+        assert FileHashes(tmp_path / "hashes.json").known(blob) == reported
     short = tmp_path / "blobs" / name[:40]  # of git, which is no SHA-256 of the content
     short.write_bytes(b"x")
     assert FileHashes(tmp_path / "hashes.json").known(short) is None

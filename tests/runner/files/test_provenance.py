@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from runner.files import provenance
 from runner.files.provenance import (
-    is_of_key,
+    has_key,
     read_provenance,
     sidecar,
     without_provenance,
@@ -42,8 +42,8 @@ def png() -> bytes:
 def test_a_png_carries_it_in_its_chunks(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     write_with_provenance(path, png(), PROVENANCE)
-    assert is_of_key(path, KEY)
-    assert not is_of_key(path, "0" * 64)
+    assert has_key(path, KEY)
+    assert not has_key(path, "0" * 64)
     with Image.open(path) as picture:
         picture.load()
         assert picture.getpixel((0, 0)) == (255, 0, 0)
@@ -59,16 +59,16 @@ def test_anything_else_has_a_sidecar(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.bin"
     write_with_provenance(path, data, PROVENANCE)
     assert path.read_bytes() == data
-    assert is_of_key(path, KEY)
+    assert has_key(path, KEY)
     path.write_bytes(data + b"!")
-    assert not is_of_key(path, KEY)
+    assert not has_key(path, KEY)
 
 
 def test_a_png_that_was_cut_is_not_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     write_with_provenance(path, png(), PROVENANCE)
     path.write_bytes(path.read_bytes()[:-1])
-    assert not is_of_key(path, KEY)
+    assert not has_key(path, KEY)
 
 
 def test_it_is_read_back_and_taken_out_again(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_a_pipe_in_the_place_of_an_output_keeps_nobody_waiting(tmp_path: Path) -
     os.mkfifo(tmp_path / "a.png")
     os.mkfifo(sidecar(tmp_path / "b.txt"))
     (tmp_path / "b.txt").write_text("x")
-    assert not is_of_key(tmp_path / "a.png", "k" * 64)
-    assert not is_of_key(tmp_path / "b.txt", "k" * 64)
+    assert not has_key(tmp_path / "a.png", "k" * 64)
+    assert not has_key(tmp_path / "b.txt", "k" * 64)
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -124,11 +124,11 @@ def test_a_small_chunk_that_unpacks_to_a_large_text_is_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: bytes, start: bytes
 ) -> None:
     monkeypatch.setattr(provenance, "_TEXT_LIMIT", 10_000)
-    for size, told in ((9000, True), (11_000, False)):
+    for size, reported in ((9000, True), (11_000, False)):
         text = json.dumps({"key": " " * size}).encode()
         data = png()
         (tmp_path / "a.png").write_bytes(data[:33] + chunk(kind, start + zlib.compress(text)) + data[33:])
-        assert (read_provenance(tmp_path / "a.png") is not None) == told
+        assert (read_provenance(tmp_path / "a.png") is not None) == reported
 
 
 def test_a_large_chunk_is_not_read_and_what_follows_is(
@@ -155,12 +155,12 @@ def test_a_sidecar_counts_for_its_key_and_size_alone(tmp_path: Path) -> None:
     write_with_provenance(path, b"text", PROVENANCE)
     record = json.loads(sidecar(path).read_text())
     assert record["sha256"] == hashlib.sha256(b"text").hexdigest()
-    assert not is_of_key(path, "0" * 64)
+    assert not has_key(path, "0" * 64)
     for changed in ({**record, "bytes": 5}, {**record, "key": "0" * 64}, [record]):
         sidecar(path).write_text(json.dumps(changed))
-        assert not is_of_key(path, KEY)
+        assert not has_key(path, KEY)
     sidecar(path).unlink()
-    assert not is_of_key(path, KEY)
+    assert not has_key(path, KEY)
 
 
 def test_the_sidecar_is_there_before_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_a_wrong_element_of_a_list_hides_nothing(toy: Project) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_stages_in_single_brackets_are_told_how_lists_are_written(toy: Project, count: int) -> None:
+def test_stages_in_single_brackets_are_reported_how_lists_are_written(toy: Project, count: int) -> None:
     one = GOOD.partition('[[stage]]\nname = "write"')[0]
     toy.write("toy.toml", (GOOD if count == 2 else one).replace("[[stage]]", "[stage]"))
     outcome = toy.invoke("validate", "toy.toml")
@@ -100,8 +100,8 @@ def test_what_no_item_can_be_set_on_is_a_usage_error(toy: Project) -> None:
 def test_errors_are_json_too_where_that_was_asked_for(toy: Project, command: str) -> None:
     toy.write("toy.toml", GOOD.replace("steps = 2", "steps = 0"))
     outcome = toy.invoke(command, "toy.toml", "--json")
-    told = json.loads(outcome.stdout)
-    assert (told["ok"], told["exit_code"], len(told["problems"])) == (False, 3, 1)
+    reported = json.loads(outcome.stdout)
+    assert (reported["ok"], reported["exit_code"], len(reported["problems"])) == (False, 3, 1)
 
 
 def test_a_run_that_cannot_begin_ends_in_its_events(toy: Project) -> None:
@@ -115,12 +115,12 @@ def test_a_run_that_cannot_begin_ends_in_its_events(toy: Project) -> None:
 def test_problems_as_json(toy: Project) -> None:
     toy.write("toy.toml", GOOD.replace("steps = 2", "steps = 0"))
     outcome = toy.invoke("validate", "toy.toml", "--json")
-    told = json.loads(outcome.stdout)
-    assert (told["ok"], told["exit_code"]) == (False, 3)
-    assert [(p["line"], p["column"]) for p in told["problems"]] == [(9, 9)]
+    reported = json.loads(outcome.stdout)
+    assert (reported["ok"], reported["exit_code"]) == (False, 3)
+    assert [(p["line"], p["column"]) for p in reported["problems"]] == [(9, 9)]
 
 
-def test_a_good_manifest_is_told_so(toy: Project) -> None:
+def test_a_good_manifest_is_reported_so(toy: Project) -> None:
     outcome = toy.invoke("validate", "toy.toml", "--json")
     assert json.loads(outcome.stdout) == {
         "ok": True,

@@ -87,7 +87,7 @@ def test_a_broken_item_file_is_refused_with_its_place(toy: Project, case: str) -
     assert toy.files() == before
 
 
-def test_a_column_that_nobody_knows_is_told_once(toy: Project) -> None:
+def test_a_column_that_nobody_knows_is_reported_once(toy: Project) -> None:
     toy.write("toy.toml", STAGES + '[batch]\nfile = "a.csv"\n')
     toy.write("a.csv", "prompt,sede\n" + "a fox,1\n" * 300)
     outcome = toy.invoke("run", "toy.toml")

@@ -1,4 +1,4 @@
-"""How problems are told: once, in their order, with a caret, and within bounds."""
+"""How problems are reported: once, in their order, with a caret, and within bounds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runner.manifest.problems import (
 TOKEN = "hf_" + "aB3" * 11
 
 
-def test_each_is_told_once_in_the_order_of_places() -> None:
+def test_each_is_reported_once_in_the_order_of_places() -> None:
     places = [
         Position("b.toml", 1, 1),
         Position("a.toml", 10, 1),
@@ -69,9 +69,9 @@ def test_there_are_bounds_to_what_is_shown() -> None:
     assert "more like these" not in str(ManifestError(many[:PROBLEMS_LIMIT]))
 
 
-def test_as_json_no_secret_is_told() -> None:
-    told = Problem(Position("a.toml", 1, 2), f"not {TOKEN}").as_dict()
-    assert told == {"file": "a.toml", "line": 1, "column": 2, "message": "not ***"}
+def test_as_json_no_secret_is_reported() -> None:
+    reported = Problem(Position("a.toml", 1, 2), f"not {TOKEN}").as_dict()
+    assert reported == {"file": "a.toml", "line": 1, "column": 2, "message": "not ***"}
 
 
 def test_hints() -> None:

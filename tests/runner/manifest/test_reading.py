@@ -67,11 +67,11 @@ def test_prompts_take_the_place_of_all_items(path: Path) -> None:
 
 def test_two_stages_of_one_name(path: Path) -> None:
     path.write_text(MANIFEST.replace("[batch]", '[[stage]]\nname = "one"\nuses = "a.c"\n[batch]'))
-    assert "two stages are named 'one'" in told(path)
+    assert "two stages are named 'one'" in reported(path)
 
 
-def told(path: Path, *sets: str) -> str:
-    """What is wrong, told at once or once the stages' parameters are known."""
+def reported(path: Path, *sets: str) -> str:
+    """What is wrong, reported at once or once the stages' parameters are known."""
     return "\n".join(str(problem) for problem in problems(path, *sets))
 
 
@@ -87,4 +87,4 @@ def test_an_unknown_key_on_the_command_line_is_a_usage_error(path: Path) -> None
     assert problem.exit_code == ExitCode.USAGE
     (problem,) = problems(path, "budget.ram=1")
     assert problem.exit_code == ExitCode.MANIFEST
-    assert "a stage's parameter is stage.NAME.with.guidance" in told(path, "guidance=4")
+    assert "a stage's parameter is stage.NAME.with.guidance" in reported(path, "guidance=4")

@@ -197,7 +197,7 @@ def test_a_broken_model_is_exit_8(local: Project, case: str) -> None:
     assert local.files() == before
 
 
-def test_what_is_wrong_with_several_models_is_told_at_once(local: Project) -> None:
+def test_what_is_wrong_with_several_models_is_reported_at_once(local: Project) -> None:
     stage_model = '[stage.model]\nsource = "./{}"\n[[stage]]\nname = "decode"'
     local.write("local.toml", MANIFEST.replace('[[stage]]\nname = "decode"', stage_model.format("nowhere")))
     (local.folder / "model/vae/config.json").write_bytes(POINTER)

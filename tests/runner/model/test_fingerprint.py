@@ -119,8 +119,8 @@ def read_past(path: Path, position: int) -> bool:
     for number in Path("/proc/self/fd").iterdir():
         try:
             if number.readlink() == path:
-                told = Path("/proc/self/fdinfo", number.name).read_text()
-                return int(told.split()[1]) > position
+                reported = Path("/proc/self/fdinfo", number.name).read_text()
+                return int(reported.split()[1]) > position
         except OSError:  # closed meanwhile
             continue
     return False
@@ -145,6 +145,12 @@ def test_names_are_part_of_what_a_model_is(tmp_path: Path, monkeypatch: pytest.M
     assert found[0] != found[1]
     tokenizers = [Component("tokenizer", "x:Y"), Component("tokenizer_2", "x:Y")]
     files = [open_component(DEMO, tokenizer) for tokenizer in tokenizers]
-    assert fingerprint(files) == fingerprint(files[::-1])
+    lines = sorted(
+        f"{tokenizer.name}/{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n"
+        for tokenizer in tokenizers
+        for path in (DEMO / tokenizer.name).iterdir()
+    )
+    in_order = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert fingerprint(files) == fingerprint(files[::-1]) == in_order
     assert fingerprint(files) != fingerprint(files[:1])
     assert fingerprint([]) == hashlib.sha256().hexdigest()

@@ -111,7 +111,7 @@ def test_a_stages_own_model_has_parts_of_its_own(parted: Project) -> None:
         ("vae", "", 3, "parts.toml:6:7: "),
     ],
 )
-def test_a_part_that_is_wrong_is_told_where_it_is_named(
+def test_a_part_that_is_wrong_is_reported_where_it_is_named(
     parted: Project, name: str, source: str, code: int, words: str
 ) -> None:
     damaged = shutil.copytree(parted.folder / "my-vae", parted.folder / "damaged") / WEIGHTS

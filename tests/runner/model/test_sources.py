@@ -119,7 +119,7 @@ def test_a_hub_id_stays_one_where_a_revision_says_so(project: Project) -> None:
     assert "not here yet: models/flux" in outcome.stderr
 
 
-def test_offline_a_model_that_is_not_here_is_told(project: Project) -> None:
+def test_offline_a_model_that_is_not_here_is_reported(project: Project) -> None:
     project.write("night.toml", MANIFEST.format("some-lab/flux"))
     project.environment["HF_HUB_OFFLINE"] = "1"
     for command in ("validate", "plan", "run", "fetch"):

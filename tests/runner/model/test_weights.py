@@ -7,7 +7,9 @@ import shutil
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+import gguf
 import pytest
+import torch
 from checkpoints import DEMO
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -182,6 +184,41 @@ def test_a_file_that_is_cut_off(small: Callable[..., Project], weights: dict[str
     write_gguf(file, weights, "Q8_0") if name.endswith("gguf") else write(file, weights)
     file.write_bytes(file.read_bytes()[:-100])
     refused(project, 8, f"{name} is damaged: it is cut off", "small.toml:6:15")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float8_e8m0fnu"])
+def test_numbers_that_no_layer_computes_with(
+    small: Callable[..., Project], weights: dict[str, Any], dtype: str
+) -> None:
+    """diffusers would load them, and the first layer would fail."""
+    project = small("./some.safetensors")
+    name = "proj_out.weight"
+    odd = {**weights, name: weights[name].abs().to(getattr(torch, dtype))}
+    write(project.folder / "some.safetensors", odd)
+    words = ("hold a weight in a dtype that FluxTransformer2DModel cannot compute with", name, "another tool")
+    refused(project, 8, *words)
+
+    small("./folder")
+    shutil.copytree(DEMO / "transformer", project.folder / "folder")
+    (file,) = (project.folder / "folder").glob("*.safetensors")
+    write(file, odd)
+    refused(project, 8, f"the files hold {name} as ", "another tool")
+
+
+def test_what_is_quantised_outside_of_linear_layers(
+    small: Callable[..., Project], weights: dict[str, Any]
+) -> None:
+    project = small("./some.gguf")
+    name = next(name for name, weight in weights.items() if weight.ndim == 1 and len(weight) % 32 == 0)
+    writer = gguf.GGUFWriter(str(project.folder / "some.gguf"), "flux")
+    for key, weight in weights.items():
+        kind = gguf.GGMLQuantizationType.Q8_0 if key == name else gguf.GGMLQuantizationType.F32
+        writer.add_tensor(key, gguf.quants.quantize(weight.float().numpy(), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    refused(project, 8, f"it holds '{name}' as Q8_0", "matrices of linear layers alone")
 
 
 def test_scales_that_are_not_read(small: Callable[..., Project], weights: dict[str, Any]) -> None:

@@ -61,9 +61,9 @@ def refused(project: Project, table: str, *arguments: str) -> tuple[int, str]:
 def test_this_machine_is_the_default_and_has_no_parameters(far: Project) -> None:
     assert bound(far, "").executor is None
     assert bound(far, '[executor]\nuses = "local"\n').executor is None
-    code, told = refused(far, "[executor]\nnodes = 3\n")
+    code, reported = refused(far, "[executor]\nnodes = 3\n")
     assert code == 3
-    assert "far.toml:16:1: executor 'local' has no parameter 'nodes'" in told
+    assert "far.toml:16:1: executor 'local' has no parameter 'nodes'" in reported
 
 
 def test_parameters_are_those_of_the_plugins_model(far: Project) -> None:
@@ -86,10 +86,10 @@ def test_parameters_are_those_of_the_plugins_model(far: Project) -> None:
         ("node = 3", "far.toml:17:1: executor 'far' has no parameter 'node'; did you mean 'nodes'?"),
     ],
 )
-def test_what_is_wrong_with_them_is_told_where_it_is(far: Project, line: str, words: str) -> None:
-    code, told = refused(far, f'[executor]\nuses = "far"\n{line}\n')
+def test_what_is_wrong_with_them_is_reported_where_it_is(far: Project, line: str, words: str) -> None:
+    code, reported = refused(far, f'[executor]\nuses = "far"\n{line}\n')
     assert code == 3
-    assert words in told
+    assert words in reported
 
 
 def test_an_executor_that_is_not_installed_is_a_missing_plugin(far: Project) -> None:
@@ -97,10 +97,10 @@ def test_an_executor_that_is_not_installed_is_a_missing_plugin(far: Project) -> 
         ('[executor]\nuses = "moon"\n', (), "far.toml:16:8"),
         ("", ("--executor", "moon"), "--executor moon"),
     ):
-        code, told = refused(far, table, *arguments)
+        code, reported = refused(far, table, *arguments)
         assert code == 4
-        assert f"{where}: executor 'moon' is offered by no installed plugin" in told
-        assert "`pip install runner-moon` brings it" in told
+        assert f"{where}: executor 'moon' is offered by no installed plugin" in reported
+        assert "`pip install runner-moon` brings it" in reported
 
 
 def test_the_command_replaces_it_and_its_parameters(far: Project) -> None:
@@ -182,6 +182,6 @@ def test_a_wrong_declaration_sets_the_plugin_aside(toy: Project, declared: str, 
 
 def test_of_two_that_have_one_name_none_is_used(far: Project) -> None:
     far.plugin("away", PLUGIN)
-    code, told = refused(far, "", "--executor", "far")
+    code, reported = refused(far, "", "--executor", "far")
     assert code == 4
-    assert "both offer executor 'far'; uninstall one" in told
+    assert "both offer executor 'far'; uninstall one" in reported

@@ -171,7 +171,7 @@ def test_a_later_stage_reads_the_file_and_it_is_removed_with_its_hand_off(paint:
     assert len([name for name in outputs(paint, "handoff/picture") if name.endswith(".webp")]) == 0
 
 
-def test_files_of_one_extension_are_told_apart(paint: Project) -> None:
+def test_files_of_one_extension_are_reported_apart(paint: Project) -> None:
     run(paint, ONE.replace("paint.picture", "paint.two") + ITEMS)
     rests = sorted(f"{name.partition('-')[0]}.{name.partition('.')[2]}" for name in outputs(paint))
     assert rests == ["fox.picture.png", "fox.small.png", "owl.png", "owl.webp"]
@@ -207,7 +207,7 @@ def test_what_cannot_be_an_extension_is_refused_where_it_is_set(
     assert words in outcome.stderr
 
 
-def test_a_stage_that_needs_another_type_is_told_before_the_run(paint: Project) -> None:
+def test_a_stage_that_needs_another_type_is_reported_before_the_run(paint: Project) -> None:
     paint.write("paint.toml", FRAMED.replace("paint.frame", "paint.of_png") + ITEMS)
     outcome = paint.invoke("validate", "paint.toml")
     assert outcome.code == 3, outcome

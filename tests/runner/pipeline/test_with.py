@@ -179,7 +179,7 @@ def test_an_unknown_key_on_the_command_line_is_a_usage_error(pair: Project) -> N
         (STAGES + ITEMS.replace("height = 20\n", ""), ""),
     ],
 )
-def test_an_override_that_others_overrule_is_told(pair: Project, text: str, expected: str) -> None:
+def test_an_override_that_others_overrule_is_reported(pair: Project, text: str, expected: str) -> None:
     pair.write("pair.toml", text)
     outcome = pair.invoke("plan", "pair.toml", "--set", "with.height=9")
     assert outcome.code == 0, outcome

@@ -1,4 +1,4 @@
-"""Adapters that fit a model and adapters that do not, told from headers and configs alone."""
+"""Adapters that fit a model and adapters that do not, checked from headers and configs alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from checkpoints import DEMO, make_flux
-from lora_files import FLUX, TEXT, layers, write_kohya_flux, write_lora
+from lora_files import FLUX, TEXT, XL, layers, write_kohya_flux, write_lora
 from safetensors.torch import load_file, save_file
+from tiny_models import checkpoint
 
 from runner.errors import ModelError
 from runner.files.header import read_header
@@ -63,7 +64,7 @@ def test_tensors_of_kohyas_trainer_are_split_as_when_they_are_loaded(tmp_path: P
     assert found.layers["transformer"]["transformer_blocks.0.attn.to_k"] == (6 * 2 * width, width)
 
 
-def test_what_diffusers_leaves_out_is_told(tmp_path: Path) -> None:
+def test_what_diffusers_leaves_out_is_reported(tmp_path: Path) -> None:
     file = write_kohya_flux(tmp_path / "kohya.safetensors", DEMO)
     bias = with_one("lora_unet_double_blocks_0_img_attn_proj.diff_b", 4)
     norm = with_one("lora_unet_double_blocks_0_norm1.norm.diff", 4)
@@ -72,7 +73,7 @@ def test_what_diffusers_leaves_out_is_told(tmp_path: Path) -> None:
     assert any("drops its 1 changes of norm layers" in note for note in found.notes)
 
 
-def test_what_no_stage_loads_is_told(style: Path) -> None:
+def test_what_no_stage_loads_is_reported(style: Path) -> None:
     found = tried(style, "transformer")
     assert [*found.layers] == ["transformer"]
     (note,) = found.notes
@@ -108,6 +109,8 @@ def with_one(name: str, *shape: int) -> Callable[[Tensors], Tensors]:
         (lambda t: dict([*t.items()][1:]), "it lacks the other half of 1 of its weights"),
         (lambda t: dict([*t.items()][:-1]), "it lacks the other half of 1 of its weights"),
         (lambda _: {}, "it holds no tensors"),
+        (lambda t: {n: x.to(torch.int8) for n, x in t.items()}, "as I8, which is not read here"),
+        (lambda t: {n: x[:0] for n, x in t.items()}, "without a number in it"),
         (lambda t: {n: x.to(torch.uint16) for n, x in t.items()}, "which is not read here"),
     ],
 )
@@ -116,6 +119,38 @@ def test_what_would_be_dropped_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match=words):
         tried(changed(style, change))
+
+
+def test_only_what_is_lost_is_named(tiny: Path, tmp_path: Path) -> None:
+    """Of kohya's names, diffusers makes older ones of its own for a UNet before it makes those of peft."""
+    file = write_lora(tmp_path / "kohya.safetensors", tiny, XL, kohya=True)
+    lost = with_one("lora_unet_down_blocks_0_foo.lora_down.weight", 4, 8)
+    other = with_one("lora_unet_down_blocks_0_foo.lora_up.weight", 8, 4)
+    alpha = with_one("lora_unet_down_blocks_0_foo.alpha")
+    with pytest.raises(ModelError, match=r"2 of its \d+ weights belong to no layer .*down_blocks.0.foo"):
+        tried_on_xl(changed(changed(changed(file, lost), other), alpha), tiny)
+    with pytest.raises(ModelError, match=r"not been correctly renamed: lora_te1_"):
+        tried_on_xl(changed(file, lambda t: {n: x for n, x in t.items() if n.endswith("alpha")}), tiny)
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A checkpoint of SDXL."""
+    return checkpoint("sdxl", tmp_path)
+
+
+def tried_on_xl(file: Path, model: Path) -> AdapterReport:
+    classes = {
+        "unet": "diffusers:UNet2DConditionModel",
+        "text_encoder": "transformers:CLIPTextModel",
+        "text_encoder_2": "transformers:CLIPTextModelWithProjection",
+    }
+    recipients = {
+        name: Recipient(cls, json.loads((model / name / "config.json").read_text()))
+        for name, cls in classes.items()
+    }
+    pipeline = Recipients("StableDiffusionXLPipeline", recipients)
+    return try_adapter(AdapterCheck("the LoRA", read_header(file), pipeline))
 
 
 def test_an_adapter_of_a_wider_model_is_refused(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_file_may_have_what_is_tied_under_one_name(tmp_path: Path, without: tu
 
 
 @pytest.mark.parametrize("without", [("one", "other"), ("count",), ("lstm.weight_hh_l0",)])
-def test_what_no_file_has_is_told(tmp_path: Path, without: tuple[str, ...]) -> None:
+def test_what_no_file_has_is_reported(tmp_path: Path, without: tuple[str, ...]) -> None:
     write(Plain(WIDTH), tmp_path / "net", torch.float32, without)
     with pytest.raises(ModelError, match=rf"lack .* of Plain \({without[0]}"):
         place("resident", Plain, tmp_path / "net", torch.float32)

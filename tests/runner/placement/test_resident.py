@@ -52,7 +52,7 @@ def test_what_has_no_weights_is_just_loaded() -> None:
     assert scheduler.config.use_dynamic_shifting is True
 
 
-def test_weights_that_no_file_has_are_told_not_made_up(tmp_path: Path) -> None:
+def test_weights_that_no_file_has_are_reported_not_made_up(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     for cls, folder, file in (

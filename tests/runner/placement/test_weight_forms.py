@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sim.forked import Simulation
 
-OTHER = ("fp8 scaled", "int8", "fp8")
+OTHER = ("fp8 scaled", "not aligned", "int8", "fp8")
 PLACED = {
     "resident": ComponentPlacement("resident"),
     "stream": ComponentPlacement("stream", dict.fromkeys(BLOCKS, "disk")),

@@ -47,7 +47,7 @@ def runner_stages():
     return (
         Stage("leaves.several", "leaves:several", params="leaves:Params", outputs=several),
         Stage("leaves.bare", "leaves:bare", params="leaves:Params", outputs=(bare, Text("caption"))),
-        Stage("leaves.takes", "leaves:takes", params="leaves:Caption", inputs=(bare,), outputs=(Text("told"),)),
+        Stage("leaves.takes", "leaves:takes", params="leaves:Caption", inputs=(bare,), outputs=(Text("reported"),)),
         Stage("leaves.other", "leaves:other", params="leaves:Params", outputs=(File("o", ".txt"),)),
     )
 
@@ -69,7 +69,7 @@ def bare(ctx):
 
 
 def takes(ctx):
-    return lambda item: {"told": f"{item.inputs['bare'].read_text()} {item.params.caption}"}
+    return lambda item: {"reported": f"{item.inputs['bare'].read_text()} {item.params.caption}"}
 
 
 def other(ctx):

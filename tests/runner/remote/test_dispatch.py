@@ -62,8 +62,23 @@ def test_suspects_come_last_and_each_alone() -> None:
     one.given.clear()
     assert give(dispatch, one, [one]) == "a"
     assert one.alone
+    dispatch.put_back([tasks[2]])
     assert give(dispatch, one, [one]) == ""
     assert dispatch.lost_with(tasks[0])
+
+
+def test_what_a_node_has_damaged_is_for_another_one() -> None:
+    tasks = [task(name) for name in "ab"]
+    dispatch, nodes = Dispatch(tasks), [node(), node()]
+    assert give(dispatch, nodes[0], nodes) == "a"
+    nodes[0].given.clear()
+    dispatch.put_back_damaged(tasks[0], nodes[0])
+    assert give(dispatch, nodes[0], nodes) == "b"
+    assert give(dispatch, nodes[1], nodes) == "a"
+    nodes[1].given.clear()
+    dispatch.put_back_damaged(tasks[0], nodes[1])
+    assert give(dispatch, nodes[1], nodes) == ""
+    assert give(dispatch, nodes[1], [nodes[1]]) == "a"  # there is no other one
 
 
 def test_what_has_ended_is_given_to_nobody() -> None:

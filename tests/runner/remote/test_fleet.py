@@ -142,16 +142,16 @@ def test_of_a_node_that_is_killed_another_makes_what_was_in_flight(sent: Project
     flags = sent.folder / "flags"
     with sent.start("run", "away.toml", "--json") as process:
         assert process.stdout is not None
-        told = map(json.loads, process.stdout)
+        reported = map(json.loads, process.stdout)
         events = []
-        for event in told:
+        for event in reported:
             events.append(event)
             if (event["event"], event.get("item")) == ("progress", "slow"):
                 break
         victim = events[-1]["node"]
         os.kill(int((flags / f"{victim}.pid").read_text()), signal.SIGKILL)
         (flags / "slow.go").touch()
-        events += told
+        events += reported
         process.wait(100)
     assert process.returncode == 0, events
     (lost,) = [e for e in events if e["event"] == "node_lost"]
@@ -223,9 +223,11 @@ def start(ctx):
 """
 
 
+@pytest.mark.parametrize("group", [False, True], ids=["to the run", "Ctrl-C"])
 def test_what_was_saved_when_it_was_stopped_comes_back_and_another_node_goes_on_from_there(
-    sent: Project,
+    sent: Project, group: bool
 ) -> None:
+    """A terminal's Ctrl-C goes to agents on this machine too: they leave it to the run."""
     away(sent, 1, "")
     sent.plugin("saving", SAVING)
     manifest = (
@@ -233,9 +235,9 @@ def test_what_was_saved_when_it_was_stopped_comes_back_and_another_node_goes_on_
         'uses = "saving.count"\n[[item]]\nid = "slow"\nprompt = "x"\n[executor]\nuses = "away"\n'
     )
     sent.write("away.toml", manifest)
-    with sent.start("run", "away.toml", "--json") as process:
+    with sent.start("run", "away.toml", "--json", start_new_session=True) as process:
         wait_until((sent.folder / "flags/slow").exists, 60, "the item has begun")
-        process.send_signal(signal.SIGINT)
+        (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
         _, stderr = process.communicate(timeout=15)
     assert process.returncode == 130, stderr
     assert len(list((sent.folder / "runs/toy/state/count").glob("*.safetensors"))) == 1
@@ -300,7 +302,7 @@ def test_damaged_results_are_made_again_and_fail_where_nobody_makes_better_ones(
     assert digests(sent.folder / "runs/toy") == before
 
 
-def test_what_a_node_may_not_tell_is_not_told(sent: Project) -> None:
+def test_what_a_node_may_not_tell_is_not_reported(sent: Project) -> None:
     away(sent, 1, prompts(2))
     sent.environment["ODD"] = "event"
     outcome = run(sent)
@@ -310,7 +312,11 @@ def test_what_a_node_may_not_tell_is_not_told(sent: Project) -> None:
 
 @pytest.mark.parametrize(
     ("how", "code", "words"),
-    [("version", 4, "it has torch 1.0, not "), ("model", 8, "its model's files differ, for make")],
+    [
+        ("version", 4, "it has torch 1.0, not "),
+        ("stage", 4, "it has toy.make version 9, not 1"),
+        ("model", 8, "its model's files differ, for make"),
+    ],
 )
 def test_a_node_that_is_unlike_is_left_out_with_the_reason(
     sent: Project, how: str, code: int, words: str

@@ -112,12 +112,12 @@ def test_agents_plan_for_each_size_once_and_the_largest(toy: Project) -> None:
     assert planned[0].params[0].raw.values["steps"] == SAMPLES + 5
 
 
-def test_a_folder_among_the_parameters_is_told_of(tmp_path: Path) -> None:
+def test_a_folder_among_the_parameters_is_reported_of(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="folders are not sent to other machines"):
         InputFiles()._add(tmp_path, "images")
 
 
-def test_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_files_of_one_name_are_reported_apart(tmp_path: Path) -> None:
     inputs = InputFiles()
     names = {inputs._add(tmp_path / folder / "a b.png", "image") for folder in "xy"}
     assert len(names) == 2

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> Iterator[Telling]:
+def reported(tmp_path: Path) -> Iterator[Telling]:
     telling = Telling(tmp_path)
     yield telling
     telling.journal.close()

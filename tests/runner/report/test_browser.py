@@ -36,27 +36,27 @@ def key(n: int) -> str:
 
 
 @pytest.fixture
-def mixed(told: Telling) -> Path:
+def mixed(reported: Telling) -> Path:
     """Two pictures, one of them of a hostile prompt, and a failure."""
-    told.start(3)
-    told.item(
+    reported.start(3)
+    reported.item(
         "fox",
         key(1),
         params={"prompt": "a red fox", "seed": 2**64 - 1, "width": 64, "height": 32, "steps": 4},
     )
-    told.item("evil", key(2), params={"prompt": HOSTILE, "seed": 0})
+    reported.item("evil", key(2), params={"prompt": HOSTILE, "seed": 0})
     trace = 'Traceback (most recent call last):\n  File "stage.py", line 3, in one\nValueError: <b>no</b>'
-    told.item(
+    reported.item(
         "owl", key(3), "ValueError: <b>no</b>", traceback=trace, attempts=2, params={"prompt": "an owl"}
     )
-    told.end(1)
-    told.directory.manifest.write_text(f'# {HOSTILE}\nversion = 1\nname = "told"\n')
-    return told.page()
+    reported.end(1)
+    reported.directory.manifest.write_text(f'# {HOSTILE}\nversion = 1\nname = "reported"\n')
+    return reported.page()
 
 
 def test_everything_is_text_and_in_its_place(browser: Any, mixed: Path) -> None:
     with visit(browser, mixed) as seen:
-        assert seen.texts("h1") == ["told"]
+        assert seen.texts("h1") == ["reported"]
         assert seen.texts(STATE) == ["some items failed, the others are done"]
         assert seen.texts(".card .prompt") == ["a red fox", HOSTILE, "an owl"]
         assert "seed 18446744073709551615 · 64 × 32 · 4 steps" in seen.texts(".card .small")  # noqa: RUF001 - as it is shown
@@ -73,7 +73,7 @@ def test_everything_is_text_and_in_its_place(browser: Any, mixed: Path) -> None:
             assert seen.page.locator(f".chart .{line}").count() == 1
     pictures = [url for url in seen.requests if url.endswith(".png")]
     assert len(pictures) == 2
-    assert all("/told/outputs/" in url for url in pictures)
+    assert all("/reported/outputs/" in url for url in pictures)
 
 
 def test_search_and_filters(browser: Any, mixed: Path) -> None:
@@ -132,12 +132,12 @@ def test_dark_and_light(browser: Any, mixed: Path) -> None:
     assert shown["light"][1] < 150
 
 
-def test_a_thousand_pictures(browser: Any, told: Telling) -> None:
-    told.start(1000)
+def test_a_thousand_pictures(browser: Any, reported: Telling) -> None:
+    reported.start(1000)
     for n in range(1000):
-        told.item(f"item-{n}", key(n))
-    told.end()
-    with visit(browser, told.page()) as seen:
+        reported.item(f"item-{n}", key(n))
+    reported.end()
+    with visit(browser, reported.page()) as seen:
         cards = seen.page.locator(CARDS)
         assert seen.texts(COUNT) == ["1,000"]
         assert 6 <= cards.count() < 100
@@ -169,13 +169,13 @@ def test_a_thousand_pictures(browser: Any, told: Telling) -> None:
     ],
 )
 def test_outputs_are_called_what_they_are(
-    browser: Any, told: Telling, suffixes: tuple[str, ...], title: str
+    browser: Any, reported: Telling, suffixes: tuple[str, ...], title: str
 ) -> None:
-    told.start(len(suffixes))
+    reported.start(len(suffixes))
     for n, suffix in enumerate(suffixes):
-        told.item(f"item-{n}", key(n), suffix=suffix)
-    told.end()
-    with visit(browser, told.page()) as seen:
+        reported.item(f"item-{n}", key(n), suffix=suffix)
+    reported.end()
+    with visit(browser, reported.page()) as seen:
         assert seen.texts("#outputs-title") == [title]
 
 
@@ -189,15 +189,15 @@ def test_outputs_are_called_what_they_are(
     ],
 )
 def test_what_is_shown_moves_or_sounds_has_its_element(
-    browser: Any, told: Telling, suffix: str, thumbnail: str, player: str
+    browser: Any, reported: Telling, suffix: str, thumbnail: str, player: str
 ) -> None:
     clip, sound = np.zeros((4, 32, 32, 3), np.float32), np.zeros((1, 4_000), np.float32)
     still, heard = Result(picture=clip[0]), Result(sound=sound, rate=16_000)
     made = {".webp": still, ".wav": heard}.get(suffix, Result(clip=clip))
-    told.start(1)
-    told.item("fox", key(1), suffix=suffix, data=encoded(made, suffix[1:]).data)  # type: ignore[arg-type]
-    told.end()
-    with visit(browser, told.page()) as seen:
+    reported.start(1)
+    reported.item("fox", key(1), suffix=suffix, data=encoded(made, suffix[1:]).data)  # type: ignore[arg-type]
+    reported.end()
+    with visit(browser, reported.page()) as seen:
         assert seen.page.locator(f".card .frame > {thumbnail}").count() == 1
         seen.page.locator(CARDS).first.click()
         shown = seen.page.locator(f"#viewer .stage-light > {player}")
@@ -206,15 +206,15 @@ def test_what_is_shown_moves_or_sounds_has_its_element(
         shown.wait_for(state="detached")  # nothing plays on behind
 
 
-def test_warnings_failures_and_times_are_counted(browser: Any, told: Telling) -> None:
-    told.start(3)
+def test_warnings_failures_and_times_are_counted(browser: Any, reported: Telling) -> None:
+    reported.start(3)
     for item in ("fox", "owl"):
-        told.events.emit(Warned(kind="prompt_cut", message=HOSTILE, stage="draw", item=item))
-    told.item("fox", key(1), seconds=2.0)
-    told.item("twin", key(1), seconds=2.0)
-    told.item("owl", key(2), "ValueError: no", seconds=4.0)
-    told.end(1)
-    with visit(browser, told.page()) as seen:
+        reported.events.emit(Warned(kind="prompt_cut", message=HOSTILE, stage="draw", item=item))
+    reported.item("fox", key(1), seconds=2.0)
+    reported.item("twin", key(1), seconds=2.0)
+    reported.item("owl", key(2), "ValueError: no", seconds=4.0)
+    reported.end(1)
+    with visit(browser, reported.page()) as seen:
         assert seen.texts("#failures-title") == ["Failures 1"]
         assert seen.texts("#warnings-title") == ["Warnings 2"]
         assert seen.texts("#warning-list summary") == ["prompt cut in draw 2"]
@@ -223,14 +223,14 @@ def test_warnings_failures_and_times_are_counted(browser: Any, told: Telling) ->
         assert "8.0 s · 3.0 s an item" in seen.texts(".stage .about")
 
 
-def test_a_fall_and_a_stopped_run_are_told(browser: Any, told: Telling) -> None:
-    told.start(1)
+def test_a_fall_and_a_stopped_run_are_reported(browser: Any, reported: Telling) -> None:
+    reported.start(1)
     held = {"vram": None, "ram": 3 << 30}
-    told.fall(held)
-    told.events.emit(
+    reported.fall(held)
+    reported.events.emit(
         RunFinished(exit_code=7, outputs=[], seconds=2.0, error="stage 'draw': its <i>worker</i> died")
     )
-    with visit(browser, told.page()) as seen:
+    with visit(browser, reported.page()) as seen:
         assert seen.texts(".fall") == [
             "Ran out of memory as resident, which held 3.00 GiB of RAM; continued as stream."
         ]

@@ -14,29 +14,33 @@ if TYPE_CHECKING:
 KEY = "ab" * 32
 
 
-def statuses(told: Telling) -> dict[str, str]:
-    return {one["id"]: one["status"] for one in data_of(told.page())["cards"]}
+def statuses(reported: Telling) -> dict[str, str]:
+    return {one["id"]: one["status"] for one in data_of(reported.page())["cards"]}
 
 
-def run(told: Telling, *items: str, content: str = "one", overridden: bool = False, code: int = 0) -> None:
+def run(
+    reported: Telling, *items: str, content: str = "one", overridden: bool = False, code: int = 0
+) -> None:
     """A run of so many items that comes to its end."""
-    told.start(len(items), content=content, overridden=overridden)
+    reported.start(len(items), content=content, overridden=overridden)
     for item in items:
-        told.item(item, KEY)
-    told.end(code)
+        reported.item(item, KEY)
+    reported.end(code)
 
 
-def test_what_the_manifest_asks_for_stays_when_a_command_line_asks_for_something_else(told: Telling) -> None:
-    run(told, "fox", "owl")
-    run(told, "cat", overridden=True)
-    assert statuses(told) == {"cat": "done", "fox": "done", "owl": "done"}
-    run(told, "dog", overridden=True)
-    assert statuses(told) == {"dog": "done", "fox": "done", "owl": "done", "cat": "earlier"}
-    run(told, "fox", "owl")
-    assert statuses(told) == {"fox": "done", "owl": "done", "cat": "earlier", "dog": "earlier"}
-    run(told, "hen", content="changed")
-    run(told, "cat", content="changed", overridden=True)
-    assert statuses(told) == {
+def test_what_the_manifest_asks_for_stays_when_a_command_line_asks_for_something_else(
+    reported: Telling,
+) -> None:
+    run(reported, "fox", "owl")
+    run(reported, "cat", overridden=True)
+    assert statuses(reported) == {"cat": "done", "fox": "done", "owl": "done"}
+    run(reported, "dog", overridden=True)
+    assert statuses(reported) == {"dog": "done", "fox": "done", "owl": "done", "cat": "earlier"}
+    run(reported, "fox", "owl")
+    assert statuses(reported) == {"fox": "done", "owl": "done", "cat": "earlier", "dog": "earlier"}
+    run(reported, "hen", content="changed")
+    run(reported, "cat", content="changed", overridden=True)
+    assert statuses(reported) == {
         "cat": "done",
         "hen": "done",
         "fox": "earlier",
@@ -45,13 +49,13 @@ def test_what_the_manifest_asks_for_stays_when_a_command_line_asks_for_something
     }
 
 
-def test_what_a_killed_run_made_stays_too(told: Telling) -> None:
-    told.start(3, content="one")
-    told.item("fox", KEY)
-    run(told, "cat", overridden=True)
-    assert statuses(told) == {"cat": "done", "fox": "done"}
-    run(told, "cat", content="changed", overridden=True)
-    assert statuses(told) == {"cat": "done", "fox": "earlier"}
+def test_what_a_killed_run_made_stays_too(reported: Telling) -> None:
+    reported.start(3, content="one")
+    reported.item("fox", KEY)
+    run(reported, "cat", overridden=True)
+    assert statuses(reported) == {"cat": "done", "fox": "done"}
+    run(reported, "cat", content="changed", overridden=True)
+    assert statuses(reported) == {"cat": "done", "fox": "earlier"}
 
 
 def test_a_prompt_of_the_command_line_leaves_the_manifests_own_alone(toy: Project) -> None:

@@ -22,15 +22,15 @@ def browser() -> Iterator[Any]:
         yield started
 
 
-def test_nodes_and_their_shares_are_told(browser: Any, told: Telling) -> None:
-    told.start(2)
-    told.events.emit(NodeJoined(node="one", host="h", device="cuda:0"))
-    told.events.emit(NodeRefused(node="two", code=5, reason="too small"))
+def test_nodes_and_their_shares_are_reported(browser: Any, reported: Telling) -> None:
+    reported.start(2)
+    reported.events.emit(NodeJoined(node="one", host="h", device="cuda:0"))
+    reported.events.emit(NodeRefused(node="two", code=5, reason="too small"))
     made = ItemFinished(stage="draw", item="fox", key="0" * 64, status="done", seconds=2.0, node="one")
-    told.events.emit(made)
-    told.events.emit(NodeLost(node="one", reason="its channel has ended", stage="draw", items=["hare"]))
-    told.end()
-    page = told.page()
+    reported.events.emit(made)
+    reported.events.emit(NodeLost(node="one", reason="its channel has ended", stage="draw", items=["hare"]))
+    reported.end()
+    page = reported.page()
     (run,) = data_of(page)["runs"]
     one, two = run["nodes"]
     assert (one["name"], one["device"], one["done"], one["busy"]) == ("one", "cuda:0", 1, 2.0)

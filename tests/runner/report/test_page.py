@@ -112,12 +112,12 @@ def test_what_a_run_made_and_how_it_went(toy: Project) -> None:
     assert again == data
 
 
-def test_nothing_in_the_data_leaves_its_element(told: Telling) -> None:
-    told.start(1)
-    told.item("fox", KEY, HOSTILE, params={"prompt": HOSTILE}, traceback=HOSTILE)
-    told.end(1)
-    told.directory.manifest.write_text(f"# {HOSTILE}")
-    page = told.page()
+def test_nothing_in_the_data_leaves_its_element(reported: Telling) -> None:
+    reported.start(1)
+    reported.item("fox", KEY, HOSTILE, params={"prompt": HOSTILE}, traceback=HOSTILE)
+    reported.end(1)
+    reported.directory.manifest.write_text(f"# {HOSTILE}")
+    page = reported.page()
 
     fox = card("fox", data_of(page))
     assert (fox["params"]["prompt"], fox["error"], fox["traceback"]) == (HOSTILE, HOSTILE, HOSTILE)
@@ -126,9 +126,9 @@ def test_nothing_in_the_data_leaves_its_element(told: Telling) -> None:
     assert len(re.findall(r"</script", text)) == 2
 
 
-def test_the_policy_names_our_script_and_style_and_no_network(told: Telling) -> None:
-    told.start(0)
-    text = told.page().read_text()
+def test_the_policy_names_our_script_and_style_and_no_network(reported: Telling) -> None:
+    reported.start(0)
+    text = reported.page().read_text()
     policy = dict(
         part.strip().split(" ", 1)
         for part in re.search(r'Security-Policy" content="([^"]*)"', text)[1].split(";")  # type: ignore[index]
@@ -143,19 +143,23 @@ def test_the_policy_names_our_script_and_style_and_no_network(told: Telling) -> 
     assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text)
 
 
-def test_numbers_that_a_browser_has_not_are_text(told: Telling) -> None:
-    told.start(1)
-    told.item("fox", KEY, params={"seed": 2**64 - 1, "steps": 4, "scale": float("inf")})
-    told.end()
-    assert card("fox", data_of(told.page()))["params"] == {"seed": str(2**64 - 1), "steps": 4, "scale": "inf"}
+def test_numbers_that_a_browser_has_not_are_text(reported: Telling) -> None:
+    reported.start(1)
+    reported.item("fox", KEY, params={"seed": 2**64 - 1, "steps": 4, "scale": float("inf")})
+    reported.end()
+    assert card("fox", data_of(reported.page()))["params"] == {
+        "seed": str(2**64 - 1),
+        "steps": 4,
+        "scale": "inf",
+    }
 
 
-def test_without_a_journal_pictures_tell_of_themselves(told: Telling) -> None:
-    told.start(1)
-    told.item("fox", KEY)
-    told.end()
-    told.directory.journal.unlink()
-    fox = card("fox", data_of(told.page()))
+def test_without_a_journal_pictures_tell_of_themselves(reported: Telling) -> None:
+    reported.start(1)
+    reported.item("fox", KEY)
+    reported.end()
+    reported.directory.journal.unlink()
+    fox = card("fox", data_of(reported.page()))
     assert (fox["key"], fox["params"], fox["status"]) == (
         KEY,
         {"prompt": "a picture of fox", "seed": 7},
@@ -163,22 +167,22 @@ def test_without_a_journal_pictures_tell_of_themselves(told: Telling) -> None:
     )
 
 
-def test_pictures_of_an_earlier_manifest_come_last(told: Telling) -> None:
+def test_pictures_of_an_earlier_manifest_come_last(reported: Telling) -> None:
     for key in (KEY, OTHER):
-        told.start(2)
-        told.item("fox", key)
-        told.item("owl", key)
-        told.end()
-    cards = [(one["id"], one["key"], one["status"]) for one in data_of(told.page())["cards"]]
+        reported.start(2)
+        reported.item("fox", key)
+        reported.item("owl", key)
+        reported.end()
+    cards = [(one["id"], one["key"], one["status"]) for one in data_of(reported.page())["cards"]]
     assert cards[:2] == [("fox", OTHER, "done"), ("owl", OTHER, "done")]
     assert sorted(cards[2:]) == [("fox", KEY, "earlier"), ("owl", KEY, "earlier")]
 
 
-def test_warnings_are_on_the_page(told: Telling) -> None:
-    told.start(1)
-    told.events.emit(Warned(kind="prompt_cut", message=HOSTILE, stage="draw", item="fox"))
-    told.end()
-    (found,) = data_of(told.page())["runs"][0]["warnings"]
+def test_warnings_are_on_the_page(reported: Telling) -> None:
+    reported.start(1)
+    reported.events.emit(Warned(kind="prompt_cut", message=HOSTILE, stage="draw", item="fox"))
+    reported.end()
+    (found,) = data_of(reported.page())["runs"][0]["warnings"]
     assert found == {
         "stage": "draw",
         "kind": "prompt cut",
@@ -187,45 +191,45 @@ def test_warnings_are_on_the_page(told: Telling) -> None:
     }
 
 
-def test_a_picture_that_was_deleted_is_gone(told: Telling) -> None:
-    told.start(2)
-    told.item("fox", KEY)
-    told.item("owl", OTHER)
-    told.end()
-    told.directory.output("fox", KEY, "", ".png").unlink()
-    assert [one["id"] for one in data_of(told.page())["cards"]] == ["owl"]
+def test_a_picture_that_was_deleted_is_gone(reported: Telling) -> None:
+    reported.start(2)
+    reported.item("fox", KEY)
+    reported.item("owl", OTHER)
+    reported.end()
+    reported.directory.output("fox", KEY, "", ".png").unlink()
+    assert [one["id"] for one in data_of(reported.page())["cards"]] == ["owl"]
 
 
-def test_what_failed_is_told_until_the_next_run(told: Telling) -> None:
-    told.start(1)
-    told.item("fox", KEY, "ValueError: no", traceback="Traceback: no", attempts=2)
-    told.end(1)
-    failed = card("fox", data_of(told.page()))
+def test_what_failed_is_reported_until_the_next_run(reported: Telling) -> None:
+    reported.start(1)
+    reported.item("fox", KEY, "ValueError: no", traceback="Traceback: no", attempts=2)
+    reported.end(1)
+    failed = card("fox", data_of(reported.page()))
     assert (failed["status"], failed["error"], failed["attempts"]) == ("failed", "ValueError: no", 2)
-    told.start(1)
-    told.item("owl", KEY, "ValueError: no")
-    told.item("owl", KEY)
-    told.end()
-    assert [(one["id"], one["status"]) for one in data_of(told.page())["cards"]] == [("owl", "done")]
+    reported.start(1)
+    reported.item("owl", KEY, "ValueError: no")
+    reported.item("owl", KEY)
+    reported.end()
+    assert [(one["id"], one["status"]) for one in data_of(reported.page())["cards"]] == [("owl", "done")]
 
 
-def test_tracebacks_are_kept_in_bounds(told: Telling) -> None:
-    told.start(TRACEBACKS + 5)
+def test_tracebacks_are_kept_in_bounds(reported: Telling) -> None:
+    reported.start(TRACEBACKS + 5)
     for n in range(TRACEBACKS + 5):
-        told.item(f"item-{n}", KEY, "no", traceback="Traceback: no")
-    told.end(1)
-    cards = data_of(told.page())["cards"]
+        reported.item(f"item-{n}", KEY, "no", traceback="Traceback: no")
+    reported.end(1)
+    cards = data_of(reported.page())["cards"]
     assert len(cards) == TRACEBACKS + 5
     assert sum("traceback" in one for one in cards) == TRACEBACKS
 
 
-def test_a_fall_to_a_lower_placement_is_told(told: Telling) -> None:
-    told.start(1)
+def test_a_fall_to_a_lower_placement_is_reported(reported: Telling) -> None:
+    reported.start(1)
     held = {"vram": None, "ram": 3 * GIB}
-    told.fall(held)
-    told.item("fox", KEY)
-    told.end()
-    (stage,) = data_of(told.page())["runs"][0]["stages"]
+    reported.fall(held)
+    reported.item("fox", KEY)
+    reported.end()
+    (stage,) = data_of(reported.page())["runs"][0]["stages"]
     (fall,) = stage["lowered"]
     assert (fall["placement"], fall["next"], fall["measured"], stage["placement"]) == (
         "resident",
@@ -235,14 +239,14 @@ def test_a_fall_to_a_lower_placement_is_told(told: Telling) -> None:
     )
 
 
-def test_a_journal_with_a_torn_end_still_gives_a_page(told: Telling) -> None:
-    told.start(1)
-    told.item("fox", KEY)
-    with told.directory.journal.open("a") as journal:
+def test_a_journal_with_a_torn_end_still_gives_a_page(reported: Telling) -> None:
+    reported.start(1)
+    reported.item("fox", KEY)
+    with reported.directory.journal.open("a") as journal:
         journal.write(
             '{"event": "item_finished", "item": 5}\n{"event": "stage_finished"}\n{"event": "run_fin'
         )
-    assert card("fox", data_of(told.page()))["status"] == "done"
+    assert card("fox", data_of(reported.page()))["status"] == "done"
 
 
 @settings(max_examples=60, deadline=None)
@@ -261,28 +265,28 @@ def test_whatever_an_event_says_the_page_can_be_read(
 
 
 def test_a_page_that_cannot_be_written_costs_a_line_and_not_the_run(
-    told: Telling, capsys: pytest.CaptureFixture[str]
+    reported: Telling, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told.directory.report.mkdir(parents=True)
-    live = LiveReport(told.directory)
-    told.events.listeners.append(live)
-    told.start(1)
-    told.item("fox", KEY)
-    told.end()
+    reported.directory.report.mkdir(parents=True)
+    live = LiveReport(reported.directory)
+    reported.events.listeners.append(live)
+    reported.start(1)
+    reported.item("fox", KEY)
+    reported.end()
     live.close()
     assert "report.html is not up to date: " in capsys.readouterr().err
 
 
-def test_a_live_page_shows_memory_before_the_journal_has_it(told: Telling) -> None:
-    live = LiveReport(told.directory)
-    told.events.listeners.append(live)
-    told.start(1)
+def test_a_live_page_shows_memory_before_the_journal_has_it(reported: Telling) -> None:
+    live = LiveReport(reported.directory)
+    reported.events.listeners.append(live)
+    reported.start(1)
     for _ in range(3):
-        told.events.emit(Memory(stage="draw", ram=GIB))
+        reported.events.emit(Memory(stage="draw", ram=GIB))
     live.close()
-    (stage,) = data_of(told.directory.report)["runs"][0]["stages"]
+    (stage,) = data_of(reported.directory.report)["runs"][0]["stages"]
     assert max(held for _, held in stage["memory"]) == GIB == stage["measured"]["ram"]
-    journal = told.directory.journal.read_text().splitlines()
+    journal = reported.directory.journal.read_text().splitlines()
     assert [json.loads(line)["event"] for line in journal] == ["run_started", "stage_started"]
 
 

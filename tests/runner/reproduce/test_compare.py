@@ -23,7 +23,7 @@ def png(mode: str = "RGB", *, changed: int = 0, size: tuple[int, int] = (8, 4), 
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "same", "told"),
+    ("old", "new", "same", "reported"),
     [
         (png(), with_provenance(png(), {"key": "k", "lineage": {}}), True, "bit for bit"),
         (b"text", b"text", True, "bit for bit"),
@@ -37,7 +37,7 @@ def png(mode: str = "RGB", *, changed: int = 0, size: tuple[int, int] = (8, 4), 
         (b"text", b"another", False, "the bytes differ"),
     ],
 )
-def test_two_files_are_compared(old: bytes, new: bytes, same: bool, told: str) -> None:
+def test_two_files_are_compared(old: bytes, new: bytes, same: bool, reported: str) -> None:
     comparison = compare(old, new)
     assert comparison.same == same
-    assert comparison.message.startswith(told)
+    assert comparison.message.startswith(reported)

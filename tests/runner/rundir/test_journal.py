@@ -75,7 +75,7 @@ def test_a_line_that_a_full_disk_tore_spoils_no_later_one(tmp_path: Path) -> Non
     assert path.read_bytes().count(b"\n") == 3
 
 
-def test_no_secret_is_told(tmp_path: Path) -> None:
+def test_no_secret_is_reported(tmp_path: Path) -> None:
     events, journal = Events(), Journal(tmp_path / "journal.jsonl")
     events.listeners.append(journal)
     error = "401: token hf_" + "a1B2" * 8

@@ -25,7 +25,7 @@ import sys
 from pathlib import Path
 from runner.rundir.lock import Lock
 with Lock(Path(sys.argv[1])) as lock:
-    lock.acquire("it", lambda told: print(told, flush=True))
+    lock.acquire("it", lambda reported: print(reported, flush=True))
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -45,7 +45,7 @@ def holding(path: Path) -> Holder:
     )
 
 
-def test_one_holds_and_others_are_told_who(tmp_path: Path) -> None:
+def test_one_holds_and_others_are_reported_who(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with holding(path) as other:
         assert other.stdout is not None
@@ -60,9 +60,9 @@ def test_one_holds_and_others_are_told_who(tmp_path: Path) -> None:
             assert not select.select([third.stdout], [], [], 0.2)[0]  # it waits, and holds nothing
             other.stdin.close()
             assert third.stdout.readline() == "held\n"
-            told = holder_of(path)
-            assert told is not None
-            assert told["pid"] == third.pid
+            reported = holder_of(path)
+            assert reported is not None
+            assert reported["pid"] == third.pid
             third.stdin.close()
 
 
@@ -112,21 +112,21 @@ def test_a_name_that_cannot_be_read_is_no_name(tmp_path: Path) -> None:
 
 def test_runs_take_turns_on_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    told: list[str] = []
+    reported: list[str] = []
     with ExitStack() as stack:
         first, second = DeviceLocks(["cuda:0", "cpu", "cuda:0"], stack), DeviceLocks(["cuda:0"], stack)
         assert (len(first.descriptors), len(second.descriptors)) == (1, 1)
-        with first.held("cpu", told.append), second.held("cpu", told.append):
-            assert told == []
-        with first.held("cuda:0", told.append):
+        with first.held("cpu", reported.append), second.held("cpu", reported.append):
+            assert reported == []
+        with first.held("cuda:0", reported.append):
             (path,) = tmp_path.glob("runner-*.lock")
             with holding(path) as third:
                 assert third.stdout is not None
                 assert third.stdin is not None
                 assert f"process {os.getpid()} on" in third.stdout.readline()
                 third.kill()
-        with second.held("cuda:0", told.append):
-            assert told == []
+        with second.held("cuda:0", reported.append):
+            assert reported == []
 
 
 def test_a_lock_is_the_file_at_its_path_and_no_other(tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_who_holds_a_lock_can_be_asked_without_touching_it(tmp_path: Path) -> No
         assert other.stdout is not None
         assert other.stdin is not None
         other.stdout.readline()
-        told = held_by(path)
-        assert told is not None
-        assert told["pid"] == other.pid
+        reported = held_by(path)
+        assert reported is not None
+        assert reported["pid"] == other.pid
         path.write_text("no name")
         assert held_by(path) == {}
         # two who ask at once do not take each other for the holder
@@ -185,9 +185,9 @@ def test_a_shorter_name_is_not_followed_by_the_end_of_a_longer_one(tmp_path: Pat
     path.write_text("x" * 1000)
     with Lock(path) as lock:
         lock.acquire("it", None)
-        told = holder_of(path)
-    assert told is not None
-    assert told["pid"] == os.getpid()
+        reported = holder_of(path)
+    assert reported is not None
+    assert reported["pid"] == os.getpid()
 
 
 @pytest.mark.parametrize("kind", ["link", "folder"])

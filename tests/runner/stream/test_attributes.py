@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Keeping(Tower):
-    """It adds up what it has seen since it was told to begin anew; with a buffer, and with what is no tensor."""
+    """It adds up what it has seen since it was asked to begin anew; with a buffer, and with what is no tensor."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -50,34 +50,34 @@ def autocast(tower: Any, n: int) -> list[Any]:
     x = tower(numbers(n))
     with torch.autocast("cpu", torch.bfloat16 if n % 2 else torch.float16):
         y = tower(x)
-        told = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+        reported = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
         with torch.autocast("cpu", enabled=False):
             z = tower(y.float())
-    return [x, y, z, tower(x), told, torch.is_autocast_enabled("cpu")]
+    return [x, y, z, tower(x), reported, torch.is_autocast_enabled("cpu")]
 
 
 def gradients(tower: Any, n: int) -> list[Any]:
-    told = []
+    reported = []
     with torch.no_grad() if n % 2 else torch.enable_grad():
         tower(numbers(n))
-        told.append(torch.is_grad_enabled())
+        reported.append(torch.is_grad_enabled())
         with torch.set_grad_enabled(n % 3 == 0):
             tower(numbers(n))
-            told.append(torch.is_grad_enabled())
-        told.append(torch.is_grad_enabled())
-    return [*told, torch.is_grad_enabled()]
+            reported.append(torch.is_grad_enabled())
+        reported.append(torch.is_grad_enabled())
+    return [*reported, torch.is_grad_enabled()]
 
 
 def inference(tower: Any, n: int) -> list[Any]:
-    told = []
+    reported = []
     with torch.inference_mode(n % 2 == 0):
         x = tower(numbers(n))
-        told.append((torch.is_inference_mode_enabled(), x.is_inference(), torch.is_grad_enabled()))
+        reported.append((torch.is_inference_mode_enabled(), x.is_inference(), torch.is_grad_enabled()))
         with torch.inference_mode(n % 3 == 0), torch.autocast("cpu", torch.bfloat16):
             x = tower(numbers(n))
-            told.append((torch.is_inference_mode_enabled(), x.is_inference(), x.dtype))
+            reported.append((torch.is_inference_mode_enabled(), x.is_inference(), x.dtype))
     x = tower(numbers(n))
-    return [*told, x, torch.is_inference_mode_enabled(), x.is_inference(), torch.is_grad_enabled()]
+    return [*reported, x, torch.is_inference_mode_enabled(), x.is_inference(), torch.is_grad_enabled()]
 
 
 def draws(tower: Any, n: int) -> list[Any]:
@@ -113,19 +113,19 @@ def another_generator(tower: Any, n: int) -> list[Any]:
 
 
 def context(tower: Any, n: int) -> list[Any]:
-    told = [NAME.get()]
+    reported = [NAME.get()]
     NAME.set(f"call {n}")
     tower(numbers(n))
     token = NAME.set(f"{NAME.get()}, twice")
     tower(numbers(n))
-    told.append(NAME.get())
+    reported.append(NAME.get())
     NAME.reset(token)
     tower(numbers(n))
-    return [*told, NAME.get()]
+    return [*reported, NAME.get()]
 
 
 def warned(tower: Any, n: int) -> list[Any]:
-    told = []
+    reported = []
     if n == 1:
         warnings.simplefilter("ignore")  # and never taken back
     for _ in range(2):
@@ -136,12 +136,12 @@ def warned(tower: Any, n: int) -> list[Any]:
             if n != 0:
                 warnings.warn(f"of {n}", stacklevel=1)
             tower(numbers(n))
-        told.append([str(warning.message) for warning in caught])
+        reported.append([str(warning.message) for warning in caught])
     try:
         warnings.warn("is it an error?", stacklevel=1)
     except UserWarning:
-        told.append(["an error"])
-    return told
+        reported.append(["an error"])
+    return reported
 
 
 def elsewhere(tower: Any, n: int) -> list[Any]:

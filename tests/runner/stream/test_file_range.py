@@ -113,7 +113,7 @@ def test_a_file_that_is_disturbed_before_the_first_block(
             together(stream, [lambda: tower(numbers(1))])
 
 
-def test_nobody_is_told_of_a_block_that_nobody_waits_for(tmp_path: Path) -> None:
+def test_nobody_is_reported_of_a_block_that_nobody_waits_for(tmp_path: Path) -> None:
     folder = make(tmp_path / "tower")
     resident = as_resident(folder)
     tower, stream = as_streamed(folder)

@@ -114,7 +114,7 @@ def test_direct_reads_that_are_refused_when_they_are_made(
     assert equal(make(tmp_path / "tower"))
 
 
-def test_an_error_of_the_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tower, stream = as_streamed(make(tmp_path / "tower"))
     tower(numbers(1), [0, 1])  # both slots are filled: what was asked for at the start is there
 
@@ -154,7 +154,7 @@ def test_a_process_may_end_while_a_block_is_read(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
-def test_nothing_is_under_way_when_an_error_is_told(
+def test_nothing_is_under_way_when_an_error_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_by: Callable[..., None]
 ) -> None:
     """A helper that still reads would write into a slot that holds another block by then."""
@@ -184,7 +184,7 @@ def test_nothing_is_under_way_when_an_error_is_told(
     assert not under_way
 
 
-def test_an_error_of_a_helper_is_told_too(
+def test_an_error_of_a_helper_is_reported_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_by: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(reader, "CHUNK", PAGE)

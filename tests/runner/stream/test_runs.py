@@ -146,7 +146,7 @@ def failures(outcome: Outcome) -> list[tuple[str, str]]:
 
 
 def handoffs(project: Project, run: str) -> dict[str, list[bytes]]:
-    """What each stage handed off, without what is told of how it was made."""
+    """What each stage handed off, without what is reported of how it was made."""
     from safetensors.torch import load_file
 
     return {

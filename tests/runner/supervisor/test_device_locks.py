@@ -25,24 +25,24 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_card_is_held_while_a_stage_has_it(cards: Path) -> None:
-    told: list[str] = []
+    reported: list[str] = []
     with contextlib.ExitStack() as stack:
         locks = DeviceLocks(["cuda:1", "cpu", "cuda:0", "cuda:1"], stack)
         assert sorted(path.name for path in cards.iterdir()) == ["runner-cuda-0.lock", "runner-cuda-1.lock"]
         assert len(locks.descriptors) == 2
         lock = cards / "runner-cuda-1.lock"
-        with locks.held("cuda:1", told.append):
+        with locks.held("cuda:1", reported.append):
             assert held_by(lock) is not None
             assert held_by(cards / "runner-cuda-0.lock") is None
         assert held_by(lock) is None
-        with pytest.raises(ValueError, match="an error"), locks.held("cuda:1", told.append):
+        with pytest.raises(ValueError, match="an error"), locks.held("cuda:1", reported.append):
             raise ValueError("an error")
         assert held_by(lock) is None
         with Lock(lock) as other:
             other.acquire("cuda:1", None)
-            with locks.held("cpu", told.append):  # is everybody's
+            with locks.held("cpu", reported.append):  # is everybody's
                 pass
-    assert told == []
+    assert reported == []
 
 
 def test_locks_are_for_all_users(cards: Path) -> None:

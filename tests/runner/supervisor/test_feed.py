@@ -10,7 +10,7 @@ from scripted import first_stage
 from toy_plugin import STAGES
 
 from runner.supervisor.feed import TaskFeed
-from runner.supervisor.launch import Launchers
+from runner.supervisor.processes.launch import Launchers
 
 if TYPE_CHECKING:
     from project import Project

@@ -44,7 +44,7 @@ def test_handoffs_go_when_all_that_was_to_be_made_of_them_is_there(toy: Project)
     assert handoffs(toy) == 0
     left = (toy.folder / "runs/toy/left").read_text().splitlines()
     # two items share one, and that goes with the first task, which makes both
-    # (while others are told of, the worker may have made that of "c" already)
+    # (while others are reported, the worker may have made that of "c" already)
     assert [line[:-2] for line in left[:3]] == ["make a", "make b", "make bad"]
     assert {line[-1] for line in left[:3]} <= {"1", "2"}
     assert left[3:] == ["make c 2", "write a 1", "write b 1", "write c 0"]

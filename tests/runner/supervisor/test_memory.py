@@ -1,4 +1,4 @@
-"""Workers that run out of memory: ended within a second, tried again lower, told with their figures."""
+"""Workers that run out of memory: ended within a second, tried again lower, reported with their figures."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def test_one_that_runs_out_once_goes_on_with_a_placement_that_holds_less(
 ) -> None:
     outcome = fresh(weighty, f"item.item.behave={how}")
     assert outcome.code == 0, outcome
-    (told,) = outcome.of("out_of_memory")
-    assert (told["placement"], told["next"]) == ("resident", "stream")
-    assert told["measured"]["ram"] > told["predicted"]["ram"] - (40 << 20)
+    (reported,) = outcome.of("out_of_memory")
+    assert (reported["placement"], reported["next"]) == ("resident", "stream")
+    assert reported["measured"]["ram"] > reported["predicted"]["ram"] - (40 << 20)
     done = [(e["item"], e["status"]) for e in outcome.of("item_finished")]
     assert done == [("first", "done"), ("item", "done")], "nothing is done twice"
     assert outputs(weighty) == undisturbed

@@ -196,7 +196,7 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 """
 
 
-def told_pids(toy: Project) -> list[tuple[str, int]]:
+def reported_pids(toy: Project) -> list[tuple[str, int]]:
     """Process ids that a stage wrote as its text."""
     texts = {path.name: path.read_text() for path in (toy.folder / "runs/toy/outputs").glob("*.txt")}
     return [(name, int(text)) for name, text in texts.items() if text.isdigit()]
@@ -224,7 +224,7 @@ def test_a_preload_that_starts_threads_is_not_forked_from(toy: Project) -> None:
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
     # spawned workers are children of the supervisor itself
-    assert [pid for _, pid in told_pids(toy)] == [process.pid] * 2
+    assert [pid for _, pid in reported_pids(toy)] == [process.pid] * 2
 
 
 LEAVES_A_CHILD = """
@@ -252,8 +252,8 @@ def test_what_a_stage_started_and_left_behind_ends_with_its_worker(toy: Project)
     process = toy.start("run", "toy.toml")
     process.communicate(timeout=60)
     assert process.returncode == 0
-    assert len(told_pids(toy)) == 2
-    for _, pid in told_pids(toy):
+    assert len(reported_pids(toy)) == 2
+    for _, pid in reported_pids(toy):
         wait_until(lambda pid=pid: not psutil.pid_exists(pid) or gone([psutil.Process(pid)]), 2, "it ended")
 
 

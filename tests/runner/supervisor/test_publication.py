@@ -32,7 +32,9 @@ def write(chain: Project, more: str = "") -> None:
 
 
 def names(store: Any) -> list[str]:
-    return sorted(name.removeprefix("/bucket/prefix/chain/") for name in store.store)
+    """Names of what is there, beside the manifest."""
+    found = sorted(name.removeprefix("/bucket/prefix/chain/") for name in store.store)
+    return [name for name in found if name != "manifest.toml"]
 
 
 def test_outputs_are_put_there_and_taken_from_there(chain: Project, store: Any) -> None:
@@ -83,8 +85,12 @@ def test_what_cannot_be_put_there_is_an_error_and_put_there_the_next_time(
 ) -> None:
     write(chain)
 
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("no")
+    pipe_file = type(store).pipe_file
+
+    def refuse(fs: Any, path: str, *given: object, **options: object) -> None:
+        if "/outputs/" in path:
+            raise OSError("no")
+        pipe_file(fs, path, *given, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(store), "pipe_file", refuse)
@@ -96,6 +102,21 @@ def test_what_cannot_be_put_there_is_an_error_and_put_there_the_next_time(
     assert len(chain.outputs("chain")) == 4
     assert run(chain, "chain.toml").code == 0
     assert len(names(store)) == 4
+
+
+def test_a_store_that_cannot_be_written_to_is_found_out_before_anything_is_made(
+    chain: Project, store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(chain)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(type(store), "pipe_file", refuse)
+    ran = run(chain, "chain.toml")
+    assert isinstance(ran.error, StorageError)
+    assert "/bucket/prefix/chain cannot be used: PermissionError: no" in str(ran.error)
+    assert ran.made == []
 
 
 def test_a_kind_of_url_that_nothing_installed_knows_is_refused_before_anything_starts(chain: Project) -> None:

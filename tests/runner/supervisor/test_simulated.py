@@ -35,7 +35,7 @@ def runner_stages():
 
 
 def memory(params, sizes):
-    return 1 << 20  # too little: an item takes what it is told
+    return 1 << 20  # too little: an item takes what it is asked to
 
 
 PRELOAD = ()

@@ -29,7 +29,7 @@ def stage(toy: Project) -> Stage:
 
 
 def seen(stage: Stage) -> list[str]:
-    """What each worker was given: items and the size of its groups, as its script tells with ``told()``."""
+    """What each worker was given: items and the size of its groups, as its script reports with ``reported()``."""
     return [e["message"] for e in stage.of("warning")]
 
 
@@ -84,7 +84,7 @@ OUT = "say('failed', code=5, out_of_memory=True, error='out of memory: 7 bytes',
 
 
 def lower(stage: Stage, *groups: int) -> dict[str, Any]:
-    """Placements to go down, told apart by their groups."""
+    """Placements to go down, distinguished by their groups."""
     found: list[PlacementOption] = [replace(stage.plan.chosen, placement=f"by {g}", group=g) for g in groups]
     return {"chosen": found[0], "lower": tuple(found[1:])}
 
@@ -98,8 +98,8 @@ def test_out_of_memory_goes_down_the_placements(stage: Stage) -> None:
     )
     attempts = stage.run(script, **lower(stage, 4, 2, 1))
     assert seen(stage) == ["a b c d by 4", "b c d by 2", "c d by 1"]
-    told = [(e["placement"], e["next"]) for e in stage.of("out_of_memory")]
-    assert told == [("by 4", "by 2"), ("by 2", "by 1")]
+    reported = [(e["placement"], e["next"]) for e in stage.of("out_of_memory")]
+    assert reported == [("by 4", "by 2"), ("by 2", "by 1")]
     assert all(e["measured"]["ram"] == 1 << 40 for e in stage.of("out_of_memory"))
     assert "out of memory: 7 bytes" in stage.of("out_of_memory")[0]["error"]
     assert attempts.placed.placement == "by 1"

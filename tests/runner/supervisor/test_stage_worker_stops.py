@@ -13,7 +13,7 @@ from runner.errors import (
     StorageError,
 )
 from runner.events import Progress
-from runner.supervisor import connection
+from runner.supervisor.processes import connection
 
 if TYPE_CHECKING:
     from scripted import Stage
@@ -39,7 +39,9 @@ UNDER_WAY = "begin('a'); say('progress', item='a', step=1, steps=2);"
 
 
 def test_asked_to_stop_a_worker_may_end_its_step(stage: Stage) -> None:
-    interrupted(stage, UNDER_WAY + "assert type(next(told)).__name__ == 'Stop'; done('a'); sys.exit(0)", 1)
+    interrupted(
+        stage, UNDER_WAY + "assert type(next(reported)).__name__ == 'Stop'; done('a'); sys.exit(0)", 1
+    )
     assert stage.ended() == [("a", "done")]
 
 
@@ -58,7 +60,7 @@ def test_a_worker_that_is_at_no_item_is_ended_at_once(stage: Stage) -> None:
 def test_to_fail_fast_is_to_stop_at_the_first_failure(stage: Stage) -> None:
     script = (
         "begin('a'); say('item_finished', item='a', status='failed', seconds=1, error='no');"
-        "begin('b'); next(told); sys.exit(0)"
+        "begin('b'); next(reported); sys.exit(0)"
     )
     with pytest.raises(ItemFailedError, match="item 'a' failed in stage 'make'"):
         stage.run(script, fail_fast=True)

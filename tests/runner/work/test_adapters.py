@@ -91,8 +91,8 @@ def test_one_on_the_hub_is_fetched_alone_and_recorded(styled: Project, hub: Hub)
     assert all(wanted is not None for _, wanted in hub.downloads)  # its header alone
     fetched = styled.runner("fetch", "styled.toml", "--json")
     assert fetched.code == 0, fetched
-    (told,) = [event for event in fetched.of("fetched") if event["source"] == "lab/loras"]
-    assert (told["file"], told["commit"]) == ("people/anna.safetensors", COMMIT)
+    (reported,) = [event for event in fetched.of("fetched") if event["source"] == "lab/loras"]
+    assert (reported["file"], reported["commit"]) == ("people/anna.safetensors", COMMIT)
     assert {name for name, wanted in hub.downloads if wanted is None} == {"people/anna.safetensors"}
 
     styled.environment["HF_HUB_OFFLINE"] = "1"

@@ -81,7 +81,7 @@ def test_nor_is_the_items_id_nor_a_default_that_is_written(project: Project) -> 
     assert keys(project, "stage.make.with.steps=2") == keys(project)  # its default
 
 
-def test_stages_of_the_same_ingredients_are_told_apart(project: Project) -> None:
+def test_stages_of_the_same_ingredients_are_reported_apart(project: Project) -> None:
     renamed = toy_plugin.TOY.replace('"toy.make"', '"toy.made"')
     before = keys(project)["item"]
     project.plugin("toy", renamed)

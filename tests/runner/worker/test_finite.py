@@ -126,7 +126,7 @@ def test_an_item_fails_though_its_stage_hides_what_it_was_made_of(painter: Proje
     assert (warning["kind"], warning["item"]) == ("state_not_finite", "state")
 
 
-def test_a_dtype_that_is_too_small_is_told_with_those_that_are_not(painter: Project) -> None:
+def test_a_dtype_that_is_too_small_is_reported_with_those_that_are_not(painter: Project) -> None:
     half = painter.runner("run", "painter.toml", "--json", "--set", "stage.draw.dtype=float16")
     errors = {e["item"]: e["error"] for e in half.of("item_finished")}
     assert (half.code, errors["mended"]) == (1, None), half

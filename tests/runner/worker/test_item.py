@@ -252,6 +252,6 @@ def test_warnings_are_passed_on(made: Made) -> None:
     assert len(made.reports.of("progress")) == 1
 
 
-def test_a_timeout_is_told_without_its_class() -> None:
+def test_a_timeout_is_reported_without_its_class() -> None:
     with pytest.raises(TimedOutError), (timer := ItemTimer(0.0)):
         timer.check()

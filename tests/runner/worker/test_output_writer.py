@@ -174,7 +174,7 @@ def test_a_last_stages_text_is_a_file_for_people(tmp_path: Path) -> None:
     item = item_of(tmp_path, "a", files={"t": tmp_path / "outputs/a.txt"}, handoff=None)
     write(item, {"t": "ü"}, Text("t"))
     assert (tmp_path / "outputs/a.txt").read_text(encoding="utf-8") == "ü"
-    assert provenance.is_of_key(tmp_path / "outputs/a.txt", item.key)
+    assert provenance.has_key(tmp_path / "outputs/a.txt", item.key)
 
 
 def test_a_file_beside_its_handoff_is_recorded_there(tmp_path: Path) -> None:

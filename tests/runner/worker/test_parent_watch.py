@@ -1,4 +1,4 @@
-"""A worker stops when told, takes more items, and ends with its supervisor at the end of the pipe."""
+"""A worker stops when asked, takes more items, and ends with its supervisor at the end of the pipe."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def listening() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_it_stops_when_told_and_ends_with_the_pipe(listening: subprocess.Popen[bytes]) -> None:
+def test_it_stops_when_reported_and_ends_with_the_pipe(listening: subprocess.Popen[bytes]) -> None:
     assert listening.stdin is not None
     assert listening.stdout is not None
     send(MoreItems((), last=True), listening.stdin)

@@ -30,7 +30,7 @@ class ResultError(Exception):
     """A pipeline returned nothing that can be written to a file."""
 
 
-def result_of(pipeline: Any, returned: Any, parameters: Mapping[str, Any]) -> Result:
+def result_of(pipeline: Any, returned: Any, parameters: Mapping[str, Any], fps: float = 16) -> Result:
     """The item's picture or layers, clip and sound.
 
     Raises:
@@ -54,7 +54,7 @@ def result_of(pipeline: Any, returned: Any, parameters: Mapping[str, Any]) -> Re
     if sound is not None and sound.ndim == 1:
         sound = sound[None]
     rate = _rate(pipeline) if sound is not None else 0
-    return Result(picture, layers, clip, sound, rate, type(pipeline).__name__, parameters)
+    return Result(picture, layers, clip, sound, rate, fps, type(pipeline).__name__, parameters)
 
 
 def _first(returned: Mapping[str, Any], names: tuple[str, ...]) -> NDArray[np.float32] | None:

@@ -14,6 +14,7 @@ from runner.api import Activations, Bundled
 from runner_diffusers import decode as decode_stage
 from runner_diffusers import denoise as denoise_stage
 from runner_diffusers import encode as encode_stage
+from runner_diffusers.media.writing import most_bytes
 from runner_diffusers.memory.auxiliary import part
 from runner_diffusers.memory.fakes import CPU, Fakes, tensors_matching
 from runner_diffusers.pipelines import components
@@ -172,10 +173,10 @@ class Stages:
 
     def decode(self, params: Any, encoded: Bundled, denoised: Bundled) -> Activations:
         item = MeasuredItem(params, {"encoded": encoded, "denoised": denoised})
-        count, made = self._run("decode", decode_stage.start, item)
+        count, result = self._run("decode", decode_stage.decoder, item)
         # what stays in the heap while a decoder runs, such as finished tiles, leaves gaps of its size
         peak = count.peak + (count.in_heap_peak if self._sizes.device == "cpu" else 0)
-        return Activations(peak, output_bytes=len(made["output"]), operations=count.operations)
+        return Activations(peak, output_bytes=most_bytes(result, params.format), operations=count.operations)
 
     def _run(self, stage: str, start: Callable[[Any], Any], item: MeasuredItem) -> tuple[Count, Any]:
         with torch.inference_mode():

@@ -44,7 +44,7 @@ def test_pictures_are_rgb_and_masks_grey(tmp_path: Path) -> None:
         assert probe(tmp_path / name, "picture") == Probe(6, 4)
 
 
-def test_what_reading_changes_is_told(tmp_path: Path) -> None:
+def test_what_reading_changes_is_reported(tmp_path: Path) -> None:
     seen = Image.new("RGBA", (4, 2), (*RED, 255))
     seen.putpixel((0, 0), (0, 0, 0, 0))
     seen.save(tmp_path / "glass.png")
@@ -104,7 +104,7 @@ def test_pictures_that_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wanted", ["mp4", "gif"])
 def test_a_clip_is_read_as_it_was_written(tmp_path: Path, clip: Any, wanted: Any) -> None:
     path = tmp_path / f"clip.{wanted}"
-    path.write_bytes(encoded(Result(clip=clip), wanted, fps=10).data)
+    path.write_bytes(encoded(Result(clip=clip, fps=10), wanted).data)
 
     read = read_clip(path)
 

@@ -15,7 +15,7 @@ from PIL import Image
 from runner_diffusers.media.errors import MediaError
 from runner_diffusers.media.formats import FORMATS, Kind, missing, refusal
 from runner_diffusers.media.sounds import read_sound
-from runner_diffusers.media.writing import Result, encoded
+from runner_diffusers.media.writing import CONTAINER, Result, encoded, most_bytes
 from safetensors.numpy import load
 
 if TYPE_CHECKING:
@@ -44,6 +44,27 @@ def test_the_same_numbers_make_the_same_bytes(wanted: Format, kinds: frozenset[A
 
     assert first == second
     assert first.notes == ()
+
+
+LARGE: dict[frozenset[Any], Result] = {
+    frozenset({"picture"}): Result(picture=NOISE.random((240, 416, 3), np.float32)),
+    frozenset({"layers"}): Result(layers=LAYERS),
+    frozenset({"clip"}): Result(clip=NOISE.random((9, 120, 208, 3), np.float32)),
+    frozenset({"sound"}): Result(sound=NOISE.random((2, 240_000), np.float32), rate=24_000),
+    frozenset({"clip", "sound"}): Result(
+        clip=NOISE.random((9, 120, 208, 3), np.float32),
+        sound=NOISE.random((2, 24_000), np.float32),
+        rate=24_000,
+    ),
+}
+
+
+@pytest.mark.parametrize(("wanted", "kinds"), CASES)
+def test_no_file_is_larger_than_planned_even_of_noise(wanted: Format, kinds: frozenset[Any]) -> None:
+    written, most = len(encoded(LARGE[kinds], wanted).data), most_bytes(LARGE[kinds], wanted)
+
+    assert written <= most
+    assert most - CONTAINER <= 1.3 * written
 
 
 def test_a_png_holds_the_rounded_numbers() -> None:
@@ -85,8 +106,8 @@ def test_raw_numbers_are_exact() -> None:
 
 
 def test_an_mp4_plays_everywhere_and_says_what_it_was_made_with() -> None:
-    result = Result(clip=CLIP, parameters={"prompt": "ein Füchslein", "seed": 7})
-    with av.open(io.BytesIO(encoded(result, "mp4", fps=24).data), "r") as file:
+    result = Result(clip=CLIP, fps=24, parameters={"prompt": "ein Füchslein", "seed": 7})
+    with av.open(io.BytesIO(encoded(result, "mp4").data), "r") as file:
         video = file.streams.video[0]
         assert (video.codec_context.name, video.pix_fmt, video.width, video.height) == (
             "h264",
@@ -104,7 +125,7 @@ def test_an_mp4_with_sound(tmp_path: Path) -> None:
     time = np.arange(24_000) / 24_000
     tone = np.stack([np.sin(time * 440 * 6.2832) / 2] * 2).astype(np.float32)
     path = tmp_path / "clip.mp4"
-    path.write_bytes(encoded(Result(clip=CLIP, sound=tone, rate=24_000), "mp4", fps=6).data)
+    path.write_bytes(encoded(Result(clip=CLIP, sound=tone, rate=24_000, fps=6), "mp4").data)
 
     read = read_sound(path)
 
@@ -113,7 +134,7 @@ def test_an_mp4_with_sound(tmp_path: Path) -> None:
     assert np.abs(read.samples[:, 8_000:16_000]).max() == pytest.approx(0.5, abs=0.05)
 
 
-def test_odd_sizes_are_padded_and_told() -> None:
+def test_odd_sizes_are_padded_and_reported() -> None:
     written = encoded(Result(clip=CLIP[:, :23, :39]), "mp4")
 
     assert "39 x 23, and in the mp4 40 x 24" in written.notes[0]
@@ -124,7 +145,7 @@ def test_odd_sizes_are_padded_and_told() -> None:
 def test_a_gif_keeps_time() -> None:
     frames = np.repeat(np.linspace(0, 1, 24, dtype=np.float32)[:, None, None, None], 3, axis=-1)
     clip = np.broadcast_to(frames, (24, 8, 8, 3))
-    image = Image.open(io.BytesIO(encoded(Result(clip=clip), "gif", fps=24).data))
+    image = Image.open(io.BytesIO(encoded(Result(clip=clip, fps=24), "gif").data))
 
     durations = []
     for number in range(24):

@@ -92,7 +92,7 @@ def test_a_method_in_which_only_a_vae_encodes_is_called_again_and_its_distributi
     assert later.computed == []
 
 
-def test_calls_of_one_name_are_told_apart_by_their_order() -> None:
+def test_calls_of_one_name_are_reported_apart_by_their_order() -> None:
     def both(pipeline: Pipeline) -> list[Any]:
         return [pipeline.component("image_encoder", value, value) for value in (1, 2)]
 

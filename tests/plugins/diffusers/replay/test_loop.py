@@ -23,7 +23,7 @@ def test_it_goes_on_from_each_border_to_the_same_end(schedulers: int) -> None:
         assert state.steps == done * schedulers
         resumed = Sketch(state, schedulers)
         assert torch.equal(resumed.run(), expected), done
-        # after one step, a denoiser of the loop cannot be told from one that runs before it, and is called again
+        # after one step, a denoiser of the loop cannot be distinguished from one that runs before it, and is called again
         assert resumed.computed == STEPS - done + (done == 1)
         assert [one.steps for one in resumed.states] == [n * schedulers for n in range(done + 1, STEPS)]
 

@@ -42,7 +42,7 @@ def test_every_canvas_is_judged(canvas: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "wrong"),
+    ("reported", "wrong"),
     [
         (Scene("green", SCENE.things, "left of"), "background"),
         (Scene("white", (Thing("orange", "circle", "medium"), SCENE.things[1]), "left of"), "colour"),
@@ -52,8 +52,8 @@ def test_every_canvas_is_judged(canvas: tuple[int, int]) -> None:
         (Scene("white", (Thing("red", "circle", "small"), SCENE.things[1]), "left of"), "size"),
     ],
 )
-def test_each_mistake_is_seen(told: Scene, wrong: str) -> None:
-    verdict = judge(paint(SCENE, nominal_spots(SCENE)), told)
+def test_each_mistake_is_seen(reported: Scene, wrong: str) -> None:
+    verdict = judge(paint(SCENE, nominal_spots(SCENE)), reported)
     assert not getattr(verdict, wrong)
     assert verdict.right == (wrong == "size")
 

@@ -69,6 +69,6 @@ def _distance(pairs: straighten.Pairs, place: Place, weights: str) -> float:
     model = transformer.load(place, weights)
     half = torch.full((len(pairs.captions),), 0.5)
     noisy = transformer.Noisy(pairs.canvas, pairs.latents.float(), pairs.noise.float(), half)
-    told = model.text(pairs.captions, 24)
-    guess = transformer.velocity(model.net, noisy, told, pairs.guidance, place)
+    reported = model.text(pairs.captions, 24)
+    guess = transformer.velocity(model.net, noisy, reported, pairs.guidance, place)
     return float((guess - noisy.velocity).square().mean())

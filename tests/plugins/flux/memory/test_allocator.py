@@ -38,8 +38,8 @@ def test_the_allocator_gives_out_what_is_predicted(
 ) -> None:
     """With what this CPU's kernels take for themselves: up to a third more where there are convolutions."""
     peak = given_out(tmp_path, stage, params, configs, inputs, dtype)
-    told = sizes(configs, dtype, latents=Diffuse(height=96, width=160))
-    formula = getattr(memory, stage.__name__.rpartition(".")[2])(params, told)
+    reported = sizes(configs, dtype, latents=Diffuse(height=96, width=160))
+    formula = getattr(memory, stage.__name__.rpartition(".")[2])(params, reported)
     predicted = getattr(formula, "peak", formula)
     # in half precision not every CPU's kernels pack what these do
     most = 1.35 if (stage, dtype) == (decode, "bfloat16") else 1.02

@@ -99,11 +99,11 @@ def test_a_picture_of_unknown_size_is_of_the_largest_need() -> None:
 
 def test_what_convolutions_take_depends_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN has none in bfloat16 without AVX-512 or the like, and with AMX it lays its results out twice."""
-    told = sizes("flux", "bfloat16", latents=Diffuse())
+    reported = sizes("flux", "bfloat16", latents=Diffuse())
     needs = []
     for flags in ("", "avx512bw", "avx512bw amx_bf16"):
         monkeypatch.setattr(workspaces, "_flags", lambda flags=flags: frozenset(flags.split()))
-        needs.append(memory.decode(Decode(), told).peak)
+        needs.append(memory.decode(Decode(), reported).peak)
     unfolded, blocked, tiled = needs
     assert unfolded > 2.5 * blocked
     assert 1.1 * blocked < tiled < 1.5 * blocked

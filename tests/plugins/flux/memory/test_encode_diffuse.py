@@ -66,11 +66,11 @@ def test_an_item_that_waits_holds_what_is_predicted(dtype: str, tokens: int, neg
     held = held_at_blocks(encode, prompt, "flux", dtype, {})
     assert held <= (memory.encode(prompt, sizes("flux", dtype)).suspended or 0) < 1.5 * held
     params = Diffuse(height=768, width=1360, steps=2, true_cfg_scale=1 if negative is None else 4)
-    told = sizes("flux", dtype, prompt_embeds=prompt)
+    reported = sizes("flux", dtype, prompt_embeds=prompt)
     held = held_at_blocks(
         diffuse, params, "flux", dtype, embeds("flux", tokens, negative=negative is not None)
     )
-    assert held <= (memory.diffuse(params, told).suspended or 0) < 1.05 * held
+    assert held <= (memory.diffuse(params, reported).suspended or 0) < 1.05 * held
 
 
 def test_float16_holds_what_is_predicted() -> None:

@@ -209,10 +209,10 @@ def test_a_plugin_whose_templates_break_the_contract_is_set_aside(
 def test_a_template_has_no_place_in_a_single_module(project: Project) -> None:
     source = PLUGIN.replace("{name}", "alone").replace("{templates}", 'Template("t", (), "new.toml")')
     project.plugin("alone", source)
-    told = json.loads(project.invoke("plugins", "list", "--json").stdout)
+    reported = json.loads(project.invoke("plugins", "list", "--json").stdout)
     assert (
         "alone is a single module; a template must be in the folder of a package"
-        in told["broken"][0]["reason"]
+        in reported["broken"][0]["reason"]
     )
 
 

@@ -158,7 +158,7 @@ void Engine::run_one(int stream) {
     try {
       task.work();
     } catch (const std::exception& error) {
-      fail(error.what());  // told when the host next waits or issues, as by a device
+      fail(error.what());  // reported when the host next waits or issues, as by a device
     }
     queues_[stream].time += steady_seconds() - began;
     if (own != task.threads) at::set_num_threads(own);

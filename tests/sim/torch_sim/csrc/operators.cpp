@@ -191,7 +191,7 @@ class Call {
     engine().drain(stream);
     Stack results;
     const auto before = ranges_;
-    // its accesses are told of before they happen; its results' memory is known only after
+    // its accesses are reported before they happen; its results' memory is known only after
     engine().issue(stream, name_, before, [] {});
     results = compute(&as_kernel_sees, numbers_);
     std::vector<Tensor> fresh;

@@ -1,0 +1,1 @@
+"""Models on the Hugging Face hub: lists of files, headers without weights, downloads, damaged files."""

@@ -1,0 +1,1 @@
+"""Worker processes: started by spawning or forking, connected, and limited in RAM by a control group."""

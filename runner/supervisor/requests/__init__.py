@@ -1,0 +1,1 @@
+"""What child processes find out or write before stages run: checks, activations, prepared components."""

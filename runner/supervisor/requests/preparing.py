@@ -1,0 +1,84 @@
+"""Writes components anew into the cache, quantised or converted, before the stage that loads them."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from typing import TYPE_CHECKING
+
+from runner.errors import InterruptedRunError, StageError, StorageError, error_of
+from runner.events import Failed, Prepared
+from runner.files.storage import storage_errors
+from runner.protocol import Prepare
+from runner.supervisor.processes.connection import WorkerConnection
+from runner.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from runner.model.preparation import Preparation
+    from runner.supervisor.processes.spawn import Launcher
+    from runner.supervisor.signals import Interrupts
+
+SPARE = 1 << 30  # bytes that it must leave free on the disk
+
+
+def prepare(
+    request: Preparation,
+    launcher: Launcher,
+    log: Path,
+    interrupts: Interrupts,
+    progress: Callable[[int, int], None],
+) -> None:
+    """Write a component into its folder of the cache; ``progress`` takes the bytes so far, and in all.
+
+    Shards that an interrupted attempt has written are used again.
+
+    Raises:
+        StorageError: the disk has no room.
+        InterruptedRunError: the user asked to stop.
+        RunnerError: the worker failed.
+
+    """
+    _check_room(request)
+    process = launcher.start(log)
+    connection = WorkerConnection(process, Prepare(request))
+    failure: Failed | None = None
+    try:
+        with interrupts.watched(process.pid):
+            for event in connection.events():
+                if isinstance(event, Prepared):
+                    progress(event.done, event.total)
+                elif isinstance(event, Failed):
+                    failure = event
+                elif interrupts.count:
+                    connection.kill()
+    finally:
+        connection.kill()
+        with contextlib.suppress(OSError):  # it may have died while reading its request
+            process.commands.close()
+    subject = f"component '{request.component.name}'"
+    if interrupts.count:
+        raise InterruptedRunError(f"stopped while {subject} was prepared")
+    if failure is not None:
+        raise error_of(failure.code, failure.error)
+    if not request.is_done:
+        raise StageError(
+            f"the worker that prepared {subject} ended with exit code {connection.exit_code}; see {log}"
+        )
+
+
+def _check_room(request: Preparation) -> None:
+    folder = request.target
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    there = sum(path.stat().st_size for path in folder.iterdir())
+    needed = max(0, request.size - there)
+    if needed + SPARE > free:
+        raise StorageError(
+            f"component '{request.component.name}', {request.scheme}, takes {format_size(needed)} in "
+            f"{folder}, and {format_size(free)} are free there; make room, or set RUNNER_CACHE to a larger "
+            "disk"
+        )
