@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from bitsandbytes_weights import FORMS as BITSANDBYTES
+from bitsandbytes_weights import config_of, load_quantised, write_quantised
 from odd_models import PLACED
 from single_files import products, scaled_fp8, unaligned, weights_of, write, write_gguf
 from towers import together
@@ -69,6 +71,9 @@ def make(folder: Path, form: str) -> Path:
         write_gguf(folder / "single.gguf", weights, form)
     elif form == "fp8 scaled":
         write(folder / "single.safetensors", scaled_fp8(weights, rows=True))
+    elif form in BITSANDBYTES:
+        cls = diffusers.FluxTransformer2DModel
+        write_quantised(folder / "plain", folder / "quantised", cls, config_of(form), HALF)
     elif form == "not aligned":
         unaligned(write(folder / "single.safetensors", weights))
     elif form in ("int8", "fp8"):
@@ -115,6 +120,8 @@ def theirs(folder: Path, form: str) -> Any:
         plain = products(load_file(folder / "single.safetensors"))
         model.load_state_dict({name: weight.to(HALF) for name, weight in plain.items()})
         return model.eval()
+    if form in BITSANDBYTES:
+        return load_quantised(folder / "quantised", cls, HALF)
     return cls.from_pretrained(folder / "quantised", **options).eval()
 
 
@@ -157,8 +164,12 @@ def compare(folder: str, form: str, names: Sequence[str], policies: Sequence[str
     """What is wrong with each placement on the simulated device: nothing, where it has the CPU's bits, and those
     that load weights for each operation hold less than half of what ``resident`` holds.
     """
+    import torch._dynamo
     import torch_sim
 
+    torch._dynamo.config.disable = (
+        True  # bitsandbytes would compile its functions for the device, for minutes
+    )
     with torch.inference_mode(mode=False):  # torchao's tensors lack what loading needs in it
         model = theirs(Path(folder), form)
     expected = [call(model, number) for number in range(CALLS)]

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("stage-runner", "torch", "diffusers", "transformers", "safetensors", "numpy")
 """Distributions whose version can change the low bits of a result: recorded with it, part of no key."""
-OPTIONAL = {"peft": "[[lora]]", "gguf": "GGUF files", "torchao": "int8 and fp8 weights"}
+OPTIONAL = {
+    "peft": "[[lora]]",
+    "gguf": "GGUF files",
+    "torchao": "int8 and fp8 weights",
+    "bitsandbytes": "NF4, FP4 and LLM.int8 weights",
+}
 """The same of distributions that extras bring, with what in a manifest needs each."""
 
 

@@ -9,6 +9,9 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from runner.files.gguf import BF16, FORMATS, PLAIN
+from runner.machine.cpu import cpu_flags
+from runner.model import bitsandbytes
+from runner.model.bitsandbytes import BITSANDBYTES, FOUR_BITS, INT8
 from runner.placements import GROUP_OFFLOAD
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 TORCHAO, GGUF = "torchao", "gguf"
 ITEMSIZE = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a number in each dtype that stages compute in."""
-PACKAGES = {TORCHAO: "torchao", GGUF: "gguf"}
+PACKAGES = {TORCHAO: "torchao", GGUF: "gguf", BITSANDBYTES: "bitsandbytes"}
 """What computes with each kind of quantised weights; `stage-runner` has an extra of that name for each."""
 
 SCHEMES = {"int8": "Int8WeightOnlyConfig", "fp8": "Float8WeightOnlyConfig"}
@@ -29,7 +32,8 @@ _TORCHAO_TENSORS = {"Tensor", "Int8Tensor", "Float8Tensor", "KernelPreference", 
 _TORCHAO_PART = re.compile(r"(?P<owner>.+)\._(?P<weight>[^.]+?)_(?P<part>qdata|scale|zero_point)")
 
 # bytes for each number of a weight that its layer takes while it computes in bfloat16: measured peaks of a
-# 12288 x 3072 layer with 64 rows of input on the CPU, torch 2.13, diffusers 0.42, torchao 0.18
+# 12288 x 3072 layer with 64 rows of input on the CPU, torch 2.13, diffusers 0.42, torchao 0.18,
+# bitsandbytes 0.50
 WORKSPACE = {
     "int8": 2.2,
     "fp8": 10.1,
@@ -46,7 +50,12 @@ WORKSPACE = {
     "IQ4_NL": 12.1,
     "IQ4_XS": 12.3,
     BF16: 8.1,
+    INT8: 4.1,
 }
+FOUR_BITS_IN = {"float32": 4.1, "bfloat16": 2.2, "float16": 2.2}
+"""The same of bitsandbytes' layers in 4 bits, by the dtype that they compute in."""
+REPACKED = 6.1
+"""The same on CPUs with AVX-512 and bfloat16: these layers put a weight's bytes in another order first."""
 
 
 @dataclass(frozen=True)
@@ -62,32 +71,43 @@ class Quantisation:
     kept: frozenset[str] = frozenset()
     """All tensors of quantised weights: they stay as they are stored."""
     dtype: str | None = None
-    """The dtype that it computes in; None for any."""
+    """The dtype that the stage must compute in; None for any."""
+    computed: str = ""
+    """The dtype that its layers compute in, where their config says it."""
 
     def __str__(self) -> str:
         return f"{self.method} {', '.join(self.schemes)}"
 
     def excludes(self, placement: str) -> bool:
         """Whether a placement cannot move such weights."""
-        return self.method == TORCHAO and placement == GROUP_OFFLOAD
+        return self.method != GGUF and placement == GROUP_OFFLOAD
 
     @property
     def missing(self) -> str:
         """What to do where the package that is needed is not installed; empty where it is."""
         return missing(self.method)
 
-    def workspace(self, tensors: Mapping[str, TensorInfo]) -> int:
+    @property
+    def is_repacked(self) -> bool:
+        """Whether layers put their weights' bytes in another order when they first compute on this CPU."""
+        return self.schemes[0] in FOUR_BITS and "avx512_bf16" in cpu_flags()
+
+    def workspace(self, tensors: Mapping[str, TensorInfo], *, on_cpu: bool) -> int:
         """The most bytes that a layer takes beside its weight and its activations while it computes."""
         return max(
             (
-                int(tensors[tensor].elements * WORKSPACE[self._scheme_of(tensors[tensor])])
+                int(tensors[tensor].elements * self._bytes_a_number(tensors[tensor], on_cpu=on_cpu))
                 for tensor in self.weights.values()
             ),
             default=0,
         )
 
-    def _scheme_of(self, tensor: TensorInfo) -> str:
-        return tensor.dtype if self.method == GGUF else self.schemes[0]
+    def _bytes_a_number(self, tensor: TensorInfo, *, on_cpu: bool) -> float:
+        if on_cpu and self.is_repacked:
+            return REPACKED
+        if self.schemes[0] in FOUR_BITS:
+            return FOUR_BITS_IN[self.computed]
+        return WORKSPACE[tensor.dtype if self.method == GGUF else self.schemes[0]]
 
 
 def missing(method: str) -> str:
@@ -109,10 +129,24 @@ def quantisation_of(
     if ggml:
         schemes = tuple(sorted({tensors[name].dtype for name in ggml}))
         return Quantisation(GGUF, schemes, {name: name for name in ggml}, frozenset(ggml))
+    if bitsandbytes.is_bitsandbytes(config):
+        return _of_bitsandbytes(config, tensors)
     scheme, dtype = torchao_scheme(config), _torchao_dtype(metadata)
     if scheme and dtype:
         return Quantisation(TORCHAO, (scheme,), *parts_of(tensors), dtype)
     return None
+
+
+def _of_bitsandbytes(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Quantisation | None:
+    """Of tensors as :func:`runner.model.bitsandbytes.as_weights` returns them; None if none is quantised."""
+    weights = [name for name in tensors if bitsandbytes.is_weight(name, tensors)]
+    if not weights:
+        return None
+    settings = bitsandbytes.settings_of(config)
+    kept = frozenset(part for weight in weights for part in bitsandbytes.parts_of(weight) if part in tensors)
+    return Quantisation(
+        BITSANDBYTES, (settings.scheme,), {n: n for n in weights}, kept, computed=settings.computed
+    )
 
 
 def parts_of(tensors: Iterable[str]) -> tuple[dict[str, str], frozenset[str]]:

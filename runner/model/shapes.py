@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from runner.errors import ModelError
 from runner.files.header import DTYPE_BITS
+from runner.model import bitsandbytes
 from runner.model.quantised import SCHEMES, TORCHAO, Quantisation, parts_of, quantisation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from runner.api import Component
     from runner.files.header import TensorInfo
@@ -43,10 +45,29 @@ class ComponentShapes:
     """Of its weight files."""
     prepared: str = ""
     """How it is written into the cache before it is loaded: the scheme of ``quantize``, or ``CONVERTED``."""
+    unread: str = ""
+    """Why its quantised weights cannot be read, where that needs more than their names; else empty."""
     computed: frozenset[str] = frozenset()
     """Weights that are computed when the component is loaded: they are in no file, and in no block."""
     adapters: tuple[AdapterReport, ...] = ()
     """Of the adapters that change it."""
+
+    def read(self, files: Iterable[Collection[str]], said: Mapping[str, bytes] | None) -> ComponentShapes:
+        """The same with the weights that its tensors stand for, if bitsandbytes has quantised it.
+
+        ``files`` are the names of each file's tensors; ``said`` is that of :func:`.bitsandbytes.as_weights`.
+        A component that cannot be read keeps its tensors, and ``unread`` says why.
+        """
+        if not bitsandbytes.is_bitsandbytes(self.config) or not self.tensors:
+            return self
+        try:
+            settings = bitsandbytes.settings_of(self.config)
+            tensors = bitsandbytes.as_weights(settings, self.tensors, said)
+            if settings.scheme != bitsandbytes.INT8 and self.component.cls.startswith("diffusers"):
+                bitsandbytes.check_files(self.tensors, files)
+        except ModelError as error:
+            return replace(self, unread=str(error))
+        return replace(self, tensors=tensors)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -58,7 +79,7 @@ class ComponentShapes:
         """How some of the weights are quantised; None if they are not."""
         if self.prepared in SCHEMES:
             return Quantisation(TORCHAO, (self.prepared,), *parts_of(self.tensors))
-        return quantisation_of(self.config, self.tensors, self.metadata)
+        return None if self.unread else quantisation_of(self.config, self.tensors, self.metadata)
 
     @cached_property
     def weights(self) -> Mapping[str, TensorInfo]:
@@ -69,10 +90,15 @@ class ComponentShapes:
         plain = {name: info for name, info in self.tensors.items() if name not in quantisation.kept}
         return plain | {weight: self.tensors[name] for weight, name in quantisation.weights.items()}
 
-    @property
-    def workspace(self) -> int:
+    def workspace(self, *, on_cpu: bool) -> int:
         """The most bytes that a layer takes for its weight, dequantised, while it computes."""
-        return self.quantisation.workspace(self.tensors) if self.quantisation else 0
+        return self.quantisation.workspace(self.tensors, on_cpu=on_cpu) if self.quantisation else 0
+
+    def repacked_bytes(self, names: Iterable[str], *, on_cpu: bool) -> int:
+        """Bytes of those of a block's weights that its layers copy in another order when they compute."""
+        if self.quantisation is None or not (on_cpu and self.quantisation.is_repacked):
+            return 0
+        return sum(self.stored_of(name) for name in names if name in self.quantisation.weights)
 
     @property
     def parameters(self) -> int:

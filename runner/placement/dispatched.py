@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from runner.placement.owned import owned_weights
 from runner.placements import DEVICE, DISK, RAM
-from runner.stream.blocks import OffloadedParameter, set_weight
+from runner.stream.blocks import OffloadedParameter, as_parameter, set_weight
 from runner.stream.names import MAPS, mappings
 from runner.stream.weights import source_of
 
@@ -98,7 +98,10 @@ def offload(
     A weight with several names is on the farthest of their tiers.
     """
     in_files = mappings(files)
-    for owned in owned_weights(mapped.module):
+    every = owned_weights(mapped.module)
+    # layers of quantised weights may write to their bias
+    quantised = {owner.module for owned in every if not owned.is_plain for owner in owned.owners}
+    for owned in every:
         weight, tier = owned.weight, _tier(placement, owned.owners)
         if tier == DISK and MAPS.exists() and not _is_in(in_files, mapped.source_of(weight)):
             tier = RAM  # not in a file: the library created it in RAM
@@ -107,12 +110,12 @@ def offload(
         if weight in mapped.added:
             continue
         materialize = _materializer(mapped, weight, device, in_ram=tier == RAM)
-        if owned.is_plain:
+        if quantised.isdisjoint(owner.module for owner in owned.owners):
             offloaded = OnDemand.of(weight, mapped.dtype_of(weight), device)
             offloaded.materialize = materialize
             owned.replace(offloaded)
         else:
-            _load_for_calls(owned, materialize, device)
+            _load_for_calls(owned, materialize, mapped.dtype_of(weight), device)
 
 
 def _materializer(
@@ -126,15 +129,15 @@ def _materializer(
 
 
 def _load_for_calls(
-    owned: OwnedWeight, materialize: Callable[[], torch.Tensor], device: torch.device
+    owned: OwnedWeight, materialize: Callable[[], torch.Tensor], dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Load a quantised weight for each call of its layer, whose code asks what kind of weight it has."""
-    placeholder = OffloadedParameter.of(owned.weight, owned.weight.dtype, device)
+    """Load a weight for each call of a quantised layer, whose code asks what kind of weight it has."""
+    placeholder = OffloadedParameter.of(owned.weight, dtype, device)
     owned.replace(placeholder)
     for module, name, _ in owned.owners:
 
         def load(module: torch.nn.Module, _args: object, name: str = name) -> None:
-            set_weight(module, name, torch.nn.Parameter(materialize(), requires_grad=False))
+            set_weight(module, name, as_parameter(materialize()))
 
         def release(module: torch.nn.Module, _args: object, _output: object, name: str = name) -> None:
             set_weight(module, name, placeholder)

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from runner.errors import ModelError
+from runner.model.bitsandbytes import BITSANDBYTES
+from runner.placement import bitsandbytes
 from runner.placement.agreement import Disagreement, check_agreement
 from runner.placement.casts import DeferredCasts
 from runner.placement.families import families
@@ -19,11 +23,12 @@ from runner.placement.owned import owned_weights
 from runner.placement.plain import open_plain
 from runner.placement.single_file import checkpoint_of, load_converted
 from runner.placement.slab import Slab
-from runner.stream.weights import Plain, WeightSource, source_of
+from runner.stream.weights import Plain, WeightSource, is_plain, source_of
 from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from runner.api import Component
     from runner.model.files import ComponentFiles
@@ -110,7 +115,8 @@ def _compare_with_plan(mapped: MappedModule, component: Component, dtype: torch.
     wrong = {
         name: weight.numel() * (4 - dtype.itemsize)
         for name, weight in mapped.module.named_parameters()
-        if (mapped.dtype_of(weight) == torch.float32) != bool(declared & {*name.split(".")})
+        if is_plain(weight)
+        and (mapped.dtype_of(weight) == torch.float32) != bool(declared & {*name.split(".")})
     }
     if wrong:
         _log.warning(
@@ -172,15 +178,25 @@ def _loaded_from_folder(cls: Any, files: ComponentFiles, dtype: torch.dtype) -> 
         options |= {"torch_dtype": dtype, "low_cpu_mem_usage": True}
     else:
         options |= {"dtype": dtype, **_following_index(cls, files)}
-    loaded, report = cls.from_pretrained(
-        str(folder),
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # reported instead of raised, and refused below
-        **options,
-    )
+    if files.shapes.unread:
+        raise ModelError(f"component '{files.component.name}': {files.shapes.unread}")
+    quantisation = files.shapes.quantisation
+    by_bitsandbytes = quantisation is not None and quantisation.method == BITSANDBYTES
+    opening: AbstractContextManager[dict[str, Any]] = nullcontext({})
+    if by_bitsandbytes:
+        opening = bitsandbytes.mapping(cls)
+    with opening as more:
+        loaded, report = cls.from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            # mismatches are reported instead of raised, and refused below
+            **{"ignore_mismatched_sizes": True, **options, **more},
+        )
     check_agreement(cls, files.component, files.folder, Disagreement.of(report))
+    if by_bitsandbytes:
+        bitsandbytes.prepare(loaded)
     return loaded
 
 
@@ -200,6 +216,26 @@ def _install_capturing_hooks(model: torch.nn.Module) -> None:
 def has_own_loader(cls: Any) -> bool:
     """Whether its ``from_pretrained`` is its own, not diffusers' or transformers', and returns no report."""
     return hasattr(cls, "from_pretrained") and not families(cls) & {"diffusers", "transformers"}
+
+
+def without_weights(cls: Any, config: Mapping[str, Any]) -> torch.nn.Module:
+    """A component of diffusers or transformers on the device "meta", by its config.
+
+    Raises:
+        ModelError: its class is of neither.
+
+    """
+    from accelerate import init_empty_weights
+
+    own = families(cls)
+    if not own & {"diffusers", "transformers"}:
+        raise ModelError(f"{cls.__name__} is a class of neither diffusers nor transformers")
+    with init_empty_weights():
+        if "diffusers" in own:
+            made: torch.nn.Module = cls.from_config(dict(config))
+        else:
+            made = cls(cls.config_class.from_dict(dict(config)))
+    return made
 
 
 def _following_index(cls: Any, files: ComponentFiles) -> dict[str, Any]:

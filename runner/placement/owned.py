@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-
-from runner.stream.blocks import OffloadedParameter, set_weight
+from runner.stream.blocks import OffloadedParameter, as_parameter, set_weight
 from runner.stream.weights import is_plain, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import torch
 
 
 class Owner(NamedTuple):
@@ -46,7 +46,7 @@ class OwnedWeight:
             elif owner.name in owner.module._buffers:  # noqa: SLF001
                 set_weight(owner.module, owner.name, value)
             else:
-                set_weight(owner.module, owner.name, torch.nn.Parameter(value, requires_grad=False))
+                set_weight(owner.module, owner.name, as_parameter(value))
 
     def replace(self, placeholder: torch.nn.Parameter) -> None:
         """Put another object in its place everywhere."""

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 import safetensors.torch
 import torch
 
+from runner.model.bitsandbytes import BITSANDBYTES
 from runner.model.selection import CONFIG
+from runner.placement import bitsandbytes
 from runner.placement.agreement import Disagreement, check_agreement
 from runner.placement.families import families
+from runner.placement.library import without_weights
 from runner.placement.plain import fill_plain
 
 if TYPE_CHECKING:
@@ -36,6 +39,10 @@ def check_without_files(cls: Any, shapes: ComponentShapes, model: Path) -> None:
         ModelError: they are not.
 
     """
+    if shapes.quantisation is not None and shapes.quantisation.method == BITSANDBYTES:
+        module = without_weights(cls, shapes.config)
+        layers = bitsandbytes.layers_of(cls, module, shapes.config)
+        shapes = bitsandbytes.with_sides(shapes, module, layers)
     folder = model / shapes.component.path
     folder.mkdir(parents=True, exist_ok=True)  # it may be the root
     if shapes.config:

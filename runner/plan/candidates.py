@@ -151,7 +151,7 @@ def _device_map(need: MemoryRequirements, limits: Limits) -> PlacementOption:
 def _stream(need: MemoryRequirements, limits: Limits, *, fill: bool) -> PlacementOption:
     """Two slots of the largest block; the rest of the room keeps blocks on the device, then in pinned RAM."""
     blocks = blocks_of(need)
-    transient = _slots([(s, names) for s in need.shapes for names in s.blocks.values()], need.dtype)
+    transient = _slots([(s, names) for s in need.shapes for names in s.blocks.values()], need)
     room, ram = _rooms(need, limits, sum(blocks.values()), transient)
     group = group_size(need, limits, room)
     waiting = (group - 1) * need.suspended
@@ -182,7 +182,7 @@ def _placed_by(
     blocks = [(p.shapes, p.shapes.blocks[block]) for p in placed for block in p.streamed]
     # weights outside of blocks are moved one by one
     layer = max((_largest_layer(p.shapes, need.dtype) for p in placed if p.on_demand), default=0)
-    return placed, replace(_slots(blocks, need.dtype), layer=layer)
+    return placed, replace(_slots(blocks, need), layer=layer)
 
 
 def placed_alike(need: MemoryRequirements, limits: Limits, option: PlacementOption) -> PlacementOption:
@@ -209,7 +209,9 @@ def _room(limit: int | None, taken: int) -> int:
     return 1 << 62 if limit is None else max(0, int(limit * (1 - MARGIN)) - taken)
 
 
-def _slots(blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], dtype: str) -> TransientMemory:
+def _slots(
+    blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], need: MemoryRequirements
+) -> TransientMemory:
     """What streaming takes: two slots of the largest block as stored, the casts of a block, and read buffers.
 
     A block is its component and the names of its weights.
@@ -217,7 +219,8 @@ def _slots(blocks: Iterable[tuple[ComponentShapes, Sequence[str]]], dtype: str) 
     largest = cast = 0
     for shapes, names in blocks:
         largest = max(largest, sum(shapes.stored_of(name) for name in names))
-        cast = max(cast, sum(shapes.cast_bytes(name, dtype) for name in names))
+        casts = sum(shapes.cast_bytes(name, need.dtype) for name in names)
+        cast = max(cast, casts + shapes.repacked_bytes(names, on_cpu=need.on_cpu))
     return TransientMemory(2 * largest, cast, buffers=STREAM_READERS * STREAM_CHUNK if largest else 0)
 
 
@@ -229,7 +232,8 @@ def _largest_layer(shapes: ComponentShapes, dtype: str) -> int:
     """Bytes of the largest layer, a weight and its bias: layers are moved as a whole."""
     layers: dict[str, int] = defaultdict(int)
     for name in shapes.tensors:
-        layers[name.rpartition(".")[0]] += shapes.tensor_bytes(name, dtype)
+        # scales of bitsandbytes are beside the weight's own name
+        layers[name.rpartition(".")[0].removesuffix(".weight")] += shapes.tensor_bytes(name, dtype)
     return max(layers.values(), default=0)
 
 

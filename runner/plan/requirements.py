@@ -31,7 +31,8 @@ PROCESS = 160 * MIB  # Python, numpy, torch and the engine
 LIBRARIES: Mapping[frozenset[str], int] = {frozenset({"diffusers", "transformers"}): 125 * MIB}
 """RAM that importing any library of a group takes, counted once for the group."""
 
-PEFT = 9 * MIB  # in a process with diffusers, which imports it where it is installed
+IMPORTED: Mapping[str, int] = {"peft": 9 * MIB, "bitsandbytes": 38 * MIB}
+"""The same of what diffusers imports where it is installed."""
 ADAPTER_SETUP_RAM = 12 * MIB  # RAM of adding adapters, once, beside their weights
 
 # freed memory that lingers with MALLOC_MMAP_THRESHOLD_ (12 MiB), and what the libraries keep from their
@@ -84,7 +85,7 @@ class MemoryRequirements:
     @property
     def dequantised(self) -> int:
         """The most bytes that a layer takes beside its activations to dequantise its weight."""
-        return max((shapes.workspace for shapes in self.shapes), default=0)
+        return max((shapes.workspace(on_cpu=self.on_cpu) for shapes in self.shapes), default=0)
 
     @property
     def suspended(self) -> int:
@@ -97,7 +98,8 @@ class MemoryRequirements:
         """RAM of the worker before it loads anything."""
         libraries = {_library(shapes.component) for shapes in self.shapes} | self.beside
         imported = sum(size for group, size in LIBRARIES.items() if group & libraries)
-        imported += PEFT if imported and has_peft() else 0
+        if imported:
+            imported += sum(size for name, size in IMPORTED.items() if is_installed(name))
         adapting = ADAPTER_SETUP_RAM if any(shapes.adapters for shapes in self.shapes) else 0
         return PROCESS + RUNNING + imported + adapting + self.overheads.ram
 
@@ -131,9 +133,9 @@ class MemoryRequirements:
 
 
 @cache
-def has_peft() -> bool:
-    """Whether the library that adds adapters is installed."""
-    return find_spec("peft") is not None
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    return find_spec(package) is not None
 
 
 def requirements_of(

@@ -139,7 +139,7 @@ class Block:
             views = map(Part.view, weight.parts, repeat(slot), weight.source.tensors)
             value = weight.source.materialize([*views], cast[at:])
             at += aligned(weight.source.cast_size)
-            set_weight(weight.owner, weight.name, torch.nn.Parameter(value, requires_grad=False))
+            set_weight(weight.owner, weight.name, as_parameter(value))
 
     def release(self) -> None:
         """Replace the parameters by their placeholders."""
@@ -187,6 +187,13 @@ def _is_list(module: torch.nn.Module) -> bool:
     """Whether it has no forward of its own, so that a hook on it may never be called."""
     unimplemented = type(module).forward is torch.nn.Module.forward
     return unimplemented or isinstance(module, torch.nn.Sequential)
+
+
+def as_parameter(value: torch.Tensor) -> torch.nn.Parameter:
+    """A tensor as a parameter; some quantised weights are parameters of a kind of their own."""
+    if isinstance(value, torch.nn.Parameter):
+        return value
+    return torch.nn.Parameter(value, requires_grad=False)
 
 
 def set_weight(owner: torch.nn.Module, name: str, value: torch.Tensor) -> None:

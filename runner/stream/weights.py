@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from runner.stream import bitsandbytes
 from runner.stream.scaled import ScaledWeight, product
 
 if TYPE_CHECKING:
@@ -154,6 +155,8 @@ def source_of(weight: torch.Tensor, dtype: torch.dtype) -> WeightSource:
     """The source of a parameter or buffer that computes in ``dtype``; quantised ones keep their own."""
     if hasattr(weight, "quant_type") and hasattr(weight, "as_tensor"):
         return Ggml(weight)
+    if (source := bitsandbytes.source_of(weight)) is not None:
+        return source
     if isinstance(weight, ScaledWeight):
         return Scaled(weight.plain().detach(), weight.scale, dtype)
     if is_traceable_wrapper_subclass(weight):

@@ -22,8 +22,8 @@ from runner.errors import ModelError, in_words
 from runner.files.header import TensorInfo
 from runner.model.shapes import CONVERTED
 from runner.placement.agreement import Disagreement, disagreement
-from runner.placement.families import families
 from runner.placement.file_agreement import Places, check_weights, is_dequantised, left_over, shape_of, untied
+from runner.placement.library import without_weights
 from runner.placement.prepared_folder import tensors_of
 from runner.placement.single_file import DTYPES, checkpoint_of, converted
 from runner.plugins import load_object
@@ -78,7 +78,7 @@ def _not_of(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, TensorInf
 
     diffusers converts any file without exactly the class's names; one with most of them is compared by name.
     """
-    own = _without_weights(cls, config).state_dict()
+    own = without_weights(cls, config).state_dict()
     if 2 * len(own.keys() & tensors.keys()) > len(own):
         found = {"missing_keys": own.keys() - tensors.keys(), "unexpected_keys": tensors.keys() - own.keys()}
         return ModelError(f"its tensors {disagreement(cls, Disagreement.of(found))}")
@@ -128,7 +128,7 @@ def _holds(tensors: Mapping[str, TensorInfo], cls_name: str, config: Mapping[str
 
 def _prepared(cls: Any, config: Mapping[str, Any], scheme: str, dtype: str) -> dict[str, Any]:
     """The tensors of a component once :mod:`runner.placement.prepared_folder` has written it."""
-    tensors = tensors_of(cls, _without_weights(cls, config), scheme, getattr(torch, dtype))
+    tensors = tensors_of(cls, without_weights(cls, config), scheme, getattr(torch, dtype))
     return {
         "tensors": {
             name: [dtype, list(tensor.shape), [0, size]]
@@ -137,20 +137,6 @@ def _prepared(cls: Any, config: Mapping[str, Any], scheme: str, dtype: str) -> d
         },
         "computed": [],
     }
-
-
-def _without_weights(cls: Any, config: Mapping[str, Any]) -> torch.nn.Module:
-    from accelerate import init_empty_weights
-
-    own = families(cls)
-    if not own & {"diffusers", "transformers"}:
-        raise ModelError(f"{cls.__name__} is a class of neither diffusers nor transformers")
-    with init_empty_weights():
-        if "diffusers" in own:
-            made: torch.nn.Module = cls.from_config(dict(config))
-        else:
-            made = cls(cls.config_class.from_dict(dict(config)))
-    return made
 
 
 def _stored(weight: torch.Tensor) -> tuple[str, int]:

@@ -1,6 +1,6 @@
-"""FLUX blocks at their full width in bfloat16, Q8_0, int8 and fp8: peaks, bytes and seconds an image-step.
+"""FLUX blocks at their full width in bfloat16 and quantised: peaks, bytes and seconds an image-step.
 
-``python tests/bench/weights.py [FOLDER]``: a transformer of 2 double and 2 single blocks (2 GB in bfloat16), one
+``python tests/bench/weights.py [FOLDER [FORM ...]]``: a transformer of 2 double and 2 single blocks (2 GB in bfloat16), one
 step of a picture of 256 x 256, resident and streamed. Each form is run in turn, ``ROUNDS`` times, and times are
 medians: the machine may have other work.
 """
@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+import torch
+from bitsandbytes_weights import config_of, write_quantised
 from checkpoints import make_flux
+from diffusers import FluxTransformer2DModel
 from large import make_transformer
 from project import Project
 from single_files import weights_of, write_gguf
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROUNDS, STEPS, SIZE = 3, 2, 256
-FORMS = ("bfloat16", "Q8_0", "int8", "fp8")
+BITSANDBYTES = {"NF4": "nf4 double", "LLM.int8": "LLM.int8"}
+FORMS = ("bfloat16", "Q8_0", "int8", "fp8", *BITSANDBYTES)
 MANIFEST = f"""\
 version = 1
 name = "wide"
@@ -56,13 +60,18 @@ prompt = "a red circle"
 """
 
 
-def prepared(folder: Path) -> Project:
+def prepared(folder: Path, forms: Sequence[str]) -> Project:
     project = Project(folder)
     project.environment["RUNNER_CACHE"] = str(folder / "cache")
     model = make_flux(folder / "model", text=(768, 4096))
     shutil.rmtree(model / "transformer")
     make_transformer(model / "transformer", double=2, single=2)
-    write_gguf(folder / "transformer.gguf", weights_of(model / "transformer"), "Q8_0")
+    plain = model / "transformer"
+    if "Q8_0" in forms:
+        write_gguf(folder / "transformer.gguf", weights_of(plain), "Q8_0")
+    for form in BITSANDBYTES.keys() & {*forms}:
+        config = config_of(BITSANDBYTES[form])
+        write_quantised(plain, folder / form, FluxTransformer2DModel, config, torch.bfloat16)
     project.write("wide.toml", MANIFEST)
     return project
 
@@ -72,6 +81,8 @@ def sets_of(form: str, placement: str) -> Sequence[str]:
     sets = [f"stage.diffuse.placement={placement}"]
     if form == "Q8_0":
         sets.append("model.components.transformer=./transformer.gguf")
+    elif form in BITSANDBYTES:
+        sets.append(f"model.components.transformer=./{form}")
     elif form != "bfloat16":
         sets.append(f"stage.diffuse.quantize={form}")
     return [word for one in sets for word in ("--set", one)]
@@ -100,13 +111,14 @@ def planned_bytes(project: Project, form: str) -> int:
 
 
 def main() -> None:
+    forms = sys.argv[2:] or FORMS
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if sys.argv[1:] else None) as folder:
         os.environ["RUNNER_TESTS_SHARED"] = folder  # where projects of tests keep what they share
-        project = prepared(Path(folder))
+        project = prepared(Path(folder), forms)
         runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for _ in range(ROUNDS):
             for placement in ("resident", "stream"):
-                for form in FORMS:
+                for form in forms:
                     runs.setdefault((form, placement), []).append(measured(project, form, placement))
         for (form, placement), found in runs.items():
             last, seconds = found[-1], median(one["seconds"] for one in found)
@@ -117,7 +129,7 @@ def main() -> None:
                 f"{seconds:6.2f} s an image-step",
                 flush=True,
             )
-        for form in FORMS:
+        for form in forms:
             print(f"{form:<9} bytes a pass {planned_bytes(project, form):,}")
 
 

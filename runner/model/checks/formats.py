@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from runner.model.bitsandbytes import BITSANDBYTES
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
@@ -24,10 +26,10 @@ _QUANTISED = {
     "qzeros": "GPTQ or AWQ",
     "wscales": "nunchaku",
     "weight_packed": "compressed-tensors",
-    "absmax": "bitsandbytes",
-    "quant_map": "bitsandbytes",
-    "nested_absmax": "bitsandbytes",
-    "SCB": "bitsandbytes",
+    "absmax": BITSANDBYTES,
+    "quant_map": BITSANDBYTES,
+    "nested_absmax": BITSANDBYTES,
+    "SCB": BITSANDBYTES,
     "comfy_quant": "ComfyUI",
 }
 _BYTES = ("I8", "U8", "F8_E8M0")
@@ -75,11 +77,18 @@ def foreign_format(shapes: ComponentShapes) -> str:
     """
     if shapes.component.cls.partition(":")[0].partition(".")[0] not in LIBRARIES or not shapes.tensors:
         return ""
-    if shapes.quantisation is not None:
+    if shapes.unread:
+        return f"the files are quantised ({BITSANDBYTES}), and {shapes.unread}"
+    if shapes.quantisation is not None and not shapes.prepared:
         return ""
     if method := _quantisation(shapes):
         return f"the files are quantised ({method}), which runner does not read; {PLAIN}"
     foreign = next((name for name in shapes.tensors if _quantised_by(name)), "")
+    if _quantised_by(foreign) == BITSANDBYTES:
+        return (
+            f"the files hold {foreign}: they were quantised ({BITSANDBYTES}), and its config.json has no "
+            "quantization_config that says how: get the folder as it was saved"
+        )
     if foreign:
         return f"the files hold {foreign}: {format_of([foreign])}"
     for name, info in shapes.tensors.items():
@@ -106,5 +115,5 @@ def _quantisation(shapes: ComponentShapes) -> str:
 def _quantised_by(name: str) -> str:
     """The tool or format that a tensor's name indicates; empty if none."""
     if any(part in name for part in _QUANTISED_PARTS):
-        return "bitsandbytes"
+        return BITSANDBYTES
     return _QUANTISED.get(name.rpartition(".")[2], "")

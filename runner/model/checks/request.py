@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runner.api import Component
     from runner.model.shapes import ComponentShapes
 
-ENGINE, LIBRARIES = 1, ("torch", "diffusers", "transformers", "tokenizers", "safetensors")
+ENGINE, LIBRARIES = 1, ("torch", "diffusers", "transformers", "tokenizers", "safetensors", "bitsandbytes")
 FILE_LIMIT = 64 << 20  # bytes of a tokenizer's file that are hashed; usual files have a few MB
 
 

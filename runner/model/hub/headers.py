@@ -138,4 +138,5 @@ def _shapes(component: Component, chosen: Selection, found: Mapping[str, Content
     tables = {name: found.get(path_of(component, name)) for name in CONFIGS}
     configs = {name: table for name, table in tables.items() if isinstance(table, dict)}
     config = configs.pop(CONFIG, {})
-    return ComponentShapes(component, tensors, config, chosen.names, configs, chosen.variant, metadata)
+    made = ComponentShapes(component, tensors, config, chosen.names, configs, chosen.variant, metadata)
+    return made.read([header.tensors for header in headers], None)

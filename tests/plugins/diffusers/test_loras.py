@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import diffusers
 import pytest
 import torch
+from bitsandbytes_weights import FORMS, config_of, load_quantised, write_quantised
 from diffusers import FluxTransformer2DModel
 from lora_files import FLUX, TEXT, XL, write_kohya_flux, write_lora
 from pipeline_cases import CASES, manifest, reference
@@ -103,7 +104,7 @@ def test_a_scale_in_a_call_is_its_items_alone(pictures: Path, tiny: Callable[[st
         assert all(map(torch.equal, found[str(item["id"])], expected)), item
 
 
-@pytest.mark.parametrize("kind", ["Q4_0", "int8"])
+@pytest.mark.parametrize("kind", ["Q4_0", "int8", "nf4 double", "LLM.int8"])
 def test_beside_quantised_weights_that_stream(pictures: Path, tiny: Callable[[str], Path], kind: str) -> None:
     """The adapter itself is not quantised."""
     case, checkpoint, dtype = CASES["flux"], tiny("flux"), torch.bfloat16
@@ -115,6 +116,10 @@ def test_beside_quantised_weights_that_stream(pictures: Path, tiny: Callable[[st
         lines += '\nquantize = "int8"'
         options = {"quantization_config": diffusers.TorchAoConfig(Int8WeightOnlyConfig(version=2))}
         load = partial(FluxTransformer2DModel.from_pretrained, checkpoint / "transformer", **options)
+    elif kind in FORMS:
+        cls, plain = FluxTransformer2DModel, checkpoint / "transformer"
+        folder = write_quantised(plain, pictures / "quantised", cls, config_of(kind), dtype)
+        load = partial(load_quantised, folder, cls)
     else:
         file = write_gguf(pictures / "some.gguf", weights_of(checkpoint / "transformer"), kind)
         options = {"quantization_config": diffusers.GGUFQuantizationConfig(compute_dtype=dtype)}
@@ -122,7 +127,8 @@ def test_beside_quantised_weights_that_stream(pictures: Path, tiny: Callable[[st
         load = partial(FluxTransformer2DModel.from_single_file, str(file), config=config, **options)
     text = manifest(case, checkpoint, "bfloat16", items, denoise=lines)
     if kind != "int8":
-        text = text.replace("[budget]", '[model.components]\ntransformer = "./some.gguf"\n[budget]', 1)
+        source = "./quantised" if kind in FORMS else "./some.gguf"
+        text = text.replace("[budget]", f'[model.components]\ntransformer = "{source}"\n[budget]', 1)
     path = pictures / "made.toml"
     path.write_text(text + LORA)
 
@@ -132,6 +138,6 @@ def test_beside_quantised_weights_that_stream(pictures: Path, tiny: Callable[[st
     for item, weights in zip(items, WEIGHTS, strict=False):
         given = {"style": 0.8, "anna": 1.0, **weights}
         loras = {pictures / f"{lora}.safetensors": weight for lora, weight in given.items()}
-        theirs = load(torch_dtype=dtype)
+        theirs = load(dtype=dtype) if kind in FORMS else load(torch_dtype=dtype)
         expected = reference(case, checkpoint, pictures, dtype, loras=loras, transformer=theirs)
         assert all(map(torch.equal, found[str(item["id"])], expected)), item

@@ -14,6 +14,7 @@ import diffusers
 import pytest
 import torch
 import transformers
+from bitsandbytes_weights import FORMS, config_of, load_quantised, write_quantised
 from pipeline_cases import CASES, manifest, reference
 from single_files import (
     as_stable_diffusion,
@@ -45,6 +46,7 @@ STREAM = 'placement = "stream"\n'
 CLASSES = {
     "flux": diffusers.FluxTransformer2DModel,
     "qwen": diffusers.QwenImageTransformer2DModel,
+    "sdxl": diffusers.UNet2DConditionModel,
     "zimage": diffusers.ZImageTransformer2DModel,
     "wan21": diffusers.WanTransformer3DModel,
 }
@@ -121,6 +123,25 @@ def stored(scheme: str) -> Weigh:
     return weigh
 
 
+def by_bitsandbytes(form: str, encoder: str = "") -> Weigh:
+    """A folder with what denoises, as bitsandbytes has quantised it, and perhaps one with a text encoder."""
+
+    def weigh(model: Path, folder: Path, dtype: torch.dtype) -> Weighed:
+        denoiser, cls = "unet" if model.name == "sdxl" else "transformer", CLASSES[model.name]
+        made = write_quantised(model / denoiser, folder / denoiser, cls, config_of(form), dtype)
+        components, parts = {denoiser: load_quantised(made, cls, dtype)}, {denoiser: str(made)}
+        if encoder:
+            config, t5 = transformers.BitsAndBytesConfig(**FORMS[form]), transformers.T5EncoderModel
+            quantised = t5.from_pretrained(model / encoder, quantization_config=config, dtype=dtype)
+            quantised.save_pretrained(folder / encoder)
+            parts[encoder] = str(folder / encoder)
+            components[encoder] = t5.from_pretrained(folder / encoder, dtype=dtype).eval()
+        lines = {"encode": STREAM} if encoder else {}
+        return Weighed(components, parts, lines)
+
+    return weigh
+
+
 def quantized(scheme: str) -> Weigh:
     """Quantised by the run, and the text encoder too."""
 
@@ -160,6 +181,12 @@ WEIGHTS: Mapping[str, tuple[str, Weigh]] = {
     "stored fp8": ("qwen", stored("fp8")),
     "quantize int8": ("flux", quantized("int8")),
     "quantize fp8": ("qwen", quantized("fp8")),
+    "NF4": ("flux", by_bitsandbytes("nf4 double", "text_encoder_2")),
+    "NF4, plain scales": ("qwen", by_bitsandbytes("nf4")),
+    "FP4": ("qwen", by_bitsandbytes("fp4")),
+    "NF4 of a UNet": ("sdxl", by_bitsandbytes("nf4 double")),
+    "LLM.int8": ("flux", by_bitsandbytes("LLM.int8", "text_encoder_2")),
+    "LLM.int8 of a UNet": ("sdxl", by_bitsandbytes("LLM.int8")),
 }
 
 
@@ -184,8 +211,9 @@ def test_the_same_as_in_one_process(pictures: Path, tiny: Callable[[str], Path],
     run_stages(path, stop=("denoise", 2))
     rest = run_stages(path)
     assert len([event for event in rest if isinstance(event, Resumed)]) == len(SEEDS)
-    (streamed,) = [event.streamed for event in rest if isinstance(event, Finished) and event.streamed]
-    assert streamed["read"] > 0
+    streamed = [event.streamed for event in rest if isinstance(event, Finished) and event.streamed]
+    assert all(one["read"] > 0 for one in streamed)
+    assert streamed
     (path.parent / "runs").rename(path.parent / "streamed")
     resident = made_by_seed(path, write_manifest)
     for seed in SEEDS:

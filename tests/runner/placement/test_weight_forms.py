@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 import weight_forms as forms
+from bitsandbytes_weights import FORMS as BITSANDBYTES
 from weight_forms import BLOCKS, GGML
 
 from runner.placements import ComponentPlacement
@@ -24,7 +25,7 @@ PLACED = {
 }
 
 
-@pytest.mark.parametrize("form", [*GGML, *OTHER])
+@pytest.mark.parametrize("form", [*GGML, *OTHER, *BITSANDBYTES])
 def test_each_form_has_the_bits_of_diffusers(tmp_path: Path, form: str) -> None:
     folder = forms.make(tmp_path, form)
     model = forms.theirs(folder, form)
@@ -39,7 +40,7 @@ def test_each_form_has_the_bits_of_diffusers(tmp_path: Path, form: str) -> None:
             assert stored <= loader.stream.bytes_read <= stored * 4 / 3 + 100_000  # and what is prefetched
 
 
-@pytest.mark.parametrize("form", ["Q8_0", "Q4_K", *OTHER])
+@pytest.mark.parametrize("form", ["Q8_0", "Q4_K", *OTHER, "nf4 double", "LLM.int8"])
 def test_each_form_on_an_accelerator(simulation: Simulation, tmp_path: Path, form: str) -> None:
     names = (
         "resident",
