@@ -67,6 +67,7 @@ def load_quantised(folder: Path, cls: Any, dtype: torch.dtype) -> Any:
     for name, layer in _layers(model):
         weight = tensors.pop(f"{name}.weight")
         if isinstance(layer, bitsandbytes.nn.Linear4bit):
+            layer.support_avx512bf16_for_cpu = False  # dequantised on every CPU
             stats = {key: tensors.pop(key) for key in list(tensors) if key.startswith(f"{name}.weight.")}
             layer.weight = bitsandbytes.nn.Params4bit.from_prequantized(
                 weight, stats, device="cpu", module=layer

@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from runner.files.gguf import BF16, FORMATS, PLAIN
-from runner.machine.cpu import cpu_flags
 from runner.model import bitsandbytes
 from runner.model.bitsandbytes import BITSANDBYTES, FOUR_BITS, INT8
 from runner.placements import GROUP_OFFLOAD
@@ -54,8 +53,6 @@ WORKSPACE = {
 }
 FOUR_BITS_IN = {"float32": 4.1, "bfloat16": 2.2, "float16": 2.2}
 """The same of bitsandbytes' layers in 4 bits, by the dtype that they compute in."""
-REPACKED = 6.1
-"""The same on CPUs with AVX-512 and bfloat16: these layers put a weight's bytes in another order first."""
 
 
 @dataclass(frozen=True)
@@ -87,24 +84,17 @@ class Quantisation:
         """What to do where the package that is needed is not installed; empty where it is."""
         return missing(self.method)
 
-    @property
-    def is_repacked(self) -> bool:
-        """Whether layers put their weights' bytes in another order when they first compute on this CPU."""
-        return self.schemes[0] in FOUR_BITS and "avx512_bf16" in cpu_flags()
-
-    def workspace(self, tensors: Mapping[str, TensorInfo], *, on_cpu: bool) -> int:
+    def workspace(self, tensors: Mapping[str, TensorInfo]) -> int:
         """The most bytes that a layer takes beside its weight and its activations while it computes."""
         return max(
             (
-                int(tensors[tensor].elements * self._bytes_a_number(tensors[tensor], on_cpu=on_cpu))
+                int(tensors[tensor].elements * self._bytes_a_number(tensors[tensor]))
                 for tensor in self.weights.values()
             ),
             default=0,
         )
 
-    def _bytes_a_number(self, tensor: TensorInfo, *, on_cpu: bool) -> float:
-        if on_cpu and self.is_repacked:
-            return REPACKED
+    def _bytes_a_number(self, tensor: TensorInfo) -> float:
         if self.schemes[0] in FOUR_BITS:
             return FOUR_BITS_IN[self.computed]
         return WORKSPACE[tensor.dtype if self.method == GGUF else self.schemes[0]]

@@ -90,15 +90,10 @@ class ComponentShapes:
         plain = {name: info for name, info in self.tensors.items() if name not in quantisation.kept}
         return plain | {weight: self.tensors[name] for weight, name in quantisation.weights.items()}
 
-    def workspace(self, *, on_cpu: bool) -> int:
+    @property
+    def workspace(self) -> int:
         """The most bytes that a layer takes for its weight, dequantised, while it computes."""
-        return self.quantisation.workspace(self.tensors, on_cpu=on_cpu) if self.quantisation else 0
-
-    def repacked_bytes(self, names: Iterable[str], *, on_cpu: bool) -> int:
-        """Bytes of those of a block's weights that its layers copy in another order when they compute."""
-        if self.quantisation is None or not (on_cpu and self.quantisation.is_repacked):
-            return 0
-        return sum(self.stored_of(name) for name in names if name in self.quantisation.weights)
+        return self.quantisation.workspace(self.tensors) if self.quantisation else 0
 
     @property
     def parameters(self) -> int:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from runner.model.shapes import ComponentShapes
 
 HOST = torch.device("cpu")
-PACKED_ROWS = 32  # that the kernels of CPUs with AVX-512 and bfloat16 take at a time
 
 
 @contextmanager
@@ -139,15 +138,13 @@ def prepare(module: torch.nn.Module) -> None:
 
 
 def _prepare_packed(layer: Any) -> None:
-    """Leave the weight's state with the weight alone, and avoid kernels that do not take its shape.
+    """Leave the weight's state with the weight alone, and have every CPU dequantise it.
 
-    The kernels fail for them while they compute; without them the weight is dequantised, as on other CPUs.
+    For CPUs with AVX-512 and bfloat16 the library has kernels that want a weight's bytes in another order,
+    which a streamed weight would be put in at each use, and that round what is computed in float32.
     """
-    state = layer.weight.quant_state
     layer.quant_state = layer.weight.module = None
-    rows, columns = state.shape
-    if rows % PACKED_ROWS or columns % state.blocksize:
-        layer.support_avx512bf16_for_cpu = False
+    layer.support_avx512bf16_for_cpu = False
 
 
 def _give_back(layer: Any, _args: object, _output: object) -> None:

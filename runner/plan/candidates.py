@@ -219,8 +219,7 @@ def _slots(
     largest = cast = 0
     for shapes, names in blocks:
         largest = max(largest, sum(shapes.stored_of(name) for name in names))
-        casts = sum(shapes.cast_bytes(name, need.dtype) for name in names)
-        cast = max(cast, casts + shapes.repacked_bytes(names, on_cpu=need.on_cpu))
+        cast = max(cast, sum(shapes.cast_bytes(name, need.dtype) for name in names))
     return TransientMemory(2 * largest, cast, buffers=STREAM_READERS * STREAM_CHUNK if largest else 0)
 
 

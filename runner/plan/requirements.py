@@ -85,7 +85,7 @@ class MemoryRequirements:
     @property
     def dequantised(self) -> int:
         """The most bytes that a layer takes beside its activations to dequantise its weight."""
-        return max((shapes.workspace(on_cpu=self.on_cpu) for shapes in self.shapes), default=0)
+        return max((shapes.workspace for shapes in self.shapes), default=0)
 
     @property
     def suspended(self) -> int:
