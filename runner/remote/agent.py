@@ -49,7 +49,7 @@ from runner.remote.messages import (
     decode,
 )
 from runner.remote.outbox import Outbox
-from runner.remote.reporting import AgentPublisher, Teller
+from runner.remote.reporting import AgentPublisher, EventForwarder
 from runner.remote.staging import FILE_NAME, Staging
 from runner.remote.tasks import sampled
 from runner.remote.wire import Frames, WireError
@@ -105,8 +105,8 @@ class Agent:
         executor = LocalExecutor(pipeline, machine=_machine(pipeline))
         own = RunDirectory(self._scratch / "run", hello.node)
         events = Events()
-        teller = Teller(self._outbox)
-        events.listeners.append(teller)
+        forwarder = EventForwarder(self._outbox)
+        events.listeners.append(forwarder)
         publisher = AgentPublisher(pipeline, own, events, self._outbox)
         interrupts = Interrupts()
         executor.open(OpenRun(pipeline, own, publisher, interrupts, None), stack)
@@ -120,7 +120,7 @@ class Agent:
             begin = self._messages.get()
             if isinstance(begin, Begin):
                 self._stage.run(begin)
-                teller.flush()
+                forwarder.flush()
 
     def _pipeline(self, hello: Hello) -> Pipeline:
         """The manifest's stages, with samples as items.

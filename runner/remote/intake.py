@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from runner.remote.messages import Ended, Result, Told
+    from runner.remote.messages import AgentEvent, Ended, Result
     from runner.remote.node import Node
     from runner.supervisor.event_publisher import EventPublisher
     from runner.supervisor.executor import StageTasks
@@ -82,9 +82,9 @@ class Intake:
         if error:
             self.failed_first = self.failed_first or task.item.id
 
-    def publish(self, node: Node, told: Told) -> None:
+    def publish(self, node: Node, sent: AgentEvent) -> None:
         """Publish a node's event if it is in ``FORWARDED``, and about this stage and the node's items."""
-        event = ev.decode(told.event)
+        event = ev.decode(sent.event)
         if not isinstance(event, FORWARDED) or getattr(event, "stage", None) not in (None, self._stage.name):
             return
         item = getattr(event, "item", None)

@@ -40,7 +40,7 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Given:
+class SentParams:
     """The parameters of an item at a stage, as they were given; dates are not among them.
 
     ``files`` has the names under which the files among them were sent, by the paths that stand for them.
@@ -56,7 +56,7 @@ class Sample:
     """An item's parameters at each stage: stages are planned for the largest of the samples."""
 
     item: str
-    stages: list[Given]
+    stages: list[SentParams]
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class TaskMessage:
     item: str
     key: str
     key_inputs: dict[str, Any]
-    given: Given
+    given: SentParams
     as_written: dict[str, Any]
     earlier: list[Earlier]
 
@@ -177,14 +177,14 @@ class Refused(Message):
 
 
 @dataclass(frozen=True)
-class Told(Message):
+class AgentEvent(Message):
     """An event of a stage, which the run publishes."""
 
     event: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Held(Message):
+class MemoryUse(Message):
     """RAM that the worker holds, in bytes."""
 
     ram: int
@@ -245,7 +245,8 @@ TO_AGENT: Mapping[str, type[Message]] = {
     message.kind: message for message in (Hello, Begin, Give, Withdraw, End, StopStage, Piece)
 }
 FROM_AGENT: Mapping[str, type[Message]] = {
-    message.kind: message for message in (Welcome, Refused, Told, Held, Result, Withdrawn, Ended, Piece)
+    message.kind: message
+    for message in (Welcome, Refused, AgentEvent, MemoryUse, Result, Withdrawn, Ended, Piece)
 }
 
 

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from runner import events as ev
-from runner.remote.messages import Held, Piece, Result, Told
+from runner.remote.messages import AgentEvent, MemoryUse, Piece, Result
 from runner.remote.results import result_files
 from runner.supervisor.event_publisher import EventPublisher
 
@@ -42,7 +42,7 @@ FORWARDED: tuple[type[Event], ...] = (
 TICK = 0.25  # seconds between reports of memory and steps
 
 
-class Teller:
+class EventForwarder:
     """A listener that forwards an agent's events to the run."""
 
     def __init__(self, outbox: Outbox) -> None:
@@ -58,15 +58,15 @@ class Teller:
             if time.monotonic() - self._reported >= TICK:
                 self._reported = time.monotonic()
                 self.flush()
-                self._outbox.put(Held(event.ram))
+                self._outbox.put(MemoryUse(event.ram))
         elif isinstance(event, FORWARDED):
-            self._outbox.put(Told(ev.encode(event)))
+            self._outbox.put(AgentEvent(ev.encode(event)))
 
     def flush(self) -> None:
-        """Tell the steps that are not told yet."""
+        """Send the steps that were not sent yet."""
         steps, self._steps = self._steps, {}
         for step in steps.values():
-            self._outbox.put(Told(ev.encode(step)))
+            self._outbox.put(AgentEvent(ev.encode(step)))
 
 
 class AgentPublisher(EventPublisher):

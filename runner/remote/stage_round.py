@@ -12,14 +12,14 @@ from runner.remote.dispatch import Dispatch
 from runner.remote.giving import give
 from runner.remote.intake import Intake
 from runner.remote.messages import (
+    AgentEvent,
     Begin,
     End,
     Ended,
-    Held,
+    MemoryUse,
     Refused,
     Result,
     StopStage,
-    Told,
     Withdraw,
     Withdrawn,
 )
@@ -108,9 +108,9 @@ class StageRound:
                 self._lose(node, message)
             case Result():
                 self._take_result(node, message)
-            case Told():
+            case AgentEvent():
                 self._intake.publish(node, message)
-            case Held():
+            case MemoryUse():
                 node.ram = message.ram
                 held = max(one.ram for one in self._members.ready)
                 self._members.run.publisher.memory(self._stage.name, held)

@@ -16,7 +16,7 @@ from runner.manifest.problems import Position
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT
 from runner.pipeline.binding import PipelineItem
 from runner.pipeline.params import StageParams
-from runner.remote.messages import Earlier, Given, Sample, TaskMessage
+from runner.remote.messages import Earlier, Sample, SentParams, TaskMessage
 from runner.work.demand import Task
 from runner.work.keys import Keyed, Prints, key_of
 
@@ -40,7 +40,7 @@ class InputFiles:
 
     paths: dict[str, Path] = field(default_factory=dict)
 
-    def given(self, stage: PipelineStage, raw: RawParams) -> Given:
+    def given(self, stage: PipelineStage, raw: RawParams) -> SentParams:
         """Parameters as a message has them.
 
         Raises:
@@ -53,7 +53,7 @@ class InputFiles:
             for path in value if isinstance(value, list) else [value]:
                 if isinstance(path, str) and name in raw.folders:
                     files[path] = self._add(raw.folders[name] / Path(os.path.expanduser(path)), name)  # noqa: PTH111 - never raises
-        return Given(dict(raw.values), raw.text_only, files)
+        return SentParams(dict(raw.values), raw.text_only, files)
 
     def _add(self, path: Path, parameter: str) -> str:
         if path.is_dir():
@@ -198,7 +198,7 @@ def _inputs(stage: PipelineStage, earlier: Sequence[Earlier]) -> dict[str, str]:
     }
 
 
-def raw_params(given: Given, stage: PipelineStage, folder: Path) -> RawParams:
+def raw_params(given: SentParams, stage: PipelineStage, folder: Path) -> RawParams:
     """Parameters as they were given, with the paths of files in ``folder``, where they were sent."""
     values, folders = dict(given.values), {}
     for name in file_parameters(stage.params):

@@ -9,23 +9,23 @@ import pytest
 from runner.remote.messages import (
     FROM_AGENT,
     TO_AGENT,
+    AgentEvent,
     Begin,
     Earlier,
     End,
     Ended,
     Give,
-    Given,
-    Held,
     Hello,
+    MemoryUse,
     Message,
     Piece,
     Refused,
     Result,
     Sample,
+    SentParams,
     StageOffer,
     StopStage,
     TaskMessage,
-    Told,
     Welcome,
     Withdraw,
     Withdrawn,
@@ -33,7 +33,7 @@ from runner.remote.messages import (
 )
 from runner.remote.wire import Frames, WireError
 
-GIVEN = Given({"prompt": "a", "seed": 2**64 - 1}, text_only=False, files={"x.png": "0-x.png"})
+GIVEN = SentParams({"prompt": "a", "seed": 2**64 - 1}, text_only=False, files={"x.png": "0-x.png"})
 TASK = TaskMessage(
     "a", "0" * 64, {"params": {}}, GIVEN, {"at": "7"}, [Earlier(0, "1" * 64, {"format": "png"})]
 )
@@ -43,8 +43,8 @@ TO = [HELLO, Begin("make", {"source": "x"}, shared=True), Give([TASK]), Withdraw
 FROM = [
     Welcome(1, "host", 5, {"torch": "2"}, [OFFER], ""),
     Refused(1, "host", 5, "too small"),
-    Told({"event": "progress"}),
-    Held(7),
+    AgentEvent({"event": "progress"}),
+    MemoryUse(7),
     Result("a", "0" * 64, done=True, seconds=1.5),
     Withdrawn(["a"]),
     Ended("make", 0, measured={"ram": 5, "vram": None}, streamed={"read": 1.0}),
