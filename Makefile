@@ -106,5 +106,5 @@ clean:
 $(READY): pyproject.toml plugins/flux/pyproject.toml plugins/diffusers/pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "runner needs Python 3.11 or newer: make PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bitsandbytes,dev,gguf,lora,torchao]' -e plugins/flux -e 'plugins/diffusers[video]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,gguf,lora,torchao]' -e plugins/flux -e 'plugins/diffusers[video]'
 	touch $(READY)

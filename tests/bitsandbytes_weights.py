@@ -9,6 +9,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import diffusers
+import pytest
 import torch
 from diffusers.quantizers.bitsandbytes.utils import replace_with_bnb_linear
 from safetensors.torch import load_file, save_file
@@ -32,6 +33,10 @@ FILE = "diffusion_pytorch_model.safetensors"
 
 
 def config_of(form: str, **more: Any) -> Any:
+    """The settings of a form; the test is skipped where the library is not installed."""
+    pytest.importorskip(
+        "bitsandbytes", reason="bitsandbytes, which the extra of that name brings, is not there"
+    )
     return diffusers.BitsAndBytesConfig(**FORMS[form], **more)
 
 

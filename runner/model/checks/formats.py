@@ -91,7 +91,7 @@ def foreign_format(shapes: ComponentShapes) -> str:
         )
     if foreign:
         return f"the files hold {foreign}: {format_of([foreign])}"
-    for name, info in shapes.tensors.items():
+    for name, info in shapes.tensors.items() if not shapes.prepared else ():
         if info.dtype in _BYTES:
             return f"the files hold {name} as {info.dtype}: they were quantised by another tool; {PLAIN}"
     return ""

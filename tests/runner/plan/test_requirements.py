@@ -118,14 +118,20 @@ def test_components_without_weights_are_none(project: Project) -> None:
     assert requirements_of(opened, opened.stages[0], [tokenizer, config], "cpu").shapes == ()
 
 
+@pytest.fixture(autouse=True)
+def with_peft_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what diffusers imports where it is installed."""
+    monkeypatch.setattr("runner.plan.requirements.is_installed", lambda name: name == "peft")
+
+
 @pytest.mark.parametrize(
     ("cls", "on_cpu", "process"),
     [
         ("torch:Net", True, 160 + 20),
         ("torch:Net", False, 160 + 20 + 700),
-        ("diffusers:Net", True, 160 + 20 + 172),
-        ("transformers.models:Net", True, 160 + 20 + 172),
-        ("diffusers:Net", False, 160 + 20 + 172 + 700),
+        ("diffusers:Net", True, 160 + 20 + 134),
+        ("transformers.models:Net", True, 160 + 20 + 134),
+        ("diffusers:Net", False, 160 + 20 + 134 + 700),
     ],
 )
 def test_the_process_before_it_loads_anything(cls: str, on_cpu: bool, process: int) -> None:
@@ -135,9 +141,11 @@ def test_the_process_before_it_loads_anything(cls: str, on_cpu: bool, process: i
 def test_libraries_count_what_they_import_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = component(cls="diffusers:Net")
     adapted = replace(shapes, adapters=(AdapterReport({"net": {"first": (MIB, 4)}}),))
-    assert requirements(adapted).process == (160 + 20 + 172 + 12) * MIB
+    assert requirements(adapted).process == (160 + 20 + 134 + 12) * MIB
     monkeypatch.setattr("runner.plan.requirements.is_installed", lambda _: False)
     assert requirements(shapes).process == (160 + 20 + 125) * MIB
+    monkeypatch.setattr("runner.plan.requirements.is_installed", lambda _: True)
+    assert requirements(shapes).process == (160 + 20 + 125 + 9 + 38) * MIB
 
 
 def test_adapters_stay_on_the_device_and_compute_beside_the_layers() -> None:
@@ -161,7 +169,7 @@ def test_adapters_stay_on_the_device_and_compute_beside_the_layers() -> None:
 
 
 def test_libraries_of_other_stages_are_in_the_same_fork_server() -> None:
-    assert requirements(beside=frozenset({"diffusers"})).process == (160 + 20 + 172) * MIB
+    assert requirements(beside=frozenset({"diffusers"})).process == (160 + 20 + 134) * MIB
 
 
 def test_what_works_beside_the_weights() -> None:
