@@ -32,13 +32,12 @@ from runner.placement.adapters import (
     Elsewhere,
     activate,
     adapter_name,
-    empty_module,
     load,
     loader_class,
     loader_of,
     standing_in,
 )
-from runner.placement.library import MappedModule
+from runner.placement.library import MappedModule, without_weights
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def try_adapter(check: AdapterCheck) -> AdapterReport:
     recipients = check.recipients
     loadable = loader_class(recipients.pipeline)._lora_loadable_modules  # noqa: SLF001
     modules = {
-        name: empty_module(load_object(one.cls), one)
+        name: without_weights(load_object(one.cls), one.config)
         for name, one in recipients.components.items()
         if name in loadable
     }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from runner.model.checks.adapters import Recipient, Recipients
+    from runner.model.checks.adapters import Recipients
     from runner.placement.library import MappedModule
 
 NAMED = 3  # weights in a message
@@ -275,14 +275,3 @@ class ItemScales(dict[str, float]):
             super().__setitem__(adapter, scale)
         else:
             item.scales[id(self), adapter] = scale
-
-
-def empty_module(cls: Any, recipient: Recipient) -> torch.nn.Module:
-    """A component without weights, from its config; its parameters take no memory."""
-    import diffusers
-    from accelerate import init_empty_weights
-
-    with init_empty_weights(include_buffers=False):
-        if issubclass(cls, diffusers.ModelMixin):
-            return cls.from_config(dict(recipient.config))  # type: ignore[no-any-return]
-        return cls(cls.config_class.from_dict(dict(recipient.config)))  # type: ignore[no-any-return]

@@ -226,12 +226,12 @@ def without_weights(cls: Any, config: Mapping[str, Any]) -> torch.nn.Module:
 
     """
     from accelerate import init_empty_weights
+    from diffusers import ConfigMixin
 
-    own = families(cls)
-    if not own & {"diffusers", "transformers"}:
+    if not families(cls) & {"diffusers", "transformers"}:
         raise ModelError(f"{cls.__name__} is a class of neither diffusers nor transformers")
     with init_empty_weights():
-        if "diffusers" in own:
+        if issubclass(cls, ConfigMixin):  # some classes in diffusers are transformers' own
             made: torch.nn.Module = cls.from_config(dict(config))
         else:
             made = cls(cls.config_class.from_dict(dict(config)))
