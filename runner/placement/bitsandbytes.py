@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runner.errors import ModelError
+from runner.placement.families import families
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -27,7 +28,7 @@ def mapping(cls: Any) -> Iterator[dict[str, Any]]:
     The libraries move the weights to a card while they load them, and diffusers refuses where there is none.
     Here placements move them, and the layers compute on the CPU as well.
     """
-    if not any(base.__module__.startswith("diffusers.") for base in cls.__mro__):
+    if "diffusers" not in families(cls):
         yield {"device_map": {"": "cpu"}}
         return
     from diffusers.quantizers import auto
@@ -55,7 +56,7 @@ class _OnTheHost:
 def layers_of(cls: Any, module: torch.nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:
     """The layers that a component's library takes for quantised, by name; ``module`` has no weights yet."""
     said = config["quantization_config"]
-    if any(base.__module__.startswith("diffusers.") for base in cls.__mro__):
+    if "diffusers" in families(cls):
         from diffusers.quantizers import DiffusersAutoQuantizer
 
         kept = [*(cls._keep_in_fp32_modules or ())]
