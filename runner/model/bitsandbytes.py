@@ -26,9 +26,9 @@ FOUR_BITS = ("nf4", "fp4")
 STATES = tuple(f".quant_state.bitsandbytes__{scheme}" for scheme in FOUR_BITS)
 """Ends of the names of JSON texts, each beside a weight."""
 SCALES, FORMAT = ".SCB", ".weight_format"
-SAID_LIMIT = 4096  # bytes of a JSON text; usual ones have 80 to 200
+DESCRIPTION_LIMIT = 4096  # bytes of a JSON text; usual ones have 80 to 200
 
-_COMPUTED = ("float32", "bfloat16", "float16")
+_COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 _GROUPS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 _NESTED_GROUP = 256  # the only one that its layers compute with
 _BESIDE = ("absmax", "quant_map", "nested_absmax", "nested_quant_map")
@@ -53,7 +53,7 @@ class Settings:
 
     scheme: str
     """``nf4``, ``fp4`` or ``LLM.int8``."""
-    computed: str
+    compute_dtype: str
     """The dtype that layers in 4 bits compute in; empty for the dtype of what they are given."""
 
 
@@ -98,14 +98,14 @@ def settings_of(config: Mapping[str, Any]) -> Settings:
 
 def _four_bits(found: Mapping[str, Any]) -> Settings:
     scheme = found.get("bnb_4bit_quant_type", "fp4")
-    computed = found.get("bnb_4bit_compute_dtype") or "float32"
+    compute_dtype = found.get("bnb_4bit_compute_dtype") or "float32"
     if scheme not in FOUR_BITS:
         raise _unknown(found, "bnb_4bit_quant_type")
-    if computed not in _COMPUTED:
+    if compute_dtype not in _COMPUTE_DTYPES:
         raise _unknown(found, "bnb_4bit_compute_dtype")
     if (found.get("bnb_4bit_quant_storage") or "uint8") != "uint8":
         raise _unknown(found, "bnb_4bit_quant_storage")
-    return Settings(scheme, computed)
+    return Settings(scheme, compute_dtype)
 
 
 def _unknown(found: Mapping[str, Any], name: str) -> ModelError:
@@ -120,27 +120,27 @@ def check_files(tensors: Iterable[str], files: Iterable[Collection[str]]) -> Non
             raise ModelError(f"the tensors of '{weight}' are in several files, which diffusers does not read")
 
 
-def says(name: str) -> bool:
+def is_description(name: str) -> bool:
     """Whether a tensor's content is needed to know what others are: a JSON text, or a layout's number."""
     return name.endswith((*STATES, FORMAT))
 
 
 def as_weights(
-    settings: Settings, tensors: Mapping[str, TensorInfo], said: Mapping[str, bytes] | None
+    settings: Settings, tensors: Mapping[str, TensorInfo], descriptions: Mapping[str, bytes] | None
 ) -> dict[str, TensorInfo]:
     """A component's tensors with the shapes of the weights that they stand for, and no tensors that say that.
 
-    ``said`` has the content of these; with None, on the hub, matrices in 4 bits are rows of numbers. They
-    have the dtype ``NF4`` or ``FP4``, which no header has.
+    ``descriptions`` are the contents of these, by name; with None, on the hub, matrices in 4 bits are rows of
+    numbers. They have the dtype ``NF4`` or ``FP4``, which no header has.
 
     Raises:
         ModelError: tensors are missing, do not agree, or are of a kind that is not read.
 
     """
     whole = _int8 if settings.scheme == INT8 else _packed
-    made = {name: info for name, info in tensors.items() if not says(name)}
+    made = {name: info for name, info in tensors.items() if not is_description(name)}
     for weight in weights_of(tensors):
-        made[weight] = whole(weight, settings, tensors, said)
+        made[weight] = whole(weight, settings, tensors, descriptions)
     if not any(True for _ in weights_of(tensors)):
         raise ModelError(
             "its config says that bitsandbytes has quantised it, and no tensor of its files is so"
@@ -175,7 +175,7 @@ def parts_of(weight: str) -> tuple[str, ...]:
 
 
 def _int8(
-    weight: str, _: Settings, tensors: Mapping[str, TensorInfo], said: Mapping[str, bytes] | None
+    weight: str, _: Settings, tensors: Mapping[str, TensorInfo], descriptions: Mapping[str, bytes] | None
 ) -> TensorInfo:
     owner = weight.removesuffix(".weight")
     info = _tensor(tensors, weight, "I8")
@@ -183,13 +183,16 @@ def _int8(
     scales = _tensor(tensors, f"{owner}{SCALES}", "F32")
     _expect(f"{owner}{SCALES}", scales, scales.shape == info.shape[:1], f"{info.shape[0]} numbers, one a row")
     layout = f"{owner}{FORMAT}"
-    if said is not None and layout in tensors and said[layout] != b"\0":
-        raise ModelError(f"'{layout}' is {said[layout][:1].hex()}: only weights in rows (0) are read")
+    if descriptions is not None and layout in tensors and descriptions[layout] != b"\0":
+        raise ModelError(f"'{layout}' is {descriptions[layout][:1].hex()}: only weights in rows (0) are read")
     return info
 
 
 def _packed(
-    weight: str, settings: Settings, tensors: Mapping[str, TensorInfo], said: Mapping[str, bytes] | None
+    weight: str,
+    settings: Settings,
+    tensors: Mapping[str, TensorInfo],
+    descriptions: Mapping[str, bytes] | None,
 ) -> TensorInfo:
     """A matrix in 4 bits, if all of its tensors are there and as long as its layer will read."""
     info = _tensor(tensors, weight, "U8")
@@ -199,10 +202,10 @@ def _packed(
     _expect(weight, info, info.shape == (info.elements, 1), "one column")
     _exactly(tensors, f"{weight}.quant_map", "F32", 16)
     nested = f"{weight}.nested_absmax" in tensors
-    if said is None:
+    if descriptions is None:
         _tensor(tensors, f"{weight}.absmax", "U8" if nested else "F32")
         return replace(info, dtype=settings.scheme.upper(), shape=(2 * info.elements,))
-    shape, group = _said(state, said[state], settings.scheme, nested=nested)
+    shape, group = _shape_and_group(state, descriptions[state], settings.scheme, nested=nested)
     numbers = math.prod(shape)
     _expect(weight, info, info.elements == -(-numbers // 2), f"{-(-numbers // 2)} bytes")
     groups = -(-numbers // group)
@@ -213,7 +216,7 @@ def _packed(
     return replace(info, dtype=settings.scheme.upper(), shape=shape)
 
 
-def _said(name: str, text: bytes, scheme: str, *, nested: bool) -> tuple[tuple[int, int], int]:
+def _shape_and_group(name: str, text: bytes, scheme: str, *, nested: bool) -> tuple[tuple[int, int], int]:
     """The shape and the size of groups that a JSON text says.
 
     Raises:
@@ -233,7 +236,7 @@ def _said(name: str, text: bytes, scheme: str, *, nested: bool) -> tuple[tuple[i
     shape = found["shape"]
     right = (
         found["quant_type"] == scheme
-        and found["dtype"] in _COMPUTED
+        and found["dtype"] in _COMPUTE_DTYPES
         and _is_one_of(found["blocksize"], _GROUPS)
         and isinstance(shape, list)
         and len(shape) == 2

@@ -13,7 +13,7 @@ from runner.files.gguf import read_gguf
 from runner.files.header import Header, HeaderError, UnreadDtypeError, read_header
 from runner.files.storage import LFS_POINTER, is_lfs_pointer, open_to_read
 from runner.manifest.problems import did_you_mean
-from runner.model.bitsandbytes import SAID_LIMIT, is_bitsandbytes, says
+from runner.model.bitsandbytes import DESCRIPTION_LIMIT, is_bitsandbytes, is_description
 from runner.model.layouts import in_layout
 from runner.model.selection import CONFIG, GGUF, INDEX, WEIGHTS, path_of, select
 from runner.model.shapes import ComponentShapes
@@ -100,17 +100,17 @@ class ComponentFiles:
         made = ComponentShapes(self.component, tensors, config, self.names, configs, self.variant, metadata)
         if not is_bitsandbytes(config):
             return made
-        return made.read([header.tensors for header in self.headers.values()], self._said())
+        return made.read([header.tensors for header in self.headers.values()], self._descriptions())
 
-    def _said(self) -> dict[str, bytes]:
+    def _descriptions(self) -> dict[str, bytes]:
         """The contents of the tensors that say what others are, as far as they are as long as usual ones."""
         found: dict[str, bytes] = {}
         for name, header in self.headers.items():
             with open_to_read(self.folder / name) as file:
                 for tensor, info in header.tensors.items():
-                    if says(tensor):
+                    if is_description(tensor):
                         file.seek(info.start)
-                        found[tensor] = file.read(min(info.end - info.start, SAID_LIMIT))
+                        found[tensor] = file.read(min(info.end - info.start, DESCRIPTION_LIMIT))
         return found
 
 

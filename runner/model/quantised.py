@@ -69,7 +69,7 @@ class Quantisation:
     """All tensors of quantised weights: they stay as they are stored."""
     dtype: str | None = None
     """The dtype that the stage must compute in; None for any."""
-    computed: str = ""
+    compute_dtype: str = ""
     """The dtype that its layers compute in, where their config says it."""
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ class Quantisation:
 
     def _bytes_a_number(self, tensor: TensorInfo) -> float:
         if self.schemes[0] in FOUR_BITS:
-            return FOUR_BITS_IN[self.computed]
+            return FOUR_BITS_IN[self.compute_dtype]
         return WORKSPACE[tensor.dtype if self.method == GGUF else self.schemes[0]]
 
 
@@ -135,7 +135,7 @@ def _of_bitsandbytes(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo
     settings = bitsandbytes.settings_of(config)
     kept = frozenset(part for weight in weights for part in bitsandbytes.parts_of(weight) if part in tensors)
     return Quantisation(
-        BITSANDBYTES, (settings.scheme,), {n: n for n in weights}, kept, computed=settings.computed
+        BITSANDBYTES, (settings.scheme,), {n: n for n in weights}, kept, compute_dtype=settings.compute_dtype
     )
 
 

@@ -52,17 +52,20 @@ class ComponentShapes:
     adapters: tuple[AdapterReport, ...] = ()
     """Of the adapters that change it."""
 
-    def read(self, files: Iterable[Collection[str]], said: Mapping[str, bytes] | None) -> ComponentShapes:
+    def read(
+        self, files: Iterable[Collection[str]], descriptions: Mapping[str, bytes] | None
+    ) -> ComponentShapes:
         """The same with the weights that its tensors stand for, if bitsandbytes has quantised it.
 
-        ``files`` are the names of each file's tensors; ``said`` is that of :func:`.bitsandbytes.as_weights`.
+        ``files`` are the names of each file's tensors; for ``descriptions`` see
+        :func:`.bitsandbytes.as_weights`.
         A component that cannot be read keeps its tensors, and ``unread`` says why.
         """
         if not bitsandbytes.is_bitsandbytes(self.config) or not self.tensors:
             return self
         try:
             settings = bitsandbytes.settings_of(self.config)
-            tensors = bitsandbytes.as_weights(settings, self.tensors, said)
+            tensors = bitsandbytes.as_weights(settings, self.tensors, descriptions)
             if settings.scheme != bitsandbytes.INT8 and self.component.cls.startswith("diffusers"):
                 bitsandbytes.check_files(self.tensors, files)
         except ModelError as error:

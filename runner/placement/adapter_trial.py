@@ -234,10 +234,10 @@ def _told() -> Iterator[list[str]]:
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            said = record.getMessage()
-            is_warning = record.levelno >= logging.WARNING and not said.startswith("No LoRA keys")
-            if is_warning or _DROPS.search(said):
-                notes.append(f"diffusers says: {said[:TEXT_LIMIT]}")
+            message = record.getMessage()
+            is_warning = record.levelno >= logging.WARNING and not message.startswith("No LoRA keys")
+            if is_warning or _DROPS.search(message):
+                notes.append(f"diffusers says: {message[:TEXT_LIMIT]}")
 
     logger, collector = logging.getLogger("diffusers"), Collector()
     level = logger.level

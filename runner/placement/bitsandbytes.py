@@ -55,17 +55,17 @@ class _OnTheHost:
 
 def layers_of(cls: Any, module: torch.nn.Module, config: Mapping[str, Any]) -> dict[str, Any]:
     """The layers that a component's library takes for quantised, by name; ``module`` has no weights yet."""
-    said = config["quantization_config"]
+    settings = config["quantization_config"]
     if "diffusers" in families(cls):
         from diffusers.quantizers import DiffusersAutoQuantizer
 
         kept = [*(cls._keep_in_fp32_modules or ())]
-        quantizer: Any = DiffusersAutoQuantizer.from_config(dict(said), pre_quantized=True)
+        quantizer: Any = DiffusersAutoQuantizer.from_config(dict(settings), pre_quantized=True)
         quantizer.preprocess_model(model=module, device_map={"": HOST}, keep_in_fp32_modules=kept)
     else:
         from transformers.quantizers.auto import AutoHfQuantizer
 
-        quantizer = AutoHfQuantizer.from_config(dict(said), pre_quantized=True)
+        quantizer = AutoHfQuantizer.from_config(dict(settings), pre_quantized=True)
         quantizer.preprocess_model(model=module, device_map={"": "cpu"})
     return quantised_layers(module)
 

@@ -6,7 +6,7 @@ scales, for example. Readers, slots and placements copy plain tensors, whatever 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -63,23 +63,16 @@ class Plain:
         return value
 
 
-@dataclass(frozen=True)
 class Flattened:
     """A quantised weight of torchao or quanto: a tensor subclass with inner tensors."""
 
-    weight: torch.Tensor
-    inner: Sequence[WeightSource] = field(init=False)
-    names: Sequence[str] = field(init=False)
-    context: Any = field(init=False)
-
     cast_size = 0
 
-    def __post_init__(self) -> None:
-        names, context = self.weight.__tensor_flatten__()  # type: ignore[attr-defined]
-        parts = [getattr(self.weight, name) for name in names]
-        object.__setattr__(self, "names", tuple(names))
-        object.__setattr__(self, "context", context)
-        object.__setattr__(self, "inner", tuple(source_of(part, part.dtype) for part in parts))
+    def __init__(self, weight: torch.Tensor) -> None:
+        self.weight = weight
+        self._names, self._context = weight.__tensor_flatten__()  # type: ignore[attr-defined]
+        parts = [getattr(weight, name) for name in self._names]
+        self._inner = [source_of(part, part.dtype) for part in parts]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -87,17 +80,17 @@ class Flattened:
 
     @property
     def tensors(self) -> Sequence[torch.Tensor]:
-        return [tensor for part in self.inner for tensor in part.tensors]
+        return [tensor for part in self._inner for tensor in part.tensors]
 
     def materialize(self, tensors: Sequence[torch.Tensor], cast: torch.Tensor | None = None) -> torch.Tensor:
         del cast
         left = iter(tensors)
         made = {
             name: part.materialize([next(left) for _ in part.tensors])
-            for name, part in zip(self.names, self.inner, strict=True)
+            for name, part in zip(self._names, self._inner, strict=True)
         }
         size, stride = self.weight.shape, self.weight.stride()
-        whole: torch.Tensor = type(self.weight).__tensor_unflatten__(made, self.context, size, stride)  # type: ignore[attr-defined]
+        whole: torch.Tensor = type(self.weight).__tensor_unflatten__(made, self._context, size, stride)  # type: ignore[attr-defined]
         return whole
 
 

@@ -36,7 +36,7 @@ class Relay:
             env={**inherited, **environment},
             bufsize=0,
         )
-        self._said: queue.Queue[bytes | None] = queue.Queue(HELD)
+        self._output: queue.Queue[bytes | None] = queue.Queue(HELD)
         threading.Thread(target=self._read, daemon=True).start()
 
     def ready(self) -> bool:
@@ -52,18 +52,18 @@ class Relay:
     def poll(self) -> bytes | None:
         """What the agent has said, or nothing after a second; None when it has ended."""
         try:
-            found = self._said.get(timeout=WAIT)
+            found = self._output.get(timeout=WAIT)
         except queue.Empty:
             return b""
         if found is None:
-            self._said.put(None)
+            self._output.put(None)
             return None
         parts = [found]
         size = len(found)
-        while size < REPLY and not self._said.empty():
-            more = self._said.get()
+        while size < REPLY and not self._output.empty():
+            more = self._output.get()
             if more is None:
-                self._said.put(None)
+                self._output.put(None)
                 break
             parts.append(more)
             size += len(more)
@@ -88,5 +88,5 @@ class Relay:
     def _read(self) -> None:
         pipe = self._process.stdout
         while pipe is not None and (data := pipe.read(READ)):
-            self._said.put(data)
-        self._said.put(None)
+            self._output.put(data)
+        self._output.put(None)
