@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from safetensors.torch import load_file
 
 from runner.cli.pipelines import open_pipeline
@@ -20,8 +21,6 @@ from runner.worker.prepare import prepare_component
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    import torch
 
     from runner.events import Event
     from runner.protocol import Job
@@ -71,3 +70,7 @@ def made(manifest: Path) -> dict[str, list[torch.Tensor]]:
     """The tensors of each item's output, by the item's id."""
     outputs = sorted((manifest.parent / "runs/made/outputs").glob("*.safetensors"))
     return {path.name.rpartition("-")[0]: list(load_file(path).values()) for path in outputs}
+
+
+def equal(made: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(made, expected, strict=True))

@@ -73,7 +73,7 @@ def _opened(source: ModelSource, manifest: Manifest, plugins: Plugins) -> ModelS
     configs = source.config or _repository(source.source, tensors)
     model = source.model_copy(update={"source": configs, "config": None, "components": {}})
     facts = facts_of(model, manifest.folder, plugins, {})
-    held = _held(source.source, tensors, facts)
+    held = _held(source, tensors, facts)
     return model.model_copy(
         update={"components": {**dict.fromkeys(held, source.source), **source.components}}
     )
@@ -96,19 +96,20 @@ def _repository(shown: str, tensors: Mapping[str, TensorInfo]) -> str:
     return name
 
 
-def _held(shown: str, tensors: Mapping[str, TensorInfo], facts: ModelFacts) -> list[str]:
-    """The components whose weights are in the file."""
+def _held(source: ModelSource, tensors: Mapping[str, TensorInfo], facts: ModelFacts) -> list[str]:
+    """The components that are loaded from the file, whose weights it must hold whole."""
     components: dict[str, Any] = {}
     for name in component_names(facts.index):
         library, cls = facts.index[name]
-        if library in LIBRARIES and name in facts.configs:
+        if library in LIBRARIES and name in facts.configs and name not in source.components:
             components[name] = [f"{library}:{cls}", dict(facts.configs[name])]
     found = answer(
-        {"checkpoint": _described(tensors), "components": components}, f"{shown} cannot be loaded as a model"
+        {"checkpoint": _described(tensors), "components": components},
+        f"{source.source} cannot be loaded as a model",
     )
     if not found["holds"]:
         raise ModelError(
-            f"{shown} holds no component of a {facts.pipeline}: {', '.join(components) or 'none'}"
+            f"{source.source} holds no component of a {facts.pipeline}: {', '.join(components) or 'none'}"
         )
     return list(found["holds"])
 

@@ -77,7 +77,7 @@ def try_adapter(check: AdapterCheck) -> AdapterReport:
     }
     others = {name: Elsewhere(one.config) for name, one in recipients.without(modules).items()}
     loader = loader_of(recipients.pipeline, {**others, **modules})
-    with _header_file(check.header) as path, _told() as notes:
+    with _header_file(check.header) as path, _collected_notes() as notes:
         converted = _load(loader, modules, AdapterFile(path, ADAPTER))
     norms = [name for name in check.header.tensors if "norm" in name and name.endswith((".diff", ".diff_b"))]
     if norms:
@@ -228,7 +228,7 @@ def _tensors(header: Header) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _told() -> Iterator[list[str]]:
+def _collected_notes() -> Iterator[list[str]]:
     """Collect diffusers' warnings and messages about dropped tensors, but not "No LoRA keys" ones."""
     notes: list[str] = []
 

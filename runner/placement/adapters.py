@@ -7,7 +7,6 @@ parameters, mapped from its files, so that every placement moves them as it does
 
 from __future__ import annotations
 
-import math
 import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import safe_open
 
 from runner.errors import ModelError, in_words
+from runner.files.header import read_header
+from runner.model.checks.alphas import check_alphas
 from runner.stream.blocks import set_weight
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def attach(
     with standing_in(mapped) as dtypes:
         loader = loader_of(recipients.pipeline, {**others, component: module})
         for file in files:
-            _refuse_alphas(file.path)
+            check_alphas(file.path, read_header(file.path), str(file.path))
             try:
                 load(loader, file)
             except Exception as error:
@@ -82,21 +82,6 @@ def attach(
                     f"{file.path} cannot be added to '{component}': {in_words(error)}"
                 ) from error
     return activate(replace(mapped, dtypes=dtypes), [file.adapter for file in files])
-
-
-def _refuse_alphas(path: Path) -> None:
-    """Refuse alphas that make diffusers' converters loop for ever; the check from headers has no values.
-
-    Raises:
-        ModelError: one is no positive number.
-
-    """
-    with safe_open(path, "pt") as file:
-        for name in file.keys():  # noqa: SIM118 - it is no dictionary
-            if name.endswith("alpha") and not 0 < (value := file.get_tensor(name).sum().item()) < math.inf:
-                raise ModelError(
-                    f"{path} is no LoRA that can be used: '{name}' is {value:g}, and not positive"
-                )
 
 
 def load(loader: Any, file: AdapterFile) -> None:

@@ -124,11 +124,12 @@ def left_over(checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor], place
     if checkpoint is weights:
         return []
     used = {name for weight in weights.values() if (name := places.owner(weight))}
-    roots = {_root(name) for name in used or checkpoint.taken}
-    return [name for name in checkpoint if name not in checkpoint.taken and _root(name) in roots]
+    roots = {root_of(name) for name in used or checkpoint.taken}
+    return [name for name in checkpoint if name not in checkpoint.taken and root_of(name) in roots]
 
 
-def _root(name: str) -> str:
+def root_of(name: str) -> str:
+    """How the name of a tensor begins in a whole checkpoint, by its component; empty for other names."""
     match = _ROOT.match(name)
     return match[0] if match else ""
 

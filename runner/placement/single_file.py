@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +19,6 @@ from runner.stream.scaled import ScaledWeight
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from runner.files.header import TensorInfo
 
@@ -133,18 +135,19 @@ class _ConvertedError(Exception):
     """Ends diffusers' loading after the conversion."""
 
 
-def converted(cls: Any, checkpoint: Checkpoint, config: Path) -> tuple[torch.nn.Module, Weights]:
+def converted(cls: Any, checkpoint: Checkpoint, config: Mapping[str, Any]) -> tuple[torch.nn.Module, Weights]:
     """A module without weights, and the file's weights by the module's names.
 
-    ``config`` is the folder with ``config.json``.
+    ``config`` is the content of the component's ``config.json``.
 
     Raises:
         ModelError: diffusers does not load this class from single files, or the file is not of it.
 
     """
     found: list[tuple[torch.nn.Module, Weights]] = []
-    with _captured(found):
-        load_converted(cls, checkpoint, config, torch.bfloat16)
+    with _captured(found), tempfile.TemporaryDirectory(prefix="runner-layout-") as folder:
+        Path(folder, "config.json").write_text(json.dumps(config))
+        load_converted(cls, checkpoint, Path(folder), torch.bfloat16)
     if not found:
         raise ModelError(f"diffusers does not load a {cls.__name__} from a single file")
     model, weights = found[0]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from runner.model.checks.adapters import AdapterCheck, Recipient, Recipients
+from runner.model.checks.alphas import check_alphas
 from runner.model.checks.formats import LIBRARIES
 from runner.model.fingerprint import content_of
 from runner.model.hub.headers import header_of
@@ -50,8 +51,9 @@ class Adapters:
         if adapted and not self._checks:
             recipients = self._recipients(adapted)
             for lora in adapted[0].loras:
-                header = self._header(adapted[0], lora.source)
-                self._checks[lora] = AdapterCheck(f"the LoRA '{lora.name}'", header, recipients)
+                shown = f"the LoRA '{lora.name}'"
+                header = self._header(adapted[0], lora.source, shown)
+                self._checks[lora] = AdapterCheck(shown, header, recipients)
         return self._checks
 
     def of(self, stage: PipelineStage) -> dict[Lora, AdapterReport] | None:
@@ -106,9 +108,12 @@ class Adapters:
     def _adapted(self) -> list[PipelineStage]:
         return [stage for stage in self.pipeline.stages if stage.loras and stage.components]
 
-    def _header(self, stage: PipelineStage, source: LoraSource) -> Header:
+    def _header(self, stage: PipelineStage, source: LoraSource, shown: str) -> Header:
         if self.models.get(source) is not None:
-            (header,) = self.opened(stage, source)[0].headers.values()
+            (files,) = self.opened(stage, source)
+            ((name, header),) = files.headers.items()
+            with self._errors_at(stage, source):
+                check_alphas(files.folder / name, header, shown)
             return header
         (component,) = stage.origins[source]
         with self._errors_at(stage, source):

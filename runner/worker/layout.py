@@ -10,10 +10,7 @@ import json
 import math
 import os
 import sys
-import tempfile
 import traceback
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,16 +19,17 @@ from runner.errors import ModelError, in_words
 from runner.files.header import TensorInfo
 from runner.model.shapes import CONVERTED
 from runner.placement.agreement import Disagreement, disagreement
-from runner.placement.file_agreement import Places, check_weights, is_dequantised, left_over, shape_of, untied
+from runner.placement.file_agreement import Places, check_weights, is_dequantised, left_over, shape_of
 from runner.placement.library import without_weights
 from runner.placement.prepared_folder import tensors_of
 from runner.placement.single_file import DTYPES, checkpoint_of, converted
+from runner.placement.whole_checkpoint import held, repository_of
 from runner.plugins import load_object
 from runner.redact import redact
 from runner.worker import parent_watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 
 def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,13 +47,12 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
     tensors = _parsed(request["tensors"])
     places = Places(tensors, {})
     checkpoint = checkpoint_of(tensors, places.bytes_of)
-    with _config_folder(request["config"]) as folder:
-        try:
-            model, weights = converted(cls, checkpoint, folder)
-        except ModelError:
-            raise
-        except Exception as error:
-            raise _not_of(cls, request["config"], tensors) from error
+    try:
+        model, weights = converted(cls, checkpoint, request["config"])
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _not_of(cls, request["config"], tensors) from error
     check_weights(cls, model, weights, left_over(checkpoint, weights, places))
     answer: dict[str, Any] = {"tensors": {}, "computed": []}
     own = model.state_dict()
@@ -92,38 +89,12 @@ def _parsed(described: Mapping[str, Any]) -> dict[str, TensorInfo]:
     return {n: TensorInfo(kind, tuple(shape), *place) for n, (kind, shape, place) in described.items()}
 
 
-@contextmanager
-def _config_folder(config: Mapping[str, Any]) -> Iterator[Path]:
-    """A folder with a component's config, as its library reads it."""
-    with tempfile.TemporaryDirectory(prefix="runner-layout-") as folder:
-        Path(folder, "config.json").write_text(json.dumps(config))
-        yield Path(folder)
-
-
 def _whole(request: Mapping[str, Any]) -> dict[str, Any]:
     """For a whole checkpoint: the repository with its configs, or which of ``components`` it holds."""
     tensors = _parsed(request["checkpoint"])
-    if "components" not in request:
-        from diffusers.loaders.single_file_utils import fetch_diffusers_config
-
-        found = fetch_diffusers_config(checkpoint_of(tensors, Places(tensors, {}).bytes_of))
-        return {"repository": found["pretrained_model_name_or_path"]}
-    holds = [name for name, one in request["components"].items() if _holds(tensors, *one)]
-    return {"holds": holds}
-
-
-def _holds(tensors: Mapping[str, TensorInfo], cls_name: str, config: Mapping[str, Any]) -> bool:
-    """Whether a file has the weights of a component: whether diffusers' conversion finds them."""
-    cls = load_object(cls_name)
-    if not (isinstance(cls, type) and issubclass(cls, torch.nn.Module)):
-        return False
-    checkpoint = checkpoint_of(tensors, Places(tensors, {}).bytes_of)
-    try:
-        with _config_folder(config) as folder:
-            model, weights = converted(cls, checkpoint, folder)
-    except Exception:  # the conversion misses what it needs
-        return False
-    return not untied(model, model.state_dict().keys() - weights.keys(), {*weights})
+    if "components" in request:
+        return {"holds": held(tensors, request["components"])}
+    return {"repository": repository_of(tensors)}
 
 
 def _prepared(cls: Any, config: Mapping[str, Any], scheme: str, dtype: str) -> dict[str, Any]:

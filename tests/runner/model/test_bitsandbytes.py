@@ -13,6 +13,7 @@ from bitsandbytes_weights import FILE, config_of, write_quantised
 from checkpoints import DEMO
 from hub import Hub, Repository
 from safetensors.torch import load_file, save_file
+from small_flux import diffuse, refused, write_small
 
 from runner.model import quantised
 
@@ -20,39 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from project import Outcome, Project
+    from project import Project
 
-MANIFEST = """\
-version = 1
-name = "small"
-[model]
-source = "plugin:flux/demo"
-[model.components]
-transformer = "./quantised"
-[budget]
-device = "cpu"
-threads = 1
-[[stage]]
-name = "encode"
-uses = "flux.encode"
-[stage.with]
-max_sequence_length = 16
-[[stage]]
-name = "diffuse"
-uses = "flux.diffuse"
-dtype = "bfloat16"
-placement = "stream"
-[stage.with]
-steps = 2
-height = 64
-width = 64
-[[stage]]
-name = "decode"
-uses = "flux.decode"
-[[item]]
-prompt = "a red circle"
-seed = 1
-"""
 LAYER = "transformer_blocks.0.attn.to_q"
 WEIGHT = f"{LAYER}.weight"
 STATE = f"{WEIGHT}.quant_state.bitsandbytes__nf4"
@@ -72,27 +42,11 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 @pytest.fixture
 def small(project: Project, folders: Mapping[str, Path]) -> Callable[[str], Project]:
     def made(form: str) -> Project:
-        project.write("small.toml", MANIFEST)
+        write_small(project, "./quantised", 'placement = "stream"')
         shutil.copytree(folders[form], project.folder / "quantised")
         return project
 
     return made
-
-
-def diffuse(outcome: Outcome) -> dict[str, Any]:
-    """The stage ``diffuse`` of a plan, with its only component with weights."""
-    assert outcome.code == 0, outcome
-    (stage,) = (stage for stage in json.loads(outcome.stdout)["stages"] if stage["stage"] == "diffuse")
-    found: dict[str, Any] = stage
-    return found
-
-
-def refused(project: Project, code: int, *words: str) -> None:
-    outcome = project.invoke("plan", "small.toml")
-    assert outcome.code == code, outcome
-    assert outcome.stderr.startswith("small.toml:"), outcome
-    for word in words:
-        assert word in outcome.stderr, outcome
 
 
 def rewrite(project: Project, **changes: torch.Tensor | None) -> None:

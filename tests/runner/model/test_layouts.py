@@ -1,14 +1,20 @@
-"""Folders with the same weights in several layouts, through the command: planned and hashed once."""
+"""Folders with the same weights in several layouts, and files whose tensors diffusers converts."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from checkpoints import DEMO, make_flux
 from safetensors.torch import load_file, save_file
+
+from runner.api import Component
+from runner.files.header import TensorInfo
+from runner.model.layouts import layout_of
+from runner.model.shapes import ComponentShapes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,6 +41,7 @@ uses = "flux.decode"
 [batch]
 prompts = ["a"]
 """
+TRANSFORMER = Component("transformer", "diffusers:FluxTransformer2DModel")
 VAE = "vae/diffusion_pytorch_model.safetensors"
 
 
@@ -101,3 +108,57 @@ def test_a_variant_is_planned_and_what_lacks_it_is_reported(project: Project) ->
     assert "has weights only as variant 'fp16': write `variant = \"fp16\"` under `source`" in only.stderr
     assert "local.toml:4:10: " in only.stderr
     assert project.invoke("validate", "local.toml", *given).code == 0
+
+
+def originals(width: int) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
+    """The config of a FLUX transformer with one block of each kind, and its tensors with its authors' names."""
+    text, pooled, head = 4096, 768, 128
+    config = {"num_layers": 1, "num_single_layers": 1, "joint_attention_dim": text, "guidance_embeds": False}
+    linear = {
+        "img_in": (width, 64),
+        "txt_in": (width, text),
+        "time_in.in_layer": (width, 256),
+        "time_in.out_layer": (width, width),
+        "vector_in.in_layer": (width, pooled),
+        "vector_in.out_layer": (width, width),
+        "single_blocks.0.modulation.lin": (3 * width, width),
+        "single_blocks.0.linear1": (7 * width, width),
+        "single_blocks.0.linear2": (width, 5 * width),
+        "final_layer.linear": (64, width),
+        "final_layer.adaLN_modulation.1": (2 * width, width),
+    }
+    norms = ["single_blocks.0.norm"]
+    for side in ("img", "txt"):
+        block = f"double_blocks.0.{side}"
+        norms.append(f"{block}_attn.norm")
+        linear |= {
+            f"{block}_mod.lin": (6 * width, width),
+            f"{block}_attn.qkv": (3 * width, width),
+            f"{block}_attn.proj": (width, width),
+            f"{block}_mlp.0": (4 * width, width),
+            f"{block}_mlp.2": (width, 4 * width),
+        }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, matrix in linear.items():
+        shapes |= {f"{name}.weight": matrix, f"{name}.bias": matrix[:1]}
+    shapes |= {f"{name}.{part}_norm.scale": (head,) for name in norms for part in ("query", "key")}
+    tensors, at = {}, 0
+    for name, shape in shapes.items():
+        tensors[name] = TensorInfo("BF16", shape, at, at + 2 * prod(shape))
+        at += 2 * prod(shape)
+    return {"_class_name": "FluxTransformer2DModel", **config}, tensors
+
+
+def test_what_conversions_concatenate_alone_stays_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of FLUX's original names at their full width, diffusers concatenates each part of what it splits."""
+    monkeypatch.setenv("RUNNER_CACHE", str(tmp_path))
+    config, tensors = originals(3072)
+    shapes = ComponentShapes(TRANSFORMER, tensors, config, ("flux.safetensors",))
+    layout = layout_of(shapes)
+    assert layout.computed == {"norm_out.linear.weight", "norm_out.linear.bias"}
+    fused = tensors["double_blocks.0.img_attn.qkv.weight"]
+    keys = layout.tensors["transformer_blocks.0.attn.to_k.weight"]
+    assert keys.shape == (3072, 3072)
+    assert keys.start == fused.start + (fused.end - fused.start) // 3

@@ -106,6 +106,29 @@ def test_components_that_the_file_lacks_are_the_repositorys(
 
 
 @pytest.mark.parametrize(
+    ("name", "ends", "root"),
+    [
+        ("vae", ".decoder.conv_in.weight", "first_stage_model."),
+        ("vae", ".decoder.norm_out.bias", "first_stage_model."),
+        ("text_encoder", ".final_layer_norm.weight", "cond_stage_model."),
+    ],
+)
+def test_a_component_that_the_file_holds_in_part_is_not_taken_from_elsewhere(
+    project: Project, model: Path, name: str, ends: str, root: str
+) -> None:
+    weights = as_stable_diffusion(model)
+    lost = next(n for n in weights if n.startswith(root) and n.endswith(ends))
+    write(project.folder / "whole.safetensors", {n: w for n, w in weights.items() if n != lost})
+    project.write("whole.toml", MANIFEST.format("./whole.safetensors", f'config = "{model}"'))
+    outcome = project.invoke("plan", "whole.toml")
+    assert outcome.code == 8, outcome
+    assert f"its tensors '{root}...' are not all that its {name} needs" in outcome.stderr
+    elsewhere = f'config = "{model}"\ncomponents.{name} = "{model / name}"'
+    project.write("whole.toml", MANIFEST.format("./whole.safetensors", elsewhere))
+    assert project.invoke("plan", "whole.toml").code == 0
+
+
+@pytest.mark.parametrize(
     ("source", "more", "code", "words"),
     [
         ("./none.safetensors", "", 8, "there is no file"),

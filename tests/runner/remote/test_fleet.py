@@ -8,7 +8,7 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
-from nodes import SENT, agents, away, digests, made, nodes_of, prompts
+from nodes import SENT, agents, away, digests, local, made, nodes_of, prompts, run
 from pages import data_of
 from waiting import wait_until
 
@@ -16,27 +16,7 @@ from runner.events import ItemFinished
 from runner.rundir.journal import read_journal
 
 if TYPE_CHECKING:
-    from project import Outcome, Project
-
-
-@pytest.fixture
-def sent(toy: Project) -> Project:
-    """The toy's project, whose agents send their results."""
-    toy.environment |= SENT
-    return toy
-
-
-def local(project: Project) -> dict[str, str]:
-    """What a run on this machine leaves; it is moved away."""
-    outcome = project.runner("run", "toy.toml")
-    assert outcome.code in (0, 1), outcome
-    found = digests(project.folder / "runs/toy")
-    (project.folder / "runs").rename(project.folder / "local")
-    return found
-
-
-def run(project: Project, *arguments: str) -> Outcome:
-    return project.runner("run", "away.toml", "--json", *arguments, seconds=100)
+    from project import Project
 
 
 @pytest.mark.parametrize("environment", [{}, SENT], ids=["shared", "sent"])
@@ -265,81 +245,6 @@ def test_agents_end_with_a_driver_that_is_killed_and_nothing_finished_is_made_ag
     assert outcome.code == 0, outcome
     assert [e["item"] for e in outcome.of("item_finished") if e["stage"] == "make"] == ["slow"]
     assert digests(sent.folder / "runs/toy") == before
-
-
-@pytest.mark.parametrize("how", ["path", "unasked", "key", "digest", "pickle", "large"])
-def test_a_node_that_sends_what_it_must_not_is_left_out_and_its_items_are_made_elsewhere(
-    sent: Project, how: str
-) -> None:
-    away(sent, 2, prompts(6))
-    before = local(sent)
-    files = sent.files()
-    sent.environment["ODD"] = how
-    outcome = run(sent)
-    assert outcome.code == 0, outcome
-    (lost,) = outcome.of("node_lost")
-    assert lost["node"] == "node-1"
-    assert "it sent" in lost["reason"]
-    assert digests(sent.folder / "runs/toy") == before
-    new = {name for name in sent.files() - files if not name.startswith(("runs/toy/", "flags/"))}
-    assert new == set()
-    assert not list(sent.folder.parent.rglob("escaped"))
-
-
-@pytest.mark.parametrize("how", ["forged", "absent"])
-def test_damaged_results_are_made_again_and_fail_where_nobody_makes_better_ones(
-    sent: Project, how: str
-) -> None:
-    away(sent, 2, prompts(6))
-    before = local(sent)
-    sent.environment["ODD"] = how
-    outcome = run(sent)
-    assert outcome.code == 0, outcome
-    assert digests(sent.folder / "runs/toy") == before
-    alone = sent.runner("run", "away.toml", "--fresh", "--json", "--set", "executor.nodes=1")
-    assert alone.code == 7, alone
-    assert "its results are damaged" in alone.stderr
-    assert digests(sent.folder / "runs/toy") == before
-
-
-def test_what_a_node_may_not_tell_is_not_reported(sent: Project) -> None:
-    away(sent, 1, prompts(2))
-    sent.environment["ODD"] = "event"
-    outcome = run(sent)
-    assert outcome.code == 0, outcome
-    assert len(outcome.of("run_finished")) == 1
-
-
-@pytest.mark.parametrize(
-    ("how", "code", "words"),
-    [
-        ("version", 4, "it has torch 1.0, not "),
-        ("stage", 4, "it has toy.make version 9, not 1"),
-        ("model", 8, "its model's files differ, for make"),
-    ],
-)
-def test_a_node_that_is_unlike_is_left_out_with_the_reason(
-    sent: Project, how: str, code: int, words: str
-) -> None:
-    away(sent, 2, prompts(2))
-    sent.environment["ODD"] = how
-    outcome = run(sent)
-    assert outcome.code == 0, outcome
-    (refused,) = outcome.of("node_refused")
-    assert (refused["node"], refused["code"]) == ("node-1", code)
-    assert words in refused["reason"]
-    assert nodes_of(outcome) == {"node-0"}
-    alone = run(sent, "--fresh", "--set", "executor.nodes=1")
-    assert alone.code == code, alone
-    assert "no node can take part:" in alone.stderr
-    assert words in alone.stderr
-
-
-def test_nodes_that_are_too_small_are_left_out(sent: Project) -> None:
-    away(sent, 1, prompts(2), sets='[stage.budget]\nram = "1MiB"\n')
-    outcome = run(sent)
-    assert outcome.code == 5, outcome
-    assert "no node can take part:" in outcome.stderr
 
 
 def test_the_first_failure_stops_it_where_that_is_asked_for(sent: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from typing import TYPE_CHECKING
 
@@ -146,12 +147,41 @@ def test_a_broken_file_is_refused_and_nothing_in_it_runs(styled: Project, case: 
     assert "executed" not in outcome.stdout + outcome.stderr
 
 
-def test_an_alpha_that_would_be_halved_for_ever_is_refused(styled: Project) -> None:
+@pytest.mark.parametrize(
+    ("alpha", "words"),
+    [
+        (torch.tensor(-2.0), "is -2, and not positive"),
+        (torch.tensor(-2.0, dtype=torch.bfloat16), "is -2, and not positive"),
+        (torch.tensor(-2.0, dtype=torch.float8_e4m3fn), "is -2, and not positive"),
+        (torch.tensor(-2.0, dtype=torch.float8_e5m2), "is -2, and not positive"),
+        (torch.tensor(-2), "is -2, and not positive"),
+        (torch.tensor(0.0), "is 0, and not positive"),
+        (torch.tensor(math.nan, dtype=torch.float16), "is nan, and not positive"),
+        (torch.tensor(math.nan, dtype=torch.float8_e4m3fn), "is nan, and not positive"),
+        (torch.tensor(math.inf), "is inf, and not positive"),
+        (torch.ones(2), "should be one number, and is 2"),
+        (torch.tensor(True), "as BOOL, which is not read here"),
+    ],
+)
+def test_an_alpha_that_is_no_positive_number_is_refused(
+    styled: Project, alpha: torch.Tensor, words: str
+) -> None:
     """Only its file has it, not its header."""
     path = write_kohya_flux(styled.folder / "style.safetensors", DEMO)
     tensors = load_file(path)
-    alphas = [name for name in tensors if name.endswith(".alpha")]
-    save_file({**tensors, alphas[0]: torch.tensor(-2.0)}, path)
-    outcome = styled.runner("run", "styled.toml")
+    name = next(name for name in tensors if name.endswith(".alpha"))
+    save_file({**tensors, name: alpha}, path)
+    outcome = styled.invoke("plan", "styled.toml")
     assert outcome.code == 8, outcome
-    assert f"'{alphas[0]}' is -2, and not positive" in outcome.stderr
+    assert f"styled.toml:{LINE}:10: the LoRA 'style'" in outcome.stderr
+    assert f"'{name}'" in outcome.stderr
+    assert words in outcome.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "bfloat16", "int8"])
+def test_alphas_are_read_in_the_dtype_that_they_are_stored_in(styled: Project, dtype: str) -> None:
+    path = write_kohya_flux(styled.folder / "style.safetensors", DEMO)
+    tensors = load_file(path)
+    ones = {name: torch.ones((), dtype=getattr(torch, dtype)) for name in tensors if name.endswith(".alpha")}
+    save_file({**tensors, **ones}, path)
+    assert styled.invoke("plan", "styled.toml").code == 0
