@@ -6,12 +6,14 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import socket
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import StorageError
+from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,6 +162,24 @@ def refuse_linked_folders(folder: Path) -> None:
                     f"cannot write in {path}: it is a symbolic link to another folder; remove the link, or "
                     f"link the whole of {folder} instead"
                 )
+
+
+def check_room(folder: Path, needed: int, spare: int, subject: str, remedy: str) -> None:
+    """Check that a disk has room for ``needed`` more bytes, and for ``spare`` bytes that are to stay free.
+
+    Messages begin with ``subject``, which ends with a verb such as "takes", and end with ``remedy``.
+
+    Raises:
+        StorageError: it has not, or cannot be asked.
+
+    """
+    with storage_errors(folder):
+        free = shutil.disk_usage(folder).free
+    if needed + spare > free:
+        raise StorageError(
+            f"{subject} {format_size(needed)} in {folder}, and {format_size(free)} are free there; "
+            f"make room, or {remedy}"
+        )
 
 
 @contextlib.contextmanager

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from runner.errors import ExitCode, InterruptedRunError, RunnerError, StorageError
-from runner.files.storage import storage_errors
+from runner.errors import ExitCode, InterruptedRunError, RunnerError
+from runner.files.storage import check_room
 from runner.rundir.history import failed_items
 from runner.supervisor.executor import StageTasks
 from runner.supervisor.task_tracker import TaskTracker
-from runner.units import format_size
 from runner.work.demand import Demand, demand
 
 if TYPE_CHECKING:
@@ -104,13 +102,6 @@ class Execution:
             StorageError: it has not.
 
         """
-        folder = self.work.directory.path
-        with storage_errors(folder):
-            free = shutil.disk_usage(folder).free
+        subject = f"stage '{stage.name}': its {items} items leave up to"
         needed = self.executor.output_bytes(stage) * items
-        if needed + RESERVE > free:
-            raise StorageError(
-                f"stage '{stage.name}': its {items} items leave up to {format_size(needed)} in "
-                f"{folder}, and {format_size(free)} are free there; make room, or keep the run elsewhere "
-                "(--runs-dir)"
-            )
+        check_room(self.work.directory.path, needed, RESERVE, subject, "keep the run elsewhere (--runs-dir)")

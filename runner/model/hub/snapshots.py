@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import glob
 import io
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner.errors import ModelError, StorageError
 from runner.events import Warned
+from runner.files.storage import check_room
 from runner.model.files import Folder, open_component, open_file
 from runner.model.fingerprint import altered, trust_names
 from runner.model.hub import damage, listing
@@ -19,7 +19,6 @@ from runner.model.hub.needed import names_of, needed, select_each
 from runner.model.hub.threads import in_threads
 from runner.model.parts import file_of, located, located_on_disk
 from runner.model.selection import files_of
-from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -224,15 +223,12 @@ def _bytes_to_fetch(source: Source, names: Collection[str], repository: Listing)
 def _check_room(source: Source, total: int) -> None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    if not total:
+        return
     folder = Path(HF_HUB_CACHE)
     while not folder.exists():
         folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if total and total + SPARE > free:
-        raise StorageError(
-            f"{title(source)} needs {format_size(total)} in {HF_HUB_CACHE}, where {format_size(free)} are "
-            "free; make room, or set HF_HOME to a larger disk"
-        )
+    check_room(folder, total, SPARE, f"{title(source)} takes", "set HF_HOME to a larger disk")
 
 
 def _meter(report: Callable[[int], None]) -> type[Any]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from typing import TYPE_CHECKING
 
-from runner.errors import InterruptedRunError, StageError, StorageError, error_of
+from runner.errors import InterruptedRunError, StageError, error_of
 from runner.events import Failed, Prepared
-from runner.files.storage import storage_errors
+from runner.files.storage import check_room, storage_errors
 from runner.protocol import Prepare
 from runner.supervisor.processes.connection import WorkerConnection
-from runner.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,12 +71,7 @@ def _check_room(request: Preparation) -> None:
     folder = request.target
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-    there = sum(path.stat().st_size for path in folder.iterdir())
+        there = sum(path.stat().st_size for path in folder.iterdir())
+    subject = f"component '{request.component.name}', {request.scheme}, takes"
     needed = max(0, request.size - there)
-    if needed + SPARE > free:
-        raise StorageError(
-            f"component '{request.component.name}', {request.scheme}, takes {format_size(needed)} in "
-            f"{folder}, and {format_size(free)} are free there; make room, or set RUNNER_CACHE to a larger "
-            "disk"
-        )
+    check_room(folder, needed, SPARE, subject, "set RUNNER_CACHE to a larger disk")
