@@ -125,8 +125,8 @@ class LocalExecutor:
         self._resolved.refuse_changed(stage)
         model = self._resolved.placed(stage)
         self._prepare_components(stage, model)
-        for note in self._resolved.notes(stage):
-            publisher.warning(Warned(kind="variant_absent", message=note, stage=stage.name))
+        for note, kind in self._resolved.notes(stage).items():
+            publisher.warning(Warned(kind=kind, message=note, stage=stage.name))
         runner = StageRunner(
             work=work.work,
             model=model,
