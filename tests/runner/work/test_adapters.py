@@ -152,15 +152,12 @@ def test_a_broken_file_is_refused_and_nothing_in_it_runs(styled: Project, case: 
     [
         (torch.tensor(-2.0), "is -2, and not positive"),
         (torch.tensor(-2.0, dtype=torch.bfloat16), "is -2, and not positive"),
-        (torch.tensor(-2.0, dtype=torch.float8_e4m3fn), "is -2, and not positive"),
-        (torch.tensor(-2.0, dtype=torch.float8_e5m2), "is -2, and not positive"),
         (torch.tensor(-2), "is -2, and not positive"),
         (torch.tensor(0.0), "is 0, and not positive"),
         (torch.tensor(math.nan, dtype=torch.float16), "is nan, and not positive"),
-        (torch.tensor(math.nan, dtype=torch.float8_e4m3fn), "is nan, and not positive"),
         (torch.tensor(math.inf), "is inf, and not positive"),
         (torch.ones(2), "should be one number, and is 2"),
-        (torch.tensor(True), "as BOOL, which is not read here"),
+        (torch.tensor(1.0, dtype=torch.float8_e4m3fn), "as F8_E4M3, which is not read here"),
     ],
 )
 def test_an_alpha_that_is_no_positive_number_is_refused(
@@ -178,7 +175,7 @@ def test_an_alpha_that_is_no_positive_number_is_refused(
     assert words in outcome.stderr
 
 
-@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "bfloat16", "int8"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8"])
 def test_alphas_are_read_in_the_dtype_that_they_are_stored_in(styled: Project, dtype: str) -> None:
     path = write_kohya_flux(styled.folder / "style.safetensors", DEMO)
     tensors = load_file(path)
