@@ -39,10 +39,12 @@ def write_folder(
     dtype: torch.dtype,
     target: Path,
     done: Callable[[int, int], None],
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the component to the folder ``target``; the config is written last.
 
-    ``done`` is called with the bytes that are written so far, and those of all.
+    ``done`` is called with the bytes that are written so far, and those of all; ``check`` before each file
+    is written, and raises an error if those that its weights were read from have changed.
 
     Raises:
         ModelError: the weights in the files are not those of the class.
@@ -63,9 +65,11 @@ def write_folder(
         index |= dict.fromkeys(tensors, file)
         if not (target / file).exists():
             tensors = _flattened(mapped, shard, chosen, scheme, HOST)
+            check()
             write_atomically(target / file, save(tensors, {"format": "pt", **metadata}))
         written += sum(sizes[name] for name in shard)
         done(written, total)
+    check()
     table = {"metadata": {"total_size": written}, "weight_map": index}
     write_atomically(target / f"{stem}{WEIGHTS}.index.json", json.dumps(table).encode())
     write_atomically(target / CONFIG, json.dumps(_config(cls, files, scheme)).encode())

@@ -31,7 +31,8 @@ class TracedTensor(torch.Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = super().__torch_function__(func, types, args, kwargs or {})
+        plainly: Any = super()
+        made = plainly.__torch_function__(func, types, args, kwargs or {})
         given = [one for one in pytree.tree_leaves((args, kwargs)) if isinstance(one, cls)]
         sources = frozenset[str]().union(*(one.sources for one in given))
         for one in pytree.tree_leaves(made):
@@ -41,7 +42,7 @@ class TracedTensor(torch.Tensor):
 
 
 def left_out(loader: Any, header: Header) -> set[str]:
-    """The tensors of a file of which diffusers' conversion makes nothing; it is filled as the loader loads."""
+    """The tensors of a file of which diffusers makes nothing, which are known once the loader has loaded."""
     left = {name for name in header.tensors if not name.endswith("alpha")}
     convert = loader.lora_state_dict
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from runner.errors import InterruptedRunError, StageError, error_of
 from runner.events import Failed, Prepared
 from runner.files.storage import check_room, storage_errors
-from runner.protocol import Prepare
 from runner.supervisor.processes.connection import WorkerConnection
 
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.model.preparation import Preparation
+    from runner.protocol import Prepare
     from runner.supervisor.processes.spawn import Launcher
     from runner.supervisor.signals import Interrupts
 
@@ -23,7 +23,7 @@ SPARE = 1 << 30  # bytes that it must leave free on the disk
 
 
 def prepare(
-    request: Preparation,
+    request: Prepare,
     launcher: Launcher,
     log: Path,
     interrupts: Interrupts,
@@ -39,9 +39,10 @@ def prepare(
         RunnerError: the worker failed.
 
     """
-    _check_room(request)
+    preparation = request.preparation
+    _check_room(preparation)
     process = launcher.start(log)
-    connection = WorkerConnection(process, Prepare(request))
+    connection = WorkerConnection(process, request)
     failure: Failed | None = None
     try:
         with interrupts.watched(process.pid):
@@ -56,12 +57,12 @@ def prepare(
         connection.kill()
         with contextlib.suppress(OSError):  # it may have died while reading its request
             process.commands.close()
-    subject = f"component '{request.component.name}'"
+    subject = f"component '{preparation.component.name}'"
     if interrupts.count:
         raise InterruptedRunError(f"stopped while {subject} was prepared")
     if failure is not None:
         raise error_of(failure.code, failure.error)
-    if not request.is_done:
+    if not preparation.is_done:
         raise StageError(
             f"the worker that prepared {subject} ended with exit code {connection.exit_code}; see {log}"
         )
