@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save
 
+from runner.files.header import HeaderError, read_header
 from runner.files.storage import write_atomically
 from runner.model.quantised import SCHEMES
 from runner.model.selection import CONFIG, STEMS, WEIGHTS
@@ -63,7 +64,7 @@ def write_folder(
         file = f"{stem}-{number:05}-of-{len(shards):05}{WEIGHTS}"
         tensors = _flattened(mapped, shard, chosen, scheme, META)
         index |= dict.fromkeys(tensors, file)
-        if not (target / file).exists():
+        if not _is_whole(target / file):
             tensors = _flattened(mapped, shard, chosen, scheme, HOST)
             check()
             write_atomically(target / file, save(tensors, {"format": "pt", **metadata}))
@@ -73,6 +74,15 @@ def write_folder(
     table = {"metadata": {"total_size": written}, "weight_map": index}
     write_atomically(target / f"{stem}{WEIGHTS}.index.json", json.dumps(table).encode())
     write_atomically(target / CONFIG, json.dumps(_config(cls, files, scheme)).encode())
+
+
+def _is_whole(shard: Path) -> bool:
+    """Whether a file that an earlier attempt has written is there, as long as its header says."""
+    try:
+        read_header(shard)
+    except (OSError, HeaderError):
+        return False
+    return True
 
 
 def tensors_of(cls: Any, module: torch.nn.Module, scheme: str, dtype: torch.dtype) -> Weights:
