@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from runner.errors import ModelError
 from runner.files.cache import cache_folder
 from runner.machine.describe import versions
+from runner.model.files import open_component
 from runner.model.fingerprint import fingerprint
 from runner.model.layouts import layout
 from runner.model.parts import ROOT
@@ -55,8 +56,14 @@ class Preparation:
 
     @property
     def is_done(self) -> bool:
-        """Whether the folder is complete: its config is written last."""
-        return (self.target / CONFIG).is_file()
+        """Whether the folder is complete: its config is written last, and files may be gone since."""
+        if not (self.target / CONFIG).is_file():
+            return False
+        try:
+            _ = open_component(self.target, self.prepared).shapes
+        except ModelError:
+            return False
+        return True
 
 
 def preparation(

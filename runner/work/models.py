@@ -11,7 +11,7 @@ from runner.manifest.problems import Problems
 from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
-from runner.model.fingerprint import fingerprint
+from runner.model.fingerprint import CHANGED, fingerprint, identities
 from runner.model.hub.errors import is_offline, offline
 from runner.model.hub.headers import commit_of, describe, model_index
 from runner.model.hub.snapshots import lacking
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.api import Component
+    from runner.files.hashes import Identities
     from runner.manifest.problems import Position
     from runner.manifest.schema import ModelSource, Source
     from runner.model.files import ComponentFiles
@@ -233,14 +234,16 @@ class ResolvedModels:
         """What each stage loads, as the keys were computed from it."""
         return list(self._prints)
 
-    def refuse_changed(self, stage: PipelineStage) -> None:
-        """Check that the stage's files are those that its keys were computed from.
+    def unchanged(self, stage: PipelineStage) -> Identities:
+        """The identities of the stage's files, which are those that its keys were computed from.
 
         Raises a ManifestError if they were changed since.
         """
+        files = identities(one for source in stage.origins for one in self.opened(stage, source))
         if self._prints_of(stage, hash_missing=True) != self._prints[stage.index]:
             with _errors_at(self.pipeline, stage, stage.model):
-                raise ModelError("the model's files were changed since the run began: run it again")
+                raise ModelError(CHANGED)
+        return files
 
 
 def resolve_models(pipeline: Pipeline) -> ResolvedModels:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from functools import partial
 from typing import TYPE_CHECKING
@@ -69,6 +70,32 @@ def test_what_is_quantised_is_not_quantised_again(small: Callable[..., Project])
     project = small("./some.gguf", 'quantize = "int8"')
     write_gguf(project.folder / "some.gguf", weights_of(DEMO / "transformer"), "Q8_0")
     refused(project, 8, "small.toml:19:12", "is quantised already (gguf Q8_0): leave it out of `quantize`")
+
+
+def test_a_folder_in_the_cache_that_was_damaged_is_written_anew(small: Callable[..., Project]) -> None:
+    project = small(diffuse='quantize = "int8"')
+    assert project.runner("run", "small.toml").code == 0
+    (output,) = project.outputs("small").values()
+    (folder,) = (project.folder / "cache/prepared").iterdir()
+    (shard,) = folder.glob("*.safetensors")
+    data = shard.read_bytes()
+    killed, written = folder / f".{shard.name}.host.1.tmp", folder / f".{shard.name}.host.2.tmp"
+    for damage in (
+        shard.unlink,
+        lambda: shard.write_bytes(data[:-1]),
+        (folder / "config.json").unlink,
+    ):
+        damage()
+        for one in (killed, written):
+            one.write_bytes(b"a part of it")
+        os.utime(killed, (1, 1))
+        again = project.runner("run", "small.toml", "--json", "--fresh", "diffuse")
+        assert again.code == 0, again
+        assert again.of("prepare_progress")
+        assert shard.read_bytes() == data
+        assert written.exists()
+        assert not killed.exists()
+    assert [*project.outputs("small").values()] == [output]
 
 
 def prepared(small: Callable[..., Project]) -> Project:

@@ -83,6 +83,16 @@ def test_only_stages_that_an_adapter_changes_run_again(styled: Project) -> None:
     assert results == {0, 8}, again  # two need the file as it was
 
 
+def test_one_file_may_be_there_under_two_names(styled: Project) -> None:
+    styled.write("styled.toml", WITHOUT + STYLE + STYLE + 'name = "again"\n')
+    planned = styled.runner("plan", "styled.toml", "--json")
+    assert [lora["name"] for lora in json.loads(planned.stdout)["loras"]] == ["style", "again"]
+    assert started(styled.runner("run", "styled.toml", "--json")) == ["encode", "diffuse", "decode"]
+    swapped = ("--set", "lora.again.weight=0.5")
+    assert started(styled.runner("run", "styled.toml", "--json", *swapped)) == ["diffuse", "decode"]
+    assert len({*styled.outputs("parts").values()}) == 2
+
+
 def test_one_on_the_hub_is_fetched_alone_and_recorded(styled: Project, hub: Hub) -> None:
     planned = styled.runner("plan", "styled.toml", "--json")
     assert planned.code == 0, planned
