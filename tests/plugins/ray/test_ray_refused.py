@@ -35,3 +35,13 @@ def test_a_cluster_that_is_not_there_is_reported_of(toy: Project) -> None:
     assert outcome.code == 4, outcome
     assert "executor 'ray': ConnectionError: no Ray cluster answers at 127.0.0.1:1" in outcome.stderr
     assert "Traceback" not in outcome.stderr
+
+
+def test_why_agents_cannot_be_started_is_reported(toy: Project, cluster: Cluster) -> None:
+    """And the run ends, though more nodes than there are may be waited for."""
+    ray(toy, cluster, prompts(1), nodes=1)
+    toy.write("ray.toml", f'{(toy.folder / "ray.toml").read_text()}ODD = "\\u0000"\n')
+    outcome = run(toy)
+    assert outcome.code == 4, outcome
+    assert "executor 'ray': RuntimeError: agents cannot be started: " in outcome.stderr
+    assert "embedded null byte" in outcome.stderr
