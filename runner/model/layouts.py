@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from runner.api import Component
     from runner.model.shapes import ComponentShapes
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Raise it when the same file is laid out otherwise."""
 CACHE = "layouts.json"
 SECONDS = 300.0  # for the child, with imports
@@ -66,6 +66,9 @@ def in_layout(shapes: ComponentShapes, layout: Layout | None = None) -> Componen
         ModelError: the file's tensors are not those of the class, or it cannot be converted.
 
     """
+    # how the model's own weights are quantised is not how those of the file are
+    config = {name: value for name, value in shapes.config.items() if name != "quantization_config"}
+    shapes = replace(shapes, config=config)
     layout = layout or layout_of(shapes)
     component = _as_in_a_file(shapes)
     return replace(shapes, component=component, tensors=layout.tensors, computed=layout.computed)

@@ -12,8 +12,10 @@ import pytest
 from checkpoints import DEMO
 from safetensors import safe_open
 from safetensors.torch import save_file
-from single_files import weights_of, write_gguf
+from single_files import weights_of, write, write_gguf
 from small_flux import components, refused, write_small
+
+from runner.files.provenance import without_provenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,6 +123,27 @@ def test_a_quantised_folder(small: Callable[..., Project]) -> None:
     scheme["_data"]["granularity"] = {"_type": "FqnToConfig", "_data": {}}
     project.write("quantised/config.json", json.dumps(config))
     refused(project, 8, "the files are quantised (torchao), which runner does not read")
+
+
+def test_a_plain_file_in_the_place_of_quantised_weights(small: Callable[..., Project]) -> None:
+    """Its config is the model's, which says how those are quantised."""
+    project = prepared(small)
+    shutil.copytree(DEMO, project.folder / "model")
+    shutil.rmtree(project.folder / "model/transformer")
+    (project.folder / "quantised").rename(project.folder / "model/transformer")
+    write(project.folder / "plain.safetensors", weights_of(DEMO / "transformer"))
+    text = (small("./plain.safetensors").folder / "small.toml").read_text()
+    (from_demo,) = pixels(project, text)
+    assert pixels(project, text.replace("plugin:flux/demo", "./model")) == [from_demo]
+
+
+def pixels(project: Project, text: str) -> list[bytes]:
+    """The picture that a manifest makes, without its record."""
+    shutil.rmtree(project.folder / "runs", ignore_errors=True)
+    project.write("small.toml", text)
+    outcome = project.runner("run", "small.toml")
+    assert outcome.code == 0, outcome
+    return [without_provenance(data) for data in project.outputs("small").values()]
 
 
 def test_metadata_of_a_stranger(small: Callable[..., Project]) -> None:

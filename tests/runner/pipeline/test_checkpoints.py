@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+from checkpoints import DEMO
 from hub import Hub, Repository
 from single_files import as_stable_diffusion, as_zimage_original, weights_of, write, write_gguf
 from tiny_models import checkpoint
@@ -41,6 +42,20 @@ prompt = "a red circle"
 num_inference_steps = 2
 height = 64
 width = 64
+"""
+
+ENCODING = """\
+version = 1
+name = "encoded"
+[model]
+source = "./some.safetensors"
+config = "plugin:flux/demo"
+{}
+[[stage]]
+name = "encode"
+uses = "flux.encode"
+[[item]]
+prompt = "a red circle"
 """
 
 
@@ -150,6 +165,27 @@ def test_a_file_that_is_no_model(project: Project, source: str, more: str, code:
     outcome = project.invoke("plan", "whole.toml")
     assert (outcome.code, outcome.stderr.partition(": ")[0]) == (code, "whole.toml:4:10"), outcome
     assert words in outcome.stderr, outcome
+
+
+def test_what_is_wrong_with_a_component_of_a_file_is_at_its_source(project: Project, model: Path) -> None:
+    weights = as_stable_diffusion(model)
+    name = next(n for n, w in weights.items() if n.startswith("model.diffusion_model.") and w.ndim == 2)
+    write(project.folder / "whole.safetensors", {**weights, name: weights[name][:, 1:]})
+    project.write("whole.toml", MANIFEST.format("./whole.safetensors", f'config = "{model}"'))
+    outcome = project.invoke("plan", "whole.toml")
+    assert outcome.code == 8, outcome
+    assert outcome.stderr.startswith("whole.toml:4:10: component 'unet'"), outcome
+
+
+def test_a_file_may_hold_what_no_stage_loads(project: Project) -> None:
+    write(project.folder / "some.safetensors", weights_of(DEMO / "transformer"))
+    project.write("encode.toml", ENCODING.format(""))
+    assert project.invoke("validate", "encode.toml").code == 0
+    project.write("encode.toml", ENCODING.format('components.vae = "plugin:flux/demo"'))
+    outcome = project.invoke("validate", "encode.toml")
+    assert outcome.code == 3, outcome
+    assert outcome.stderr.startswith("encode.toml:6:12: no stage loads a component 'vae'"), outcome
+    assert "'transformer'" not in outcome.stderr
 
 
 def test_a_file_of_something_else(project: Project, model: Path) -> None:
