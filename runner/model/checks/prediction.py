@@ -1,4 +1,4 @@
-"""What a single file says its denoiser predicts: the config of its scheduler, which is elsewhere, must agree."""
+"""What a single file says its denoiser predicts: the config of its scheduler is elsewhere, and must agree."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from checkpoints import DEMO
+from diffusers import AutoencoderKL
 from safetensors import safe_open
 from safetensors.torch import save_file
 from single_files import weights_of, write, write_gguf
@@ -66,6 +67,24 @@ def test_quantize_is_planned_run_once_and_reproduced(small: Callable[..., Projec
 )
 def test_a_quantize_that_is_wrong(small: Callable[..., Project], line: str, code: int, words: str) -> None:
     refused(small(diffuse=line), code, words)
+
+
+def test_a_component_without_layers_to_quantise(small: Callable[..., Project]) -> None:
+    """One of convolutions alone, among others of the stage or by its name."""
+    project = small()
+    vae = AutoencoderKL.from_config(
+        {**AutoencoderKL.load_config(DEMO / "vae"), "mid_block_add_attention": False}
+    )
+    vae.save_pretrained(project.folder / "vae")
+    text = (project.folder / "small.toml").read_text()
+    text = text.replace("[model.components]", '[model.components]\nvae = "./vae"')
+    project.write("small.toml", f"{text}\n".replace('.decode"', '.decode"\nquantize = "int8"'))
+    planned = project.invoke("plan", "small.toml", "--json")
+    assert planned.code == 0, planned
+    (decode,) = (stage for stage in json.loads(planned.stdout)["stages"] if stage["stage"] == "decode")
+    assert [one["prepared"] for one in decode["components"]] == [None]
+    project.write("small.toml", f"{text}\n".replace('.decode"', '.decode"\nquantize = { vae = "int8" }'))
+    refused(project, 3, "component 'vae' has no layers that would be quantised")
 
 
 def test_what_is_quantised_is_not_quantised_again(small: Callable[..., Project]) -> None:
