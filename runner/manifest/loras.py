@@ -13,7 +13,7 @@ from runner.manifest.explain import shown
 from runner.manifest.item_files import NotJsonError, strict_json
 from runner.manifest.problems import did_you_mean
 from runner.manifest.schema import LoraSource
-from runner.manifest.sources import HUB_ID, hub_file, is_hub_id, is_revision, lora_name, path_of
+from runner.manifest.sources import HUB_ID, WEIGHTS, hub_file, is_hub_id, is_revision, lora_name, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from runner.manifest.problems import Problems
     from runner.manifest.schema import LoraTable
 
-WEIGHTS = "lora_weights"
-"""The field of an item with weights of its own, by the adapters' names."""
 SAFETENSORS = ".safetensors"
 _ON_HUB = re.compile(rf"(?P<source>{HUB_ID.pattern})(@(?P<revision>[^:]*))?:(?P<file>.+)")
 

@@ -18,7 +18,7 @@ from runner.model.files import open_component
 from runner.model.fingerprint import fingerprint
 from runner.model.layouts import layout
 from runner.model.parts import ROOT
-from runner.model.quantised import GGUF, PACKAGES, TORCHAO
+from runner.model.quantised import GGUF, PACKAGES, TORCHAO, parts_of
 from runner.model.selection import CONFIG
 from runner.model.shapes import CONVERTED
 
@@ -90,6 +90,8 @@ def preparation(
 def prepared_shapes(shapes: ComponentShapes, scheme: str | None, dtype: str) -> ComponentShapes:
     """The shapes that a component will be loaded with: its own, unless it is quantised or converted before.
 
+    They are its own too where it has no layer that would be quantised.
+
     Raises:
         ModelError: it is quantised already, or its class cannot be.
 
@@ -111,6 +113,8 @@ def prepared_shapes(shapes: ComponentShapes, scheme: str | None, dtype: str) -> 
         "dtype": dtype,
     }
     found = layout(request, f"component '{shapes.component.name}' cannot be {_done(scheme)}")
+    if scheme is not None and not parts_of(found.tensors)[0]:
+        return shapes
     return replace(shapes, tensors=found.tensors, computed=frozenset(), prepared=scheme or CONVERTED)
 
 

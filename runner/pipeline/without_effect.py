@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.manifest.loras import WEIGHTS
 from runner.manifest.params import names_of
-from runner.manifest.sources import lora_name
+from runner.manifest.sources import WEIGHTS, lora_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

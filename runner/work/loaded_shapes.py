@@ -58,13 +58,17 @@ def _laid_out(file: ComponentShapes, configured: ComponentShapes, where: Positio
 
 def _prepared(manifest: Manifest, stage: PipelineStage, shapes: ComponentShapes) -> ComponentShapes:
     name = shapes.component.name
+    scheme = stage.quantize.get(name)
     if not shapes.tensors or shapes.component.config_only:
-        if isinstance(stage.table.quantize, dict) and name in stage.table.quantize:
-            where = manifest.where("stage", stage.index, "quantize", name, key=True)
-            raise ManifestError([Problem(where, f"component '{name}' has no weights")])
-        return shapes
-    with errors_at(manifest.where("stage", stage.index, "quantize")):
-        return prepared_shapes(shapes, stage.quantize.get(name), stage.table.dtype)
+        made, lacking = shapes, "weights"
+    else:
+        with errors_at(manifest.where("stage", stage.index, "quantize")):
+            made = prepared_shapes(shapes, scheme, stage.table.dtype)
+        lacking = "layers that would be quantised"
+    if scheme and not made.prepared and isinstance(stage.table.quantize, dict):
+        where = manifest.where("stage", stage.index, "quantize", name, key=True)
+        raise ManifestError([Problem(where, f"component '{name}' has no {lacking}")])
+    return made
 
 
 @contextmanager

@@ -125,6 +125,15 @@ def test_adapters_of_a_model_that_no_stage_loads(demo: Project) -> None:
     assert "demo.toml:5:3: [[lora]] adapts the model of [model], and no stage loads" in outcome.stderr
 
 
+def test_overrides_of_what_has_dots_in_its_name(demo: Project) -> None:
+    demo.write("demo.toml", GOOD.replace('id = "fox"', 'id = "fox.v2"'))
+    assert weights(demo, "lora.anna.v2.weight=3")["cat"]["anna.v2"] == 3.0
+    found = weights(demo, "item.fox.v2.lora_weights.anna.v2=4", "item.fox.v2.lora_weights.style=5")
+    assert found["fox.v2"] == {"style": 5.0, "anna.v2": 4.0}
+    outcome = demo.invoke("validate", "demo.toml", "--set", "lora.anna.v3.weight=3")
+    assert "has no lora 'anna'; did you mean 'anna.v2'?" in outcome.stderr, outcome
+
+
 def test_overrides_of_adapters_that_are_not_there_or_change_nothing(demo: Project) -> None:
     outcome = demo.invoke("validate", "demo.toml", "--set", "lora.stile.weight=1")
     assert outcome.code == 2, outcome

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from checkpoints import DEMO
+from diffusers import AutoencoderKL
 from safetensors import safe_open
 from safetensors.torch import save_file
-from single_files import weights_of, write_gguf
+from single_files import weights_of, write, write_gguf
 from small_flux import components, refused, write_small
+
+from runner.files.provenance import without_provenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,6 +67,24 @@ def test_quantize_is_planned_run_once_and_reproduced(small: Callable[..., Projec
 )
 def test_a_quantize_that_is_wrong(small: Callable[..., Project], line: str, code: int, words: str) -> None:
     refused(small(diffuse=line), code, words)
+
+
+def test_a_component_without_layers_to_quantise(small: Callable[..., Project]) -> None:
+    """One of convolutions alone, among others of the stage or by its name."""
+    project = small()
+    vae = AutoencoderKL.from_config(
+        {**AutoencoderKL.load_config(DEMO / "vae"), "mid_block_add_attention": False}
+    )
+    vae.save_pretrained(project.folder / "vae")
+    text = (project.folder / "small.toml").read_text()
+    text = text.replace("[model.components]", '[model.components]\nvae = "./vae"')
+    project.write("small.toml", f"{text}\n".replace('.decode"', '.decode"\nquantize = "int8"'))
+    planned = project.invoke("plan", "small.toml", "--json")
+    assert planned.code == 0, planned
+    (decode,) = (stage for stage in json.loads(planned.stdout)["stages"] if stage["stage"] == "decode")
+    assert [one["prepared"] for one in decode["components"]] == [None]
+    project.write("small.toml", f"{text}\n".replace('.decode"', '.decode"\nquantize = { vae = "int8" }'))
+    refused(project, 3, "component 'vae' has no layers that would be quantised")
 
 
 def test_what_is_quantised_is_not_quantised_again(small: Callable[..., Project]) -> None:
@@ -121,6 +142,27 @@ def test_a_quantised_folder(small: Callable[..., Project]) -> None:
     scheme["_data"]["granularity"] = {"_type": "FqnToConfig", "_data": {}}
     project.write("quantised/config.json", json.dumps(config))
     refused(project, 8, "the files are quantised (torchao), which runner does not read")
+
+
+def test_a_plain_file_in_the_place_of_quantised_weights(small: Callable[..., Project]) -> None:
+    """Its config is the model's, which says how those are quantised."""
+    project = prepared(small)
+    shutil.copytree(DEMO, project.folder / "model")
+    shutil.rmtree(project.folder / "model/transformer")
+    (project.folder / "quantised").rename(project.folder / "model/transformer")
+    write(project.folder / "plain.safetensors", weights_of(DEMO / "transformer"))
+    text = (small("./plain.safetensors").folder / "small.toml").read_text()
+    (from_demo,) = pixels(project, text)
+    assert pixels(project, text.replace("plugin:flux/demo", "./model")) == [from_demo]
+
+
+def pixels(project: Project, text: str) -> list[bytes]:
+    """The picture that a manifest makes, without its record."""
+    shutil.rmtree(project.folder / "runs", ignore_errors=True)
+    project.write("small.toml", text)
+    outcome = project.runner("run", "small.toml")
+    assert outcome.code == 0, outcome
+    return [without_provenance(data) for data in project.outputs("small").values()]
 
 
 def test_metadata_of_a_stranger(small: Callable[..., Project]) -> None:

@@ -83,6 +83,19 @@ def test_only_stages_that_an_adapter_changes_run_again(styled: Project) -> None:
     assert results == {0, 8}, again  # two need the file as it was
 
 
+def test_a_picture_is_made_again_with_an_adapter_that_was_moved(styled: Project) -> None:
+    assert styled.runner("run", "styled.toml").code == 0
+    (name,) = styled.outputs("parts")
+    (styled.folder / "style.safetensors").rename(styled.folder / "moved.safetensors")
+    again = ("reproduce", f"runs/parts/outputs/{name}")
+    outcome = styled.runner(*again)
+    assert outcome.code == 8, outcome
+    assert "a LoRA --set lora.NAME.source=FILE" in outcome.stderr
+    outcome = styled.runner(*again, "--set", "lora.style.source=./moved.safetensors")
+    assert outcome.code == 0, outcome
+    assert "made again, bit for bit" in outcome.stderr
+
+
 def test_one_file_may_be_there_under_two_names(styled: Project) -> None:
     styled.write("styled.toml", WITHOUT + STYLE + STYLE + 'name = "again"\n')
     planned = styled.runner("plan", "styled.toml", "--json")
