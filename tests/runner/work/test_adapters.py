@@ -150,7 +150,7 @@ class Harmful:
 
 
 BROKEN = {
-    "a pickle": (pickle.dumps(Harmful()), "is damaged"),
+    "a pickle": (pickle.dumps(Harmful()), "pickled, and can run code when it is loaded"),
     "nothing": (b"", "is damaged"),
     "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git-lfs pointer"),
     "a long header": (b"\xff" * 16, "is damaged"),
