@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from runner.errors import ExitCode, PluginError, RunnerError
+from runner.errors import ExitCode, PluginError, RunnerError, StorageError
 from runner.machine.describe import Machine, installed_with
 from runner.manifest.load import parse
 from runner.manifest.problems import Problems
@@ -170,7 +170,7 @@ class Agent:
         return Welcome(PROTOCOL, socket.gethostname(), os.getpid(), versions, offers, _answer(hello))
 
     def _refuse(self, code: int, error: str) -> None:
-        self._outbox.put(Refused(PROTOCOL, socket.gethostname(), int(code), error))
+        self._outbox.put(_refusal(code, error))
         self._outbox.close()
         threading.Event().wait()  # until stdin ends, so that the run can read the refusal
 
@@ -182,6 +182,9 @@ class Agent:
                     self._take(decode(head, TO_AGENT), body)
         except WireError as error:
             print(f"runner.remote.agent: {error}", file=sys.stderr)  # noqa: T201 - the agent's log
+        except StorageError as error:
+            self._outbox.put(_refusal(error.exit_code, str(error)))
+            self._outbox.close()
         except BaseException:
             traceback.print_exc()
         finally:
@@ -216,6 +219,10 @@ class Agent:
         """End this process; the kernel ends its workers."""
         shutil.rmtree(self._scratch, ignore_errors=True)
         os._exit(0)
+
+
+def _refusal(code: int, error: str) -> Refused:
+    return Refused(PROTOCOL, socket.gethostname(), int(code), error)
 
 
 def _machine(pipeline: Pipeline) -> Machine | None:
@@ -260,9 +267,15 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's, which tells its agents
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    scratch = _scratch()
-    lock = Lock(scratch / ".lock")
-    lock.acquire(str(scratch), None)
+    try:
+        scratch = _scratch()
+        lock = Lock(scratch / ".lock")
+        lock.acquire(str(scratch), None)
+    except (RunnerError, OSError) as error:
+        reason = f"its temporary folder cannot be used: {error}"
+        replies.write(_refusal(ExitCode.STORAGE, reason).frame())
+        replies.flush()
+        return
     Agent(0, replies, scratch).run()
 
 

@@ -32,6 +32,8 @@ class Dispatch:
         self._losses: Counter[str] = Counter()
         self._damaged_by: dict[str, Node] = {}
         """The node that sent the last damaged result of an item."""
+        self._lost_by: dict[str, str] = {}
+        """The name of the node that was last lost with an item: an agent that is started anew has it too."""
 
     def close(self, item: str) -> Task | None:
         """Remove a task that has ended, and return it; None if it had ended before."""
@@ -52,8 +54,9 @@ class Dispatch:
         self._damaged_by[task.item.id] = node
         self.put_back([task])
 
-    def lost_with(self, task: Task) -> bool:
+    def lost_with(self, task: Task, node: Node) -> bool:
         """Count a node that was lost while it held this task; returns whether the task has thereby failed."""
+        self._lost_by[task.item.id] = node.name
         self._losses[task.item.id] += 1
         return self._losses[task.item.id] >= DEATHS
 
@@ -64,9 +67,9 @@ class Dispatch:
         if self._trimmed(self._waiting):
             lack = self._target(node, nodes, stage) - len(node.given)
             few = node.given and 2 * lack < self._target(node, nodes, stage)
-            return [] if few else self._pop(self._waiting, lack, node, nodes)
+            return [] if few else self._pop(self._waiting, lack, node, nodes, stage)
         if not node.given and self._trimmed(self._suspects):
-            found = self._pop(self._suspects, 1, node, nodes)
+            found = self._pop(self._suspects, 1, node, nodes, stage)
             node.alone = bool(found)
             return found
         return []
@@ -74,7 +77,7 @@ class Dispatch:
     def _target(self, node: Node, nodes: Collection[Node], stage: int) -> int:
         """The number of tasks that a node should have: no more than its part of what is left."""
         group = node.group(stage)
-        ahead = ceil(AHEAD / node.pace) if node.pace else group
+        ahead = ceil(min(MOST, AHEAD / node.pace)) if node.pace else group
         left = len(self._waiting) + sum(len(one.given) for one in nodes)
         return max(1, min(MOST, group + max(group, ahead), ceil(left / len(nodes))))
 
@@ -86,25 +89,38 @@ class Dispatch:
         spare = list(busiest.given)[busiest.group(stage) :]
         return (busiest, spare[len(spare) // 2 :]) if spare else None
 
-    def straggler_for(self, node: Node, nodes: Collection[Node]) -> Task | None:
+    def straggler_for(self, node: Node, nodes: Collection[Node], stage: int) -> Task | None:
         """An overdue task of another node, which the idle ``node`` should repeat; None if there is none."""
-        now = time.monotonic()
         copies = Counter(item for one in nodes for item in one.given)
         for other in nodes:
-            usual = max(SHORTEST, STRAGGLES * (node.pace or other.pace))
-            for item, task in other.given.items():
-                is_late = now - other.since[item] > usual
-                if is_late and copies[item] == 1 and item in self.open and not self._losses[item]:
+            for task in self._overdue(other, node.pace or other.pace, stage):
+                if copies[task.item.id] == 1:
                     return task
         return None
 
-    def _pop(self, tasks: deque[Task], most: int, node: Node, nodes: Collection[Node]) -> list[Task]:
-        """Take up to ``most`` tasks for ``node``; those that it damaged stay for others."""
+    def _overdue(self, node: Node, pace: float, stage: int) -> list[Task]:
+        """The open tasks of a node that take far longer than usual; those of a group run together."""
+        usual = max(SHORTEST, STRAGGLES * pace * node.group(stage))
+        now = time.monotonic()
+        late = [task for item, task in node.given.items() if now - node.since[item] > usual]
+        return [task for task in late if task.item.id in self.open]
+
+    def _pop(
+        self, tasks: deque[Task], most: int, node: Node, nodes: Collection[Node], stage: int
+    ) -> list[Task]:
+        """Take up to ``most`` tasks for ``node``.
+
+        Those that it damaged, or that its last agent was lost with, stay for others, if these are no slower
+        than usual.
+        """
+        others = [one for one in nodes if one is not node and not self._overdue(one, one.pace, stage)]
         taken: list[Task] = []
         left: list[Task] = []
         while tasks and len(taken) < most:
             task = tasks.popleft()
-            is_for_others = len(nodes) > 1 and self._damaged_by.get(task.item.id) is node
+            item = task.item.id
+            is_its_own = self._damaged_by.get(item) is node or self._lost_by.get(item) == node.name
+            is_for_others = bool(others) and is_its_own
             (left if is_for_others else taken).append(task)
         tasks.extendleft(reversed(left))
         return taken

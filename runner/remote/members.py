@@ -61,14 +61,18 @@ class Members:
         if time.monotonic() - self._asked < ASKED:
             return
         self._asked = time.monotonic()
-        for channel in self._ask(self._places.new):
-            node = Node(channel, len(self.nodes), self.run.directory.incoming, self._inbox)
-            self.nodes.append(node)
+        for node in self._ask(self._new_nodes):
             self._greeter.greet(node)
         reason, before = self._ask(self._places.waiting), self._waiting
         self._waiting = reason
         if reason and reason != before and not self.ready:
             self.run.publisher.waiting(reason)
+
+    def _new_nodes(self) -> list[Node]:
+        known = len(self.nodes)
+        for channel in self._places.new():
+            self.nodes.append(Node(channel, len(self.nodes), self.run.directory.incoming, self._inbox))
+        return self.nodes[known:]
 
     def hear(self, seconds: float, take: Take | None = None) -> None:
         """Take what nodes have sent; wait so long for the first. ``take`` takes what concerns a stage."""

@@ -65,9 +65,17 @@ class Outbox:
 
 
 def _pieces(piece: Piece, path: Path) -> Iterator[bytes]:
-    """The frames of a file. Empty pieces are sent of an empty file alone."""
+    """The frames of a file. Empty pieces are sent of an empty file alone.
+
+    A file that cannot be opened is not sent. It was removed since: nobody needs it any more, or the item that
+    is made from it fails on the other side; neither is the fault of that side.
+    """
     digest = hashlib.sha256()
-    with open_to_read(path) as file:
+    try:
+        opened = open_to_read(path)
+    except OSError:
+        return
+    with opened as file:
         data, offset = file.read(PIECE), 0
         while True:
             digest.update(data)

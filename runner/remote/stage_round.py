@@ -141,7 +141,7 @@ class StageRound:
             node.outbox.put(Withdraw(items))
             return
         for node in idle:
-            if task := self._dispatch.straggler_for(node, nodes):
+            if task := self._dispatch.straggler_for(node, nodes, self._stage.index):
                 self._give_to(node, [task])
 
     def _give_to(self, node: Node, tasks: list[Task]) -> None:
@@ -209,7 +209,10 @@ class StageRound:
             self._dispatch.put_back(reversed(left))
             return
         node.strikes += 1
-        self._suspect(node, left)
+        if ended.code in (ExitCode.STORAGE, ExitCode.MODEL):  # of the node, whatever it makes
+            self._dispatch.put_back(reversed(left))
+        else:
+            self._suspect(node, left)
         if ended.code != ExitCode.STAGE or node.strikes >= STRIKES:
             self._leave_out(node, ended.code, ended.error)
 
@@ -226,7 +229,7 @@ class StageRound:
     def _suspect(self, node: Node, left: list[Task]) -> None:
         """Requeue a lost node's tasks as suspects: any may be the cause, as results can be lost too."""
         for task in left:
-            if self._dispatch.lost_with(task):
+            if self._dispatch.lost_with(task, node):
                 what = node.reason or "it ended"
                 self._end(task, node, f"given up after a second node failed while it made it: {what}")
         self._dispatch.put_back(reversed(left))

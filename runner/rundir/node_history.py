@@ -27,7 +27,10 @@ class NodeShare:
         self.failed += event.failed
         self.seconds += event.seconds
         if event.time is not None:
-            begun = event.time - timedelta(seconds=event.seconds)
+            try:
+                begun = event.time - timedelta(seconds=event.seconds)
+            except OverflowError:  # the journal is not trusted, nor is the node
+                begun = event.time
             self.begun = min(self.begun or begun, begun)
             self.ended = event.time
 

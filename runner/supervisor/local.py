@@ -128,8 +128,8 @@ class LocalExecutor:
         files = unchanged()
         model = self._resolved.placed(stage)
         self._prepare_components(stage, model, files)
-        for note in self._resolved.notes(stage):
-            publisher.warning(Warned(kind="variant_absent", message=note, stage=stage.name))
+        for note, kind in self._resolved.notes(stage).items():
+            publisher.warning(Warned(kind=kind, message=note, stage=stage.name))
         runner = StageRunner(
             work=work.work,
             model=model,

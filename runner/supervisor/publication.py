@@ -1,7 +1,7 @@
 """``[run] publish``: outputs are uploaded to an object store once done, and downloaded at the start.
 
-An object is there as a whole or not at all, as a PUT is atomic, and it is named after its key. So it is
-enough to compare names, and to check what is taken.
+An object is named after its key, and is there as a whole or not at all where a PUT is atomic. So it is enough
+to compare names and sizes, and to check what is taken.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING
 from runner.errors import PluginError, StorageError, in_words
 from runner.events import Warned
 from runner.files import handoff, provenance
-from runner.files.storage import storage_errors, temporary_of
+from runner.files.storage import read_regular, storage_errors, temporary_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from runner.pipeline.stage import PipelineStage
     from runner.supervisor.event_publisher import EventPublisher
     from runner.work.demand import Task
     from runner.work.work import Work
-
-HELD = 1000  # files that wait to be sent, before the run waits for them
 
 
 class Publication:
@@ -43,12 +41,13 @@ class Publication:
             from fsspec.core import url_to_fs
 
             self._fs, base = url_to_fs(url)
+            self._fs.auto_mkdir = True  # of the store that is a folder: others have none
         except (ImportError, ValueError) as error:
             raise PluginError(
                 f"[run] publish: {error}; `pip install 'stage-runner[publish]'` brings S3"
             ) from None
         self._base = f"{base.rstrip('/')}/{name}"
-        self._waiting: queue.Queue[Path | None] = queue.Queue(HELD)
+        self._waiting: queue.SimpleQueue[Path | None] = queue.SimpleQueue()
         self._failed: list[str] = []
         self._thread: threading.Thread | None = None
 
@@ -72,15 +71,18 @@ class Publication:
             for item, keyed in work.keys.items():
                 self._settle(work, stage, item, keyed[stage.index].key, published)
 
-    def _settle(self, work: Work, stage: PipelineStage, item: str, key: str, published: set[str]) -> None:
-        """Download a result's files that are only in the store, and upload those that are only here."""
+    def _settle(
+        self, work: Work, stage: PipelineStage, item: str, key: str, published: Mapping[str, int | None]
+    ) -> None:
+        """Download a result's files that are only in the store; upload those that it has not whole."""
         taken = []
         for path in self._files(work, stage, [item], key):
-            is_published = path.relative_to(self._root).as_posix() in published
-            if is_published and not path.exists():
-                self._take(path)
-                taken.append(path)
-            elif path.exists() and not is_published:
+            name = path.relative_to(self._root).as_posix()
+            if not path.exists():
+                if name in published:
+                    self._take(path)
+                    taken.append(path)
+            elif name not in published or published[name] not in (None, path.stat().st_size):
                 self._waiting.put(path)
         if taken and not _is_whole(work, stage, item, key):
             for path in taken:  # it is made again
@@ -120,11 +122,16 @@ class Publication:
                 yield from work.handoff_files(stage, key)
             yield work.directory.handoff(stage.name, key)
 
-    def _listed(self) -> set[str]:
-        """Names of the published files: by one listing, as asking for each takes long."""
-        found = self._fs.find(self._base)
+    def _listed(self) -> dict[str, int | None]:
+        """Names of the published files with their sizes, where the store has them.
+
+        By one listing, as asking for each takes long.
+        """
+        found = self._fs.find(self._base, detail=True)
         base = self._base.strip("/")
-        return {str(path).strip("/").removeprefix(f"{base}/") for path in found}
+        return {
+            str(path).strip("/").removeprefix(f"{base}/"): info.get("size") for path, info in found.items()
+        }
 
     def _take(self, path: Path) -> None:
         """Download one file to a temporary name, so that it appears complete or not at all."""
@@ -140,13 +147,24 @@ class Publication:
     def _send_all(self) -> None:
         while (path := self._waiting.get()) is not None:
             try:
-                self._fs.pipe_file(self._remote(path), path.read_bytes())
+                data = read_regular(path)
             except FileNotFoundError:  # a hand-off that nobody needs any more
                 continue
-            except Exception as error:  # of the store's library
-                self._failed.append(f"{path.name}: {in_words(error)}")
-                message = f"{path.name} could not be published: {in_words(error)}"
-                self._publisher.warning(Warned(kind="not_published", message=message))
+            except OSError as error:
+                self._fail(path, error)
+                continue
+            try:
+                self._fs.pipe_file(self._remote(path), data)
+            except Exception as error:  # of the store's library, FileNotFoundError too: the bucket is gone
+                self._fail(path, error)
+
+    def _fail(self, path: Path, error: Exception) -> None:
+        self._failed.append(f"{path.name}: {in_words(error)}")
+        message = f"{path.name} could not be published: {in_words(error)}"
+        with contextlib.suppress(
+            StorageError
+        ):  # the journal cannot be written: the run finds that out itself
+            self._publisher.warning(Warned(kind="not_published", message=message))
 
 
 def _is_whole(work: Work, stage: PipelineStage, item: str, key: str) -> bool:

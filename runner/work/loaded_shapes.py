@@ -15,11 +15,11 @@ from runner.model.preparation import prepared_shapes
 from runner.pipeline.model_sources import where_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from runner.manifest.load import Manifest
     from runner.manifest.problems import Position
-    from runner.manifest.schema import Source
+    from runner.manifest.schema import ModelSource, Source
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.stage import PipelineStage
 
@@ -78,3 +78,17 @@ def errors_at(where: Position) -> Iterator[None]:
         yield
     except ModelError as error:
         raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
+
+
+def notes_on_sources(model: ModelSource, components: Iterable[ComponentShapes]) -> dict[str, str]:
+    """Messages about weights that are not from where the manifest says first, with the kinds of warnings."""
+    found: dict[str, str] = {}
+    for shapes in (one for one in components if one.tensors):
+        name = shapes.component.name
+        if shapes.variant != model.variant:
+            files = f"has no files of variant '{model.variant}': its plain files are loaded"
+            found[f"component '{name}' {files}"] = "variant_absent"
+        if model.checkpoint and name not in model.components:
+            place = f"is from {model.source}: {model.checkpoint} does not hold it"
+            found[f"component '{name}' {place}"] = "component_absent"
+    return found

@@ -20,7 +20,7 @@ from runner.model.sources import ComposedModel, Model, find
 from runner.pipeline.model_sources import where_source
 from runner.work.adapters import Adapters
 from runner.work.keys import Prints, keys_of
-from runner.work.loaded_shapes import as_loaded, errors_at
+from runner.work.loaded_shapes import as_loaded, errors_at, notes_on_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -175,18 +175,14 @@ class ResolvedModels:
                 self._indices[source] = read_index(model.folder) if model else model_index(source)
         return self._indices[source]
 
-    def notes(self, stage: PipelineStage) -> list[str]:
-        """A message for each component of which the requested variant is missing.
+    def notes(self, stage: PipelineStage) -> dict[str, str]:
+        """Messages about weights that are not from where the manifest says first, with the kinds of warnings.
 
         Raises:
             ManifestError: as :meth:`shapes`.
 
         """
-        variant = stage.model.variant if stage.model else None
-        plain = [s.component.name for s in self.shapes(stage) if s.tensors and s.variant != variant]
-        return [
-            f"component '{n}' has no files of variant '{variant}': its plain files are loaded" for n in plain
-        ]
+        return notes_on_sources(stage.model, self.shapes(stage)) if stage.model else {}
 
     def commits(self) -> dict[Source, str | None]:
         """The commit of each hub model that is here, or that a run would download; None if unknown."""

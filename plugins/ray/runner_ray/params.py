@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+
+def _amount(value: float) -> float:
+    if value > 1 and value != int(value):
+        raise ValueError("Ray divides a single one only: above 1 it must be a whole number")
+    return value
+
+
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(_amount)]
+"""An amount of what Ray's nodes have."""
 
 
 class Ray(BaseModel):
@@ -12,13 +24,12 @@ class Ray(BaseModel):
 
     address: str = Field("auto", min_length=1, description="the cluster: auto, or HOST:PORT of its head")
     nodes: int = Field(1, ge=1, description="agents that a run waits for before it begins; more may come")
-    num_gpus: float = Field(
+    num_gpus: Amount = Field(
         0,
-        ge=0,
         description="GPUs of an agent: 1 for one on each; 0 for one on each machine, on its processor",
     )
-    num_cpus: float = Field(1, ge=0, description="processors of an agent, as Ray counts them")
-    resources: dict[str, float] = Field(
+    num_cpus: Amount = Field(1, description="processors of an agent, as Ray counts them")
+    resources: dict[str, Amount] = Field(
         default_factory=dict, description="custom resources of an agent; nodes without them take no part"
     )
     folder: str | None = Field(

@@ -96,6 +96,8 @@ class _Place:
     losses: int = 0
     over: bool = False
     """Whether no agent is started here any more."""
+    problem: str = ""
+    """Why the last agent could not be started; empty if it could."""
 
 
 @dataclass
@@ -120,6 +122,7 @@ class RayPlaces:
             elif place.starting is not None and ray.wait([place.starting], timeout=0)[0]:
                 self._started(place)
         if not self._begun and len(self._held) < self.params.nodes:
+            self._check_any()
             self._ask_for_more()
             return []
         self._begun = True
@@ -134,6 +137,8 @@ class RayPlaces:
             running = f"{len(self._held)} of {self.params.nodes} agents run on the Ray cluster"
             if starting:
                 return f"{running}; {more} for {self._wanted}"
+            if problems := self._problems():
+                return f"{running}; {problems}"
             return f"{running}; there is no other node with {self._wanted}"
         if starting:
             return f"of the agents on the Ray cluster, {more} for {self._wanted}"
@@ -201,18 +206,36 @@ class RayPlaces:
         starting, place.starting = place.starting, None
         try:
             ray.get(starting)
-        except ray.exceptions.RayError:
+        except ray.exceptions.RayError as error:
+            place.problem = str(error).strip().rpartition("\n")[2]
             self._lose(place)
             return
+        place.problem = ""
         self._held.append(RayChannel(place.name, place.actor, lambda: self._lose(place)))
 
     def _lose(self, place: _Place) -> None:
-        """A place has lost its agent: it may have another one, but not for ever."""
-        with contextlib.suppress(Exception):
-            ray.kill(place.actor)
+        """A place has lost its agent: it may have another one, but not for ever.
+
+        What runs of the old one is ended by its channel: the actor that has started it has to do that.
+        """
         place.actor = place.starting = None
         place.losses += 1
         place.over = place.losses > RESTARTS
+
+    def _check_any(self) -> None:
+        """Check that an agent can be started somewhere.
+
+        Raises:
+            RuntimeError: it was tried on all nodes that there are, several times.
+
+        """
+        if self._places and not self._held and all(place.over for place in self._places.values()):
+            raise RuntimeError(self._problems())
+
+    def _problems(self) -> str:
+        """Where no agent can be started, and why; empty if there is no such node."""
+        found = [f"{place.name}: {place.problem}" for place in self._places.values() if place.over]
+        return f"agents cannot be started: {'; '.join(found)}" if found else ""
 
     def _ask_for_more(self) -> None:
         """Have a cluster that grows by itself grow to what is asked for."""

@@ -117,9 +117,17 @@ def test_components_that_the_file_lacks_are_the_repositorys(
         "Q8_0",
     )
     project.write("whole.toml", MANIFEST.format("./some.gguf", f'config = "{folder}"'))
-    planned = components(project.runner("plan", "whole.toml", "--json"))
-    assert planned["transformer"]["quantisation"] == "gguf Q8_0"
-    assert set(planned) == {"text_encoder", "transformer", "vae"}
+    planned = project.runner("plan", "whole.toml", "--json")
+    assert components(planned)["transformer"]["quantisation"] == "gguf Q8_0"
+    assert set(components(planned)) == {"text_encoder", "transformer", "vae"}
+    lacks = [
+        f"component '{n}' is from {folder}: ./some.gguf does not hold it" for n in ("text_encoder", "vae")
+    ]
+    checked = project.invoke("validate", "whole.toml")
+    assert [line for line in checked.stderr.splitlines() if line.startswith("note: ")] == [
+        f"note: {line}" for line in lacks
+    ]
+    assert all(line in project.invoke("plan", "whole.toml").stdout for line in lacks)
 
 
 @pytest.mark.parametrize(
