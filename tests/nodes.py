@@ -98,6 +98,8 @@ class Odd(Together):
             return b"\\x80\\x04."
         if HOW == "large" and kind == "result":
             return struct.pack(">4sII", b"rnr1", 1 << 31, 0)
+        if HOW == "full" and kind in ("piece", "result"):
+            return _packed({"kind": "ended", "stage": "make", "code": 9, "error": "its disk is full"}, b"")
         if HOW == "version" and kind == "welcome":
             head["versions"]["torch"] = "1.0"
         if HOW == "stage" and kind == "welcome":

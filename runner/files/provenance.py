@@ -105,8 +105,9 @@ def is_whole(path: Path, key: str) -> bool:
 
 
 def _checksums_are_right(file: BinaryIO) -> bool:
-    """Whether every chunk of a PNG has the checksum of its content (PNG specification, 5.3)."""
-    file.seek(len(PNG_SIGNATURE))
+    """Whether it is a PNG, and every chunk has the checksum of its content (PNG specification, 5.3)."""
+    if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
+        return False
     while length := file.read(4):
         chunk, checksum = file.read(4 + int.from_bytes(length)), file.read(4)
         if checksum != struct.pack(">I", zlib.crc32(chunk)):

@@ -38,8 +38,12 @@ def give(node: Node, work: StageTasks, tasks: Sequence[Task]) -> list[tuple[Task
             message = task_message(work.work, work.stage, task, inputs)
             own = len(Give([message]).frame())
             files = list(_files(work.work, work.stage, task)) if not node.shared else []
+            gone = [p for name, p in inputs.paths.items() if name not in node.held and not p.exists()]
         except (UsageError, WireError, OSError, HeaderError) as error:
             refused.append((task, f"it cannot be sent to a node: {error}"))
+            continue
+        if gone:
+            refused.append((task, f"it cannot be sent to a node: there is no file {gone[0]} any more"))
             continue
         for name, path in inputs.paths.items():
             _send(node, Piece(INPUT, "", task.item.id, name, 0), path)

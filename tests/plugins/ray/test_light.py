@@ -33,7 +33,13 @@ def test_the_engine_does_not_know_ray(toy: Project) -> None:
     assert "runner-ray" in outcome.stderr
 
 
-@pytest.mark.parametrize("given", [{"nodes": 0}, {"num_gpus": -1}, {"address": ""}, {"gpu": 1}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({"nodes": 0}, {"num_gpus": -1}, {"address": ""}, {"gpu": 1}),
+        *({"num_gpus": 1.5}, {"num_cpus": float("inf")}, {"resources": {"fast": -1}}),
+    ],
+)
 def test_parameters_are_checked(given: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Ray.model_validate(given)

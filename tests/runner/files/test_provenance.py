@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 from runner.files import provenance
 from runner.files.provenance import (
     has_key,
+    is_whole,
     read_provenance,
     sidecar,
     without_provenance,
@@ -177,3 +178,15 @@ def test_only_our_own_chunks_are_taken_out(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     write_with_provenance(path, theirs, PROVENANCE)
     assert without_provenance(path.read_bytes()) == theirs
+
+
+def test_a_png_with_any_byte_altered_is_not_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_with_provenance(path, png(), PROVENANCE)
+    whole = path.read_bytes()
+    assert is_whole(path, KEY)
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert not is_whole(path, KEY), place
+    path.write_bytes(whole)
+    assert is_whole(path, KEY)

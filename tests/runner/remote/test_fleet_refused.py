@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from nodes import away, digests, local, nodes_of, prompts, run
+from nodes import ODD, away, digests, local, nodes_of, prompts, run
 
 if TYPE_CHECKING:
     from project import Project
@@ -84,3 +86,46 @@ def test_nodes_that_are_too_small_are_left_out(sent: Project) -> None:
     outcome = run(sent)
     assert outcome.code == 5, outcome
     assert "no node can take part:" in outcome.stderr
+
+
+def test_an_item_is_not_to_blame_for_the_disks_of_nodes(sent: Project) -> None:
+    """Two nodes are left out while they make it: it has not failed."""
+    away(sent, 2, '[[item]]\nid = "only"\nprompt = "x"\n')
+    sent.plugin("away", ODD.replace("Odd if n == self._last and HOW", "Odd if HOW"))
+    sent.environment["ODD"] = "full"
+    outcome = run(sent)
+    assert outcome.code == 9, outcome
+    assert [e["reason"] for e in outcome.of("node_refused")] == ["its disk is full"] * 2
+    assert outcome.of("item_finished") == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"), [(0, "its temporary folder cannot be used: "), (1, "File too large")]
+)
+def test_a_node_whose_disk_is_full_is_left_out_with_the_reason(
+    sent: Project, limit: int, reason: str
+) -> None:
+    """By a limit on the size of files: of its own at the start, and of those that it is sent."""
+    away(sent, 2, prompts(4))
+    before = local(sent)
+    sent.runner("run", "toy.toml")
+    shutil.rmtree(sent.folder / "runs/toy/outputs")
+    first = f"mkdir {sent.folder}/one 2>&- && ulimit -f {limit}; exec $0 $@"
+    command = json.dumps(["sh", "-c", first])
+    outcome = run(sent, "--set", f"executor.command={command}")
+    assert outcome.code == 0, outcome
+    (refused,) = outcome.of("node_refused")
+    assert refused["code"] == 9
+    assert reason in refused["reason"]
+    assert outcome.of("node_lost") == []
+    assert digests(sent.folder / "runs/toy") == before
+
+
+@pytest.mark.parametrize("new", ["None", "[None]"])
+def test_an_executor_that_is_broken_is_named(sent: Project, new: str) -> None:
+    away(sent, 1, prompts(1))
+    sent.plugin("away", f"{ODD}\n\nProcesses.new = lambda self: {new}\n")
+    outcome = run(sent)
+    assert outcome.code == 4, outcome
+    assert "executor 'away': " in outcome.stderr
+    assert "Traceback" not in outcome.stderr

@@ -64,6 +64,22 @@ def test_files_that_a_task_names_are_sent_once_and_before_it(project: Project) -
     assert [type(one) for one in to.outbox.found] == [Give]
 
 
+def test_a_task_whose_file_is_gone_fails_and_the_others_are_sent(project: Project) -> None:
+    project.plugin("convert", FILES["convert.py"])
+    project.write("convert.toml", FILES["convert.toml"])
+    for name in ("fox", "owl"):
+        Image.new("RGB", (8, 8), "red").save(project.folder / f"{name}.png")
+    stage, to = first_stage(project, "convert.toml"), node()
+    demand(stage.work)
+    (project.folder / "fox.png").unlink()
+    ((task, error),) = given(to, stage)
+    assert task.item.params[0].raw.values["picture"] == "fox.png"
+    assert error == f"it cannot be sent to a node: there is no file {project.folder / 'fox.png'} any more"
+    file, message = to.outbox.found
+    assert file.endswith("owl.png")
+    assert len(message.tasks) == 1
+
+
 def test_many_tasks_are_sent_in_messages_of_bounded_size(
     toy: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,3 +49,11 @@ def test_a_node_that_comes_again_has_joined() -> None:
     run.take(ev.NodeJoined(node="one", host="h"))
     (node,) = run.nodes.all.values()
     assert (node.state, node.reason) == ("joined", "")
+
+
+def test_seconds_that_no_clock_has_are_taken() -> None:
+    """A journal may come from anywhere."""
+    run = RunHistory()
+    run.take(ended("x", "one", 5, 1e18))
+    share = run.nodes.all["one"].shares["a"]
+    assert share.begun == share.ended == BEGUN + timedelta(seconds=5)

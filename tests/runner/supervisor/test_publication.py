@@ -80,8 +80,29 @@ def test_what_was_made_before_is_put_there_too(chain: Project, store: Any) -> No
     assert len(names(store)) == 4
 
 
+def test_what_is_cut_off_there_and_whole_here_is_put_there_again(chain: Project, store: Any) -> None:
+    """Not every store writes a file whole or not at all."""
+    write(chain)
+    run(chain, "chain.toml")
+    victim = next(name for name in store.store if name.endswith(".txt"))
+    whole = store.cat_file(victim)
+    store.pipe_file(victim, whole[:-1])
+    ran = run(chain, "chain.toml")
+    assert (ran.code, ran.made) == (0, [])
+    assert store.cat_file(victim) == whole
+
+
+def test_a_folder_is_a_store_as_well(chain: Project) -> None:
+    url = f"file://{chain.folder}/elsewhere/store"
+    chain.write("chain.toml", MANIFEST.replace("[[stage]]", f'[run]\npublish = "{url}"\n[[stage]]', 1))
+    assert run(chain, "chain.toml").code == 0
+    found = {path.name: path.read_bytes() for path in chain.folder.glob("elsewhere/store/chain/outputs/*")}
+    assert found == chain.outputs("chain")
+
+
+@pytest.mark.parametrize("error", [OSError("no"), FileNotFoundError("the bucket is gone")])
 def test_what_cannot_be_put_there_is_an_error_and_put_there_the_next_time(
-    chain: Project, store: Any, monkeypatch: pytest.MonkeyPatch
+    chain: Project, store: Any, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     write(chain)
 
@@ -89,7 +110,7 @@ def test_what_cannot_be_put_there_is_an_error_and_put_there_the_next_time(
 
     def refuse(fs: Any, path: str, *given: object, **options: object) -> None:
         if "/outputs/" in path:
-            raise OSError("no")
+            raise error
         pipe_file(fs, path, *given, **options)
 
     with monkeypatch.context() as patch:

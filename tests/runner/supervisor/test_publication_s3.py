@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,3 +89,17 @@ def test_a_bucket_that_there_is_not_is_reported_of_before_anything_is_made(
     assert f"[run] publish: not-{store.bucket}/prefix/toy cannot be used: " in outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert outcome.of("stage_started") == []
+
+
+def test_a_bucket_that_is_removed_in_mid_run_is_an_error(toy: Project, store: Store) -> None:
+    write(toy, store.bucket)
+    manifest = (toy.folder / "toy.toml").read_text()
+    toy.write("toy.toml", f'{manifest}[[item]]\nid = "slow"\nprompt = "slow"\nbehave = "wait"\n')
+    with toy.start("run", "toy.toml", "--json") as process:
+        wait_until((toy.folder / "flags/slow").exists, 60, "the item has begun")
+        store.fs.rm(store.bucket, recursive=True)
+        (toy.folder / "flags/slow.go").touch()
+        _, stderr = process.communicate(timeout=100)
+    assert process.returncode == 9, stderr
+    assert "could not be published" in stderr
+    assert len([name for name in toy.outputs("toy") if name.endswith(".txt")]) == 3
