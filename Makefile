@@ -45,7 +45,10 @@ SLOW := chaos fuzz packaging plugins sim test_manifests.py docs mutants runner/a
 	runner/worker/test_check.py runner/worker/test_device_draws.py runner/model/hub/test_damage.py \
 	runner/model/hub/test_fetched_models.py runner/supervisor/requests/test_model_check.py \
 	runner/worker/test_device_timer.py test_accelerator_bench.py runner/model/test_layouts.py \
-	runner/model/test_fingerprint.py runner/model/checks/test_classes.py runner/rundir/test_history.py
+	runner/model/test_fingerprint.py runner/model/checks/test_classes.py runner/rundir/test_history.py \
+	runner/model/test_bitsandbytes.py runner/model/test_quantize.py runner/model/test_weights.py \
+	runner/pipeline/test_checkpoints.py runner/supervisor/requests/test_measuring.py \
+	runner/supervisor/test_publication.py runner/work/test_adapters.py
 test-fast: $(READY)
 	$(BIN)/pytest -n 2 --fast $(SLOW:%=--ignore=tests/%)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import IO, TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from runner.api import ModelFacts, Stage
     from runner.events import Event
+    from runner.files.hashes import Identities
     from runner.manifest.params import RawParams
     from runner.model.checks.adapters import AdapterCheck, Recipients
     from runner.model.checks.request import ComponentCheck
@@ -108,6 +109,8 @@ class Job:
     adapters: JobAdapters | None = None
     is_open: bool = False
     """Whether more items may come."""
+    files: Identities = field(default_factory=dict)
+    """The files that it loads, each with its identity at a time when its content was known."""
 
     def send(self, pipe: IO[bytes]) -> None:
         """Send it in parts: pickling ten thousand items at once would take 100 MB."""
@@ -158,6 +161,8 @@ class Prepare:
     """A component to write anew into the cache; the answers are events ``prepared``."""
 
     preparation: Preparation
+    files: Identities
+    """As in a :class:`Job`."""
 
     def send(self, pipe: IO[bytes]) -> None:
         pickle.dump((self, 0), pipe)

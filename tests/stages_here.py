@@ -42,7 +42,7 @@ def run_stages(manifest: Path, stop: tuple[str, int] | None = None, sets: Sequen
     for stage in pipeline.stages:
         model = models.placed(stage)
         for one in model.prepared.values() if model else ():
-            prepare_component(one, events.append)
+            prepare_component(one, events.append, {})
         plan = plan_stage(pipeline, stage, models.shapes(stage))
         plan.check()
         tasks = demand(work, ()).tasks[stage.index]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from runner.files.header import HEADER_LIMIT, NUMBER_LIMIT, Header, HeaderError, TensorInfo, UnreadDtypeError
+from runner.files.header import HEADER_LIMIT, NUMBER_LIMIT, Header, HeaderError, TensorInfo, UnreadFormatError
 from runner.files.storage import open_to_read
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAGIC = b"GGUF"
+VERSIONS = (2, 3)
 FIRST = 1 << 16  # bytes that are read at first: most headers of image models are shorter
 PLAIN = {"F32": 4, "F16": 2}
 """Types that torch has, and their bytes."""
@@ -82,7 +83,7 @@ def read_gguf(path: Path) -> Header:
 
     Raises:
         HeaderError: it is cut off, damaged, or not a GGUF file.
-        UnreadDtypeError: it has a type that is not supported here.
+        UnreadFormatError: it has a type that is not supported here.
         OSError: it cannot be read.
 
     """
@@ -110,8 +111,10 @@ def parse_gguf(head: bytes, size: int) -> Header:
         raise HeaderError("it is no GGUF file: it does not begin with GGUF")
     cursor = _Cursor(head, size)
     version = cursor.number("I")
-    if version not in (2, 3):
-        raise HeaderError(f"its version of GGUF is {version}, and 2 and 3 are read")
+    if version not in VERSIONS:
+        swapped = int.from_bytes(version.to_bytes(4, "little"), "big")
+        what = "its numbers are big-endian" if swapped in VERSIONS else f"its version of GGUF is {version}"
+        raise UnreadFormatError(f"{what}, and versions 2 and 3 are read, little-endian: get another file")
     tensors, entries = cursor.count(), cursor.count()
     metadata = dict(_entry(cursor) for _ in range(entries))
     described = [_described(cursor) for _ in range(tensors)]
@@ -146,7 +149,7 @@ def _described(cursor: _Cursor) -> tuple[str, tuple[int, ...], BlockFormat, int]
     offset = cursor.number("Q")
     if number not in TYPES:
         known = UNREAD.get(number, f"type {number}")
-        raise UnreadDtypeError(
+        raise UnreadFormatError(
             f"it holds {name[:80]!r} as {known}, which diffusers does not read: get another quantisation"
         )
     return name, shape, TYPES[number], offset

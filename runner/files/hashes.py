@@ -9,9 +9,11 @@ import hashlib
 import json
 import re
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import StorageError
@@ -20,7 +22,9 @@ from runner.files.storage import open_to_read, write_atomically
 
 if TYPE_CHECKING:
     from os import stat_result
-    from pathlib import Path
+
+Identities = Mapping[Path, tuple[object, ...]]
+"""Files with what differs once one is changed or replaced: see :func:`identity_of`."""
 
 _LFS_BLOB = re.compile(r"[0-9a-f]{64}")
 _CHUNK = 8 << 20
@@ -135,6 +139,11 @@ def name_as_hash(target: Path) -> str | None:
     """The hash in a file's name, which large files in the hub's cache have; None for other files."""
     named = target.parent.name == "blobs" and _LFS_BLOB.fullmatch(target.name)
     return target.name if named else None
+
+
+def identity_of(path: Path) -> tuple[object, ...]:
+    """What differs once a file is changed or replaced; raises HashError where there is none."""
+    return tuple(_identity(path))
 
 
 def _identity(path: Path) -> list[object]:

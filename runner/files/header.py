@@ -49,8 +49,8 @@ class HeaderError(ValueError):
     """The file is not a complete safetensors file; the message says what is wrong."""
 
 
-class UnreadDtypeError(HeaderError):
-    """The file seems complete, but has a dtype that is not supported here."""
+class UnreadFormatError(HeaderError):
+    """The file seems complete, but is of a kind, or has a dtype, that is not read here."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read_header(path: Path) -> Header:
 
     Raises:
         HeaderError: it is cut off, damaged, or not a safetensors file.
-        UnreadDtypeError: it has a dtype that is not supported here.
+        UnreadFormatError: it has a dtype that is not supported here.
         OSError: it cannot be read.
 
     """
@@ -102,11 +102,22 @@ def header_length(start: bytes, size: int | None) -> int:
     if len(start) < 8:
         raise HeaderError(f"it is {len(start)} bytes long, too short for a safetensors file")
     (length,) = struct.unpack("<Q", start[:8])
+    if length > HEADER_LIMIT and (foreign := _foreign(start)):
+        raise UnreadFormatError(foreign)
     if size is not None and length > size - 8:
         raise HeaderError("its header reaches past its end: cut off, or no safetensors file")
     if length > HEADER_LIMIT:
         raise HeaderError(f"its header is {length} bytes long, and none needs more than {HEADER_LIMIT}")
     return int(length)
+
+
+def _foreign(start: bytes) -> str:
+    """A message about a file of another format with the name of this one; empty for an unknown one."""
+    if start.startswith(b"GGUF"):
+        return "it is a GGUF file: rename it, so that its name ends in .gguf"
+    if start.startswith((b"PK", b"\x80")):
+        return "it is pickled, and can run code when it is loaded: get it as safetensors"
+    return ""
 
 
 def check_size(header: Header, size: int) -> None:
@@ -163,7 +174,7 @@ def _tensor(name: str, table: Any, base: int) -> TensorInfo:
     except (KeyError, TypeError, ValueError):
         whole = False
     if whole and dtype not in DTYPE_BITS:
-        raise UnreadDtypeError(
+        raise UnreadFormatError(
             f"it holds {name[:80]!r} as {dtype[:20]!r}, which is not read here: get it in another precision"
         )
     size = _size(shape, DTYPE_BITS[dtype]) if whole else None

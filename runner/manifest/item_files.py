@@ -74,11 +74,11 @@ def _read_jsonl(file: str, text: str, problems: Problems) -> Iterator[BatchItem]
         if not line.strip():
             continue
         try:
-            fields = json.loads(line, object_pairs_hook=_table, parse_constant=_refuse_constant)
+            fields = strict_json(line)
         except json.JSONDecodeError as error:
             problems.add(_position(file, n, line, error.colno), f"not JSON: {error.msg}")
             continue
-        except _NotJsonError as error:
+        except NotJsonError as error:
             problems.add(_position(file, n, line, line.rfind(error.word) + 1), str(error))
             continue
         except (ValueError, RecursionError):
@@ -95,7 +95,18 @@ def _read_jsonl(file: str, text: str, problems: Problems) -> Iterator[BatchItem]
             yield BatchItem({name: value for name, value in fields.items() if value is not None}, where)
 
 
-class _NotJsonError(Exception):
+def strict_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        NotJsonError: it has a constant such as NaN, or a name twice.
+        ValueError, RecursionError: it is not JSON, or cannot be read.
+
+    """
+    return json.loads(text, object_pairs_hook=_table, parse_constant=_refuse_constant)
+
+
+class NotJsonError(ValueError):
     """Input that Python's parser accepts although it is not valid JSON; ``word`` is the faulty part."""
 
     def __init__(self, word: str, message: str) -> None:
@@ -107,13 +118,13 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for name, value in pairs:
         if name in table:
-            raise _NotJsonError(f'"{name}"', f"'{name}' is given twice")
+            raise NotJsonError(f'"{name}"', f"'{name}' is given twice")
         table[name] = value
     return table
 
 
 def _refuse_constant(name: str) -> None:
-    raise _NotJsonError(name, f"not JSON: {name} is not a JSON number")
+    raise NotJsonError(name, f"not JSON: {name} is not a JSON number")
 
 
 def _read_csv(file: str, text: str, problems: Problems) -> Iterator[BatchItem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -11,9 +10,10 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from runner.manifest.explain import shown
+from runner.manifest.item_files import NotJsonError, strict_json
 from runner.manifest.problems import did_you_mean
 from runner.manifest.schema import LoraSource
-from runner.manifest.sources import HUB_ID, hub_file, is_hub_id, is_revision, lora_name, path_of
+from runner.manifest.sources import HUB_ID, WEIGHTS, hub_file, is_hub_id, is_revision, lora_name, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from runner.manifest.problems import Problems
     from runner.manifest.schema import LoraTable
 
-WEIGHTS = "lora_weights"
-"""The field of an item with weights of its own, by the adapters' names."""
 SAFETENSORS = ".safetensors"
 _ON_HUB = re.compile(rf"(?P<source>{HUB_ID.pattern})(@(?P<revision>[^:]*))?:(?P<file>.+)")
 
@@ -75,18 +73,31 @@ def weights_of(item: BatchItem, manifest: Manifest, problems: Problems) -> dict[
             known = f"; there are: {', '.join(weights)}" if weights else "; the manifest has no [[lora]]"
             hint = did_you_mean(name, weights) or known
             problems.add(item.where(WEIGHTS), f"'{WEIGHTS}' has no [[lora]] of the name '{name}'{hint}")
-        elif isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+        elif not _is_number(weight):
             problems.add(item.where(WEIGHTS), f"'{WEIGHTS}': '{name}' must be a number, not {shown(weight)}")
         else:
             weights[name] = float(weight)
     return weights
 
 
+def _is_number(weight: object) -> bool:
+    """Whether it is a finite number; whole numbers from JSON may be larger than any."""
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        return False
+    try:
+        return math.isfinite(weight)
+    except OverflowError:
+        return False
+
+
 def _given(item: BatchItem, problems: Problems) -> Mapping[str, Any]:
     given = item.fields.get(WEIGHTS, {})
     if item.text_only and isinstance(given, str):
         try:
-            given = json.loads(given)
+            given = strict_json(given)
+        except NotJsonError as error:
+            problems.add(item.where(WEIGHTS), f"'{WEIGHTS}': {error}")
+            return {}
         except (ValueError, RecursionError):
             given = None
     if isinstance(given, dict):

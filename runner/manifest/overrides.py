@@ -10,7 +10,7 @@ import tomli
 from runner.errors import ExitCode, UsageError
 from runner.manifest.bounds import DEEPEST, limit_violations
 from runner.manifest.problems import Position, Problems, did_you_mean
-from runner.manifest.sources import lora_name
+from runner.manifest.sources import WEIGHTS, lora_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -81,8 +81,10 @@ def _parse(raw: dict[str, Any], text: str) -> Override:
     path: list[str | int] = [parts[0]]
     rest = parts[1:]
     if parts[0] in _NAMES and isinstance(raw.get(parts[0]), list):
-        rest = parts[2:]
-        path.append(_index(parts[0], raw[parts[0]], parts[1] if len(parts) > 1 else ""))
+        index, rest = _index(parts[0], raw[parts[0]], parts[1:])
+        path.append(index)
+        if rest[:1] == [WEIGHTS]:
+            rest = [WEIGHTS, *filter(None, [".".join(rest[1:])])]
     elif parts[0] in ("item", "lora"):
         raise UsageError(f"the manifest has no [[{parts[0]}]]")
     override = Override(text, (*path, *rest), _value(value.strip()))
@@ -93,11 +95,13 @@ def _parse(raw: dict[str, Any], text: str) -> Override:
     return override
 
 
-def _index(kind: str, tables: list[Any], name: str) -> int:
-    """The index of the table that has the name."""
+def _index(kind: str, tables: list[Any], parts: list[str]) -> tuple[int, list[str]]:
+    """The index of the table whose name the parts of a key begin with, and the rest: names may have dots."""
     names = [_NAMES[kind](table) if isinstance(table, dict) else "" for table in tables]
-    if name in names:
-        return names.index(name)
+    for count in range(len(parts), 0, -1):
+        if (name := ".".join(parts[:count])) in names:
+            return names.index(name), parts[count:]
+    name = parts[0] if parts else ""
     known = ", ".join(filter(None, names))
     raise UsageError(f"the manifest has no {kind} '{name}'{did_you_mean(name, names)} (there are: {known})")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, WithJsonSchema
 
 from runner.accelerator import names
 from runner.declarations import LOCAL
@@ -94,6 +94,19 @@ class ModelSource(Source):
         description="components from elsewhere, by name: a folder, a hub id, ID[@REVISION][:SUBFOLDER], "
         "or a file of weights: ./FILE or ID[@REVISION]:FILE (.safetensors, .gguf)",
     )
+
+    _checkpoint: str | None = PrivateAttr(None)
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The whole checkpoint in one file that this was, before it was split into its components."""
+        return self._checkpoint
+
+    def of_checkpoint(self, file: str) -> ModelSource:
+        """The same, which was this file."""
+        made = self.model_copy()
+        made._checkpoint = file  # noqa: SLF001 - of this class
+        return made
 
     def __hash__(self) -> int:
         """Without the components, which are a dictionary; they count for equality."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError
 from runner.files.gguf import read_gguf
-from runner.files.header import Header, HeaderError, UnreadDtypeError, read_header
+from runner.files.header import Header, HeaderError, UnreadFormatError, read_header
 from runner.files.storage import LFS_POINTER, is_lfs_pointer, open_to_read
 from runner.manifest.problems import did_you_mean
 from runner.model.bitsandbytes import DESCRIPTION_LIMIT, is_bitsandbytes, is_description
@@ -241,7 +241,7 @@ def read_table(path: Path) -> dict[str, Any]:
 def _whole_header(path: Path) -> Header:
     try:
         return read_gguf(path) if path.suffix == GGUF else read_header(path)
-    except UnreadDtypeError as error:
+    except UnreadFormatError as error:
         raise ModelError(f"{path} cannot be loaded: {error}") from None
     except HeaderError as error:
         _refuse_pointer(path)

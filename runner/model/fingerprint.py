@@ -7,13 +7,17 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
-from runner.files.hashes import FileHashes, HashError, name_as_hash
+from runner.files.hashes import FileHashes, HashError, identity_of, name_as_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
+    from runner.files.hashes import Identities
     from runner.model.files import ComponentFiles
+
+
+CHANGED = "the model's files were changed since the run began: run it again"
 
 
 @contextmanager
@@ -84,3 +88,21 @@ def altered(files: Iterable[ComponentFiles]) -> list[str]:
     if unknown:
         hashes.learn(unknown)
     return [name for path, name in named.items() if hashes.known(path) != name_as_hash(path.resolve())]
+
+
+@_model_errors()
+def identities(files: Iterable[ComponentFiles]) -> Identities:
+    """Sizes, times and inodes of the files of some components; raises as :func:`fingerprint`."""
+    return {f.folder / name: identity_of(f.folder / name) for f in files for name in f.names}
+
+
+@_model_errors()
+def refuse_changed(files: Identities) -> None:
+    """Check that files are what they were when :func:`identities` looked at them.
+
+    Raises:
+        ModelError: one is not.
+
+    """
+    if any(identity_of(path) != identity for path, identity in files.items()):
+        raise ModelError(CHANGED)

@@ -20,6 +20,7 @@ from runner.files.cache import cache_value, cached_values
 from runner.files.header import TensorInfo
 from runner.machine.describe import versions
 from runner.machine.interpreter import environment, interpreter
+from runner.model.checks.prediction import prediction_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from runner.api import Component
     from runner.model.shapes import ComponentShapes
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 3
 """Raise it when the same file is laid out otherwise."""
 CACHE = "layouts.json"
 SECONDS = 300.0  # for the child, with imports
@@ -66,6 +67,10 @@ def in_layout(shapes: ComponentShapes, layout: Layout | None = None) -> Componen
         ModelError: the file's tensors are not those of the class, or it cannot be converted.
 
     """
+    # how the model's own weights are quantised is not how those of the file are
+    config = {name: value for name, value in shapes.config.items() if name != "quantization_config"}
+    said = prediction_of(shapes.component.name, shapes.tensors, shapes.metadata)
+    shapes = replace(shapes, config=config, prediction=said)
     layout = layout or layout_of(shapes)
     component = _as_in_a_file(shapes)
     return replace(shapes, component=component, tensors=layout.tensors, computed=layout.computed)
@@ -104,16 +109,21 @@ def answer(request: Mapping[str, Any], failure: str) -> Mapping[str, Any]:
         ModelError: there is none; the message begins with ``failure``.
 
     """
-    known = [LAYOUT_VERSION, versions(LIBRARIES), request]
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:40]
-    found = cached_values(CACHE).get(digest)
+    found = cached_values(CACHE).get(_digest(request))
     if not isinstance(found, dict):
         found = _ask(request)
+        for more, its_answer in found.pop("also", ()):
+            cache_value(CACHE, _digest({**more, "tensors": request["checkpoint"]}), its_answer)
         if "error" not in found:
-            cache_value(CACHE, digest, found)
+            cache_value(CACHE, _digest(request), found)
     if "error" in found:
         raise ModelError(f"{failure}: {found['error']}")
     return found
+
+
+def _digest(request: Mapping[str, Any]) -> str:
+    known = [LAYOUT_VERSION, versions(LIBRARIES), request]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:40]
 
 
 def _ask(request: Mapping[str, Any]) -> dict[str, Any]:

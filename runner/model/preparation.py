@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from runner.errors import ModelError
 from runner.files.cache import cache_folder
 from runner.machine.describe import versions
+from runner.model.files import open_component
 from runner.model.fingerprint import fingerprint
 from runner.model.layouts import layout
 from runner.model.parts import ROOT
-from runner.model.quantised import GGUF, PACKAGES, TORCHAO
+from runner.model.quantised import GGUF, PACKAGES, TORCHAO, parts_of
 from runner.model.selection import CONFIG
 from runner.model.shapes import CONVERTED
 
@@ -55,8 +56,14 @@ class Preparation:
 
     @property
     def is_done(self) -> bool:
-        """Whether the folder is complete: its config is written last."""
-        return (self.target / CONFIG).is_file()
+        """Whether the folder is complete: its config is written last, and files may be gone since."""
+        if not (self.target / CONFIG).is_file():
+            return False
+        try:
+            _ = open_component(self.target, self.prepared).shapes
+        except ModelError:
+            return False
+        return True
 
 
 def preparation(
@@ -83,6 +90,8 @@ def preparation(
 def prepared_shapes(shapes: ComponentShapes, scheme: str | None, dtype: str) -> ComponentShapes:
     """The shapes that a component will be loaded with: its own, unless it is quantised or converted before.
 
+    They are its own too where it has no layer that would be quantised.
+
     Raises:
         ModelError: it is quantised already, or its class cannot be.
 
@@ -104,6 +113,8 @@ def prepared_shapes(shapes: ComponentShapes, scheme: str | None, dtype: str) -> 
         "dtype": dtype,
     }
     found = layout(request, f"component '{shapes.component.name}' cannot be {_done(scheme)}")
+    if scheme is not None and not parts_of(found.tensors)[0]:
+        return shapes
     return replace(shapes, tensors=found.tensors, computed=frozenset(), prepared=scheme or CONVERTED)
 
 

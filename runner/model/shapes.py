@@ -49,6 +49,8 @@ class ComponentShapes:
     """Why its quantised weights cannot be read, where that needs more than their names; else empty."""
     computed: frozenset[str] = frozenset()
     """Weights that are computed when the component is loaded: they are in no file, and in no block."""
+    prediction: str = ""
+    """What its single file says that it predicts, as schedulers name it."""
     adapters: tuple[AdapterReport, ...] = ()
     """Of the adapters that change it."""
 

@@ -160,6 +160,12 @@ def bind_stages(manifest: Manifest, plugins: Plugins, problems: Problems) -> tup
     )
     for stage in stages:
         check_stage(manifest, stage, problems)
+    if loras and len(stages) == len(specs) and not any(stage.loras and stage.components for stage in stages):
+        message = (
+            "[[lora]] adapts the model of [model], and no stage loads a component of that one: it would have "
+            "no effect"
+        )
+        problems.add(manifest.where("lora", key=True), message)
     check_component_names(manifest, stages, problems)
     return stages
 

@@ -74,9 +74,8 @@ def _opened(source: ModelSource, manifest: Manifest, plugins: Plugins) -> ModelS
     model = source.model_copy(update={"source": configs, "config": None, "components": {}})
     facts = facts_of(model, manifest.folder, plugins, {})
     held = _held(source, tensors, facts)
-    return model.model_copy(
-        update={"components": {**dict.fromkeys(held, source.source), **source.components}}
-    )
+    components = {**dict.fromkeys(held, source.source), **source.components}
+    return model.model_copy(update={"components": components}).of_checkpoint(source.source)
 
 
 def _tensors(file: PartSource, manifest: Manifest, plugins: Plugins) -> Mapping[str, TensorInfo]:

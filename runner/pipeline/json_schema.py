@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from runner.declarations import LOCAL
-from runner.manifest.loras import WEIGHTS
 from runner.manifest.params import names_of
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ManifestTable, Placement
-from runner.manifest.sources import FOLDER, HUB_ID, PLUGIN, REVISION
+from runner.manifest.sources import FOLDER, HUB_ID, PLUGIN, REVISION, WEIGHTS
 from runner.pipeline.for_model import params_model
 from runner.placements import ACCELERATOR_ONLY
 from runner.plugins import load_object

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def where_source(manifest: Manifest, stage: int, source: Source | None = None) -> Position:
     """The position of a stage's model source, of a part that it loads, or of an adapter."""
-    if isinstance(source, PartSource):
+    if isinstance(source, PartSource) and _is_written(manifest, stage, source.component):
         return manifest.where(*_model(manifest, stage), "components", source.component)
     if isinstance(source, LoraSource):
         tables = manifest.table.lora
@@ -61,7 +61,7 @@ def check_component_names(manifest: Manifest, stages: Sequence[PipelineStage], p
             continue
         known = {c.name: None for other in stages if other.model == stage.model for c in other.components}
         for name in stage.model.components:
-            if name not in known:
+            if name not in known and _is_written(manifest, stage.index, name):
                 where = manifest.where(*_model(manifest, stage.index), "components", name, key=True)
                 hint = did_you_mean(name, known) or f" (they load: {', '.join(known) or 'none'})"
                 code = ExitCode.USAGE if where.is_override else ExitCode.MANIFEST
@@ -83,3 +83,9 @@ def check_buffers(manifest: Manifest, stage: PipelineStage, problems: Problems) 
 def _model(manifest: Manifest, stage: int) -> Path:
     """The path of a stage's model table."""
     return ("stage", stage, "model") if manifest.table.stage[stage].model else ("model",)
+
+
+def _is_written(manifest: Manifest, stage: int, component: str) -> bool:
+    """Whether the manifest or an override names a component's source; a whole checkpoint has others."""
+    path = (*_model(manifest, stage), "components", component)
+    return manifest.positions.has(path) or any(path[: len(o.path)] == o.path for o in manifest.overrides)

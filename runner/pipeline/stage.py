@@ -91,7 +91,7 @@ class PipelineStage:
             if file_of(source):
                 found[self.model].append(replace(component, config_only=True, buffers=()))
         for lora in self.loras:
-            found.setdefault(lora.source, []).append(lora_file(lora.source, lora.name))
+            found.setdefault(lora.source, [lora_file(lora.source, lora.name)])  # two may have one file
         return found
 
     @property

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from runner.errors import ExitCode
 from runner.manifest import schema
 from runner.manifest.explain import keys_at, named
-from runner.manifest.loras import WEIGHTS
 from runner.manifest.params import names_of
 from runner.manifest.problems import did_you_mean
+from runner.manifest.sources import WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

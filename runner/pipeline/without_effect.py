@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from runner.manifest.loras import WEIGHTS
 from runner.manifest.params import names_of
-from runner.manifest.sources import lora_name
+from runner.manifest.sources import WEIGHTS, lora_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,7 +49,7 @@ def _reason(
             loading = [stage for stage in stages if stage.components]
             own_models = [stage for stage in loading if stage.table.model]
             return _overruled("stage", len(own_models), len(loading), "[stage.model]")
-        case ("lora", int(n), "weight"):
+        case ("lora", int(n), "weight") if n < len(tables_of_loras):  # there is none where it is wrong
             lora = tables_of_loras[n]
             name = lora_name(lora.source, lora.name)
             given = [item.fields.get(WEIGHTS) for item in items]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,8 @@ CONFIG = {
     *("base_model_name_or_path", "inference_mode", "lora_dropout", "peft_version"),  # of training
 }
 """Settings that may differ from peft's defaults; any other would ask for another computation."""
+SCALES = ("r", "lora_alpha", "rank_pattern", "alpha_pattern")
+"""Settings that scale what an adapter adds, or tables of them by layer."""
 # by a part of a tensor's name: formats of which diffusers drops parts, or that compute with whole weights
 REFUSED = {
     "dora_scale": "it is a DoRA, of which diffusers drops the magnitudes",
@@ -78,6 +81,13 @@ def _refuse_configs(raw: str | None) -> None:
         named = {name.rpartition(".")[2]: value for name, value in settings.items()}
     except (ValueError, AttributeError, RecursionError):
         raise ModelError(f"its metadata is damaged: '{METADATA}' is no JSON table") from None
+    for name, value in settings.items():
+        if name.rpartition(".")[2] in SCALES:
+            for number in value.values() if isinstance(value, dict) else [value]:
+                if type(number) not in (int, float) or not 0 < number < math.inf:
+                    raise ModelError(
+                        f"its metadata sets '{name}' of peft to {number!r}, and not to a positive number"
+                    )
     usual: dict[str, Any] = LoraConfig().to_dict()
     for name, value in named.items():
         if value and value != usual.get(name) and name not in CONFIG:

@@ -38,6 +38,7 @@ from runner.placement.adapters import (
     standing_in,
 )
 from runner.placement.library import MappedModule, without_weights
+from runner.placement.traced import TracedTensor, left_out, refuse_left_out
 from runner.plugins import load_object
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ _DROPS = re.compile("unsupported|filter|purge|not handle", re.IGNORECASE)
 """Words by which diffusers says, without a warning, that it leaves tensors out."""
 _LORA = re.compile(r"[._]lora[._]")
 """Ends the name of a layer in that of a tensor."""
+_TEXT_ENCODER = re.compile(r"text_encoder(_\d+)?")
 _SIZES = re.compile(
     r"size mismatch for (?P<name>\S+): .*?torch\.Size\(\[(?P<file>[\d, ]*)\]\).*?"
     r"torch\.Size\(\[(?P<model>[\d, ]*)\]\)"
@@ -78,10 +80,9 @@ def try_adapter(check: AdapterCheck) -> AdapterReport:
     others = {name: Elsewhere(one.config) for name, one in recipients.without(modules).items()}
     loader = loader_of(recipients.pipeline, {**others, **modules})
     with _header_file(check.header) as path, _collected_notes() as notes:
+        missed = left_out(loader, check.header)
         converted = _load(loader, modules, AdapterFile(path, ADAPTER))
-    norms = [name for name in check.header.tensors if "norm" in name and name.endswith((".diff", ".diff_b"))]
-    if norms:
-        notes.append(f"diffusers drops its {len(norms)} changes of norm layers (such as {norms[0]})")
+    refuse_left_out(missed, notes)
     layers = {name: found for name, one in modules.items() if (found := _layers(one))}
     _account(converted, modules, loadable, notes)
     if "transformer" in layers and "transformer_2" in {*modules} - {*layers}:
@@ -121,7 +122,7 @@ def _account(
             there = sum(1 for name, _ in modules[component].named_parameters() if f".{ADAPTER}" in name)
             if there < count:
                 lost += _without_layer(own, modules[component]) or own
-        elif component in loadable or component.startswith("text_encoder"):
+        elif component in loadable or _TEXT_ENCODER.fullmatch(component):
             notes.append(
                 f"{count} of its {len(given)} weights are for '{component}', which no stage of this manifest "
                 "loads: they have no effect"
@@ -223,7 +224,8 @@ def _tensors(header: Header) -> dict[str, torch.Tensor]:
         if info.elements:
             at = 0 if math.prod(info.shape) == 1 else info.shape[-1] - 1
             tensor[at] = 1
-        found[name] = tensor.view(info.shape)
+        made = tensor.view(info.shape)
+        found[name] = made if name.endswith("alpha") else TracedTensor.of(made, name)
     return found
 
 

@@ -32,6 +32,11 @@ BESIDE_TEXT = {"logit_scale", "text_projection", "position_ids", "spiece_model"}
 CLIP's scale is for training, and a ``CLIPTextModel`` has no projection; positions are made by the class; the
 last is the vocabulary of a tokenizer.
 """
+OTHER_TOWERS = {
+    "Text": {"vision_model", "visual_projection"},
+    "Vision": {"text_model", "logit_bias"},
+}
+"""What files of CLIP or SigLIP hold beside the one encoder whose class has this word in its name."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def check_weights(
     """
     own = model.state_dict()
     there = weights.keys() & own.keys()
-    more = BESIDE_TEXT if "transformers" in families(cls) else set()
+    more = beside(cls)
     found = {
         "missing_keys": untied(model, own.keys() - weights.keys(), there),
         "unexpected_keys": [
@@ -100,6 +105,13 @@ def check_weights(
     )
     if message := disagreement(cls, agreement):
         raise ModelError(f"its tensors {message}")
+
+
+def beside(cls: Any) -> set[str]:
+    """Parts of the names of tensors that files hold beside the weights of a class."""
+    if "transformers" not in families(cls):
+        return set()
+    return BESIDE_TEXT.union(*(names for kind, names in OTHER_TOWERS.items() if kind in cls.__name__))
 
 
 def _is_of_its_kind(weight: torch.Tensor, own: torch.Tensor) -> bool:

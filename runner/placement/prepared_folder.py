@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save
 
+from runner.files.header import HeaderError, read_header
 from runner.files.storage import write_atomically
 from runner.model.quantised import SCHEMES
 from runner.model.selection import CONFIG, STEMS, WEIGHTS
@@ -39,10 +40,12 @@ def write_folder(
     dtype: torch.dtype,
     target: Path,
     done: Callable[[int, int], None],
+    check: Callable[[], None] = lambda: None,
 ) -> None:
     """Write the component to the folder ``target``; the config is written last.
 
-    ``done`` is called with the bytes that are written so far, and those of all.
+    ``done`` is called with the bytes that are written so far, and those of all; ``check`` before each file
+    is written, and raises an error if those that its weights were read from have changed.
 
     Raises:
         ModelError: the weights in the files are not those of the class.
@@ -61,14 +64,25 @@ def write_folder(
         file = f"{stem}-{number:05}-of-{len(shards):05}{WEIGHTS}"
         tensors = _flattened(mapped, shard, chosen, scheme, META)
         index |= dict.fromkeys(tensors, file)
-        if not (target / file).exists():
+        if not _is_whole(target / file):
             tensors = _flattened(mapped, shard, chosen, scheme, HOST)
+            check()
             write_atomically(target / file, save(tensors, {"format": "pt", **metadata}))
         written += sum(sizes[name] for name in shard)
         done(written, total)
+    check()
     table = {"metadata": {"total_size": written}, "weight_map": index}
     write_atomically(target / f"{stem}{WEIGHTS}.index.json", json.dumps(table).encode())
     write_atomically(target / CONFIG, json.dumps(_config(cls, files, scheme)).encode())
+
+
+def _is_whole(shard: Path) -> bool:
+    """Whether a file that an earlier attempt has written is there, as long as its header says."""
+    try:
+        read_header(shard)
+    except (OSError, HeaderError):
+        return False
+    return True
 
 
 def tensors_of(cls: Any, module: torch.nn.Module, scheme: str, dtype: torch.dtype) -> Weights:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from runner.files.header import TensorInfo
 
 T5 = "T5EncoderModel"
-ENCODERS = ("text_model", "vision_model")
+ENCODERS = {"Text": "text_model", "Vision": "vision_model"}
+"""The inner model of a class, by a word in its name."""
 Weights = dict[str, torch.Tensor]
 DTYPES = {
     "BOOL": torch.bool,
@@ -206,11 +207,9 @@ def _with_own_names(cls: Any, checkpoint: Checkpoint, config: Path, dtype: torch
     with init_empty_weights():
         model = cls(cls.config_class.from_pretrained(str(config)))
     # classes have the inner model as a part or, in later versions, are it themselves
-    outer = [f"{part}." for part in ENCODERS if not hasattr(model, part)]
-    weights: Weights = {}
-    for name, weight in checkpoint.items():
-        prefix = next((one for one in outer if name.startswith(one)), "")
-        weights[name.removeprefix(prefix)] = weight
+    inner = next((part for kind, part in ENCODERS.items() if kind in cls.__name__), "")
+    prefix = f"{inner}." if inner and not hasattr(model, inner) else ""
+    weights: Weights = {name.removeprefix(prefix): weight for name, weight in checkpoint.items()}
     kept = [*kept_in_float32(cls, dtype)]
     single_file_utils.load_model_dict_into_meta(model, weights, dtype=dtype, keep_in_fp32_modules=kept)
     return model.eval()

@@ -105,7 +105,9 @@ def _key_mismatches(originals: Sequence[Original], pipeline: Pipeline) -> list[D
     except ManifestError as error:
         if error.exit_code != ExitCode.MODEL:
             raise
-        raise ModelError(f"{error.messages}; --model SOURCE names it where it is now") from None
+        raise ModelError(
+            f"{error.messages}; --model SOURCE names it where it is now{_of_parts(pipeline)}"
+        ) from None
     keys = resolved.keys()
     # keys of inputs differ only if their stages' own parts do
     kinds = [kind for kind in KEY_INPUTS if kind != "inputs" and (keys or kind not in HASHES)]
@@ -123,6 +125,16 @@ def _key_mismatches(originals: Sequence[Original], pipeline: Pipeline) -> list[D
     return [
         mismatches(o.provenance, keys[item.id]) for o, item in zip(originals, pipeline.items, strict=True)
     ]
+
+
+def _of_parts(pipeline: Pipeline) -> str:
+    """The options that name components and adapters that were moved, if there are any."""
+    more = ""
+    if any(stage.model and stage.model.components for stage in pipeline.stages):
+        more += ", a component --set model.components.NAME=SOURCE"
+    if any(stage.loras for stage in pipeline.stages):
+        more += ", a LoRA --set lora.NAME.source=FILE"
+    return more
 
 
 def _parts(record: StageRecord, kinds: Sequence[str]) -> Parts:

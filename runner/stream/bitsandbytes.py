@@ -25,8 +25,8 @@ class Packed:
 
     cast_size = 0
 
-    def __init__(self, weight: torch.Tensor) -> None:
-        self.weight: Any = weight
+    def __init__(self, weight: Any) -> None:
+        self.weight = weight
         state = self.weight.quant_state
         nested = getattr(state, "state2", None)
         of_scales = [] if nested is None else [nested.absmax, nested.code]
@@ -63,8 +63,8 @@ class ByRows:
 
     cast_size = 0
 
-    def __init__(self, weight: torch.Tensor) -> None:
-        self.weight: Any = weight
+    def __init__(self, weight: Any) -> None:
+        self.weight = weight
         self.tensors: Sequence[torch.Tensor] = [plain(weight), self.weight.SCB]
 
     @property

@@ -9,9 +9,8 @@ from runner import events as ev
 from runner.api import ItemResult, Run, StageResult, Summary
 from runner.machine.active_time import active_seconds
 from runner.machine.describe import describe_machine, installed_with
-from runner.manifest.loras import WEIGHTS
 from runner.manifest.record import content_of
-from runner.manifest.sources import lora_name
+from runner.manifest.sources import WEIGHTS, lora_name
 from runner.rundir.memory_series import Series
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from runner.events import Warned
 from runner.files.storage import remove_if_empty
 from runner.machine.cpu import core_count
 from runner.plan.choose import plan_stages
+from runner.protocol import Prepare
 from runner.supervisor.device_locks import DeviceLocks
 from runner.supervisor.processes.launch import Launchers
 from runner.supervisor.requests.adapter_check import try_adapters
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager, ExitStack
     from pathlib import Path
 
+    from runner.files.hashes import Identities
     from runner.machine.describe import Machine
     from runner.model.sources import ComposedModel
     from runner.pipeline.binding import Pipeline
@@ -122,11 +124,12 @@ class LocalExecutor:
     def run_stage(self, work: StageTasks) -> None:
         stage, plan = work.stage, self.plans[work.stage.name]
         publisher = self._run.publisher
-        self._resolved.refuse_changed(stage)
+        unchanged = partial(self._resolved.unchanged, stage)
+        files = unchanged()
         model = self._resolved.placed(stage)
-        self._prepare_components(stage, model)
-        for note in self._resolved.notes(stage):
-            publisher.warning(Warned(kind="variant_absent", message=note, stage=stage.name))
+        self._prepare_components(stage, model, files)
+        for note, kind in self._resolved.notes(stage).items():
+            publisher.warning(Warned(kind=kind, message=note, stage=stage.name))
         runner = StageRunner(
             work=work.work,
             model=model,
@@ -138,18 +141,21 @@ class LocalExecutor:
             fail_fast=self._run.fail_fast,
             feed=work.feed,
             source=work.source,
+            unchanged=unchanged,
         )
         with self._locks.held(plan.limits.device, publisher.waiting):
             runner.run(work.tasks, work.cached)
 
-    def _prepare_components(self, stage: PipelineStage, model: ComposedModel | None) -> None:
+    def _prepare_components(
+        self, stage: PipelineStage, model: ComposedModel | None, files: Identities
+    ) -> None:
         """Quantise or convert the stage's components that are to be, and are not in the cache yet."""
         for one in model.prepared.values() if model else ():
             if not one.is_done:
                 launcher = self._launchers.get(CPU, stage.budget.threads or core_count())
                 log = self._run.directory.log("prepare")
                 progress = partial(self._run.publisher.preparing, stage.name, one.component.name, one.scheme)
-                prepare(one, launcher, log, self._run.interrupts, progress)
+                prepare(Prepare(one, files), launcher, log, self._run.interrupts, progress)
                 remove_if_empty(log)
 
     def _plan(self, stages: Sequence[PipelineStage]) -> list[StagePlan]:

@@ -19,6 +19,7 @@ from runner.supervisor.stage_worker import StageWorker
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from runner.files.hashes import Identities
     from runner.model.sources import ComposedModel
     from runner.plan.placement_option import PlacementOption
     from runner.plan.stage_plan import StagePlan
@@ -52,6 +53,8 @@ class StageRunner:
     """Tasks that come while the stage runs, beside those that it starts with."""
     source: Mapping[str, Any] | None = None
     """The record of the model that results are to have, if it is not the model's own."""
+    unchanged: Callable[[], Identities] = dict
+    """Returns the identities of the stage's files, and raises a RunnerError if their content has changed."""
     outcome: StageOutcome = field(default_factory=StageOutcome)
     placed: PlacementOption = field(init=False)
     """The placement in use."""
@@ -173,6 +176,7 @@ class StageRunner:
     ) -> StageWorker:
         placed = replace(self.placed, group=group)
         job = make_job(self.work, self.plan, placed, tasks, self.model, self.source)
+        job = replace(job, files=self.unchanged())
         recorder = ItemRecorder(job, tasks, self.publisher, self.settle, self.outcome)
         worker_feed = None
         if feed is not None and not feed.ended:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from runner.errors import ExitCode, PluginError, RunnerError, in_words
 from runner.manifest.problems import ManifestError, Position, Problems
 from runner.model.checks.classes import class_problems, pipeline_problem
 from runner.model.checks.formats import foreign_format
+from runner.model.checks.prediction import V, prediction_problem
 from runner.model.checks.request import ComponentCheck, checks_of
 from runner.pipeline.model_sources import where_component, where_source
 from runner.pipeline.params import instance
@@ -112,6 +114,16 @@ def _check_model(resolved: ResolvedModels, stage: PipelineStage, findings: Findi
         for message in messages:
             findings.problems.add(where, message, ExitCode.MODEL)
             findings.refused.add(shapes.component)
+    _check_prediction(resolved, stage, findings)
+
+
+def _check_prediction(resolved: ResolvedModels, stage: PipelineStage, findings: Findings) -> None:
+    """Warn if the scheduler expects another prediction, unless every item's parameters name the right one."""
+    name, message = prediction_problem(resolved.shapes(stage))
+    given = (item.params[stage.index].canonical for item in resolved.pipeline.items)
+    if message and not all(V in json.dumps(values, default=str) for values in given):
+        where = where_component(resolved.pipeline.manifest, stage, name)
+        findings.warnings[Warned(where, message, stage.name)] = None
 
 
 def _check_quantisation(

@@ -15,11 +15,11 @@ from runner.model.preparation import prepared_shapes
 from runner.pipeline.model_sources import where_source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from runner.manifest.load import Manifest
     from runner.manifest.problems import Position
-    from runner.manifest.schema import Source
+    from runner.manifest.schema import ModelSource, Source
     from runner.model.shapes import ComponentShapes
     from runner.pipeline.stage import PipelineStage
 
@@ -58,13 +58,17 @@ def _laid_out(file: ComponentShapes, configured: ComponentShapes, where: Positio
 
 def _prepared(manifest: Manifest, stage: PipelineStage, shapes: ComponentShapes) -> ComponentShapes:
     name = shapes.component.name
+    scheme = stage.quantize.get(name)
     if not shapes.tensors or shapes.component.config_only:
-        if isinstance(stage.table.quantize, dict) and name in stage.table.quantize:
-            where = manifest.where("stage", stage.index, "quantize", name, key=True)
-            raise ManifestError([Problem(where, f"component '{name}' has no weights")])
-        return shapes
-    with errors_at(manifest.where("stage", stage.index, "quantize")):
-        return prepared_shapes(shapes, stage.quantize.get(name), stage.table.dtype)
+        made, lacking = shapes, "weights"
+    else:
+        with errors_at(manifest.where("stage", stage.index, "quantize")):
+            made = prepared_shapes(shapes, scheme, stage.table.dtype)
+        lacking = "layers that would be quantised"
+    if scheme and not made.prepared and isinstance(stage.table.quantize, dict):
+        where = manifest.where("stage", stage.index, "quantize", name, key=True)
+        raise ManifestError([Problem(where, f"component '{name}' has no {lacking}")])
+    return made
 
 
 @contextmanager
@@ -74,3 +78,17 @@ def errors_at(where: Position) -> Iterator[None]:
         yield
     except ModelError as error:
         raise ManifestError([Problem(where, str(error), ExitCode.MODEL)]) from error
+
+
+def notes_on_sources(model: ModelSource, components: Iterable[ComponentShapes]) -> dict[str, str]:
+    """Messages about weights that are not from where the manifest says first, with the kinds of warnings."""
+    found: dict[str, str] = {}
+    for shapes in (one for one in components if one.tensors):
+        name = shapes.component.name
+        if shapes.variant != model.variant:
+            files = f"has no files of variant '{model.variant}': its plain files are loaded"
+            found[f"component '{name}' {files}"] = "variant_absent"
+        if model.checkpoint and name not in model.components:
+            place = f"is from {model.source}: {model.checkpoint} does not hold it"
+            found[f"component '{name}' {place}"] = "component_absent"
+    return found

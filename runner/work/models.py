@@ -11,7 +11,7 @@ from runner.manifest.problems import Problems
 from runner.manifest.schema import UNKNOWN, LoraSource, PartSource
 from runner.manifest.sources import check_source, is_hub_id
 from runner.model.files import read_index
-from runner.model.fingerprint import fingerprint
+from runner.model.fingerprint import CHANGED, fingerprint, identities
 from runner.model.hub.errors import is_offline, offline
 from runner.model.hub.headers import commit_of, describe, model_index
 from runner.model.hub.snapshots import lacking
@@ -20,7 +20,7 @@ from runner.model.sources import ComposedModel, Model, find
 from runner.pipeline.model_sources import where_source
 from runner.work.adapters import Adapters
 from runner.work.keys import Prints, keys_of
-from runner.work.loaded_shapes import as_loaded, errors_at
+from runner.work.loaded_shapes import as_loaded, errors_at, notes_on_sources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.api import Component
+    from runner.files.hashes import Identities
     from runner.manifest.problems import Position
     from runner.manifest.schema import ModelSource, Source
     from runner.model.files import ComponentFiles
@@ -174,18 +175,14 @@ class ResolvedModels:
                 self._indices[source] = read_index(model.folder) if model else model_index(source)
         return self._indices[source]
 
-    def notes(self, stage: PipelineStage) -> list[str]:
-        """A message for each component of which the requested variant is missing.
+    def notes(self, stage: PipelineStage) -> dict[str, str]:
+        """Messages about weights that are not from where the manifest says first, with the kinds of warnings.
 
         Raises:
             ManifestError: as :meth:`shapes`.
 
         """
-        variant = stage.model.variant if stage.model else None
-        plain = [s.component.name for s in self.shapes(stage) if s.tensors and s.variant != variant]
-        return [
-            f"component '{n}' has no files of variant '{variant}': its plain files are loaded" for n in plain
-        ]
+        return notes_on_sources(stage.model, self.shapes(stage)) if stage.model else {}
 
     def commits(self) -> dict[Source, str | None]:
         """The commit of each hub model that is here, or that a run would download; None if unknown."""
@@ -237,14 +234,16 @@ class ResolvedModels:
         """What each stage loads, as the keys were computed from it."""
         return list(self._prints)
 
-    def refuse_changed(self, stage: PipelineStage) -> None:
-        """Check that the stage's files are those that its keys were computed from.
+    def unchanged(self, stage: PipelineStage) -> Identities:
+        """The identities of the stage's files, which are those that its keys were computed from.
 
         Raises a ManifestError if they were changed since.
         """
+        files = identities(one for source in stage.origins for one in self.opened(stage, source))
         if self._prints_of(stage, hash_missing=True) != self._prints[stage.index]:
             with _errors_at(self.pipeline, stage, stage.model):
-                raise ModelError("the model's files were changed since the run began: run it again")
+                raise ModelError(CHANGED)
+        return files
 
 
 def resolve_models(pipeline: Pipeline) -> ResolvedModels:

@@ -8,6 +8,7 @@ import torch
 
 from runner.api import DTYPE_KINDS, Tensor
 from runner.model.checks.request import encoder_of, vocabulary_size
+from runner.model.fingerprint import refuse_changed
 from runner.placement.buffers import read_buffers
 from runner.placement.loader import ComponentLoader
 from runner.placement.vocabulary import check_vocabulary, is_tokenizer
@@ -52,6 +53,7 @@ class WorkerContext:
                 loaded = self._loader.load(cls, files, placement)
             except Exception as error:
                 raise as_model_error(error, cls, files.component, files.folder) from error
+            refuse_changed(self._job.files)
             if isinstance(loaded, torch.nn.Module):
                 check_at_blocks(loaded)
                 if any(_hides_numbers(output) for output in self._job.stage.outputs):
@@ -67,10 +69,14 @@ class WorkerContext:
         return self._loader.stream
 
     def config(self, component: str) -> Mapping[str, Any]:
-        return self._place(component).config()
+        config = self._place(component).config()
+        refuse_changed(self._job.files)
+        return config
 
     def buffers(self, component: str) -> Mapping[str, torch.Tensor]:
-        return read_buffers(self._place(component).open())
+        buffers = read_buffers(self._place(component).open())
+        refuse_changed(self._job.files)
+        return buffers
 
     def dtype_of(self, component: str) -> torch.dtype:
         dtype: torch.dtype = getattr(torch, self._job.dtypes.get(component, self._job.dtype))

@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import traceback
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -41,18 +42,24 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "checkpoint" in request:
         return _whole(request)
-    cls = load_object(request["class"])
     if "prepare" in request:
+        cls = load_object(request["class"])
         return _prepared(cls, request["config"], request["prepare"] or CONVERTED, request["dtype"])
-    tensors = _parsed(request["tensors"])
+    return _file_layout(request["class"], request["config"], _parsed(request["tensors"]))
+
+
+def _file_layout(
+    cls_name: str, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
+) -> dict[str, Any]:
+    cls = load_object(cls_name)
     places = Places(tensors, {})
     checkpoint = checkpoint_of(tensors, places.bytes_of)
     try:
-        model, weights = converted(cls, checkpoint, request["config"])
+        model, weights = converted(cls, checkpoint, config)
     except ModelError:
         raise
     except Exception as error:
-        raise _not_of(cls, request["config"], tensors) from error
+        raise _not_of(cls, config, tensors) from error
     check_weights(cls, model, weights, left_over(checkpoint, weights, places))
     answer: dict[str, Any] = {"tensors": {}, "computed": []}
     own = model.state_dict()
@@ -90,11 +97,19 @@ def _parsed(described: Mapping[str, Any]) -> dict[str, TensorInfo]:
 
 
 def _whole(request: Mapping[str, Any]) -> dict[str, Any]:
-    """For a whole checkpoint: the repository with its configs, or which of ``components`` it holds."""
+    """For a whole checkpoint: the repository with its configs, or which of ``components`` it holds.
+
+    The answers to what is asked of these next are added: another process would import the libraries again.
+    """
     tensors = _parsed(request["checkpoint"])
-    if "components" in request:
-        return {"holds": held(tensors, request["components"])}
-    return {"repository": repository_of(tensors)}
+    if "components" not in request:
+        return {"repository": repository_of(tensors)}
+    holds, also = held(tensors, request["components"]), []
+    for name in holds:
+        cls, config = request["components"][name]
+        with suppress(ModelError):  # it is raised again when the component is loaded
+            also.append([{"class": cls, "config": config}, _file_layout(cls, config, tensors)])
+    return {"holds": holds, "also": also}
 
 
 def _prepared(cls: Any, config: Mapping[str, Any], scheme: str, dtype: str) -> dict[str, Any]:

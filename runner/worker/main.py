@@ -50,7 +50,7 @@ def serve(commands: IO[bytes], events: int, *, forked: bool = False) -> int:
             parent_watch.watch(commands, lambda: os._exit(1))
             from runner.worker.prepare import prepare_component
 
-            prepare_component(job.preparation, report)
+            prepare_component(job.preparation, report, job.files)
             return ExitCode.DONE
         with collection_paused():
             from runner.worker.loop import Loop  # imports torch

@@ -19,6 +19,20 @@ OF_LIBRARIES = ("OMP_", "MKL_", "MALLOC_", "GLIBC_", "LD_", "TORCH", "PYTORCH_",
 """Beginnings of environment variables that libraries read when they are loaded."""
 CHILDREN = ("measure.log", "check.log")
 """Logs of workers that load no weights: what memory they take is nobody's concern."""
+IMPORTS = [
+    "runner.worker.loop",
+    "runner.worker.check",
+    "runner.placement.prepared_folder",
+    "runner_diffusers.memory.stages",
+    "diffusers.loaders.single_file_model",
+    "diffusers.loaders.single_file_utils",
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.models.transformers.transformer_flux",
+    "diffusers.models.unets.unet_2d_condition",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.t5.modeling_t5",
+]
+"""What these workers import, those of the models that most tests are of among it."""
 LARGEST = 1 << 20  # bytes of a message
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 SHARED_FILE = "warm_shared.py"
@@ -60,10 +74,8 @@ def _imports(module: str, arguments: list[str]) -> list[str]:
         control.detach()
         modules = json.loads(first)["preload"] if first else []
         return [name for name in modules if name.partition(".")[0] in LIBRARIES]
-    if module == "runner.worker.layout":
-        return ["diffusers", "transformers", "runner.placement.prepared_folder", "runner.worker.check"]
-    is_child = Path("/proc/self/fd/2").readlink().name in CHILDREN
-    return ["diffusers", "transformers", "runner.worker.loop"] if is_child else []
+    is_child = module == "runner.worker.layout" or Path("/proc/self/fd/2").readlink().name in CHILDREN
+    return IMPORTS if is_child else []
 
 
 def _is_open(descriptor: int) -> bool:

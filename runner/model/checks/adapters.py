@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from runner.api import Component
     from runner.files.header import Header
 
-ENGINE, LIBRARIES = 1, ("torch", "diffusers", "transformers", "peft", "safetensors")
+ENGINE, LIBRARIES = 2, ("torch", "diffusers", "transformers", "peft", "safetensors")
 
 
 @dataclass(frozen=True)

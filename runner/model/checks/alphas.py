@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _FORMATS = {
     "F64": "<d",
     "F32": "<f",
+    "BF16": "<f",
     "F16": "<e",
     "I64": "<q",
     "I32": "<i",
@@ -28,8 +29,6 @@ _FORMATS = {
     "I8": "<b",
     "U8": "<B",
 }
-_PREFIXES = {"BF16": ("<f", b"\0\0"), "F8_E5M2": ("<e", b"\0")}
-"""Dtypes that are the upper bytes of another one."""
 
 
 def check_alphas(path: Path, header: Header, shown: str) -> None:
@@ -48,25 +47,14 @@ def check_alphas(path: Path, header: Header, shown: str) -> None:
                 raise ModelError(
                     f"{shown}: it is damaged: '{name}' should be one number, and is {info.elements}"
                 )
+            if info.dtype not in _FORMATS:
+                raise ModelError(f"{shown}: it holds '{name}' as {info.dtype}, which is not read here")
             file.seek(info.start)
             value = _number(info.dtype, file.read(info.end - info.start))
-            if value is None:
-                raise ModelError(f"{shown}: it holds '{name}' as {info.dtype}, which is not read here")
             if not 0 < value < math.inf:
                 raise ModelError(f"{shown} cannot be used: '{name}' is {value:g}, and not positive")
 
 
-def _number(dtype: str, raw: bytes) -> float | None:
-    """A number as it is stored; None for a dtype that is not read."""
-    if dtype == "F8_E4M3":
-        return _e4m3(raw[0])
-    kind, prefix = _PREFIXES.get(dtype, (_FORMATS.get(dtype), b""))
-    return None if kind is None else float(struct.unpack(kind, prefix + raw)[0])
-
-
-def _e4m3(byte: int) -> float:
-    """A number of 8 bits: sign, 4 of the exponent, 3 of the mantissa, without infinity (arXiv 2209.05433)."""
-    sign, exponent, mantissa = -1.0 if byte >> 7 else 1.0, byte >> 3 & 15, byte & 7
-    if byte & 127 == 127:
-        return math.nan
-    return sign * (math.ldexp(mantissa, -9) if not exponent else math.ldexp(8 + mantissa, exponent - 10))
+def _number(dtype: str, raw: bytes) -> float:
+    lower_half = b"\0\0" if dtype == "BF16" else b""  # of a number in float32
+    return float(struct.unpack(_FORMATS[dtype], lower_half + raw)[0])

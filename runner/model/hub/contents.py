@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError
 from runner.files.gguf import IncompleteError, parse_gguf
-from runner.files.header import Header, HeaderError, UnreadDtypeError, check_size, header_length, parse_header
+from runner.files.header import (
+    Header,
+    HeaderError,
+    UnreadFormatError,
+    check_size,
+    header_length,
+    parse_header,
+)
 from runner.files.storage import is_lfs_pointer
 from runner.model.files import TABLE_LIMIT
 from runner.model.hub import cache
@@ -95,7 +102,7 @@ def content_of(source: Source, listing: Listing, name: str) -> Content:
     try:
         head = _head(functools.partial(_read, url), name, size)
         content = _parsed(name, head, size)
-    except UnreadDtypeError as error:
+    except UnreadFormatError as error:
         raise ModelError(f"{title(source)}: {name} cannot be loaded: {error}") from None
     except HeaderError as error:
         raise ModelError(f"{title(source)} has a damaged file, {name}: {error}") from None

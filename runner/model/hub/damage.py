@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import ModelError
 from runner.files.gguf import read_gguf
-from runner.files.header import HeaderError, UnreadDtypeError, read_header
+from runner.files.header import HeaderError, UnreadFormatError, read_header
 from runner.model.selection import GGUF, WEIGHTS
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _damage(path: Path, size: int | None) -> str:
         elif path.name.endswith(GGUF):
             read_gguf(path)
         return _wrong_content(path, actual)
-    except UnreadDtypeError:
+    except UnreadFormatError:
         return ""  # intact, although it cannot be loaded
     except HeaderError as error:
         return str(error)

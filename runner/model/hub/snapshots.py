@@ -228,7 +228,7 @@ def _check_room(source: Source, total: int) -> None:
     folder = Path(HF_HUB_CACHE)
     while not folder.exists():
         folder = folder.parent
-    check_room(folder, total, SPARE, f"{title(source)} takes", "set HF_HOME to a larger disk")
+    check_room(folder, total, SPARE, f"{title(source)} needs", "set HF_HOME to a larger disk")
 
 
 def _meter(report: Callable[[int], None]) -> type[Any]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING
 
 from runner.errors import InterruptedRunError, StageError, error_of
 from runner.events import Failed, Prepared
-from runner.files.storage import check_room, storage_errors
-from runner.protocol import Prepare
+from runner.files.storage import TEMPORARY, check_room, storage_errors
+from runner.model.selection import WEIGHTS
 from runner.supervisor.processes.connection import WorkerConnection
 
 if TYPE_CHECKING:
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from runner.model.preparation import Preparation
+    from runner.protocol import Prepare
     from runner.supervisor.processes.spawn import Launcher
     from runner.supervisor.signals import Interrupts
 
 SPARE = 1 << 30  # bytes that it must leave free on the disk
+ABANDONED = 3600.0  # seconds after which a file that nobody writes to is that of a killed process
 
 
 def prepare(
-    request: Preparation,
+    request: Prepare,
     launcher: Launcher,
     log: Path,
     interrupts: Interrupts,
@@ -39,9 +42,10 @@ def prepare(
         RunnerError: the worker failed.
 
     """
-    _check_room(request)
+    preparation = request.preparation
+    _check_room(preparation)
     process = launcher.start(log)
-    connection = WorkerConnection(process, Prepare(request))
+    connection = WorkerConnection(process, request)
     failure: Failed | None = None
     try:
         with interrupts.watched(process.pid):
@@ -56,12 +60,12 @@ def prepare(
         connection.kill()
         with contextlib.suppress(OSError):  # it may have died while reading its request
             process.commands.close()
-    subject = f"component '{request.component.name}'"
+    subject = f"component '{preparation.component.name}'"
     if interrupts.count:
         raise InterruptedRunError(f"stopped while {subject} was prepared")
     if failure is not None:
         raise error_of(failure.code, failure.error)
-    if not request.is_done:
+    if not preparation.is_done:
         raise StageError(
             f"the worker that prepared {subject} ended with exit code {connection.exit_code}; see {log}"
         )
@@ -71,7 +75,16 @@ def _check_room(request: Preparation) -> None:
     folder = request.target
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        there = sum(path.stat().st_size for path in folder.iterdir())
+        _remove_leftovers(folder)
+        there = sum(path.stat().st_size for path in folder.glob(f"*{WEIGHTS}"))
     subject = f"component '{request.component.name}', {request.scheme}, takes"
     needed = max(0, request.size - there)
     check_room(folder, needed, SPARE, subject, "set RUNNER_CACHE to a larger disk")
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed have begun to write; another run may be writing there now."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()

@@ -107,6 +107,33 @@ def test_an_item_has_the_manifests_weights_but_for_its_own(demo: Project) -> Non
     assert weights(demo, "item.fox.lora_weights.style=0")["fox"]["style"] == 0.0
 
 
+@pytest.mark.parametrize("value", ["nan", "inf", "true", "half", "{}"])
+def test_an_override_of_a_weight_that_is_no_number(demo: Project, value: str) -> None:
+    outcome = demo.invoke("validate", "demo.toml", "--set", f"lora.style.weight={value}")
+    assert outcome.code == 3, outcome
+    assert f"--set lora.style.weight={value}: 'weight' must be a" in outcome.stderr
+
+
+def test_adapters_of_a_model_that_no_stage_loads(demo: Project) -> None:
+    own = '"\nmodel = { source = "plugin:flux/demo" }'
+    stages = GOOD.replace('.encode"', f".encode{own}").replace('.diffuse"', f".diffuse{own}")
+    demo.write("demo.toml", stages)
+    assert "no effect" not in demo.invoke("validate", "demo.toml").stderr
+    demo.write("demo.toml", stages.replace('.decode"', f".decode{own}"))
+    outcome = demo.invoke("validate", "demo.toml")
+    assert outcome.code == 3, outcome
+    assert "demo.toml:5:3: [[lora]] adapts the model of [model], and no stage loads" in outcome.stderr
+
+
+def test_overrides_of_what_has_dots_in_its_name(demo: Project) -> None:
+    demo.write("demo.toml", GOOD.replace('id = "fox"', 'id = "fox.v2"'))
+    assert weights(demo, "lora.anna.v2.weight=3")["cat"]["anna.v2"] == 3.0
+    found = weights(demo, "item.fox.v2.lora_weights.anna.v2=4", "item.fox.v2.lora_weights.style=5")
+    assert found["fox.v2"] == {"style": 5.0, "anna.v2": 4.0}
+    outcome = demo.invoke("validate", "demo.toml", "--set", "lora.anna.v3.weight=3")
+    assert "has no lora 'anna'; did you mean 'anna.v2'?" in outcome.stderr, outcome
+
+
 def test_overrides_of_adapters_that_are_not_there_or_change_nothing(demo: Project) -> None:
     outcome = demo.invoke("validate", "demo.toml", "--set", "lora.stile.weight=1")
     assert outcome.code == 2, outcome
@@ -124,6 +151,19 @@ def test_overrides_of_adapters_that_are_not_there_or_change_nothing(demo: Projec
         ("a.jsonl", '{"prompt": "x", "lora_weights": {"styl": 1}}', "a.jsonl:1:17", "did you mean 'style'?"),
         ("a.csv", 'prompt,lora_weights\nx,"{""styl"": 1}"', "a.csv:2", "did you mean 'style'?"),
         ("a.csv", "prompt,lora_weights\nx,0.5", "a.csv:2:3", '{"style": 0.5} (JSON)'),
+        (
+            "a.csv",
+            f'prompt,lora_weights\nx,"{{""style"": {10**400}}}"',
+            "a.csv:2",
+            "must be a number, not 1000",
+        ),
+        ("a.csv", 'prompt,lora_weights\nx,"{""style"": NaN}"', "a.csv:2", "NaN is not a JSON number"),
+        (
+            "a.csv",
+            'prompt,lora_weights\nx,"{""style"": 1, ""style"": 2}"',
+            "a.csv:2",
+            "'lora_weights': 'style' is given twice",
+        ),
     ],
 )
 def test_items_in_files_are_checked_in_their_lines(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 from checkpoints import DEMO
+from diffusers import AutoencoderKL
 from safetensors import safe_open
 from safetensors.torch import save_file
-from single_files import weights_of, write_gguf
+from single_files import weights_of, write, write_gguf
 from small_flux import components, refused, write_small
+
+from runner.files.provenance import without_provenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,10 +69,54 @@ def test_a_quantize_that_is_wrong(small: Callable[..., Project], line: str, code
     refused(small(diffuse=line), code, words)
 
 
+def test_a_component_without_layers_to_quantise(small: Callable[..., Project]) -> None:
+    """One of convolutions alone, among others of the stage or by its name."""
+    project = small()
+    vae = AutoencoderKL.from_config(
+        {**AutoencoderKL.load_config(DEMO / "vae"), "mid_block_add_attention": False}
+    )
+    vae.save_pretrained(project.folder / "vae")
+    text = (project.folder / "small.toml").read_text()
+    text = text.replace("[model.components]", '[model.components]\nvae = "./vae"')
+    project.write("small.toml", f"{text}\n".replace('.decode"', '.decode"\nquantize = "int8"'))
+    planned = project.invoke("plan", "small.toml", "--json")
+    assert planned.code == 0, planned
+    (decode,) = (stage for stage in json.loads(planned.stdout)["stages"] if stage["stage"] == "decode")
+    assert [one["prepared"] for one in decode["components"]] == [None]
+    project.write("small.toml", f"{text}\n".replace('.decode"', '.decode"\nquantize = { vae = "int8" }'))
+    refused(project, 3, "component 'vae' has no layers that would be quantised")
+
+
 def test_what_is_quantised_is_not_quantised_again(small: Callable[..., Project]) -> None:
     project = small("./some.gguf", 'quantize = "int8"')
     write_gguf(project.folder / "some.gguf", weights_of(DEMO / "transformer"), "Q8_0")
     refused(project, 8, "small.toml:19:12", "is quantised already (gguf Q8_0): leave it out of `quantize`")
+
+
+def test_a_folder_in_the_cache_that_was_damaged_is_written_anew(small: Callable[..., Project]) -> None:
+    project = small(diffuse='quantize = "int8"')
+    assert project.runner("run", "small.toml").code == 0
+    (output,) = project.outputs("small").values()
+    (folder,) = (project.folder / "cache/prepared").iterdir()
+    (shard,) = folder.glob("*.safetensors")
+    data = shard.read_bytes()
+    killed, written = folder / f".{shard.name}.host.1.tmp", folder / f".{shard.name}.host.2.tmp"
+    for damage in (
+        shard.unlink,
+        lambda: shard.write_bytes(data[:-1]),
+        (folder / "config.json").unlink,
+    ):
+        damage()
+        for one in (killed, written):
+            one.write_bytes(b"a part of it")
+        os.utime(killed, (1, 1))
+        again = project.runner("run", "small.toml", "--json", "--fresh", "diffuse")
+        assert again.code == 0, again
+        assert again.of("prepare_progress")
+        assert shard.read_bytes() == data
+        assert written.exists()
+        assert not killed.exists()
+    assert [*project.outputs("small").values()] == [output]
 
 
 def prepared(small: Callable[..., Project]) -> Project:
@@ -94,6 +142,27 @@ def test_a_quantised_folder(small: Callable[..., Project]) -> None:
     scheme["_data"]["granularity"] = {"_type": "FqnToConfig", "_data": {}}
     project.write("quantised/config.json", json.dumps(config))
     refused(project, 8, "the files are quantised (torchao), which runner does not read")
+
+
+def test_a_plain_file_in_the_place_of_quantised_weights(small: Callable[..., Project]) -> None:
+    """Its config is the model's, which says how those are quantised."""
+    project = prepared(small)
+    shutil.copytree(DEMO, project.folder / "model")
+    shutil.rmtree(project.folder / "model/transformer")
+    (project.folder / "quantised").rename(project.folder / "model/transformer")
+    write(project.folder / "plain.safetensors", weights_of(DEMO / "transformer"))
+    text = (small("./plain.safetensors").folder / "small.toml").read_text()
+    (from_demo,) = pixels(project, text)
+    assert pixels(project, text.replace("plugin:flux/demo", "./model")) == [from_demo]
+
+
+def pixels(project: Project, text: str) -> list[bytes]:
+    """The picture that a manifest makes, without its record."""
+    shutil.rmtree(project.folder / "runs", ignore_errors=True)
+    project.write("small.toml", text)
+    outcome = project.runner("run", "small.toml")
+    assert outcome.code == 0, outcome
+    return [without_provenance(data) for data in project.outputs("small").values()]
 
 
 def test_metadata_of_a_stranger(small: Callable[..., Project]) -> None:

@@ -94,6 +94,24 @@ def test_a_file_that_is_cut_off(small: Callable[..., Project], weights: dict[str
     refused(project, 8, f"{name} is damaged: it is cut off", "small.toml:6:15")
 
 
+@pytest.mark.parametrize(
+    ("name", "start", "words"),
+    [
+        ("some.safetensors", b"GGUF\x03\0\0\0", "it is a GGUF file: rename it"),
+        ("some.safetensors", b"PK\x03\x04\0\0\x08\x08", "it is pickled, and can run code"),
+        ("some.safetensors", b"\x80\x02}q\0X\x01\0", "it is pickled, and can run code"),
+        ("some.gguf", b"GGUF\0\0\0\x03", "its numbers are big-endian"),
+        ("some.gguf", b"GGUF\x01\0\0\0", "its version of GGUF is 1, and versions 2 and 3 are read"),
+    ],
+)
+def test_files_of_other_formats_are_not_called_damaged(
+    small: Callable[..., Project], name: str, start: bytes, words: str
+) -> None:
+    project = small(f"./{name}")
+    (project.folder / name).write_bytes(start + bytes(100))
+    refused(project, 8, "small.toml:6:15", f"{name} cannot be loaded: {words}")
+
+
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "float8_e8m0fnu"])
 def test_numbers_that_no_layer_computes_with(
     small: Callable[..., Project], weights: dict[str, Any], dtype: str

@@ -6,7 +6,10 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
+from checkpoints import DEMO
 from hub import Hub, Repository
+from safetensors.torch import save_file
 from single_files import as_stable_diffusion, as_zimage_original, weights_of, write, write_gguf
 from tiny_models import checkpoint
 
@@ -41,6 +44,20 @@ prompt = "a red circle"
 num_inference_steps = 2
 height = 64
 width = 64
+"""
+
+ENCODING = """\
+version = 1
+name = "encoded"
+[model]
+source = "./some.safetensors"
+config = "plugin:flux/demo"
+{}
+[[stage]]
+name = "encode"
+uses = "flux.encode"
+[[item]]
+prompt = "a red circle"
 """
 
 
@@ -100,9 +117,17 @@ def test_components_that_the_file_lacks_are_the_repositorys(
         "Q8_0",
     )
     project.write("whole.toml", MANIFEST.format("./some.gguf", f'config = "{folder}"'))
-    planned = components(project.runner("plan", "whole.toml", "--json"))
-    assert planned["transformer"]["quantisation"] == "gguf Q8_0"
-    assert set(planned) == {"text_encoder", "transformer", "vae"}
+    planned = project.runner("plan", "whole.toml", "--json")
+    assert components(planned)["transformer"]["quantisation"] == "gguf Q8_0"
+    assert set(components(planned)) == {"text_encoder", "transformer", "vae"}
+    lacks = [
+        f"component '{n}' is from {folder}: ./some.gguf does not hold it" for n in ("text_encoder", "vae")
+    ]
+    checked = project.invoke("validate", "whole.toml")
+    assert [line for line in checked.stderr.splitlines() if line.startswith("note: ")] == [
+        f"note: {line}" for line in lacks
+    ]
+    assert all(line in project.invoke("plan", "whole.toml").stdout for line in lacks)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +175,47 @@ def test_a_file_that_is_no_model(project: Project, source: str, more: str, code:
     outcome = project.invoke("plan", "whole.toml")
     assert (outcome.code, outcome.stderr.partition(": ")[0]) == (code, "whole.toml:4:10"), outcome
     assert words in outcome.stderr, outcome
+
+
+@pytest.mark.parametrize("mark", ["v_pred", "edm_vpred.sigma_max", ""])
+def test_a_file_for_another_prediction_than_its_scheduler(project: Project, model: Path, mark: str) -> None:
+    """diffusers takes the scheduler from the repository, whatever the file says of itself."""
+    weights = {name: weight.contiguous().clone() for name, weight in as_stable_diffusion(model).items()}
+    marks = {mark: torch.ones(1)} if mark else {}
+    metadata = {} if mark else {"modelspec.prediction_type": "v"}
+    save_file(weights | marks, project.folder / "whole.safetensors", metadata)
+    text = MANIFEST.format("./whole.safetensors", f'config = "{model}"')
+    project.write("whole.toml", text)
+    outcome = project.invoke("plan", "whole.toml")
+    assert outcome.code == 0, outcome
+    words = "whole.toml:4:10: component 'unet': its file says that it is for v_prediction, and the config of"
+    assert f"{words} 'scheduler' says epsilon" in outcome.stderr + outcome.stdout, outcome
+    own = 'scheduler = { class = "EulerDiscreteScheduler", prediction_type = "v_prediction" }\n'
+    project.write("whole.toml", text + own)
+    outcome = project.invoke("plan", "whole.toml")
+    assert outcome.code == 0, outcome
+    assert "v_prediction" not in outcome.stderr + outcome.stdout, outcome
+
+
+def test_what_is_wrong_with_a_component_of_a_file_is_at_its_source(project: Project, model: Path) -> None:
+    weights = as_stable_diffusion(model)
+    name = next(n for n, w in weights.items() if n.startswith("model.diffusion_model.") and w.ndim == 2)
+    write(project.folder / "whole.safetensors", {**weights, name: weights[name][:, 1:]})
+    project.write("whole.toml", MANIFEST.format("./whole.safetensors", f'config = "{model}"'))
+    outcome = project.invoke("plan", "whole.toml")
+    assert outcome.code == 8, outcome
+    assert outcome.stderr.startswith("whole.toml:4:10: component 'unet'"), outcome
+
+
+def test_a_file_may_hold_what_no_stage_loads(project: Project) -> None:
+    write(project.folder / "some.safetensors", weights_of(DEMO / "transformer"))
+    project.write("encode.toml", ENCODING.format(""))
+    assert project.invoke("validate", "encode.toml").code == 0
+    project.write("encode.toml", ENCODING.format('components.vae = "plugin:flux/demo"'))
+    outcome = project.invoke("validate", "encode.toml")
+    assert outcome.code == 3, outcome
+    assert outcome.stderr.startswith("encode.toml:6:12: no stage loads a component 'vae'"), outcome
+    assert "'transformer'" not in outcome.stderr
 
 
 def test_a_file_of_something_else(project: Project, model: Path) -> None:

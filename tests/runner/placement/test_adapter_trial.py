@@ -105,6 +105,7 @@ def with_one(name: str, *shape: int) -> Callable[[Tensors], Tensors]:
             with_one("transformer.transformer_blocks.0.attn.to_q.diff_b", 4),
             "1 of its .* to_q.diff_b|to_q.diff_b",
         ),
+        (named("text_encoder.", "text_encoders.clip_l.transformer."), "belong to no layer"),
         (with_one("time_text_embed.timestep_embedder.linear_1.lora_A.weight", 4, 4), "1 of its"),
         (lambda t: dict([*t.items()][1:]), "it lacks the other half of 1 of its weights"),
         (lambda t: dict([*t.items()][:-1]), "it lacks the other half of 1 of its weights"),
@@ -119,6 +120,15 @@ def test_what_would_be_dropped_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match=words):
         tried(changed(style, change))
+
+
+def test_matrices_that_a_conversion_takes_nothing_of_are_refused(tmp_path: Path) -> None:
+    """Of kohya's names for FLUX, diffusers' own code passes over those that it has no component for."""
+    file = write_kohya_flux(tmp_path / "kohya.safetensors", DEMO)
+    name = "lora_te3_encoder_block_0_layer_0_SelfAttention_q.lora_{}.weight"
+    changed(changed(file, with_one(name.format("down"), 4, 8)), with_one(name.format("up"), 8, 4))
+    with pytest.raises(ModelError, match=rf"would drop 2 of its tensors \(such as {name.format('down')}\)"):
+        tried(file, "transformer")
 
 
 def test_only_what_is_lost_is_named(tiny: Path, tmp_path: Path) -> None:
@@ -195,3 +205,16 @@ def test_alphas_in_the_metadata_are_taken_and_other_settings_refused(tmp_path: P
 def test_a_pipeline_without_a_loader_is_refused(style: Path, pipeline: str) -> None:
     with pytest.raises(ModelError, match="diffusers"):
         tried(style, pipeline=pipeline)
+
+
+@pytest.mark.parametrize("number", ["0", "-4", "NaN", "true", '"8"'])
+@pytest.mark.parametrize("setting", ["lora_alpha", "r"])
+def test_what_scales_an_adapter_is_positive_in_its_metadata_too(
+    tmp_path: Path, setting: str, number: str
+) -> None:
+    settings = f'{{"transformer.{setting}": {number}}}'
+    file = write_lora(
+        tmp_path / "style.safetensors", DEMO, {"transformer": FLUX}, metadata={METADATA: settings}
+    )
+    with pytest.raises(ModelError, match=f"its metadata sets 'transformer.{setting}' of peft to .* positive"):
+        tried(file)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from project import Project
 
 
-pytestmark = pytest.mark.cold  # they look at the processes of a run
+cold = pytest.mark.cold  # for those that look at the processes of a run
 
 
 def running(toy: Project, behave: str) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
@@ -41,6 +41,7 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
 
 
+@cold
 @pytest.mark.parametrize("behave", ["wait", "hang"])
 def test_nothing_outlives_a_killed_supervisor(toy: Project, behave: str) -> None:
     process, children = running(toy, behave)
@@ -56,6 +57,7 @@ def test_nothing_outlives_a_killed_supervisor(toy: Project, behave: str) -> None
         assert [e["items"] for e in outcome.of("stage_started")] == [1, 2]
 
 
+@cold
 def test_ctrl_c_stops_at_a_step_and_the_next_run_goes_on(toy: Project) -> None:
     process, children = running(toy, "wait")
     process.send_signal(signal.SIGINT)
@@ -68,6 +70,7 @@ def test_ctrl_c_stops_at_a_step_and_the_next_run_goes_on(toy: Project) -> None:
     assert [e["items"] for e in outcome.of("stage_started")] == [1, 2], outcome
 
 
+@cold
 def test_the_second_signal_does_not_wait_for_a_step(toy: Project) -> None:
     process, children = running(toy, "hang")
     process.send_signal(signal.SIGTERM)
@@ -121,6 +124,7 @@ def test_a_closed_terminal_ends_nothing(toy: Project) -> None:
     assert end.exit_code == 0
 
 
+@cold
 def test_never_two_workers_at_once(toy: Project) -> None:
     toy.write("toy.toml", BEHAVING.format("well"))
     process = toy.start("run", "toy.toml")
@@ -216,6 +220,7 @@ def start(ctx):
 """
 
 
+@cold
 def test_a_preload_that_starts_threads_is_not_forked_from(toy: Project) -> None:
     toy.plugin("pre", PRELOADS)
     toy.write("packages/threaded.py", THREADED)
@@ -246,6 +251,7 @@ def start(ctx):
 """
 
 
+@cold
 def test_what_a_stage_started_and_left_behind_ends_with_its_worker(toy: Project) -> None:
     toy.plugin("leaves", LEAVES_A_CHILD)
     toy.write("toy.toml", BEHAVING.format("well").replace("toy.write", "leaves.child"))
@@ -257,6 +263,7 @@ def test_what_a_stage_started_and_left_behind_ends_with_its_worker(toy: Project)
         wait_until(lambda pid=pid: not psutil.pid_exists(pid) or gone([psutil.Process(pid)]), 2, "it ended")
 
 
+@cold
 def test_ctrl_c_is_heard_while_libraries_are_imported(toy: Project) -> None:
     toy.plugin("pre", PRELOADS)
     flag = toy.folder / "flags" / "importing"

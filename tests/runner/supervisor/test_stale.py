@@ -29,6 +29,28 @@ REWRITING = """
         os.utime(weights, (1, 1))
     hold = []
 """
+REPLACING = """
+    if p.behave == "replace" and not pathlib.Path("replaced").exists():
+        pathlib.Path("replaced").touch()
+        weights = pathlib.Path("model/net/model.safetensors")
+        other = weights.with_name("other")
+        other.write_bytes(weights.read_bytes()[:-1] + b"?")
+        other.replace(weights)
+        os.kill(os.getpid(), 9)
+    hold = []
+"""
+SLOWLY = """
+def start(ctx):
+    net = ctx.load("net")
+"""
+MEANWHILE = """
+def start(ctx):
+    weights = pathlib.Path("model/net/model.safetensors")
+    other = weights.with_name("other")
+    other.write_bytes(weights.read_bytes()[:-1] + b"?")
+    other.replace(weights)
+    net = ctx.load("net")
+"""
 
 
 @pytest.fixture
@@ -62,3 +84,23 @@ def test_files_that_change_between_two_stages_end_the_run(weighty: Project) -> N
     assert outcome.code == 8, outcome
     assert "the model's files were changed since the run began" in outcome.stderr
     assert [event["stage"] for event in outcome.of("stage_started")] == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "started"),
+    [("    hold = []\n", REPLACING, ["first"]), (SLOWLY, MEANWHILE, [])],
+    ids=["before another worker", "while a worker starts"],
+)
+def test_no_worker_makes_items_with_files_that_were_replaced(
+    weighty: Project, old: str, new: str, started: list[str]
+) -> None:
+    """Their keys are of what the files were when the run began."""
+    assert old in weighty_plugin.NET
+    weighty.write("packages/weighty_net.py", weighty_plugin.NET.replace(old, new))
+    first, _, items = weighty_plugin.MANIFEST.partition("[[item]]")
+    weighty.write("weighty.toml", f'{first}[stage.with]\nbehave = "replace"\n[[item]]{items}')
+    outcome = weighty.runner("run", "weighty.toml", "--json")
+    assert outcome.code == 8, outcome
+    assert "the model's files were changed since the run began" in outcome.stderr
+    assert [items for event in outcome.of("worker_died") for items in event["items"]] == started
+    assert outcome.of("item_finished") == []

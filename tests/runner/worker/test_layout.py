@@ -50,3 +50,22 @@ def test_a_text_encoder_with_the_names_of_transformers(tmp_path: Path) -> None:
     write(file, weights | beside | {"odd.weight": torch.zeros(4)})
     with pytest.raises(ModelError, match=r"does not take \(odd.weight\)"):
         laid_out(file, CLIP, folder)
+
+
+@pytest.mark.parametrize("has_embeddings", [True, False])
+def test_a_text_encoder_of_a_file_with_both_towers(tmp_path: Path, *, has_embeddings: bool) -> None:
+    """CLIP as it was published: the towers' layers have the same names, and may have the same shapes."""
+    folder = checkpoint("flux", tmp_path) / "text_encoder"
+    weights = {with_text_model(name): weight for name, weight in weights_of(folder).items()}
+    vision = {n.replace("text_model.", "vision_model."): w for n, w in weights.items() if ".layers." in n}
+    if has_embeddings:
+        vision["vision_model.embeddings.class_embedding"] = torch.zeros(4)
+        vision["visual_projection.weight"] = torch.zeros(4, 4)
+    file = write(tmp_path / "clip.safetensors", weights)
+    alone = laid_out(file, CLIP, folder)
+    for both in (weights | vision, vision | weights):
+        write(file, both)
+        places = {n: [i.start, i.end] for n, i in read_header(file).tensors.items()}
+        found = laid_out(file, CLIP, folder)["tensors"]
+        assert found.keys() == alone["tensors"].keys()
+        assert all(place == places[with_text_model(name)] for name, (_, _, place) in found.items())

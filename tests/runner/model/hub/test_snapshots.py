@@ -72,7 +72,7 @@ def test_a_download_leaves_room_on_the_disk(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 50, 0, SPARE + 1000))
     snapshots._check_room(SOURCE, 1000)
     with pytest.raises(
-        StorageError, match=r"model 'some-lab/tiny-flux' takes 1001 B in .*, and 1\.00 GiB are free there"
+        StorageError, match=r"model 'some-lab/tiny-flux' needs 1001 B in .*, and 1\.00 GiB are free there"
     ):
         snapshots._check_room(SOURCE, 1001)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1 << 50, 0, 0))
