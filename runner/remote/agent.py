@@ -217,7 +217,7 @@ class Agent:
 
     def _leave(self) -> None:
         """End this process; the kernel ends its workers."""
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        remove_scratch(self._scratch)
         os._exit(0)
 
 
@@ -260,6 +260,21 @@ def _scratch() -> Path:
             if (old / ".lock").exists() and held_by(old / ".lock") is None:
                 shutil.rmtree(old, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=PREFIX))
+
+
+def remove_scratch(scratch: Path) -> None:
+    """Remove an agent's folder. What workers still write stays, with the lock, for the next agent."""
+    lock = scratch / ".lock"
+    with contextlib.suppress(OSError):
+        for path in scratch.iterdir():
+            if path != lock:
+                shutil.rmtree(path, ignore_errors=True)
+    try:
+        lock.unlink()
+        scratch.rmdir()
+    except OSError:
+        with contextlib.suppress(OSError):
+            lock.touch()
 
 
 def main() -> None:
