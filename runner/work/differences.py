@@ -13,10 +13,23 @@ from runner.rundir.directory import KEY_IN_NAME
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-KEY_INPUTS = ("stage", "version", "params", "model", "lora", "dtype", "save_dtype", "quantize", "inputs")
+KEY_INPUTS = (
+    "stage",
+    "version",
+    "params",
+    "model",
+    "lora",
+    "dtype",
+    "dtypes",
+    "save_dtype",
+    "quantize",
+    "inputs",
+)
 """The parts that a key is the hash of: see :mod:`runner.work.keys`."""
 HASHES = ("model", "lora", "inputs")
 """Those of them that cannot be computed without the model."""
+BY_NAME = ("lora", "dtypes")
+"""Those of them that keys without such a part do not have: tables by adapter and by component."""
 ENVIRONMENT = ("versions", "device", "threads")
 """What may change the low bits of a result, and is not part of its key."""
 SHOWN = 60  # characters of a value
@@ -41,7 +54,12 @@ class Difference:
     def __str__(self) -> str:
         """``steps: 20 -> 28``, ``input latents: 3f0a95c2 -> 9d41b7e8``, ``image: a.png 3f0a95c2 -> ...``."""
         kind, name = self.part[0], self.part[-1]
-        named = {"inputs": f"input {name}", "version": "version of the stage", "lora": f"lora {name}"}
+        named = {
+            "inputs": f"input {name}",
+            "version": "version of the stage",
+            "lora": f"lora {name}",
+            "dtypes": f"dtype of {name}",
+        }
         old, new = (f"{path} " if path else "" for path in self.paths)
         return f"{named.get(kind, name)}: {old}{self._shown(self.old)} -> {new}{self._shown(self.new)}"
 
@@ -67,7 +85,7 @@ def parts(record: Mapping[str, Any], kinds: Sequence[str] = KEY_INPUTS) -> Parts
     """The parts of a key's inputs, or of a stage's record in a lineage."""
     found: Parts = {}
     for kind in kinds:
-        value = record.get(kind, {} if kind == "lora" else None)
+        value = record.get(kind, {} if kind in BY_NAME else None)
         if isinstance(value, dict):
             found |= {(kind, name): _json(one) for name, one in value.items()}
         else:

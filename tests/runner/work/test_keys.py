@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 import toy_plugin
+from tiny_models import checkpoint
 
 from runner.cli.pipelines import open_pipeline
+from runner.work.differences import differences, parts
 from runner.work.keys import Prints, keys_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from project import Project
 
 
@@ -90,3 +94,20 @@ def test_stages_of_the_same_ingredients_are_reported_apart(project: Project) -> 
     with project.as_environment():
         pipeline = open_pipeline(project.folder / "toy.toml")
     assert keys_of(pipeline)["item"][0].key != before[0]
+
+
+def test_what_a_key_is_made_of_is_compared_by_name(project: Project, tmp_path: Path) -> None:
+    model = checkpoint("sd15", tmp_path)
+    stages = "".join(
+        f'[[stage]]\nuses = "diffusers.{s}"\nname = "{s}"\n' for s in ("encode", "denoise", "decode")
+    )
+    item = '[[item]]\nprompt = "a"\nheight = 64\nwidth = 64\n'
+    project.write("sd.toml", f'version = 1\nname = "sd"\n[model]\nsource = "{model}"\n{stages}{item}')
+    with project.as_environment():
+        old, new = (
+            keys_of(open_pipeline(project.folder / "sd.toml", [f"stage.decode.dtype={dtype}"]))["a"][0]
+            for dtype in ("float32", "bfloat16")
+        )
+    assert old.key != new.key
+    found = differences(parts(old.key_inputs), parts(new.key_inputs))
+    assert [str(one) for one in found] == ["dtype of vae: float32 -> bfloat16"]
