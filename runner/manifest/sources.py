@@ -118,10 +118,12 @@ def mistaken_hub_id(source: Source, base: Path) -> str | None:
 
 def no_folder(path: Path, source: str) -> str:
     """The error message for a path that is not a model folder."""
-    if path.suffix.lower() == _GGUF:
+    if path.suffix.lower() in _WEIGHTS:
+        written = source if source.startswith((".", "/", "~")) else f"./{source}"
         return (
-            f"{path} holds one component: name the model that has the others, and the file as that component "
-            f'in [model.components], such as `transformer = "{source}"`'
+            f"{path} is a single file: in a manifest, a whole checkpoint is written as `[model] source = "
+            f'"{written}"`, and the file of one component in [model.components], such as '
+            f'`transformer = "{written}"`'
         )
     if path.is_file() or path.suffix.lower() in _SINGLE_FILES:
         return (

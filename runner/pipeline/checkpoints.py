@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.api import Component
 from runner.errors import ModelError
+from runner.manifest.schema import UNKNOWN
 from runner.manifest.sources import check_source, is_hub_id, part_source
 from runner.model.facts import component_names, facts_of
 from runner.model.hub.headers import describe
@@ -35,18 +36,34 @@ WEIGHTS = "weights"
 def with_checkpoints(manifest: Manifest, plugins: Plugins, problems: Problems) -> Manifest:
     """The manifest with the models that are one file replaced by their repository and the file's components.
 
-    Errors are added to ``problems``; such a model is left as it is.
+    Errors are added to ``problems``; nothing more is found out of such a model.
     """
+
+    def opened(source: ModelSource | None, *path: str | int) -> ModelSource | None:
+        if source is None:
+            return None
+        file = single_file(source)
+        if file is None and source.config is None:
+            return source
+        where = manifest.where(*path, "source")
+        if file is None:
+            problems.add(where, "`config` is for a model that is one file of weights")
+        elif check_source(file, manifest.folder):
+            return source  # which others report
+        elif source.revision is not None:
+            problems.add(where, f'write "{file.source}@{source.revision}:{file.file}", and no `revision`')
+        else:
+            with problems.errors_at(where):
+                return _opened(source, file, manifest, plugins)
+        return source.model_copy(update={"source": UNKNOWN})
+
     table = manifest.table
-    with problems.errors_at(manifest.where("model", "source")):
-        if table.model is not None:
-            table = table.model_copy(update={"model": _opened(table.model, manifest, plugins)})
-    stages = list(table.stage)
-    for n, stage in enumerate(stages):
-        if stage.model is not None:
-            with problems.errors_at(manifest.where("stage", n, "model", "source")):
-                stages[n] = stage.model_copy(update={"model": _opened(stage.model, manifest, plugins)})
-    return replace(manifest, table=table.model_copy(update={"stage": stages}))
+    stages = [
+        stage.model_copy(update={"model": opened(stage.model, "stage", n, "model")})
+        for n, stage in enumerate(table.stage)
+    ]
+    update = {"model": opened(table.model, "model"), "stage": stages}
+    return replace(manifest, table=table.model_copy(update=update))
 
 
 def single_file(source: ModelSource) -> PartSource | None:
@@ -55,24 +72,25 @@ def single_file(source: ModelSource) -> PartSource | None:
     return part if part is not None and part.file else None
 
 
-def _opened(source: ModelSource, manifest: Manifest, plugins: Plugins) -> ModelSource:
-    """The model that a source means: itself, or the repository of a file.
+def _opened(source: ModelSource, file: PartSource, manifest: Manifest, plugins: Plugins) -> ModelSource:
+    """The repository of a model that is a file, with the file as the source of the components that it holds.
 
     Raises:
         ModelError: the file is missing or damaged, or diffusers does not know what it is of.
 
     """
-    file = single_file(source)
-    if file is None or check_source(file, manifest.folder):
-        if source.config is not None:
-            raise ModelError("`config` is for a model that is one file of weights")
-        return source
-    if source.revision is not None:
-        raise ModelError(f'write "{file.source}@{source.revision}:{file.file}", and no `revision`')
     tensors = _tensors(file, manifest, plugins)
     configs = source.config or _repository(source.source, tensors)
     model = source.model_copy(update={"source": configs, "config": None, "components": {}})
-    facts = facts_of(model, manifest.folder, plugins, {})
+    try:
+        facts = facts_of(model, manifest.folder, plugins, {})
+    except ModelError as error:
+        if source.config is not None:
+            raise
+        raise ModelError(
+            f"the configs for {source.source} are those of '{configs}', as diffusers knows: {error}; or name "
+            "a folder or a hub id that has them as `config`"
+        ) from error
     held = _held(source, tensors, facts)
     components = {**dict.fromkeys(held, source.source), **source.components}
     return model.model_copy(update={"components": components}).of_checkpoint(source.source)

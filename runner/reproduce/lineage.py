@@ -90,6 +90,8 @@ class StageRecord(BaseModel):
     """The adapters that changed it, by name."""
     source: SourceRecord | None
     dtype: str
+    dtypes: dict[str, str] = {}
+    """Of components whose weights other stages load, by name."""
     save_dtype: str | None
     quantize: str | dict[str, str] | None = None
     inputs: dict[str, str]

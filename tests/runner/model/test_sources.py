@@ -88,11 +88,11 @@ def test_what_is_mistaken_for_a_source_says_what_to_write(tmp_path: Path, source
             "models/flux",
             'exists beside the manifest: write "./models/flux" for the folder, or give a `revision`',
         ),
-        ("./models/flux.safetensors", "is a single file, not a model folder"),
-        ("models/flux.safetensors", "is a single file, not a model folder"),
+        ("./models/flux.safetensors", "flux.safetensors is damaged: it is 0 bytes long"),
+        ("models/flux.safetensors", 'is written as `[model] source = "./models/flux.safetensors"`'),
         ("./models/sd.ckpt", "from_single_file"),
-        ("models/flux-Q4.gguf", "holds one component: name the model that has the others"),
-        ("./models/flux-Q4.gguf", 'such as `transformer = "./models/flux-Q4.gguf"`'),
+        ("models/flux-Q4.gguf", 'such as `transformer = "./models/flux-Q4.gguf"`'),
+        ("./models/flux-Q4.gguf", "there is no file"),
         (r"C:\models\flux", "that is a Windows path"),
         ("./models/flxu", "there is no model folder"),
     ],
@@ -108,6 +108,7 @@ def test_a_source_that_leads_to_no_model_says_what_to_write(
         outcome = project.invoke(command, "night.toml")
         assert outcome.code == 8, outcome
         assert outcome.stderr.startswith("night.toml:4:10: "), outcome
+        assert outcome.stderr.count("night.toml:4:10: ") == 1
         assert words in outcome.stderr
 
 

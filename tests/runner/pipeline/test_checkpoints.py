@@ -153,13 +153,26 @@ def test_a_component_that_the_file_holds_in_part_is_not_taken_from_elsewhere(
     assert project.invoke("plan", "whole.toml").code == 0
 
 
+def test_configs_that_cannot_be_had_may_be_named(project: Project, hub: Hub, model: Path) -> None:
+    assert KNOWN not in hub.repositories
+    write(project.folder / "whole.safetensors", as_stable_diffusion(model))
+    project.write("whole.toml", MANIFEST.format("./whole.safetensors", ""))
+    outcome = project.runner("plan", "whole.toml")
+    assert outcome.code == 8, outcome
+    assert (
+        f"the configs for ./whole.safetensors are those of '{KNOWN}', as diffusers knows: " in outcome.stderr
+    )
+    assert "; or name a folder or a hub id that has them as `config`" in outcome.stderr
+    assert outcome.stderr.count("whole.toml:4:10: ") == 1
+
+
 @pytest.mark.parametrize(
     ("source", "more", "code", "words"),
     [
         ("./none.safetensors", "", 8, "there is no file"),
         ("./some.safetensors", "", 8, "some.safetensors is damaged"),
         ("./some.ckpt", "", 8, "is a single file, not a model folder"),
-        ("./folder", 'config = "./folder"', 8, "`config` is for a model that is one file"),
+        ("./folder", 'config = "./folder"', 3, "`config` is for a model that is one file"),
         (
             "some-lab/files:some.safetensors",
             'revision = "main"',
