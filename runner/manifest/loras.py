@@ -13,7 +13,7 @@ from runner.manifest.explain import shown
 from runner.manifest.item_files import NotJsonError, strict_json
 from runner.manifest.problems import did_you_mean
 from runner.manifest.schema import LoraSource
-from runner.manifest.sources import HUB_ID, WEIGHTS, hub_file, is_hub_id, is_revision, lora_name, path_of
+from runner.manifest.sources import HUB_ID, LORA_WEIGHTS, hub_file, is_hub_id, is_revision, lora_name, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,9 +72,13 @@ def weights_of(item: BatchItem, manifest: Manifest, problems: Problems) -> dict[
         if name not in weights:
             known = f"; there are: {', '.join(weights)}" if weights else "; the manifest has no [[lora]]"
             hint = did_you_mean(name, weights) or known
-            problems.add(item.where(WEIGHTS), f"'{WEIGHTS}' has no [[lora]] of the name '{name}'{hint}")
+            problems.add(
+                item.where(LORA_WEIGHTS), f"'{LORA_WEIGHTS}' has no [[lora]] of the name '{name}'{hint}"
+            )
         elif not _is_number(weight):
-            problems.add(item.where(WEIGHTS), f"'{WEIGHTS}': '{name}' must be a number, not {shown(weight)}")
+            problems.add(
+                item.where(LORA_WEIGHTS), f"'{LORA_WEIGHTS}': '{name}' must be a number, not {shown(weight)}"
+            )
         else:
             weights[name] = float(weight)
     return weights
@@ -91,19 +95,21 @@ def _is_number(weight: object) -> bool:
 
 
 def _given(item: BatchItem, problems: Problems) -> Mapping[str, Any]:
-    given = item.fields.get(WEIGHTS, {})
+    given = item.fields.get(LORA_WEIGHTS, {})
     if item.text_only and isinstance(given, str):
         try:
             given = strict_json(given)
         except NotJsonError as error:
-            problems.add(item.where(WEIGHTS), f"'{WEIGHTS}': {error}")
+            problems.add(item.where(LORA_WEIGHTS), f"'{LORA_WEIGHTS}': {error}")
             return {}
         except (ValueError, RecursionError):
             given = None
     if isinstance(given, dict):
         return given
     form = '{"style": 0.5} (JSON)' if item.text_only else "{ style = 0.5 }"
-    problems.add(item.where(WEIGHTS), f"'{WEIGHTS}' must be a table of weights by name, such as {form}")
+    problems.add(
+        item.where(LORA_WEIGHTS), f"'{LORA_WEIGHTS}' must be a table of weights by name, such as {form}"
+    )
     return {}
 
 

@@ -10,7 +10,7 @@ import tomli
 from runner.errors import ExitCode, UsageError
 from runner.manifest.bounds import DEEPEST, limit_violations
 from runner.manifest.problems import Position, Problems, did_you_mean
-from runner.manifest.sources import WEIGHTS, lora_name
+from runner.manifest.sources import LORA_WEIGHTS, lora_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,8 +83,8 @@ def _parse(raw: dict[str, Any], text: str) -> Override:
     if parts[0] in _NAMES and isinstance(raw.get(parts[0]), list):
         index, rest = _index(parts[0], raw[parts[0]], parts[1:])
         path.append(index)
-        if rest[:1] == [WEIGHTS]:
-            rest = [WEIGHTS, *filter(None, [".".join(rest[1:])])]
+        if rest[:1] == [LORA_WEIGHTS]:
+            rest = [LORA_WEIGHTS, *filter(None, [".".join(rest[1:])])]
     elif parts[0] in ("item", "lora"):
         raise UsageError(f"the manifest has no [[{parts[0]}]]")
     override = Override(text, (*path, *rest), _value(value.strip()))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from runner.manifest.schema import ModelSource, Source
 
 PLUGIN = "plugin:"
-WEIGHTS = "lora_weights"
+LORA_WEIGHTS = "lora_weights"
 """The field of an item with weights of its own, by the adapters' names."""
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 REVISION = re.compile(r"\w[\w.+@/-]*")

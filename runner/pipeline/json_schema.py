@@ -14,7 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from runner.declarations import LOCAL
 from runner.manifest.params import names_of
 from runner.manifest.schema import FILE_NAME, NAME_LIMIT, ManifestTable, Placement
-from runner.manifest.sources import FOLDER, HUB_ID, PLUGIN, REVISION, WEIGHTS
+from runner.manifest.sources import FOLDER, HUB_ID, LORA_WEIGHTS, PLUGIN, REVISION
 from runner.pipeline.for_model import params_model
 from runner.placements import ACCELERATOR_ONLY
 from runner.plugins import load_object
@@ -196,7 +196,7 @@ def _shared(models: Mapping[str, type[BaseModel]], definitions: Mapping[str, Sch
 
 def _add_shared(root: Schema, shared: Mapping[str, Schema], unknown: Sequence[str]) -> None:
     """Add what items and ``[with]`` may hold, unless a stage has parameters that only its model tells."""
-    of_items = {"id": _ITEM_ID, WEIGHTS: _LORA_WEIGHTS}
+    of_items = {"id": _ITEM_ID, LORA_WEIGHTS: _LORA_WEIGHTS}
     root["properties"]["item"]["items"] = {"type": "object", "properties": of_items}
     of_all = {"type": "object", "additionalProperties": False}
     item = {**of_all, "properties": {**of_items, **shared}}

@@ -11,7 +11,7 @@ from runner.manifest import schema
 from runner.manifest.explain import keys_at, named
 from runner.manifest.params import names_of
 from runner.manifest.problems import did_you_mean
-from runner.manifest.sources import WEIGHTS
+from runner.manifest.sources import LORA_WEIGHTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ _TABLES = {
     "lora": names_of(schema.LoraTable),
     "batch": names_of(schema.Batch),
     "run": names_of(schema.RunTable),
-    "item": ["id", WEIGHTS],
+    "item": ["id", LORA_WEIGHTS],
 }
 _TITLES = {"": "the top of the manifest", "stage": "[[stage]]", "lora": "[[lora]]", "item": "[[item]]"}
 PLACES_NAMED = 3
@@ -116,9 +116,9 @@ def check_unknown_fields(
     declared = {name for names in parameters.values() for name in names}
     for item in items:
         for name in item.fields:
-            if name not in declared and name != WEIGHTS:
+            if name not in declared and name != LORA_WEIGHTS:
                 where = item.where_key(name)
-                hint = known.hint(name, [*declared, "id", WEIGHTS], where)
+                hint = known.hint(name, [*declared, "id", LORA_WEIGHTS], where)
                 problems.add(where, f"unknown key '{name}': no stage of this manifest has it{hint}")
 
 

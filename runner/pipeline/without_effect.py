@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from runner.manifest.params import names_of
-from runner.manifest.sources import WEIGHTS, lora_name
+from runner.manifest.sources import LORA_WEIGHTS, lora_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -52,7 +52,7 @@ def _reason(
         case ("lora", int(n), "weight") if n < len(tables_of_loras):  # there is none where it is wrong
             lora = tables_of_loras[n]
             name = lora_name(lora.source, lora.name)
-            given = [item.fields.get(WEIGHTS) for item in items]
+            given = [item.fields.get(LORA_WEIGHTS) for item in items]
             count = sum(isinstance(weights, dict) and name in weights for weights in given)
             return _overruled("item", count, len(items), f"a weight of '{name}'")
         case ("batch", "prompts" | "file", *_) | ("item", *_) if manifest.prompts:

@@ -10,7 +10,7 @@ from runner.api import ItemResult, Run, StageResult, Summary
 from runner.machine.active_time import active_seconds
 from runner.machine.describe import describe_machine, installed_with
 from runner.manifest.record import content_of
-from runner.manifest.sources import WEIGHTS, lora_name
+from runner.manifest.sources import LORA_WEIGHTS, lora_name
 from runner.rundir.memory_series import Series
 
 if TYPE_CHECKING:
@@ -195,4 +195,4 @@ class EventPublisher:
         made = self._items[item.item]
         for params_of_stage in made.params[: self._stages[item.stage].index + 1]:
             params |= params_of_stage.shown
-        return {**params, WEIGHTS: dict(made.lora_weights)} if made.lora_weights else params
+        return {**params, LORA_WEIGHTS: dict(made.lora_weights)} if made.lora_weights else params

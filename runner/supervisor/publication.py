@@ -161,9 +161,8 @@ class Publication:
     def _fail(self, path: Path, error: Exception) -> None:
         self._failed.append(f"{path.name}: {in_words(error)}")
         message = f"{path.name} could not be published: {in_words(error)}"
-        with contextlib.suppress(
-            StorageError
-        ):  # the journal cannot be written: the run finds that out itself
+        # where the journal cannot be written, the run finds that out itself
+        with contextlib.suppress(StorageError):
             self._publisher.warning(Warned(kind="not_published", message=message))
 
 
