@@ -67,6 +67,16 @@ class TensorInfo:
         return prod(self.shape)
 
 
+def tensors_to_json(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
+    """Tensors as JSON data, for other processes and caches."""
+    return {n: [info.dtype, list(info.shape), [info.start, info.end]] for n, info in tensors.items()}
+
+
+def tensors_from_json(values: Mapping[str, Any]) -> dict[str, TensorInfo]:
+    """Tensors of what :func:`tensors_to_json` returns."""
+    return {n: TensorInfo(dtype, tuple(shape), *extent) for n, (dtype, shape, extent) in values.items()}
+
+
 @dataclass(frozen=True)
 class Header:
     tensors: Mapping[str, TensorInfo]

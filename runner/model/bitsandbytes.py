@@ -128,10 +128,10 @@ def is_description(name: str) -> bool:
 def as_weights(
     settings: Settings, tensors: Mapping[str, TensorInfo], descriptions: Mapping[str, bytes] | None
 ) -> dict[str, TensorInfo]:
-    """A component's tensors with the shapes of the weights that they stand for, and no tensors that say that.
+    """The component's tensors with the unpacked shape of each quantised weight, and without descriptions.
 
-    ``descriptions`` are the contents of these, by name; with None, on the hub, matrices in 4 bits are rows of
-    numbers. They have the dtype ``NF4`` or ``FP4``, which no header has.
+    ``descriptions`` has the bytes of these, by name. With None, where only headers are read from the hub,
+    weights in 4 bits have the shape (numbers,). Their dtype is ``NF4`` or ``FP4``, which no header has.
 
     Raises:
         ModelError: tensors are missing, do not agree, or are of a kind that is not read.

@@ -17,19 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 from runner.errors import ModelError
 from runner.files.cache import cache_value, cached_values
-from runner.files.header import TensorInfo
+from runner.files.header import tensors_from_json, tensors_to_json
 from runner.machine.describe import versions
 from runner.machine.interpreter import environment, interpreter
 from runner.model.checks.prediction import prediction_of
+from runner.model.quantised import without_quantization
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from runner.api import Component
+    from runner.files.header import TensorInfo
     from runner.model.shapes import ComponentShapes
 
 LAYOUT_VERSION = 3
-"""Raise it when the same file is laid out otherwise."""
+"""Increment it when the layout of an unchanged file changes: cached ones are found again."""
 CACHE = "layouts.json"
 SECONDS = 300.0  # for the child, with imports
 LIBRARIES = ("torch", "diffusers", "transformers", "gguf", "torchao")
@@ -54,10 +56,7 @@ class Layout:
     @classmethod
     def parsed(cls, answer: Mapping[str, Any]) -> Layout:
         """From what the child has sent, or the cache."""
-        tensors = {
-            n: TensorInfo(kind, tuple(shape), *place) for n, (kind, shape, place) in answer["tensors"].items()
-        }
-        return cls(tensors, frozenset(answer["computed"]))
+        return cls(tensors_from_json(answer["tensors"]), frozenset(answer["computed"]))
 
 
 def in_layout(shapes: ComponentShapes, layout: Layout | None = None) -> ComponentShapes:
@@ -68,9 +67,9 @@ def in_layout(shapes: ComponentShapes, layout: Layout | None = None) -> Componen
 
     """
     # how the model's own weights are quantised is not how those of the file are
-    config = {name: value for name, value in shapes.config.items() if name != "quantization_config"}
-    said = prediction_of(shapes.component.name, shapes.tensors, shapes.metadata)
-    shapes = replace(shapes, config=config, prediction=said)
+    config = without_quantization(shapes.config)
+    prediction = prediction_of(shapes.component.name, shapes.tensors, shapes.metadata)
+    shapes = replace(shapes, config=config, prediction=prediction)
     layout = layout or layout_of(shapes)
     component = _as_in_a_file(shapes)
     return replace(shapes, component=component, tensors=layout.tensors, computed=layout.computed)
@@ -91,7 +90,7 @@ def layout_of(shapes: ComponentShapes) -> Layout:
         {
             "class": shapes.component.cls,
             "config": dict(shapes.config),
-            "tensors": {n: [i.dtype, list(i.shape), [i.start, i.end]] for n, i in shapes.tensors.items()},
+            "tensors": tensors_to_json(shapes.tensors),
         },
         f"component '{shapes.component.name}': {name} cannot be loaded",
     )
@@ -112,6 +111,7 @@ def answer(request: Mapping[str, Any], failure: str) -> Mapping[str, Any]:
     found = cached_values(CACHE).get(_digest(request))
     if not isinstance(found, dict):
         found = _ask(request)
+        # answers to requests that will follow: another process would import the libraries again
         for more, its_answer in found.pop("also", ()):
             cache_value(CACHE, _digest({**more, "tensors": request["checkpoint"]}), its_answer)
         if "error" not in found:

@@ -127,6 +127,11 @@ def quantisation_of(
     return None
 
 
+def without_quantization(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A component's config without what it says about the quantisation of the folder's own weights."""
+    return {name: value for name, value in config.items() if name != "quantization_config"}
+
+
 def _of_bitsandbytes(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Quantisation | None:
     """Of tensors as :func:`runner.model.bitsandbytes.as_weights` returns them; None if none is quantised."""
     weights = [name for name in tensors if bitsandbytes.is_weight(name, tensors)]

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from runner.api import Component
 from runner.errors import ModelError
+from runner.files.header import tensors_to_json
 from runner.manifest.schema import UNKNOWN
 from runner.manifest.sources import check_source, is_hub_id, part_source
 from runner.model.facts import component_names, facts_of
 from runner.model.hub.headers import describe
 from runner.model.layouts import answer
+from runner.model.quantised import without_quantization
 from runner.model.sources import find
 
 if TYPE_CHECKING:
@@ -76,7 +78,8 @@ def _opened(source: ModelSource, file: PartSource, manifest: Manifest, plugins: 
     """The repository of a model that is a file, with the file as the source of the components that it holds.
 
     Raises:
-        ModelError: the file is missing or damaged, or diffusers does not know what it is of.
+        ModelError: the file is missing or damaged, its configs cannot be had, or it holds none of their
+            components.
 
     """
     tensors = _tensors(file, manifest, plugins)
@@ -107,7 +110,7 @@ def _tensors(file: PartSource, manifest: Manifest, plugins: Plugins) -> Mapping[
 
 def _repository(shown: str, tensors: Mapping[str, TensorInfo]) -> str:
     """The repository that diffusers takes the configs of such a file from."""
-    found = answer({"checkpoint": _described(tensors)}, f"{shown} cannot be loaded as a model")
+    found = answer({"checkpoint": tensors_to_json(tensors)}, f"{shown} cannot be loaded as a model")
     name = str(found["repository"])
     assert is_hub_id(name)  # noqa: S101 - diffusers' own table
     return name
@@ -119,9 +122,9 @@ def _held(source: ModelSource, tensors: Mapping[str, TensorInfo], facts: ModelFa
     for name in component_names(facts.index):
         library, cls = facts.index[name]
         if library in LIBRARIES and name in facts.configs and name not in source.components:
-            components[name] = [f"{library}:{cls}", dict(facts.configs[name])]
+            components[name] = [f"{library}:{cls}", without_quantization(facts.configs[name])]
     found = answer(
-        {"checkpoint": _described(tensors), "components": components},
+        {"checkpoint": tensors_to_json(tensors), "components": components},
         f"{source.source} cannot be loaded as a model",
     )
     if not found["holds"]:
@@ -129,7 +132,3 @@ def _held(source: ModelSource, tensors: Mapping[str, TensorInfo], facts: ModelFa
             f"{source.source} holds no component of a {facts.pipeline}: {', '.join(components) or 'none'}"
         )
     return list(found["holds"])
-
-
-def _described(tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
-    return {n: [i.dtype, list(i.shape), [i.start, i.end]] for n, i in tensors.items()}

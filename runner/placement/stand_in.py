@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 
 from runner.model.bitsandbytes import BITSANDBYTES
+from runner.model.quantised import without_quantization
 from runner.model.selection import CONFIG
 from runner.placement import bitsandbytes
 from runner.placement.agreement import Disagreement, check_agreement
@@ -47,7 +48,7 @@ def check_without_files(cls: Any, shapes: ComponentShapes, model: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)  # it may be the root
     if shapes.config:
         # quantised weights are checked by the shapes of what they stand for
-        config = {key: value for key, value in shapes.config.items() if key != "quantization_config"}
+        config = without_quantization(shapes.config)
         (folder / CONFIG).write_text(json.dumps(config))
     weights = _weights(shapes)
     if not hasattr(cls, "from_pretrained"):

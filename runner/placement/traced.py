@@ -42,7 +42,7 @@ class TracedTensor(torch.Tensor):
 
 
 def left_out(loader: Any, header: Header) -> set[str]:
-    """The tensors of a file of which diffusers makes nothing, which are known once the loader has loaded."""
+    """The tensors of a file that diffusers ignores: the set shrinks to them while ``loader`` loads it."""
     left = {name for name in header.tensors if not name.endswith("alpha")}
     convert = loader.lora_state_dict
 
@@ -61,11 +61,12 @@ def left_out(loader: Any, header: Header) -> set[str]:
 
 def refuse_left_out(left: Collection[str], notes: list[str]) -> None:
     """Refuse a file of which diffusers leaves matrices out without a word; add a note on other tensors."""
+    known = bool(notes)  # diffusers has said that it leaves tensors out
     norms = sorted(name for name in left if "norm" in name and name.endswith((".diff", ".diff_b")))
     if norms:
         notes.append(f"diffusers drops its {len(norms)} changes of norm layers (such as {norms[0]})")
     others = sorted({*left}.difference(norms))
-    if not others or notes[bool(norms) :]:
+    if not others or known:
         return
     dropped = f"diffusers would drop {len(others)} of its tensors (such as {others[0]})"
     if any("lora" in name or "lokr" in name for name in others):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from runner.files.header import TensorInfo
-from runner.model.quantised import ITEMSIZE
+from runner.model.quantised import ITEMSIZE, without_quantization
 from runner.model.shapes import CONVERTED, IN_HEADERS
 from runner.plan.candidates import placed_alike
 from runner.units import format_size
@@ -59,7 +59,7 @@ def _less_at_the_peak(quantised: ComponentShapes, plan: StagePlan) -> int:
 
 def _plain(shapes: ComponentShapes, dtype: str) -> ComponentShapes:
     """A component whose weights are stored in the dtype that it computes in."""
-    config = {key: value for key, value in shapes.config.items() if key != "quantization_config"}
+    config = without_quantization(shapes.config)
     tensors = {
         name: TensorInfo(IN_HEADERS[dtype], info.shape, 0, info.elements * ITEMSIZE[dtype])
         for name, info in shapes.weights.items()

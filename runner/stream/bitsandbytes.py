@@ -50,7 +50,7 @@ class Packed:
         state = cls(absmax=absmax, code=code, **self._of_state)
         if nested:
             state.state2, state.nested = cls(absmax=nested[0], code=nested[1], **self._of_nested), True
-            # filled there: a copy of a number would have the host wait for an accelerator
+            # filled on the device: copying a scalar from the host's memory would synchronise
             state.offset = torch.full((), self._offset, dtype=torch.float32, device=data.device)
         made: torch.Tensor = type(self.weight)(
             data, requires_grad=False, quant_state=state, bnb_quantized=True, **self._of_weight

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from runner.errors import ModelError, in_words
-from runner.files.header import TensorInfo
+from runner.files.header import tensors_from_json
 from runner.model.shapes import CONVERTED
 from runner.placement.agreement import Disagreement, disagreement
 from runner.placement.file_agreement import Places, check_weights, is_dequantised, left_over, shape_of
@@ -32,6 +32,8 @@ from runner.worker import parent_watch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from runner.files.header import TensorInfo
+
 
 def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
     """The answer to a request: tensors by the class's names, and which of them are computed.
@@ -45,7 +47,7 @@ def layout_of(request: Mapping[str, Any]) -> dict[str, Any]:
     if "prepare" in request:
         cls = load_object(request["class"])
         return _prepared(cls, request["config"], request["prepare"] or CONVERTED, request["dtype"])
-    return _file_layout(request["class"], request["config"], _parsed(request["tensors"]))
+    return _file_layout(request["class"], request["config"], tensors_from_json(request["tensors"]))
 
 
 def _file_layout(
@@ -92,16 +94,12 @@ def _not_of(cls: Any, config: Mapping[str, Any], tensors: Mapping[str, TensorInf
     )
 
 
-def _parsed(described: Mapping[str, Any]) -> dict[str, TensorInfo]:
-    return {n: TensorInfo(kind, tuple(shape), *place) for n, (kind, shape, place) in described.items()}
-
-
 def _whole(request: Mapping[str, Any]) -> dict[str, Any]:
     """For a whole checkpoint: the repository with its configs, or which of ``components`` it holds.
 
-    The answers to what is asked of these next are added: another process would import the libraries again.
+    ``also`` has the layouts of these, with the requests that would ask for them, for the caller's cache.
     """
-    tensors = _parsed(request["checkpoint"])
+    tensors = tensors_from_json(request["checkpoint"])
     if "components" not in request:
         return {"repository": repository_of(tensors)}
     holds, also = held(tensors, request["components"]), []

@@ -56,5 +56,5 @@ def check_alphas(path: Path, header: Header, shown: str) -> None:
 
 
 def _number(dtype: str, raw: bytes) -> float:
-    lower_half = b"\0\0" if dtype == "BF16" else b""  # of a number in float32
+    lower_half = b"\0\0" if dtype == "BF16" else b""  # BF16 is the upper half of a float32
     return float(struct.unpack(_FORMATS[dtype], lower_half + raw)[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -208,6 +209,21 @@ def test_a_file_for_another_prediction_than_its_scheduler(project: Project, mode
     outcome = project.invoke("plan", "whole.toml")
     assert outcome.code == 0, outcome
     assert "v_prediction" not in outcome.stderr + outcome.stdout, outcome
+
+
+def test_a_scheduler_whose_config_says_nothing_expects_noise(project: Project, model: Path) -> None:
+    folder = shutil.copytree(model, project.folder / "model")
+    config = folder / "scheduler/scheduler_config.json"
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps({n: value for n, value in settings.items() if n != "prediction_type"}))
+    weights = {name: weight.contiguous().clone() for name, weight in as_stable_diffusion(model).items()}
+    save_file(weights | {"v_pred": torch.ones(1)}, project.folder / "whole.safetensors")
+    project.write("whole.toml", MANIFEST.format("./whole.safetensors", 'config = "./model"'))
+    outcome = project.invoke("plan", "whole.toml")
+    assert outcome.code == 0, outcome
+    assert (
+        "the config of 'scheduler' says nothing, which means epsilon: " in outcome.stderr + outcome.stdout
+    ), outcome
 
 
 def test_what_is_wrong_with_a_component_of_a_file_is_at_its_source(project: Project, model: Path) -> None:
